@@ -1,0 +1,178 @@
+"""What a loaded CLIP looks like: every width, depth, size and dtype is read here, from the model itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.transformer import VisionTransformer
+from torch import nn
+
+
+@dataclass(frozen=True)
+class ClipShape:
+    """The sizes of a CLIP model.
+
+    Attributes:
+        kind: ``"vit"`` or ``"resnet"``, the vision tower's kind.
+        d_v: width of the vision tower (of a ResNet: the channels of its last feature map).
+        d_l: width of the text tower.
+        embed_dim: D, the width of the joint embedding.
+        image_size: (H, W) that the vision tower reads.
+        patch: (height, width) of a patch; of a ResNet its total stride.
+        grid: (rows, columns) of patches or spatial positions; their product is O.
+        context_length: the longest prompt in tokens, SOS and EOS included.
+        vocab_size: number of token embeddings.
+        vision_layers: blocks of the vision tower (of a ResNet: of its four stages together).
+        text_layers: blocks of the text tower.
+    """
+
+    kind: str
+    d_v: int
+    d_l: int
+    embed_dim: int
+    image_size: tuple[int, int]
+    patch: tuple[int, int]
+    grid: tuple[int, int]
+    context_length: int
+    vocab_size: int
+    vision_layers: int
+    text_layers: int
+
+    @property
+    def patches(self) -> int:
+        """O, the number of patches (spatial positions of a ResNet)."""
+        return self.grid[0] * self.grid[1]
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
+
+
+def text_tower(model: nn.Module) -> nn.Module:
+    """Return the module that holds the text tower's parts: the model itself, or its ``.text``.
+
+    Args:
+        model: an open_clip ``CLIP`` (parts at the top level) or ``CustomTextCLIP`` (parts under ``.text``).
+
+    Returns:
+        A module with ``token_embedding``, ``positional_embedding``, ``transformer``, ``attn_mask``, ``ln_final``
+        and ``text_projection``.
+
+    Raises:
+        ValueError: if the tower is not a causal transformer that is read at its EOS token.
+    """
+    tower = model.text if isinstance(getattr(model, "text", None), nn.Module) else model
+    if not hasattr(tower, "token_embedding") or not hasattr(getattr(tower, "transformer", None), "resblocks"):
+        raise ValueError(f"prompts need CLIP's own text transformer; {type(tower).__name__} is another text tower")
+    pool = getattr(tower, "text_pool_type", getattr(tower, "pool_type", "argmax"))
+    if getattr(tower, "attn_mask", None) is None or getattr(tower, "cls_emb", None) is not None:
+        raise ValueError("prompts need a causal text tower without a class token; this model's is of another kind")
+    if pool not in ("argmax", "eos"):
+        raise ValueError(f"prompts need a text tower that is read at EOS; this model's is pooled by {pool!r}")
+    return tower
+
+
+def vision_tower(model: nn.Module) -> VisionTransformer | ModifiedResNet:
+    """Return the vision tower of an open_clip model.
+
+    Args:
+        model: an open_clip ``CLIP`` or ``CustomTextCLIP``.
+
+    Returns:
+        A ViT that is read at its CLS token, or CLIP's ResNet.
+
+    Raises:
+        ValueError: if the tower is of another kind (timm's, attentional or average pooling).
+    """
+    visual = model.visual
+    if isinstance(visual, ModifiedResNet):
+        return visual
+    if not isinstance(visual, VisionTransformer):
+        raise ValueError(f"prompts need CLIP's own ViT or ResNet; {type(visual).__name__} is another vision tower")
+    pool = "attention" if getattr(visual, "attn_pool", None) is not None else getattr(visual, "pool_type", "tok")
+    if pool != "tok":
+        raise ValueError(f"prompts need a ViT that is read at its CLS token; this model's is pooled by {pool!r}")
+    return visual
+
+
+def describe(model: nn.Module) -> ClipShape:
+    """Read the sizes of a loaded CLIP model.
+
+    Args:
+        model: an open_clip ``CLIP`` or ``CustomTextCLIP``.
+
+    Returns:
+        Its :class:`ClipShape`.
+
+    Raises:
+        ValueError: if one of the towers is of a kind that cannot be prompted.
+    """
+    visual, text = vision_tower(model), text_tower(model)
+    size = _pair(visual.image_size)
+    if isinstance(visual, ModifiedResNet):
+        stages = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
+        positions, d_v = visual.attnpool.positional_embedding.shape
+        # The attention pool knows how many positions there are, mean token apart; CLIP's ResNets are square.
+        side = round((positions - 1) ** 0.5)
+        kind, grid, layers = "resnet", (side, side), sum(len(stage) for stage in stages)
+        embed_dim = visual.attnpool.c_proj.out_features
+        patch = (size[0] // side, size[1] // side)
+    else:
+        kind, d_v, layers = "vit", visual.class_embedding.shape[0], len(visual.transformer.resblocks)
+        embed_dim = visual.proj.shape[1] if visual.proj is not None else d_v
+        patch = _pair(visual.conv1.kernel_size)
+        grid = (size[0] // patch[0], size[1] // patch[1])
+    vocab_size, d_l = text.token_embedding.weight.shape
+    return ClipShape(
+        kind=kind,
+        d_v=d_v,
+        d_l=d_l,
+        embed_dim=embed_dim,
+        image_size=size,
+        patch=patch,
+        grid=grid,
+        context_length=text.positional_embedding.shape[0],
+        vocab_size=vocab_size,
+        vision_layers=layers,
+        text_layers=len(text.transformer.resblocks),
+    )
+
+
+def input_size(model: nn.Module) -> tuple[int, int]:
+    """Return (H, W) of the images that the model's vision tower reads.
+
+    Args:
+        model: an open_clip ``CLIP`` or ``CustomTextCLIP``, whatever its towers.
+
+    Returns:
+        Height and width in pixels.
+    """
+    return _pair(model.visual.image_size)
+
+
+def tower_dtype(tower: nn.Module) -> torch.dtype:
+    """Return the dtype a tower's heavy weights are stored in, which is that of its activations.
+
+    Args:
+        tower: a module with ``transformer.resblocks`` or CLIP's ResNet.
+
+    Returns:
+        The dtype of the first projection weight.
+    """
+    if isinstance(tower, ModifiedResNet):
+        return tower.conv1.weight.dtype
+    return tower.transformer.resblocks[0].mlp.c_fc.weight.dtype
+
+
+def model_dtype(model: nn.Module) -> torch.dtype:
+    """Return the dtype in which a loaded CLIP computes its features.
+
+    Args:
+        model: an open_clip ``CLIP`` or ``CustomTextCLIP``.
+
+    Returns:
+        The dtype of the vision tower's weights.
+    """
+    return tower_dtype(vision_tower(model))

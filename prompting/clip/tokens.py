@@ -1,0 +1,210 @@
+"""Class names -> token ids, and where in them the learned vectors, the class name and EOS stand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import open_clip
+import torch
+from torch import Tensor
+
+from prompting.clip.errors import unknown
+
+POSITIONS = ("end", "middle", "front")
+READINGS = ("paper", "released")
+PLACEHOLDER = "X"
+
+
+class PromptTokens(NamedTuple):
+    """Prompts of K classes as tokens; the leading axis is N where the fixed words differ between prompts, else 1.
+
+    Attributes:
+        ids: (N|1, K, T) int64, SOS .. EOS then zeros; T is the longest prompt.
+        eos: (N|1, K) int64, position of EOS.
+        context: (N|1, K, b) int64, positions whose embeddings the learned vectors replace, in their order; b may be 0.
+        words: (N|1, K, T) bool, True at the class name's tokens (not at the full stop).
+    """
+
+    ids: Tensor
+    eos: Tensor
+    context: Tensor
+    words: Tensor
+
+    def to(self, device: str | torch.device) -> PromptTokens:
+        """Return the same tokens on ``device``."""
+        return PromptTokens(*(field.to(device) for field in self))
+
+    def select(self, classes: slice | Tensor) -> PromptTokens:
+        """Return the tokens of some of the classes: ``classes`` slices or indexes axis K. T stays as it is."""
+        return PromptTokens(*(field[:, classes] for field in self))
+
+
+class _Prompt(NamedTuple):
+    ids: list[int]
+    context: list[int]
+    words: list[int]
+
+
+@lru_cache(maxsize=None)
+def clip_tokenizer(name: str = "") -> Any:
+    """Return the BPE tokenizer of CLIP, or the one that an open_clip model name asks for.
+
+    Args:
+        name: an open_clip model name (``ViT-H-14``, ``ViT-H-14::laion2b_s32b_b79k``); empty for CLIP's own.
+
+    Returns:
+        A tokenizer with ``encode``, ``sot_token_id`` and ``eot_token_id``.
+
+    Raises:
+        ValueError: if that model's tokenizer is of another kind.
+    """
+    tokenizer = open_clip.get_tokenizer(name.partition("::")[0]) if name else open_clip.SimpleTokenizer()
+    if not hasattr(tokenizer, "encode") or not hasattr(tokenizer, "eot_token_id"):
+        raise ValueError(f"prompts need CLIP's BPE tokenizer; {name!r} uses {type(tokenizer).__name__}")
+    return tokenizer
+
+
+def clean_name(name: str) -> str:
+    """Return a class name or prefix as it is read: underscores are spaces, no space at the ends."""
+    return name.replace("_", " ").strip()
+
+
+def _arrange(prefix: str, name: str, suffix: str, n_ctx: int, position: str, tokenizer: Any) -> _Prompt:
+    """Lay one prompt out, without SOS and EOS. The whole "prefix name." is tokenized at once, as the CoOp family does
+    (a name that ends in punctuation merges with the full stop), then cut and reordered."""
+    head = tokenizer.encode(prefix)
+    whole = tokenizer.encode(f"{prefix} {name}{suffix}")
+    if whole[: len(head)] != head:
+        raise ValueError(f"prefix {prefix!r} does not stay whole in front of class name {name!r}")
+    rest, n_words = whole[len(head) :], len(tokenizer.encode(name))
+    words, tail = rest[:n_words], rest[n_words:]
+    cut = {"end": len(head), "middle": n_ctx // 2, "front": 0}[position]
+    context = [i if i < cut else i + len(words) for i in range(n_ctx)]
+    return _Prompt(head[:cut] + words + head[cut:] + tail, context, list(range(cut, cut + len(words))))
+
+
+def _stack(rows: list[list[_Prompt]], labels: Sequence[str], context_length: int, tokenizer: Any) -> PromptTokens:
+    """Pad prompts (N lists of K) to the longest one, with SOS in front and EOS behind each."""
+    for row in rows:
+        for label, prompt in zip(labels, row):
+            if len(prompt.ids) + 2 > context_length:
+                raise ValueError(
+                    f"the prompt of {label!r} has {len(prompt.ids) + 2} tokens (start and end included); "
+                    f"the text tower reads at most {context_length}"
+                )
+    eos = torch.tensor([[len(prompt.ids) + 1 for prompt in row] for row in rows])  # (N, K)
+    ids = torch.zeros(*eos.shape, int(eos.max()) + 1, dtype=torch.int64)
+    words = torch.zeros_like(ids, dtype=torch.bool)
+    for n, row in enumerate(rows):
+        for k, prompt in enumerate(row):
+            sequence = [tokenizer.sot_token_id, *prompt.ids, tokenizer.eot_token_id]
+            ids[n, k, : len(sequence)] = torch.tensor(sequence)
+            words[n, k, [i + 1 for i in prompt.words]] = True
+    context = torch.tensor([[[i + 1 for i in p.context] for p in row] for row in rows], dtype=torch.int64)
+    return PromptTokens(ids, eos, context, words)
+
+
+def tokenize_prompts(
+    classnames: Sequence[str],
+    *,
+    n_ctx: int,
+    context_length: int,
+    prefixes: Sequence[str] | None = None,
+    position: str = "end",
+    suffix: str = ".",
+    tokenizer: Any = None,
+) -> PromptTokens:
+    """Tokenize ``SOS <prefix> <class name>. EOS`` for each of N prefixes and K classes.
+
+    The first ``n_ctx`` tokens of a prefix are where learned vectors stand; the rest of a longer prefix stays as fixed
+    words. ``position`` is where the class name goes: behind the prefix (``end``), behind the first ``n_ctx // 2``
+    tokens of it (``middle``) or before it (``front``), the full stop always last.
+
+    Args:
+        classnames: K names; underscores are read as spaces.
+        n_ctx: b >= 0, the number of learned vectors.
+        context_length: the longest prompt that the text tower reads.
+        prefixes: N prefixes, each of ``n_ctx`` tokens or more; an empty one stands for ``n_ctx`` placeholders
+            ("X X"). None is a single empty one.
+        position: ``end``, ``middle`` or ``front``.
+        suffix: what follows the class name.
+        tokenizer: CLIP's BPE tokenizer by default.
+
+    Returns:
+        The tokens, with a leading axis of N (1 if ``prefixes`` is None).
+
+    Raises:
+        ValueError: no class name or an empty one, a negative ``n_ctx``, a prefix shorter than ``n_ctx`` tokens, an
+            unknown position, a prompt longer than ``context_length``.
+
+    Source: CoOp (arXiv 2109.01134), section 3.2; several prompts: ALIGN (arXiv 2309.13847), section 3.1.
+    """
+    tokenizer = tokenizer or clip_tokenizer()
+    if position not in POSITIONS:
+        raise unknown("class token position", position, POSITIONS)
+    if n_ctx < 0:
+        raise ValueError(f"n_ctx is {n_ctx}; allowed: 0 or more learned vectors")
+    names = [clean_name(name) for name in classnames]
+    if not names or not all(names):
+        raise ValueError(f"class names must be one or more non-empty strings; found {list(classnames)[:5]!r}")
+    heads = [clean_name(prefix) or " ".join([PLACEHOLDER] * n_ctx) for prefix in (prefixes or [""])]
+    for head in heads:
+        if len(tokenizer.encode(head)) < n_ctx:
+            raise ValueError(f"prefix {head!r} has {len(tokenizer.encode(head))} tokens; n_ctx {n_ctx} needs as many")
+    rows = [[_arrange(head, name, suffix, n_ctx, position, tokenizer) for name in names] for head in heads]
+    return _stack(rows, names, context_length, tokenizer)
+
+
+def tokenize_texts(
+    texts: Sequence[str] | Sequence[Sequence[str]], *, context_length: int, tokenizer: Any = None
+) -> PromptTokens:
+    """Tokenize plain sentences, in which nothing is learned (b = 0) and every token but SOS and EOS counts as a word.
+
+    Args:
+        texts: K sentences, or N lists of K sentences (one list a template).
+        context_length: the longest sentence that the text tower reads.
+        tokenizer: CLIP's BPE tokenizer by default.
+
+    Returns:
+        The tokens, with a leading axis of N (1 for a flat list).
+
+    Raises:
+        ValueError: no sentence, lists of different lengths, a sentence longer than ``context_length``.
+    """
+    tokenizer = tokenizer or clip_tokenizer()
+    flat = bool(texts) and isinstance(texts[0], str)
+    lists: list[list[str]] = [list(texts)] if flat else [list(row) for row in texts]  # type: ignore[arg-type]
+    if not lists or not lists[0] or len({len(row) for row in lists}) > 1:
+        raise ValueError(f"texts must be K sentences or N lists of K; found lists of {[len(row) for row in lists]}")
+    rows = []
+    for row in lists:
+        encoded = [tokenizer.encode(text) for text in row]
+        rows.append([_Prompt(ids, [], list(range(len(ids)))) for ids in encoded])
+    return _stack(rows, lists[0], context_length, tokenizer)
+
+
+def token_set_mask(tokens: PromptTokens, reading: str = "paper") -> Tensor:
+    """Say which text positions form the token-level set s of each prompt and class.
+
+    Args:
+        tokens: the prompts.
+        reading: ``paper``: the positions of the learned vectors and of the class name. ``released``: the positions
+            0 .. e - 2 for all prompts, e being EOS of the class's first prompt.
+
+    Returns:
+        (N|1, K, T) bool.
+
+    Raises:
+        ValueError: for an unknown reading.
+
+    Source: ALIGN (arXiv 2309.13847), section 3.2, and its released code.
+    """
+    if reading not in READINGS:
+        raise unknown("reading", reading, READINGS)
+    if reading == "paper":
+        return tokens.words.scatter(2, tokens.context, True)
+    places = torch.arange(tokens.ids.shape[2], device=tokens.ids.device)
+    first_eos = tokens.eos[:1].unsqueeze(-1)  # (1, K, 1)
+    return (places < first_eos - 1).expand_as(tokens.ids)
