@@ -1,0 +1,88 @@
+"""Checks at the boundary of this folder: each failure is one line that says what was given and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
+    """Raise ValueError, naming the nearest allowed word, unless ``value`` is one of ``allowed``."""
+    if value in allowed:
+        return
+    near = difflib.get_close_matches(str(value).lower(), allowed, n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"{name} is {value!r}; allowed: {', '.join(map(repr, allowed))}{hint}")
+
+
+def check_number(name: str, value: object, *, minimum: float, strict: bool = False) -> None:
+    """Raise unless ``value`` is a finite Python number at least (``strict``: above) ``minimum``."""
+    bound = f"a finite number {'>' if strict else '>='} {minimum:g}"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} is {value!r} ({type(value).__name__}); allowed: {bound}")
+    if not math.isfinite(value) or value < minimum or (strict and value == minimum):
+        raise ValueError(f"{name} is {value!r}; allowed: {bound}")
+
+
+def check_count(name: str, value: object, *, minimum: int = 1) -> None:
+    """Raise unless ``value`` is an int of at least ``minimum``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is {value!r} ({type(value).__name__}); allowed: an integer >= {minimum}")
+    if value < minimum:
+        raise ValueError(f"{name} is {value}; allowed: an integer >= {minimum}")
+
+
+def check_tensor(name: str, value: object, shape: str, sizes: Sequence[int | None]) -> Tensor:
+    """Return ``value`` if it is a real floating tensor of ``sizes`` (None: any size from 1), else raise.
+
+    ``shape`` is how the documentation spells the shape, such as ``"(B, M, D)"``.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} is a {type(value).__name__}; allowed: a floating tensor {shape}")
+    if not value.is_floating_point():
+        raise TypeError(f"{name} has dtype {value.dtype}; allowed: a floating tensor {shape}")
+    given = tuple(value.shape)
+    fits = len(given) == len(sizes) and all(
+        g >= 1 if want is None else g == want
+        for g, want in zip(given, sizes)  # noqa: B905 (strict= is Python 3.10)
+    )
+    if not fits:
+        wanted = ", ".join("any" if want is None else str(want) for want in sizes)
+        raise ValueError(f"{name} has shape {given}; allowed: {shape} = ({wanted})")
+    return value
+
+
+def check_finite(name: str, value: Tensor) -> None:
+    """Raise ValueError if ``value`` holds NaN or infinity (one host sync)."""
+    finite = torch.isfinite(value)
+    if not bool(finite.all()):
+        bad = value.numel() - int(finite.sum())
+        raise ValueError(f"{name} holds {bad} non-finite of {value.numel()} values; allowed: finite values where valid")
+
+
+def check_mask(name: str, mask: object, shape: Sequence[int], device: torch.device) -> Tensor | None:
+    """Return ``mask`` broadcast to ``shape`` (a view), None for None; each last axis needs one True entry.
+
+    Raises:
+        TypeError: not a bool tensor. ValueError: not broadcastable, on another device, or with nothing valid.
+    """
+    if mask is None:
+        return None
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+        raise TypeError(f"{name} is {kind}; allowed: a torch.bool tensor, True where valid")
+    if mask.device != device:
+        raise ValueError(f"{name} is on {mask.device}; allowed: {device}, where the values are")
+    try:
+        full = mask.expand(*shape)
+    except RuntimeError:
+        raise ValueError(
+            f"{name} has shape {tuple(mask.shape)}; allowed: shapes broadcastable to {tuple(shape)}"
+        ) from None
+    if not bool(mask.any(-1).all()):
+        raise ValueError(f"{name} leaves a problem with no valid entry; allowed: at least one True along its last axis")
+    return full

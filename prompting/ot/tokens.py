@@ -1,0 +1,156 @@
+"""Token level of the head: distances between all pairs of token sets, in chunks that fit a stated budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
+
+from .sinkhorn import SinkhornOutput, sinkhorn
+
+
+def unit(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """Both at length 1 along the last axis, in the wider of their dtypes and at least float32."""
+    dtype = torch.promote_types(torch.promote_types(left.dtype, right.dtype), torch.float32)
+    return F.normalize(left.to(dtype), dim=-1), F.normalize(right.to(dtype), dim=-1)
+
+
+def token_cost(r: Tensor, s: Tensor) -> Tensor:
+    """1 - cos(r_j, s_l) for unit features: r (B, M, J, D), s (K, N, L, D) -> (B, K, M, N, J, L) (Eq. 5)."""
+    return 1.0 - torch.einsum("bmjd,knld->bkmnjl", r, s)
+
+
+def solve_tokens(
+    r: Tensor,
+    s: Tensor,
+    r_mask: Tensor | None,
+    s_mask: Tensor | None,
+    *,
+    gradient: str,
+    keep_plans: bool,
+    max_elements: int,
+    **solver: Any,
+) -> SinkhornOutput:
+    """Solve the transport between r[b, m] and s[k, n] for every image, class and pair of prompts.
+
+    Args:
+        r, s: unit features (B, M, J, D) and (K, N, L, D), zero on masked entries.
+        r_mask, s_mask: bool (B, M, J) and (K, N, L), or None.
+        gradient: as for ``sinkhorn``; where autograd is off nothing is recorded.
+        keep_plans: return the plans, (B, K, M, N, J, L), else ``plan`` is None.
+        max_elements: the most costs held at once; at least one (image, class) pair is.
+        **solver: further arguments of ``sinkhorn``.
+
+    Returns:
+        SinkhornOutput with batch dimensions (B, K, M, N).
+    """
+    images, classes = _chunk_sizes(r, s, max_elements)
+    r_parts = _split(r, r_mask, images)
+    s_parts = _split(s, s_mask, classes)
+    one_chunk = len(r_parts) * len(s_parts) == 1
+    grid = [
+        [_solve_chunk(*r_part, *s_part, gradient, keep_plans, not one_chunk, solver) for s_part in s_parts]
+        for r_part in r_parts
+    ]
+    if one_chunk:
+        return grid[0][0]
+
+    def assemble(parts: Sequence[Sequence[Any]]) -> Any:
+        return torch.cat([torch.cat(list(row), dim=1) for row in parts], dim=0)
+
+    fields = {
+        name: assemble([[getattr(chunk, name) for chunk in row] for row in grid])
+        for name in ("distance", "iterations", "error", "converged")
+    }
+    potentials = tuple(assemble([[chunk.potentials[i] for chunk in row] for row in grid]) for i in (0, 1))
+    plan = assemble([[chunk.plan for chunk in row] for row in grid]) if keep_plans else None
+    return SinkhornOutput(plan=plan, potentials=(potentials[0], potentials[1]), **fields)
+
+
+def _chunk_sizes(r: Tensor, s: Tensor, max_elements: int) -> tuple[int, int]:
+    """Images and classes a chunk holds: as many classes as fit, then as many images."""
+    pair = r.shape[1] * s.shape[1] * r.shape[2] * s.shape[2]  # M * N * J * L
+    classes = max(1, min(s.shape[0], max_elements // pair))
+    images = max(1, min(r.shape[0], max_elements // (pair * classes)))
+    return images, classes
+
+
+def _split(features: Tensor, mask: Tensor | None, size: int) -> list[tuple[Tensor, Tensor | None]]:
+    # One split, not many slices: its backward is one concatenation instead of a full-size sum for each chunk.
+    parts = features.split(size)
+    return list(zip(parts, [None] * len(parts) if mask is None else mask.split(size)))  # noqa: B905
+
+
+def _solve_chunk(
+    r: Tensor,
+    r_mask: Tensor | None,
+    s: Tensor,
+    s_mask: Tensor | None,
+    gradient: str,
+    keep_plans: bool,
+    recompute: bool,
+    solver: dict[str, Any],
+) -> SinkhornOutput:
+    """One chunk. ``recompute``: the unrolled backward pass repeats the iterations instead of storing them."""
+    row_mask = None if r_mask is None else r_mask[:, None, :, None]
+    col_mask = None if s_mask is None else s_mask[None, :, None]
+
+    def run(r: Tensor, s: Tensor) -> SinkhornOutput:
+        solved = sinkhorn(
+            token_cost(r, s), row_mask=row_mask, col_mask=col_mask, gradient=gradient, **solver
+        )  # batch (b, k, M, N)
+        return solved if keep_plans else solved._replace(plan=None)
+
+    learning = torch.is_grad_enabled() and (r.requires_grad or s.requires_grad)
+    if gradient == "unrolled" and learning:
+        return SinkhornOutput(*checkpoint(run, r, s, use_reentrant=False)) if recompute else run(r, s)
+    with torch.no_grad():
+        solved = run(r, s)
+    if not learning:
+        return solved
+    distance = _EnvelopeDistance.apply(r, s, r_mask, s_mask, solved.distance, *solved.potentials, solver["lam"])
+    return solved._replace(distance=distance)
+
+
+class _EnvelopeDistance(torch.autograd.Function):
+    """Distances already solved, with the gradient of <T, 1 - cos(r, s)> for constant T.
+
+    What waits for the backward pass is the potentials, J + L numbers a problem instead of J * L: the plan is rebuilt
+    there as exp((f + g - cost) / lam).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        r: Tensor,
+        s: Tensor,
+        r_mask: Tensor | None,
+        s_mask: Tensor | None,
+        distance: Tensor,
+        f: Tensor,
+        g: Tensor,
+        lam: float,
+    ) -> Tensor:
+        ctx.save_for_backward(r, s, r_mask, s_mask, f, g)
+        ctx.lam = lam
+        return distance.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        r, s, r_mask, s_mask, f, g = ctx.saved_tensors
+        with torch.autocast(r.device.type, enabled=False):
+            plan = torch.exp((f.unsqueeze(-1) + g.unsqueeze(-2) - token_cost(r, s)) / ctx.lam)
+            if r_mask is not None:
+                plan = plan.masked_fill(~r_mask[:, None, :, None, :, None], 0.0)
+            if s_mask is not None:
+                plan = plan.masked_fill(~s_mask[None, :, None, :, None, :], 0.0)
+            pull = upstream[..., None, None] * plan  # (b, k, M, N, J, L)
+            grad_r = -torch.einsum("bkmnjl,knld->bmjd", pull, s) if ctx.needs_input_grad[0] else None
+            grad_s = -torch.einsum("bkmnjl,bmjd->knld", pull, r) if ctx.needs_input_grad[1] else None
+        return grad_r, grad_s, None, None, None, None, None, None
