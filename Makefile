@@ -1,0 +1,22 @@
+# make demo   draw the mini source set, train ALIGN, print the base-to-new table
+# make test   run the tests and checks
+# Both set up what they need first (see scripts/setup.sh); PYTHON=... names the interpreter.
+python := .venv/bin/python
+
+.PHONY: demo test check setup clean
+.DEFAULT_GOAL := demo
+
+setup:
+	@bash scripts/setup.sh
+
+demo: setup
+	@$(python) scripts/demo.py $(DEMO)
+
+test: setup check
+	@$(python) -m pytest $(TESTS)
+
+check: setup
+	@$(python) -m ruff check . && $(python) -m ruff format --check . && $(python) -m mypy
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,34 @@
+"""Hand-written sentences around a class name, for the methods that learn no text."""
+
+from __future__ import annotations
+
+from prompting.clip.tokens import clean_name
+
+DEFAULT = "a photo of a {}."
+
+# By registry name, where a data set has a sentence of its own (CoOp, appendix A; "mini" sets: this project).
+TEMPLATES = {
+    "OxfordPets": "a photo of a {}, a type of pet.",
+    "OxfordFlowers": "a photo of a {}, a type of flower.",
+    "FGVCAircraft": "a photo of a {}, a type of aircraft.",
+    "DescribableTextures": "{} texture.",
+    "EuroSAT": "a centered satellite photo of {}.",
+    "Food101": "a photo of {}, a type of food.",
+    "UCF101": "a photo of a person doing {}.",
+}
+
+
+def template_for(dataset: str) -> str:
+    """Return the sentence of a data set by its registry name, "a photo of a {}." where it has none of its own."""
+    return TEMPLATES.get(dataset, DEFAULT)
+
+
+def fill(template: str, classname: str) -> str:
+    """Return ``template`` with the class name in it; underscores are read as spaces.
+
+    Raises:
+        ValueError: the template has no ``{}``.
+    """
+    if "{}" not in template:
+        raise ValueError(f"template {template!r} has no {{}} for the class name")
+    return template.replace("{}", clean_name(classname))

@@ -1,0 +1,67 @@
+"""Prompts for both towers: the visual ones learned by themselves, or projected from the text ones."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from prompting.learners.textual import Prompts, TextPrompts
+from prompting.learners.visual import VisualPrompts
+
+
+class IndependentPrompts(nn.Module):
+    """N text and M visual prompts, each learned by itself (section 3.1 of the paper; M and N are free).
+
+    Args:
+        text: the text side's learner.
+        visual: the visual side's learner.
+    """
+
+    def __init__(self, text: TextPrompts, visual: VisualPrompts) -> None:
+        super().__init__()
+        self.text = text
+        self.visual = visual
+
+    def forward(self) -> Prompts:
+        """Return both sides of ``Prompts``."""
+        visual = self.visual()
+        return self.text()._replace(visual=visual.visual, deep_visual=visual.deep_visual)
+
+
+class ProjectedPrompts(TextPrompts):
+    """Text prompts, and visual prompts v = F(t): one linear map for the input and one for each deep layer.
+
+    The maps are shared by all prompts, so M = N. The deep maps start as copies of one another.
+
+    Args:
+        number: N = M, or ``None`` for one prompt stored without a leading axis.
+        length: b.
+        width: d_l.
+        visual_width: d_v.
+        depth: blocks of each tower that see prompts, at least 1.
+        init: starting values of the first text contexts, as in ``TextPrompts``.
+
+    Source: MaPLe (arXiv 2210.03117, section 3.2), the coupling that ALIGN's released code uses.
+    """
+
+    def __init__(
+        self,
+        number: int | None,
+        length: int,
+        width: int,
+        visual_width: int,
+        depth: int = 1,
+        init: Sequence[Tensor] = (),
+    ) -> None:
+        super().__init__(number, length, width, depth, init)
+        self.proj = nn.Linear(width, visual_width)
+        layer = nn.Linear(width, visual_width)
+        self.compound_prompt_projections = nn.ModuleList([copy.deepcopy(layer) for _ in range(depth - 1)])
+
+    def forward(self) -> Prompts:
+        """Return both sides of ``Prompts``."""
+        text = super().forward()
+        deep = [project(prompt) for project, prompt in zip(self.compound_prompt_projections, text.deep_text)]
+        return text._replace(visual=self.proj(text.text), deep_visual=deep)

@@ -1,0 +1,91 @@
+"""Learned text contexts: the vectors in front of a class name, and their deep successors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Optional
+
+import torch
+from torch import Tensor, nn
+
+from prompting.clip.encoders import TextEncoder
+from prompting.clip.tokens import clean_name, clip_tokenizer
+
+INIT_STD = 0.02  # of every prompt that does not start from words (CoOp, section 3.1)
+
+
+class Prompts(NamedTuple):
+    """What a learner hands to the two encoders; ``None`` or empty where a side has no prompts.
+
+    Shapes: ``text`` (N, b, d_l), or (N, K, b, d_l) if class-specific; ``deep_text`` one (N, b, d_l) for each further
+    block; ``visual`` (M, b, d_v); ``deep_visual`` one (M, b, d_v) for each further block.
+    """
+
+    text: Optional[Tensor] = None
+    deep_text: Sequence[Tensor] = ()
+    visual: Optional[Tensor] = None
+    deep_visual: Sequence[Tensor] = ()
+
+
+def fresh(*shape: int) -> Tensor:
+    """Return a float32 prompt of ``shape`` drawn from N(0, 0.02)."""
+    return nn.init.normal_(torch.empty(shape), std=INIT_STD)
+
+
+def word_vectors(encoder: TextEncoder, words: str, length: int) -> Tensor:
+    """Return the token embeddings of the first ``length`` tokens of ``words``, (length, d_l) in float32.
+
+    Raises:
+        ValueError: the words have fewer tokens than that.
+    """
+    ids = clip_tokenizer().encode(clean_name(words))
+    if len(ids) < length:
+        raise ValueError(f"CTX_INIT {words!r} has {len(ids)} tokens, fewer than the {length} learned vectors of N_CTX")
+    return encoder.embed(torch.tensor(ids[:length]))
+
+
+def deep_prompts(depth: int, *shape: int) -> nn.ParameterList:
+    """Return one fresh prompt for each of the ``depth - 1`` blocks after the first."""
+    return nn.ParameterList([nn.Parameter(fresh(*shape)) for _ in range(depth - 1)])
+
+
+def with_prompt_axis(prompt: Tensor, dims: int = 3) -> Tensor:
+    """Return ``prompt`` with a leading axis of one where it is stored without one."""
+    return prompt if prompt.dim() >= dims else prompt.unsqueeze(0)
+
+
+class TextPrompts(nn.Module):
+    """N learned text contexts t^1 .. t^N of b vectors, and fresh ones for the next blocks (deep prompts).
+
+    Args:
+        number: N, or ``None`` for one context that is stored without a leading axis, as CoOp and MaPLe store theirs.
+        length: b, vectors in a context.
+        width: d_l, the text tower's width.
+        depth: blocks that see prompts, the input included; 0 learns nothing on the text side.
+        init: starting values of the first contexts, (b, d_l) each; the others start as N(0, 0.02).
+
+    Source: section 3.1 of the paper; deep prompts as in MaPLe (arXiv 2210.03117, section 3.2).
+    """
+
+    def __init__(
+        self,
+        number: int | None,
+        length: int,
+        width: int,
+        depth: int = 1,
+        init: Sequence[Tensor] = (),
+    ) -> None:
+        super().__init__()
+        shape = (length, width) if number is None else (number, length, width)
+        context = fresh(*shape)
+        rows = with_prompt_axis(context)
+        for row, start in zip(rows, init):
+            row.copy_(start)
+        self.ctx = nn.Parameter(context) if depth > 0 else None
+        self.compound_prompts_text = deep_prompts(depth, *shape)
+
+    def forward(self) -> Prompts:
+        """Return the text side of ``Prompts``."""
+        if self.ctx is None:
+            return Prompts()
+        return Prompts(with_prompt_axis(self.ctx), [with_prompt_axis(p) for p in self.compound_prompts_text])

@@ -1,0 +1,125 @@
+"""Train or evaluate a method on a data set: CoOp's command line.
+
+    python train.py --root data --trainer ALIGN --dataset-config-file configs/datasets/mini_source.yaml \\
+        --config-file configs/trainers/ALIGN/mini.yaml --output-dir output/first DATASET.NUM_SHOTS 16
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+import torch
+from dassl.config import get_cfg_default
+from dassl.engine import build_trainer
+from dassl.utils import collect_env_info, set_random_seed, setup_logger
+from yacs.config import CfgNode
+
+import datasets  # noqa: F401  registers the data sets
+import trainers
+
+logger = logging.getLogger("dassl")
+USER_ERRORS = (ValueError, KeyError, AssertionError, OSError, FloatingPointError)
+
+# Flags that set one config key each; a flag that is not given leaves the key alone.
+FLAG_KEYS = {
+    "root": "DATASET.ROOT",
+    "output_dir": "OUTPUT_DIR",
+    "resume": "RESUME",
+    "seed": "SEED",
+    "source_domains": "DATASET.SOURCE_DOMAINS",
+    "target_domains": "DATASET.TARGET_DOMAINS",
+    "transforms": "INPUT.TRANSFORMS",
+    "trainer": "TRAINER.NAME",
+    "backbone": "MODEL.BACKBONE.NAME",
+    "head": "MODEL.HEAD.NAME",
+}
+
+
+def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the command line's arguments: CoOp's flags, then KEY VALUE pairs of the config."""
+    parser = argparse.ArgumentParser(description="Train or evaluate prompts for CLIP.")
+    add = parser.add_argument
+    add("--root", help="folder of the data sets")
+    add("--output-dir", help="folder for log, checkpoints and results")
+    add("--resume", help="folder of the run to resume from")
+    add("--seed", type=int, help="seed of all random numbers; negative leaves them unseeded")
+    add("--source-domains", nargs="+", help="source domains for domain adaptation or generalisation")
+    add("--target-domains", nargs="+", help="target domains for domain adaptation or generalisation")
+    add("--transforms", nargs="+", help="image transforms")
+    add("--config-file", default="", help="YAML file of the method")
+    add("--dataset-config-file", default="", help="YAML file of the data set")
+    add("--trainer", help="name of the method")
+    add("--backbone", help="name or path of the CLIP model")
+    add("--head", help="name of the head")
+    add("--eval-only", action="store_true", help="evaluate only")
+    add("--model-dir", default="", help="folder of the run to load for --eval-only")
+    add("--load-epoch", type=int, help="epoch to load; default: the best on validation if kept, else the last")
+    add("--no-train", action="store_true", help="do not train")
+    add("--traceback", action="store_true", help="show where an error came from")
+    add("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the YAML files")
+    return parser.parse_args(words)
+
+
+def setup_cfg(args: argparse.Namespace) -> CfgNode:
+    """Return the frozen config: defaults, data set YAML, method YAML, flags, KEY VALUE pairs, each over the last."""
+    cfg = get_cfg_default()
+    trainers.extend_cfg(cfg)
+    for path in (args.dataset_config_file, args.config_file):
+        if path:
+            cfg.merge_from_file(path)
+    for flag, key in FLAG_KEYS.items():
+        value = getattr(args, flag)
+        if value is not None:
+            cfg.merge_from_list([key, value])
+    cfg.merge_from_list([word for word in args.opts if word != "--"])
+    cfg.freeze()
+    return cfg
+
+
+def run(args: argparse.Namespace) -> None:
+    """Do what the command line asks for."""
+    cfg = setup_cfg(args)
+    if cfg.SEED >= 0:
+        set_random_seed(cfg.SEED)
+    setup_logger(cfg.OUTPUT_DIR)
+    logger.info(f"Arguments: {' '.join(sys.argv[1:])}")
+    logger.info(f"Config:\n{cfg}")
+    logger.info(f"Environment:\n{collect_env_info()}\n")
+    if torch.cuda.is_available() and cfg.USE_CUDA:
+        torch.backends.cudnn.benchmark = True
+    trainer = build_trainer(cfg)
+    if args.eval_only:
+        trainer.load_model(args.model_dir, epoch=args.load_epoch)
+        trainer.test()
+    elif not args.no_train:
+        trainer.train()
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's message as one line."""
+    words = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return " ".join(str(words).split()) or type(error).__name__
+
+
+def main() -> int:
+    """Run the command line; return the exit code."""
+    args = parse_args()
+    try:
+        run(args)
+    except USER_ERRORS as error:
+        if args.traceback or os.environ.get("ALIGN_TRACEBACK"):
+            raise
+        print(f"train.py: error: {one_line(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("train.py: interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,24 @@
+"""The methods: importing this package registers them all in Dassl's trainer registry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from yacs.config import CfgNode
+
+from prompting.clip import register_checkpoint
+from trainers.align import ALIGN, MMP
+from trainers.base import embedded_checkpoints
+from trainers.zsclip import ZeroshotCLIP
+
+METHODS = (ALIGN, MMP, ZeroshotCLIP)
+
+for _name, _path in embedded_checkpoints().items():
+    register_checkpoint(_name, _path)
+
+
+def extend_cfg(cfg: Any) -> None:
+    """Add every method's node to ``cfg.TRAINER``, and the keys that CoOp's data sets read, with their defaults."""
+    for method in METHODS:
+        cfg.TRAINER[method.node] = CfgNode(dict(method.defaults))
+    cfg.DATASET.SUBSAMPLE_CLASSES = "all"  # or base, or new

@@ -1,0 +1,167 @@
+"""ALIGN: M visual and N text prompts, matched by a hierarchical optimal transport (NeurIPS 2023, arXiv 2309.13847)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from dassl.engine import TRAINER_REGISTRY
+from torch import Tensor, nn
+from yacs.config import CfgNode
+
+from prompting.clip import token_set_mask, tokenize_prompts
+from prompting.learners import IndependentPrompts, ProjectedPrompts, TextPrompts, VisualPrompts, word_vectors
+from prompting.ot import HierarchicalOT
+from prompting.ot.checks import check_choice
+from trainers.base import PromptedCLIP, PromptTrainer, check_depth
+
+logger = logging.getLogger("dassl.trainers")
+
+
+class CustomCLIP(PromptedCLIP):
+    """CLIP whose logits are the negative distances between an image's visual prompts and a class's text prompts.
+
+    Args:
+        cfg: a config with the node ``TRAINER.ALIGN``.
+        classnames: K class names.
+        clip_model: the CLIP to prompt.
+    """
+
+    def __init__(self, cfg: Any, classnames: Sequence[str], clip_model: nn.Module) -> None:
+        super().__init__(clip_model)
+        own = self.settings(cfg)
+        words = own.CTX_INIT.split("\t")[: own.TEXT_PROMPT_NUMBER] if own.CTX_INIT else []
+        self.prompt_learner = self.learner(own, [word_vectors(self.text_encoder, text, own.N_CTX) for text in words])
+        self.tokens = tokenize_prompts(
+            classnames,
+            n_ctx=own.N_CTX,
+            prefixes=words + [""] * (own.TEXT_PROMPT_NUMBER - len(words)),
+            context_length=self.shape.context_length,
+        )
+        self.text_set = token_set_mask(self.tokens, own.READING)
+        self.head = HierarchicalOT(
+            reading=own.READING,
+            beta=own.BETA,
+            lambda_prompt=own.LAMBDA_PROMPT,
+            lambda_token=own.LAMBDA_TOKEN,
+            max_iter=own.MAX_ITER,
+            tol=own.TOL,
+            gradient=own.GRADIENT,
+        )
+
+    @staticmethod
+    def settings(cfg: Any) -> Any:
+        """Return the method's config in the keys of ``TRAINER.ALIGN``."""
+        return cfg.TRAINER.ALIGN
+
+    def learner(self, own: Any, init: Sequence[Tensor]) -> nn.Module:
+        """Return the learned prompts; ``init`` holds the first text prompts that start from words, (b, d_l) each."""
+        check_coupling(own)
+        check_depth("TEXT_PROMPT_DEPTH", own.TEXT_PROMPT_DEPTH, self.shape.text_layers)
+        check_depth("VISION_PROMPT_DEPTH", own.VISION_PROMPT_DEPTH, self.shape.vision_layers)
+        text = own.TEXT_PROMPT_NUMBER, own.N_CTX, self.shape.d_l
+        if own.COUPLING == "projected":
+            return ProjectedPrompts(*text, self.shape.d_v, own.TEXT_PROMPT_DEPTH, init)
+        visual = own.VISION_PROMPT_NUMBER, own.N_CTX, self.shape.d_v
+        return IndependentPrompts(
+            TextPrompts(*text, own.TEXT_PROMPT_DEPTH, init), VisualPrompts(*visual, own.VISION_PROMPT_DEPTH)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the (B, K) logits (1 - d(X, k)) / tau of Eq. 7 for ``images`` (B, 3, H, W)."""
+        prompts = self.prompt_learner()
+        image = self.image_encoder(images, prompts.visual, prompts.deep_visual, return_tokens=True)
+        text = self.cached(lambda: self.text_encoder(self.tokens, prompts.text, prompts.deep_text, return_tokens=True))
+        score = self.head(
+            image.prompt, text.prompt, image.tokens, text.tokens, s_mask=self.text_set, logit_scale=self.logit_scale
+        )
+        return score.logits
+
+
+class ReleasedCLIP(CustomCLIP):
+    """The same from a config with the node ``TRAINER.MMP`` of the authors' YAML files: the `released` reading."""
+
+    @staticmethod
+    def settings(cfg: Any) -> Any:
+        """Return ``TRAINER.MMP`` in the keys of ``TRAINER.ALIGN``, with what the released code fixes."""
+        released = cfg.TRAINER.MMP
+        if released.USECT:
+            raise ValueError("TRAINER.MMP.USECT is True, which the released code cannot run; set it to False")
+        long = released.CTX_INIT and released.N_CTX > 4
+        if long:
+            logger.warning("N_CTX is above 4: every prompt starts at random, as in the released code")
+        return CfgNode(
+            {
+                **released,
+                "CTX_INIT": "" if long else released.CTX_INIT,
+                "VISION_PROMPT_DEPTH": released.TEXT_PROMPT_DEPTH,  # the released code never reads its own
+                "COUPLING": "projected",
+                "READING": "released",
+                "BETA": 1.0 if released.HIERARCHICAL else 0.0,
+                "LAMBDA_PROMPT": 0.1,
+                "LAMBDA_TOKEN": 0.1,
+                "MAX_ITER": 100,
+                "TOL": 0.01,
+                "GRADIENT": "envelope",
+            }
+        )
+
+
+def check_coupling(own: Any) -> None:
+    """Raise ``ValueError`` for numbers and depths of prompts that the coupling cannot give."""
+    check_choice("TRAINER.ALIGN.COUPLING", own.COUPLING, ("projected", "independent"))
+    if own.COUPLING == "independent":
+        return
+    for what in ("NUMBER", "DEPTH"):
+        vision, text = own[f"VISION_PROMPT_{what}"], own[f"TEXT_PROMPT_{what}"]
+        if vision != text:
+            raise ValueError(
+                f"VISION_PROMPT_{what} is {vision} and TEXT_PROMPT_{what} {text}: under COUPLING projected, where visual "
+                "prompts are projected from text prompts, they are equal (COUPLING independent leaves both free)"
+            )
+
+
+@TRAINER_REGISTRY.register()
+class ALIGN(PromptTrainer):
+    """ALIGN as the paper states it (``READING: paper``), or as its code computes it (``READING: released``)."""
+
+    node = "ALIGN"
+    model_name = "MultiModalPromptLearner"
+    model_class = CustomCLIP
+    defaults = {
+        "N_CTX": 2,  # b
+        "CTX_INIT": "a photo of a",  # words the first text prompts start from, one prompt each, tab-separated
+        "PREC": "auto",
+        "TEXT_PROMPT_NUMBER": 4,  # N
+        "VISION_PROMPT_NUMBER": 4,  # M
+        "TEXT_PROMPT_DEPTH": 9,  # blocks that see prompts, the input included; 0 learns none
+        "VISION_PROMPT_DEPTH": 9,
+        "COUPLING": "projected",  # or independent
+        "READING": "paper",  # or released
+        "BETA": 1.0,
+        "LAMBDA_PROMPT": 0.1,
+        "LAMBDA_TOKEN": 0.1,
+        "MAX_ITER": 100,
+        "TOL": 0.01,
+        "GRADIENT": "envelope",  # or unrolled
+    }
+
+
+@TRAINER_REGISTRY.register()
+class MMP(ALIGN):
+    """ALIGN under the name and keys of the authors' YAML files, which means the `released` reading."""
+
+    node = "MMP"
+    model_class = ReleasedCLIP
+    defaults = {
+        "N_CTX": 2,
+        "CTX_INIT": "a photo of a",
+        "PREC": "fp16",
+        "TEXT_PROMPT_DEPTH": 1,
+        "VISION_PROMPT_DEPTH": 1,
+        "TEXT_PROMPT_NUMBER": 4,
+        "VISION_PROMPT_NUMBER": 4,
+        "HIERARCHICAL": True,
+        "USECT": False,
+    }

@@ -1,0 +1,224 @@
+"""What every method shares: the prompted CLIP it trains, and the trainer around it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import torch
+import torch.nn.functional as F
+from dassl.engine import TrainerX
+from dassl.metrics import compute_accuracy
+from dassl.optim import build_lr_scheduler, build_optimizer
+from dassl.utils import load_checkpoint
+from torch import Tensor, nn
+
+from prompting.checkpoint import learned_state, load_learned
+from prompting.clip import TextEncoder, VisionEncoder, describe, input_size, load_clip
+from prompting.precision import Precision
+from trainers.results import check_same_run, record_result
+
+logger = logging.getLogger("dassl.trainers")
+T = TypeVar("T")
+
+
+class PromptedCLIP(nn.Module):
+    """A frozen CLIP with learned prompts: the base of every method's ``CustomCLIP``.
+
+    Its state dict is the learned tensors only, so that a checkpoint neither holds frozen weights nor class names, and
+    loading one also takes whole-model checkpoints of the CoOp family.
+
+    Args:
+        clip_model: an open_clip model, or a model object of OpenAI's ``clip`` package.
+    """
+
+    def __init__(self, clip_model: nn.Module) -> None:
+        super().__init__()
+        self.clip = load_clip(clip_model)
+        self.shape = describe(self.clip)
+        self.text_encoder = TextEncoder(self.clip)
+        self.image_encoder = VisionEncoder(self.clip)
+        self._cache: tuple[Any, Any] = (None, None)
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """1 / tau, CLIP's learned inverse temperature."""
+        return self.clip.logit_scale.exp()
+
+    def train(self, mode: bool = True) -> PromptedCLIP:
+        """Set the mode of the learned part; the frozen CLIP stays in evaluation mode."""
+        super().train(mode)
+        self.clip.eval()
+        return self
+
+    def cached(self, compute: Callable[[], T]) -> T:
+        """Return ``compute()``; in evaluation compute once and keep it until a learned tensor changes."""
+        if torch.is_grad_enabled():
+            return compute()
+        key = [(tensor.data_ptr(), tensor._version) for tensor in self.parameters()]
+        if self._cache[0] != key:
+            self._cache = (key, compute())
+        return self._cache[1]
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Return the learned tensors by name."""
+        full = super().state_dict(*args, **kwargs)
+        prefix = kwargs.get("prefix", "")
+        return type(full)((name, full[name]) for name in (prefix + learned for learned in learned_state(self)))
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> None:
+        """Copy the learned tensors from ``state_dict`` (see ``prompting.checkpoint.load_learned``)."""
+        load_learned(self, state_dict)
+
+
+class PromptTrainer(TrainerX):
+    """Trains the learned tensors of a ``CustomCLIP`` by cross entropy.
+
+    A method says: ``node``, its config node under ``cfg.TRAINER``; ``defaults``, that node's keys; ``model_name``, the
+    folder its checkpoints go to; ``model_class``, its ``CustomCLIP``.
+    """
+
+    node: ClassVar[str]
+    defaults: ClassVar[dict[str, Any]]
+    model_name: ClassVar[str]
+    model_class: ClassVar[type[PromptedCLIP]]
+
+    @property
+    def settings(self) -> Any:
+        """The method's own config node."""
+        return self.cfg.TRAINER[self.node]
+
+    def check_cfg(self, cfg: Any) -> None:
+        """Refuse a precision that does not exist before anything is loaded."""
+        Precision.check(cfg.TRAINER[self.node].PREC)
+
+    def build_model(self) -> None:
+        """Load CLIP, put the method on it, and build optimizer and schedule over the learned tensors."""
+        cfg, classnames = self.cfg, self.dm.dataset.classnames
+        self.precision = Precision.resolve(self.settings.PREC, self.device)
+        logger.info(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
+        clip_model = load_clip(cfg.MODEL.BACKBONE.NAME)
+        check_input_size(cfg.INPUT.SIZE, clip_model, cfg.MODEL.BACKBONE.NAME)
+        self.model = self.model_class(cfg, classnames, clip_model)
+        self.precision.cast_(self.model.clip)
+        self.model.to(self.device)
+        learned = learned_state(self.model)
+        logger.info(
+            f"Learning {sum(tensor.numel() for tensor in learned.values()):,} parameters: {', '.join(sorted(learned))}"
+        )
+        if cfg.MODEL.INIT_WEIGHTS:
+            load_learned(self.model, load_checkpoint(cfg.MODEL.INIT_WEIGHTS)["state_dict"], cfg.MODEL.INIT_WEIGHTS)
+        if learned:
+            self.optim = build_optimizer(list(learned.values()), cfg.OPTIM)
+            self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
+            self.register_model(self.model_name, self.model, self.optim, self.sched)
+        self.scaler = self.precision.scaler
+
+    def forward_backward(self, batch: dict[str, Any]) -> dict[str, float]:
+        """Take one optimizer step on ``batch`` and return loss and accuracy."""
+        images, labels = self.parse_batch_train(batch)
+        with self.precision.autocast():
+            logits = self.model(images)
+            loss = self.loss(logits, labels)
+        self.detect_anomaly(loss)
+        self.precision.backward_and_step(loss, self.optim)
+        if self.batch_idx + 1 == self.num_batches:
+            self.update_lr()
+        return {"loss": loss.item(), "acc": compute_accuracy(logits, labels)[0].item()}
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the training loss of (B, K) logits: cross entropy (Eq. 8)."""
+        return F.cross_entropy(logits, labels)
+
+    def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Return the images (B, 3, H, W) and labels (B,) of ``batch`` on the device."""
+        return batch["img"].to(self.device), batch["label"].to(self.device)
+
+    def model_inference(self, images: Tensor) -> Tensor:
+        """Return (B, K) logits."""
+        with self.precision.autocast():
+            return self.model(images)
+
+    def load_model(self, directory: str, epoch: int | None = None) -> None:
+        """Load the learned tensors of a run.
+
+        Args:
+            directory: the run's output folder; empty means "as initialised".
+            epoch: the epoch to load; ``None`` takes the best one on validation if that was kept, else the last one.
+
+        Raises:
+            FileNotFoundError: no such checkpoint; names those that exist.
+        """
+        if not directory:
+            logger.info("No model folder given: evaluating the model as initialised")
+            return
+        for name in self.get_model_names():
+            path = checkpoint_path(Path(directory) / name, epoch)
+            logger.info(f"Loading weights to {name} from {path}")
+            load_learned(self._models[name], load_checkpoint(str(path))["state_dict"], str(path))
+
+    def before_train(self) -> None:
+        """Refuse to go on with a run of other settings, then start or resume."""
+        check_same_run(self)
+        super().before_train()
+        self.train_seconds = 0.0
+
+    def run_epoch(self) -> None:
+        """Run one epoch and add up its time."""
+        start = time.perf_counter()
+        super().run_epoch()
+        self.train_seconds += time.perf_counter() - start
+
+    @torch.no_grad()
+    def test(self, split: str | None = None) -> float:
+        """Evaluate on ``split`` (default ``TEST.SPLIT``), record it in ``results.json``, return the accuracy in percent."""
+        start = time.perf_counter()
+        accuracy = super().test(split)
+        record_result(self, split or self.cfg.TEST.SPLIT, accuracy, time.perf_counter() - start)
+        return accuracy
+
+
+def checkpoint_path(folder: Path, epoch: int | None) -> Path:
+    """Return the file of ``epoch`` in a run's model folder; ``None`` takes the best one, else the last one."""
+    saved = {int(m[1]): f for f in folder.glob("model.pth.tar-*") if (m := re.search(r"-(\d+)$", f.name))}
+    if epoch is None:
+        best = folder / "model-best.pth.tar"
+        if best.is_file():
+            return best
+        if saved:
+            return saved[max(saved)]
+    elif epoch in saved:
+        return saved[epoch]
+    asked = "a checkpoint" if epoch is None else f"epoch {epoch}"
+    if not folder.is_dir():
+        others = sorted(p.name for p in folder.parent.iterdir() if p.is_dir()) if folder.parent.is_dir() else []
+        there = f"the folder does not exist; {folder.parent} holds {', '.join(others) or 'nothing'}"
+    else:
+        there = f"it holds epochs {', '.join(map(str, sorted(saved))) or 'none'}"
+    raise FileNotFoundError(f"no {asked} in {folder}: {there}")
+
+
+def check_input_size(size: Sequence[int], clip_model: nn.Module, backbone: str) -> None:
+    """Raise ``ValueError`` unless INPUT.SIZE is the image size of the backbone."""
+    expected = input_size(clip_model)
+    if tuple(size) != tuple(expected):
+        raise ValueError(
+            f"INPUT.SIZE is {tuple(size)}, but the backbone {backbone} takes {tuple(expected)}; set INPUT.SIZE {tuple(expected)}"
+        )
+
+
+def check_depth(key: str, depth: int, layers: int) -> None:
+    """Raise ``ValueError`` unless a tower of ``layers`` blocks can have prompts in ``depth`` of them."""
+    if not 0 <= depth <= layers:
+        raise ValueError(f"{key} is {depth}; allowed for this backbone: 0 (none) to {layers} blocks")
+
+
+def embedded_checkpoints() -> dict[str, str]:
+    """Return the checkpoints that come with the project: backbone name to file."""
+    assets = Path(__file__).resolve().parent.parent / "assets"
+    return {"mini": os.fspath(assets / "mini_clip" / "mini_clip.safetensors")}
