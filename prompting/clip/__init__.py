@@ -1,10 +1,12 @@
 """CLIP for prompt tuning: one loader, prompts as tokens, and both towers with prompts passed in as data."""
 
-from prompting.clip.encoders import TextEncoder, TextFeatures, VisionEncoder, VisualFeatures
-from prompting.clip.shape import ClipShape, describe, input_size, model_dtype
+from prompting.clip.encoders import TextEncoder, TextFeatures, VisionEncoder, VisualFeatures, word_vectors
+from prompting.clip.loading import OPENAI_NAMES, load_clip, register_checkpoint
+from prompting.clip.shape import ClipShape, input_size, model_dtype
 from prompting.clip.tokens import PromptTokens, clip_tokenizer, token_set_mask, tokenize_prompts, tokenize_texts
 
 __all__ = [
+    "OPENAI_NAMES",
     "ClipShape",
     "PromptTokens",
     "TextEncoder",
@@ -12,10 +14,12 @@ __all__ = [
     "VisionEncoder",
     "VisualFeatures",
     "clip_tokenizer",
-    "describe",
     "input_size",
+    "load_clip",
     "model_dtype",
+    "register_checkpoint",
     "token_set_mask",
     "tokenize_prompts",
     "tokenize_texts",
+    "word_vectors",
 ]

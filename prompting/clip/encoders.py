@@ -7,7 +7,7 @@ tokens, T text positions, D embedding width, d_v and d_l the towers' widths.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,15 +15,15 @@ from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from prompting.clip.shape import describe, text_tower, tower_dtype, vision_tower
-from prompting.clip.tokens import PromptTokens
+from prompting.clip.shape import NEEDS_VIT, ClipShape, text_tower, tower_dtype, vision_tower
+from prompting.clip.tokens import PromptTokens, clean_name, clip_tokenizer
 
 
 class TextFeatures(NamedTuple):
     """What the text tower gives: ``prompt`` (K, N, D) at EOS; ``tokens`` (K, N, T, D) at every position, or None."""
 
     prompt: Tensor
-    tokens: Optional[Tensor] = None
+    tokens: Tensor | None = None
 
 
 class VisualFeatures(NamedTuple):
@@ -31,8 +31,8 @@ class VisualFeatures(NamedTuple):
     them, the prompts, or None; ``mask`` (B, M, J) bool of the valid tokens, None where all are."""
 
     prompt: Tensor
-    tokens: Optional[Tensor] = None
-    mask: Optional[Tensor] = None
+    tokens: Tensor | None = None
+    mask: Tensor | None = None
 
 
 class _Frozen(nn.Module):
@@ -43,7 +43,7 @@ class _Frozen(nn.Module):
 
 
 def _run_blocks(
-    transformer: nn.Module, x: Tensor, mask: Tensor | None, before: Callable[[int, Tensor], Tensor], n_deep: int
+    transformer: Any, x: Tensor, mask: Tensor | None, before: Callable[[int, Tensor], Tensor], n_deep: int
 ) -> Tensor:
     """Run a transformer's blocks on x (batch, length, d), calling ``before(i, x)`` ahead of block i + 1."""
     # open_clip releases before 2.26 have no such flag and run length-first.
@@ -102,6 +102,9 @@ class TextEncoder(_Frozen):
         ValueError: if its text tower is of a kind that cannot be prompted.
     """
 
+    token_embedding: nn.Embedding
+    transformer: Any
+    text_projection: Any
     attn_mask: Tensor
 
     def __init__(self, clip: nn.Module) -> None:
@@ -114,10 +117,6 @@ class TextEncoder(_Frozen):
         self.text_projection = tower.text_projection
         self.register_buffer("attn_mask", tower.attn_mask, persistent=False)
         self.eval()
-
-    def embed(self, ids: Tensor) -> Tensor:
-        """Return the token embeddings of ``ids`` (...) as float32 (..., d_l), e.g. to start learned vectors from words."""
-        return self.token_embedding(ids.to(self.token_embedding.weight.device)).detach().float()
 
     def forward(
         self,
@@ -157,6 +156,7 @@ class TextEncoder(_Frozen):
         given = [v for v in (context, *deep) if v is not None]
         n = _common("text", [tokens.ids.shape[0], *(v.shape[0] for v in given)])
 
+        tokens = tokens.to(self.token_embedding.weight.device)
         x = self.token_embedding(tokens.ids).to(tower_dtype(self))  # (N|1, K, T, d_l)
         length = x.shape[2]
         x = x.expand(n, -1, -1, -1)
@@ -192,6 +192,27 @@ class TextEncoder(_Frozen):
         return x.gather(2, index).squeeze(2)
 
 
+def word_vectors(clip: nn.Module, text: str, length: int | None = None, tokenizer: Any = None) -> Tensor:
+    """Return the token embeddings of words, from which learned vectors can start.
+
+    Args:
+        clip: a loaded open_clip model.
+        text: the words; underscores are read as spaces.
+        length: how many tokens to take, from the first on; None takes all.
+        tokenizer: CLIP's BPE tokenizer by default.
+
+    Returns:
+        (length, d_l) float32, detached.
+
+    Raises:
+        ValueError: if the words have fewer tokens than ``length``.
+    """
+    ids = (tokenizer or clip_tokenizer()).encode(clean_name(text))
+    if length is not None and len(ids) < length:
+        raise ValueError(f"{text!r} has {len(ids)} tokens, fewer than the {length} vectors that start from them")
+    return text_tower(clip).token_embedding.weight[ids[:length]].detach().float()
+
+
 class VisionEncoder(_Frozen):
     """CLIP's vision tower for images with M sets of prompts behind their patches.
 
@@ -205,7 +226,7 @@ class VisionEncoder(_Frozen):
     def __init__(self, clip: nn.Module) -> None:
         super().__init__()
         self.visual = vision_tower(clip)
-        self.shape = describe(clip)
+        self.shape = ClipShape.of(clip)
         self.eval()
 
     def forward(
@@ -241,7 +262,7 @@ class VisionEncoder(_Frozen):
         _check("images", images, [(-1, 3, *self.shape.image_size)])
         if isinstance(self.visual, ModifiedResNet):
             if prompts is not None or len(deep):
-                raise ValueError("visual prompts need a ViT backbone; this one is a ResNet")
+                raise ValueError(NEEDS_VIT)
             return self._resnet(images, return_tokens)
         if prompts is None and len(deep):
             raise ValueError("deep visual prompts need visual prompts at the input; found none")
@@ -257,10 +278,10 @@ class VisionEncoder(_Frozen):
         # The first norm acts on each position alone, so patches go through it once and not M times.
         x = visual.ln_pre(torch.cat([cls, x], 1) + visual.positional_embedding.to(x.dtype))  # (B, 1 + O, d_v)
         if prompts is not None:
-            _check("visual prompts", prompts, [(-1, -1, self.shape.d_v)])
+            _check("visual prompts", prompts, [(-1, -1, self.shape.vision_width)])
             for i, vectors in enumerate(deep):
                 length = min(vectors.shape[-2], prompts.shape[1]) if vectors.dim() > 1 else prompts.shape[1]
-                _check(f"deep visual prompt {i}", vectors, [(-1, length, self.shape.d_v)])
+                _check(f"deep visual prompt {i}", vectors, [(-1, length, self.shape.vision_width)])
             m = _common("visual", [v.shape[0] for v in (prompts, *deep)])
             x = x.repeat_interleave(m, 0)  # (B * M, 1 + O, d_v)
             x = torch.cat([x, self._tile(visual.ln_pre(prompts.to(x.dtype)), m, images.shape[0])], 1)

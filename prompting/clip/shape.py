@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import VisionTransformer
 from torch import nn
+
+NEEDS_VIT = "visual prompts need a ViT backbone; this one is a ResNet"
 
 
 @dataclass(frozen=True)
@@ -16,8 +19,8 @@ class ClipShape:
 
     Attributes:
         kind: ``"vit"`` or ``"resnet"``, the vision tower's kind.
-        d_v: width of the vision tower (of a ResNet: the channels of its last feature map).
-        d_l: width of the text tower.
+        vision_width: d_v, width of the vision tower (of a ResNet: the channels of its last feature map).
+        text_width: d_l, width of the text tower.
         embed_dim: D, the width of the joint embedding.
         image_size: (H, W) that the vision tower reads.
         patch: (height, width) of a patch; of a ResNet its total stride.
@@ -29,8 +32,8 @@ class ClipShape:
     """
 
     kind: str
-    d_v: int
-    d_l: int
+    vision_width: int
+    text_width: int
     embed_dim: int
     image_size: tuple[int, int]
     patch: tuple[int, int]
@@ -45,12 +48,73 @@ class ClipShape:
         """O, the number of patches (spatial positions of a ResNet)."""
         return self.grid[0] * self.grid[1]
 
+    @classmethod
+    def of(cls, model: nn.Module) -> ClipShape:
+        """Read the sizes of a loaded CLIP model.
+
+        Args:
+            model: an open_clip ``CLIP`` or ``CustomTextCLIP``.
+
+        Returns:
+            Its sizes.
+
+        Raises:
+            ValueError: if one of the towers is of a kind that cannot be prompted.
+        """
+        visual, text = vision_tower(model), text_tower(model)
+        size = _pair(visual.image_size)
+        if isinstance(visual, ModifiedResNet):
+            stages = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
+            positions, d_v = visual.attnpool.positional_embedding.shape
+            # The attention pool knows how many positions there are, mean token apart; CLIP's ResNets are square.
+            side = round((positions - 1) ** 0.5)
+            kind, grid, layers = "resnet", (side, side), sum(len(stage) for stage in stages)
+            embed_dim = visual.attnpool.c_proj.out_features
+            patch = (size[0] // side, size[1] // side)
+        else:
+            kind, d_v, layers = "vit", visual.class_embedding.shape[0], len(visual.transformer.resblocks)
+            embed_dim = visual.proj.shape[1] if visual.proj is not None else d_v
+            patch = _pair(visual.conv1.kernel_size)
+            grid = (size[0] // patch[0], size[1] // patch[1])
+        vocab_size, d_l = text.token_embedding.weight.shape
+        return cls(
+            kind=kind,
+            vision_width=d_v,
+            text_width=d_l,
+            embed_dim=embed_dim,
+            image_size=size,
+            patch=patch,
+            grid=grid,
+            context_length=text.positional_embedding.shape[0],
+            vocab_size=vocab_size,
+            vision_layers=layers,
+            text_layers=len(text.transformer.resblocks),
+        )
+
+    def check_depth(self, *, text: int = 0, vision: int = 0) -> None:
+        """Raise unless prompts of these depths fit the towers.
+
+        Args:
+            text: blocks of the text tower that see prompts, the input included; 0 is none.
+            vision: the same of the vision tower.
+
+        Raises:
+            ValueError: a depth below 0 or above the tower's number of blocks, or visual prompts on a ResNet.
+        """
+        if vision and self.kind != "vit":
+            raise ValueError(NEEDS_VIT)
+        for tower, depth, layers in (("text", text, self.text_layers), ("vision", vision, self.vision_layers)):
+            if not 0 <= depth <= layers:
+                raise ValueError(
+                    f"{tower} prompt depth is {depth}; the {tower} tower has {layers} blocks: 0 to {layers}"
+                )
+
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
 
 
-def text_tower(model: nn.Module) -> nn.Module:
+def text_tower(model: nn.Module) -> Any:
     """Return the module that holds the text tower's parts: the model itself, or its ``.text``.
 
     Args:
@@ -63,7 +127,8 @@ def text_tower(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: if the tower is not a causal transformer that is read at its EOS token.
     """
-    tower = model.text if isinstance(getattr(model, "text", None), nn.Module) else model
+    inner: Any = getattr(model, "text", None)
+    tower: Any = inner if isinstance(inner, nn.Module) else model
     if not hasattr(tower, "token_embedding") or not hasattr(getattr(tower, "transformer", None), "resblocks"):
         raise ValueError(f"prompts need CLIP's own text transformer; {type(tower).__name__} is another text tower")
     pool = getattr(tower, "text_pool_type", getattr(tower, "pool_type", "argmax"))
@@ -74,7 +139,7 @@ def text_tower(model: nn.Module) -> nn.Module:
     return tower
 
 
-def vision_tower(model: nn.Module) -> VisionTransformer | ModifiedResNet:
+def vision_tower(model: nn.Module) -> Any:
     """Return the vision tower of an open_clip model.
 
     Args:
@@ -86,7 +151,7 @@ def vision_tower(model: nn.Module) -> VisionTransformer | ModifiedResNet:
     Raises:
         ValueError: if the tower is of another kind (timm's, attentional or average pooling).
     """
-    visual = model.visual
+    visual: Any = model.visual
     if isinstance(visual, ModifiedResNet):
         return visual
     if not isinstance(visual, VisionTransformer):
@@ -95,49 +160,6 @@ def vision_tower(model: nn.Module) -> VisionTransformer | ModifiedResNet:
     if pool != "tok":
         raise ValueError(f"prompts need a ViT that is read at its CLS token; this model's is pooled by {pool!r}")
     return visual
-
-
-def describe(model: nn.Module) -> ClipShape:
-    """Read the sizes of a loaded CLIP model.
-
-    Args:
-        model: an open_clip ``CLIP`` or ``CustomTextCLIP``.
-
-    Returns:
-        Its :class:`ClipShape`.
-
-    Raises:
-        ValueError: if one of the towers is of a kind that cannot be prompted.
-    """
-    visual, text = vision_tower(model), text_tower(model)
-    size = _pair(visual.image_size)
-    if isinstance(visual, ModifiedResNet):
-        stages = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
-        positions, d_v = visual.attnpool.positional_embedding.shape
-        # The attention pool knows how many positions there are, mean token apart; CLIP's ResNets are square.
-        side = round((positions - 1) ** 0.5)
-        kind, grid, layers = "resnet", (side, side), sum(len(stage) for stage in stages)
-        embed_dim = visual.attnpool.c_proj.out_features
-        patch = (size[0] // side, size[1] // side)
-    else:
-        kind, d_v, layers = "vit", visual.class_embedding.shape[0], len(visual.transformer.resblocks)
-        embed_dim = visual.proj.shape[1] if visual.proj is not None else d_v
-        patch = _pair(visual.conv1.kernel_size)
-        grid = (size[0] // patch[0], size[1] // patch[1])
-    vocab_size, d_l = text.token_embedding.weight.shape
-    return ClipShape(
-        kind=kind,
-        d_v=d_v,
-        d_l=d_l,
-        embed_dim=embed_dim,
-        image_size=size,
-        patch=patch,
-        grid=grid,
-        context_length=text.positional_embedding.shape[0],
-        vocab_size=vocab_size,
-        vision_layers=layers,
-        text_layers=len(text.transformer.resblocks),
-    )
 
 
 def input_size(model: nn.Module) -> tuple[int, int]:
@@ -149,10 +171,11 @@ def input_size(model: nn.Module) -> tuple[int, int]:
     Returns:
         Height and width in pixels.
     """
-    return _pair(model.visual.image_size)
+    visual: Any = model.visual
+    return _pair(visual.image_size)
 
 
-def tower_dtype(tower: nn.Module) -> torch.dtype:
+def tower_dtype(tower: Any) -> torch.dtype:
     """Return the dtype a tower's heavy weights are stored in, which is that of its activations.
 
     Args:

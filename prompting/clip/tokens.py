@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import open_clip
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from prompting.clip.errors import unknown
+from prompting.clip.shape import text_tower
 
 POSITIONS = ("end", "middle", "front")
 READINGS = ("paper", "released")
@@ -47,7 +48,7 @@ class _Prompt(NamedTuple):
     words: list[int]
 
 
-@lru_cache(maxsize=None)
+@cache
 def clip_tokenizer(name: str = "") -> Any:
     """Return the BPE tokenizer of CLIP, or the one that an open_clip model name asks for.
 
@@ -106,14 +107,25 @@ def _stack(rows: list[list[_Prompt]], labels: Sequence[str], context_length: int
     return PromptTokens(ids, eos, context, words)
 
 
+def _limit(clip_model: nn.Module | None, context_length: int | None) -> int:
+    """Return the longest prompt allowed: the smaller of what is given and what the model reads."""
+    limits = [] if context_length is None else [context_length]
+    if clip_model is not None:
+        limits.append(text_tower(clip_model).positional_embedding.shape[0])
+    if not limits:
+        raise ValueError("say how long prompts may be: pass clip_model or context_length")
+    return min(limits)
+
+
 def tokenize_prompts(
     classnames: Sequence[str],
     *,
     n_ctx: int,
-    context_length: int,
     prefixes: Sequence[str] | None = None,
     position: str = "end",
     suffix: str = ".",
+    clip_model: nn.Module | None = None,
+    context_length: int | None = None,
     tokenizer: Any = None,
 ) -> PromptTokens:
     """Tokenize ``SOS <prefix> <class name>. EOS`` for each of N prefixes and K classes.
@@ -125,11 +137,12 @@ def tokenize_prompts(
     Args:
         classnames: K names; underscores are read as spaces.
         n_ctx: b >= 0, the number of learned vectors.
-        context_length: the longest prompt that the text tower reads.
         prefixes: N prefixes, each of ``n_ctx`` tokens or more; an empty one stands for ``n_ctx`` placeholders
             ("X X"). None is a single empty one.
         position: ``end``, ``middle`` or ``front``.
         suffix: what follows the class name.
+        clip_model: the model that will read the prompts; it says how long they may be.
+        context_length: the longest prompt, in tokens; in place of ``clip_model``.
         tokenizer: CLIP's BPE tokenizer by default.
 
     Returns:
@@ -154,17 +167,22 @@ def tokenize_prompts(
         if len(tokenizer.encode(head)) < n_ctx:
             raise ValueError(f"prefix {head!r} has {len(tokenizer.encode(head))} tokens; n_ctx {n_ctx} needs as many")
     rows = [[_arrange(head, name, suffix, n_ctx, position, tokenizer) for name in names] for head in heads]
-    return _stack(rows, names, context_length, tokenizer)
+    return _stack(rows, names, _limit(clip_model, context_length), tokenizer)
 
 
 def tokenize_texts(
-    texts: Sequence[str] | Sequence[Sequence[str]], *, context_length: int, tokenizer: Any = None
+    texts: Sequence[str] | Sequence[Sequence[str]],
+    *,
+    clip_model: nn.Module | None = None,
+    context_length: int | None = None,
+    tokenizer: Any = None,
 ) -> PromptTokens:
     """Tokenize plain sentences, in which nothing is learned (b = 0) and every token but SOS and EOS counts as a word.
 
     Args:
         texts: K sentences, or N lists of K sentences (one list a template).
-        context_length: the longest sentence that the text tower reads.
+        clip_model: the model that will read the sentences; it says how long they may be.
+        context_length: the longest sentence, in tokens; in place of ``clip_model``.
         tokenizer: CLIP's BPE tokenizer by default.
 
     Returns:
@@ -182,7 +200,7 @@ def tokenize_texts(
     for row in lists:
         encoded = [tokenizer.encode(text) for text in row]
         rows.append([_Prompt(ids, [], list(range(len(ids)))) for ids in encoded])
-    return _stack(rows, lists[0], context_length, tokenizer)
+    return _stack(rows, lists[0], _limit(clip_model, context_length), tokenizer)
 
 
 def token_set_mask(tokens: PromptTokens, reading: str = "paper") -> Tensor:

@@ -1,0 +1,190 @@
+"""Checkpoint files and state dicts in OpenAI's key names -> an open_clip model. Sizes come from the tensors' shapes."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+# OpenAI's rule: a head of attention is 64 wide; narrower towers have one head.
+HEAD_WIDTH = 64
+# CLIP's ResNets halve the image five times before the attention pool.
+RESNET_STRIDE = 32
+SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
+# Scalars that OpenAI's archives carry beside the weights.
+_EXTRAS = ("input_resolution", "context_length", "vocab_size")
+_TEXT_PARTS = ("token_embedding.", "positional_embedding", "transformer.", "ln_final.", "text_projection")
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a checkpoint file.
+
+    Args:
+        path: OpenAI's JIT archive, a pickled state dict (plain, or under ``state_dict``), or a safetensors file.
+
+    Returns:
+        Names to tensors, as they stand in the file.
+
+    Raises:
+        ValueError: if the file is none of these, or damaged.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(str(path))
+        if _is_torchscript(path):
+            return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
+        loaded: Any = torch.load(str(path), map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError, zipfile.BadZipFile) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path} is not a readable CLIP checkpoint ({', '.join(SUFFIXES)}): {reason}") from error
+    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise ValueError(f"{path} holds no state dict: expected names to tensors, found {type(loaded).__name__}")
+    return dict(loaded)
+
+
+def _is_torchscript(path: Path) -> bool:
+    """Say whether a file is a TorchScript archive: a zip that holds code."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any("/code/" in name or name.endswith("constants.pkl") for name in archive.namelist())
+
+
+def build_clip(state: Mapping[str, Tensor], source: str) -> open_clip.CLIP:
+    """Build the open_clip model of a state dict in OpenAI's key names, in float32.
+
+    No random number is drawn: the model is laid out without memory and filled from the state dict.
+
+    Args:
+        state: names to tensors of any float dtype; ``module.`` and ``text.`` in front of names are taken off.
+        source: what to call the state dict in an error, such as its path.
+
+    Returns:
+        An open_clip ``CLIP`` with QuickGELU, as OpenAI's models have.
+
+    Raises:
+        ValueError: if tensors are missing, unknown or of shapes that do not fit together.
+    """
+    state = _normalise(state)
+    missing = [key for key in ("visual.conv1.weight", *_text_keys()) if key not in state]
+    if missing:
+        raise _incomplete(source, missing)
+    with torch.device("meta"):
+        try:
+            model = open_clip.CLIP(quick_gelu=True, **_architecture(state))
+        except KeyError as error:
+            raise _incomplete(source, [str(error.args[0])]) from error
+        except (ArithmeticError, AssertionError, IndexError) as error:
+            raise ValueError(f"{source}: the tensors' shapes are not those of a CLIP ({error})") from error
+    expected = model.state_dict()
+    # Inference does not read this counter, and conversions drop it.
+    for key in expected:
+        if key.endswith("num_batches_tracked"):
+            state.setdefault(key, torch.zeros((), dtype=torch.int64))
+    missing = [key for key in expected if key not in state]
+    if missing:
+        raise _incomplete(source, missing)
+    unknown = [key for key in state if key not in expected]
+    if unknown:
+        raise ValueError(f"{source} holds tensors that CLIP does not have: {_some(unknown)}")
+    wrong = [key for key, value in expected.items() if value.shape != state[key].shape]
+    if wrong:
+        found, wanted = tuple(state[wrong[0]].shape), tuple(expected[wrong[0]].shape)
+        raise ValueError(f"{source}: {wrong[0]} has shape {found}, the other tensors ask for {wanted}")
+    model.to_empty(device="cpu")
+    model.load_state_dict(state)
+    # The only buffer that no state dict holds: the causal mask, -inf above the diagonal.
+    model.attn_mask.fill_(float("-inf")).triu_(1)
+    model.visual.image_mean, model.visual.image_std = OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+    return model
+
+
+def _normalise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Take wrappers' prefixes off the names and bring floats to float32."""
+    clean = {}
+    for name, value in state.items():
+        name = name[len("module.") :] if name.startswith("module.") else name
+        if name.startswith("text.") and name[len("text.") :].startswith(_TEXT_PARTS):
+            name = name[len("text.") :]
+        if name not in _EXTRAS:
+            clean[name] = value.detach().float() if value.is_floating_point() else value.detach()
+    return clean
+
+
+def _text_keys() -> tuple[str, ...]:
+    return ("positional_embedding", "token_embedding.weight", "ln_final.weight", "text_projection", "logit_scale")
+
+
+def _some(keys: list[str], shown: int = 5) -> str:
+    return ", ".join(keys[:shown]) + (f", ... ({len(keys)} in all)" if len(keys) > shown else "")
+
+
+def _incomplete(source: str, missing: list[str]) -> ValueError:
+    return ValueError(f"{source} is not a complete CLIP state dict in OpenAI's key names; missing: {_some(missing)}")
+
+
+def _depth(state: Mapping[str, Tensor], prefix: str) -> int:
+    """Count the distinct numbers that follow ``prefix.`` in the names."""
+    start = prefix + "."
+    return len({name[len(start) :].partition(".")[0] for name in state if name.startswith(start)})
+
+
+def _architecture(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Read an open_clip configuration off the tensors' shapes."""
+    patches = state["visual.conv1.weight"]
+    d_l, embed_dim = state["text_projection"].shape
+    if "visual.proj" in state:
+        width, _, patch, _ = patches.shape
+        vision: dict[str, Any] = {
+            "layers": _depth(state, "visual.transformer.resblocks"),
+            "width": width,
+            "head_width": min(width, HEAD_WIDTH),
+            "patch_size": patch,
+            "image_size": patch * _side(state["visual.positional_embedding"]),
+            "mlp_ratio": _mlp_ratio(state, "visual.transformer", width),
+        }
+    else:
+        width = state["visual.layer1.0.conv1.weight"].shape[0]
+        vision = {
+            "layers": tuple(_depth(state, f"visual.layer{stage}") for stage in range(1, 5)),
+            "width": width,
+            "head_width": min(width * RESNET_STRIDE, HEAD_WIDTH),
+            "image_size": RESNET_STRIDE * _side(state["visual.attnpool.positional_embedding"]),
+        }
+    text = {
+        "context_length": state["positional_embedding"].shape[0],
+        "vocab_size": state["token_embedding.weight"].shape[0],
+        "width": d_l,
+        "heads": max(1, d_l // HEAD_WIDTH),
+        "layers": _depth(state, "transformer.resblocks"),
+        "mlp_ratio": _mlp_ratio(state, "transformer", d_l),
+    }
+    return {
+        "embed_dim": embed_dim,
+        "vision_cfg": open_clip.CLIPVisionCfg(**vision),
+        "text_cfg": open_clip.CLIPTextCfg(**text),
+    }
+
+
+def _side(positions: Tensor) -> int:
+    """Return the side of the square grid that position embeddings (1 + side ** 2, d) belong to."""
+    count = positions.shape[0] - 1
+    side = round(count**0.5)
+    if side < 1 or side * side != count:
+        raise ArithmeticError(f"{count} image positions do not form a square")
+    return side
+
+
+def _mlp_ratio(state: Mapping[str, Tensor], transformer: str, width: int) -> float:
+    return state[f"{transformer}.resblocks.0.mlp.c_fc.weight"].shape[0] / width

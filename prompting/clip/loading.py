@@ -1,0 +1,177 @@
+"""One loader for every CLIP: OpenAI's names, open_clip's pairs, checkpoint files and model objects."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import open_clip
+import torch
+from torch import nn
+
+from prompting.clip.errors import unknown
+from prompting.clip.formats import SUFFIXES, build_clip, read_state
+
+if TYPE_CHECKING:
+    from prompting.precision import Precision
+
+# OpenAI's names -> open_clip's. File names and SHA-256 are read off the addresses that open_clip knows.
+OPENAI_NAMES = {
+    "RN50": "RN50",
+    "RN101": "RN101",
+    "RN50x4": "RN50x4",
+    "RN50x16": "RN50x16",
+    "RN50x64": "RN50x64",
+    "ViT-B/32": "ViT-B-32",
+    "ViT-B/16": "ViT-B-16",
+    "ViT-L/14": "ViT-L-14",
+    "ViT-L/14@336px": "ViT-L-14-336",
+}
+_ALIASES = {"ViT-L/14@336": "ViT-L/14@336px"}
+# A folder to look in before ~/.cache/clip.
+FOLDER_VARIABLE = "CLIP_CACHE_DIR"
+
+_log = logging.getLogger("prompting")
+_registered: dict[str, Path] = {}
+
+
+def register_checkpoint(name: str, path: str | os.PathLike[str]) -> None:
+    """Give a checkpoint file a name that :func:`load_clip` knows; a name given before is given anew.
+
+    Args:
+        name: the name; none of OpenAI's and without ``::``.
+        path: the file, which need not exist yet.
+
+    Raises:
+        ValueError: if the name has another meaning already.
+    """
+    if not name or "::" in name or name in OPENAI_NAMES or name in _ALIASES:
+        raise ValueError(
+            f"a checkpoint cannot be registered as {name!r}: OpenAI's names and 'name::pretrained' are taken"
+        )
+    _registered[name] = Path(path)
+
+
+def load_clip(
+    source: str | os.PathLike[str] | nn.Module,
+    *,
+    precision: Precision | None = None,
+    device: str | torch.device | None = None,
+    folder: str | os.PathLike[str] | None = None,
+) -> nn.Module:
+    """Load a CLIP as an open_clip module, frozen and in evaluation mode.
+
+    Args:
+        source: one of
+            - OpenAI's nine names (``ViT-B/16``, ``RN50``, ...): the file is looked for in ``folder``, in the folder
+              that the environment variable ``CLIP_CACHE_DIR`` names, in ``~/.cache/clip``, then left to open_clip;
+            - ``name::pretrained`` of open_clip, ``pretrained`` being a tag or a file;
+            - a name given to :func:`register_checkpoint`;
+            - a checkpoint file in OpenAI's key names: JIT archive, state dict, safetensors. Its sizes are inferred,
+              its activation is QuickGELU; for other files name the architecture (``ViT-B-16::file.pt``);
+            - a model of OpenAI's ``clip`` package, which is converted, or one of open_clip, which is returned.
+        precision: how to store the weights; None is float32, and for an open_clip model as they are.
+        device: where to put the model; None is the CPU, and for an open_clip model where it is.
+        folder: where OpenAI's files are.
+
+    Returns:
+        An open_clip ``CLIP`` or ``CustomTextCLIP`` whose parameters take no gradient.
+
+    Raises:
+        ValueError: an unknown name, or a file or model object that is no complete CLIP.
+        FileNotFoundError: a file that is not there and, for names, cannot be downloaded.
+    """
+    model = _from_module(source) if isinstance(source, nn.Module) else _from_name(os.fspath(source), folder)
+    if device is not None:
+        model = model.to(device)
+    model = model.requires_grad_(False).eval()
+    return model if precision is None else precision.cast_(model)
+
+
+def _from_module(model: nn.Module) -> nn.Module:
+    if isinstance(model, (open_clip.CLIP, open_clip.CustomTextCLIP)):
+        return model
+    return build_clip(model.state_dict(), f"the {type(model).__name__} object")
+
+
+def _from_name(source: str, folder: str | os.PathLike[str] | None) -> nn.Module:
+    source = _ALIASES.get(source, source)
+    if source in _registered:
+        return _from_file(_registered[source], f"checkpoint {source!r}")
+    if source in OPENAI_NAMES:
+        return _from_openai(source, folder)
+    if "::" in source:
+        return _from_open_clip(*source.split("::", 1))
+    path = Path(source).expanduser()
+    if path.is_file() or path.suffix in SUFFIXES or source.startswith(("/", "./", "../", "~")):
+        return _from_file(path, "checkpoint")
+    pairs = [f"{name}::{tag}" for name, tag in open_clip.list_pretrained()]
+    raise unknown("CLIP backbone", source, [*_registered, *OPENAI_NAMES, *pairs])
+
+
+def _from_file(path: Path, what: str) -> nn.Module:
+    if not path.is_file():
+        raise FileNotFoundError(f"{what}: no file at {path.absolute()}")
+    return build_clip(read_state(path), str(path))
+
+
+def _folders(folder: str | os.PathLike[str] | None) -> Iterator[Path]:
+    """Yield the folders in which OpenAI's files may lie, the nearest to the caller first."""
+    if folder is not None:
+        yield Path(folder).expanduser()
+    if os.environ.get(FOLDER_VARIABLE):
+        yield Path(os.environ[FOLDER_VARIABLE]).expanduser()
+    yield Path("~/.cache/clip").expanduser()
+
+
+def _from_openai(name: str, folder: str | os.PathLike[str] | None) -> nn.Module:
+    url = open_clip.get_pretrained_url(OPENAI_NAMES[name], "openai")
+    digest, file = url.split("/")[-2:]
+    tried = [place / file for place in _folders(folder)]
+    for path in tried:
+        if path.is_file():
+            found = _sha256(path)
+            if found != digest:
+                _log.warning("%s is not the published %s: SHA-256 %s, published %s", path, name, found, digest)
+            return _from_file(path, name)
+    try:
+        return open_clip.create_model(OPENAI_NAMES[name], pretrained="openai", force_quick_gelu=True)
+    except Exception as error:  # open_clip, hub clients and sockets raise many kinds; all mean "not to be had"
+        raise FileNotFoundError(
+            f"no weights for {name}: not at {', '.join(map(str, tried))}, and downloading failed "
+            f"({_first_line(error)}). Put {file} (from {url}) into {tried[0].parent}"
+        ) from error
+
+
+def _from_open_clip(name: str, pretrained: str) -> nn.Module:
+    if name not in open_clip.list_models():
+        raise unknown("open_clip model", name, open_clip.list_models())
+    if not os.path.isfile(pretrained) and not open_clip.is_pretrained_cfg(name, pretrained):
+        tags = open_clip.list_pretrained_tags_by_model(name)
+        raise unknown(f"weights of {name} (a tag or a file)", pretrained, tags)
+    try:
+        return open_clip.create_model(name, pretrained=pretrained)
+    except Exception as error:
+        if os.path.isfile(pretrained):
+            raise ValueError(f"{pretrained} does not load as {name}: {_first_line(error)}") from error
+        raise FileNotFoundError(
+            f"no weights for {name}::{pretrained}: open_clip could not get them ({_first_line(error)}). "
+            f"Download them elsewhere and name the file: {name}::/path/to/file"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _sha256(path: Path, chunk: int = 1 << 20) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(chunk):
+            digest.update(block)
+    return digest.hexdigest()
