@@ -11,9 +11,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Off the CPU, "has everything stopped?" waits for the device, so it is asked every few iterations only. What has
-# stopped is frozen on the device at once, so the answer never changes a result.
-CHECK_EVERY = 4
+
+def ask_every(device: torch.device) -> int:
+    """How many iterations lie between two looks at whether everything has stopped.
+
+    Off the CPU a look waits for the device. What has stopped is frozen there at once, so a look changes no result.
+    """
+    return 1 if device.type == "cpu" else 4
 
 
 class KernelDomain:
@@ -114,7 +118,7 @@ def iterate(
     r_before = (u > 0).to(u.dtype)
     active = torch.ones(u.shape[0], dtype=torch.bool, device=u.device)
     iterations = torch.zeros_like(active, dtype=torch.int64)
-    ask_every = 1 if u.device.type == "cpu" else CHECK_EVERY
+    look = ask_every(u.device)
     for step in range(1, max_iter + 1):
         new_r = domain.fit(u, total)
         new_c = domain.fit(v, domain.columns(new_r))
@@ -130,6 +134,6 @@ def iterate(
             iterations = iterations + active
             active = active & ~small
         r, c, total = torch.where(keep, new_r, r), torch.where(keep, new_c, c), torch.where(keep, new_total, total)
-        if step % ask_every == 0 and not bool(active.any()):
+        if step % look == 0 and not bool(active.any()):
             break
     return Scalings(r, c, iterations, ~active)
