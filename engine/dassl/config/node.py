@@ -1,0 +1,72 @@
+"""A yacs node whose errors name the nearest key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from yacs.config import CfgNode as YacsNode
+
+from dassl.utils.registry import NamedKeyError, nearest
+
+
+class ConfigKeyError(NamedKeyError, AssertionError):
+    """An unknown config key (yacs raises KeyError for files and AssertionError for lists: this is both)."""
+
+
+class CfgNode(YacsNode):
+    """yacs' ``CfgNode`` with its coercion rules; unknown keys are refused with the nearest known one."""
+
+    def merge_from_other_cfg(self, cfg_other: YacsNode) -> None:
+        """Merge another tree into this one.
+
+        Args:
+            cfg_other: tree whose keys all exist here.
+
+        Raises:
+            ConfigKeyError: a key does not exist here.
+            ValueError: a value's type is not that of the value it replaces.
+        """
+        for key in leaf_keys(cfg_other):
+            self._check_key(key)
+        super().merge_from_other_cfg(cfg_other)
+
+    def merge_from_list(self, cfg_list: list[Any]) -> None:
+        """Merge ``[KEY, value, KEY, value, ...]``, as given behind a command.
+
+        Args:
+            cfg_list: full keys with dots, each followed by its value (text is read as a Python literal if it is one).
+
+        Raises:
+            ConfigKeyError: a key does not exist here.
+            ValueError: a key without value, or a value of another type.
+        """
+        if len(cfg_list) % 2:
+            raise ValueError(f"Config keys and values come in pairs, but got {len(cfg_list)} words: {list(cfg_list)}")
+        for key in cfg_list[0::2]:
+            self._check_key(str(key))
+        super().merge_from_list(cfg_list)
+
+    def _check_key(self, full_key: str) -> None:
+        node: Any = self
+        for part in full_key.split("."):
+            if isinstance(node, YacsNode) and part in node:
+                node = node[part]
+            elif isinstance(node, YacsNode) and node.is_new_allowed():
+                return
+            elif self.key_is_deprecated(full_key) or self.key_is_renamed(full_key):
+                return  # yacs has its own words for these
+            else:
+                guess = nearest(full_key.upper(), leaf_keys(self))
+                raise ConfigKeyError(f"Non-existent config key: {full_key} (do you mean {guess}?)")
+
+
+def leaf_keys(node: YacsNode, prefix: str = "") -> list[str]:
+    """Return the full keys (with dots) of all values under ``node``."""
+    keys: list[str] = []
+    for key, value in node.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, YacsNode) and value:
+            keys += leaf_keys(value, name + ".")
+        else:
+            keys.append(name)
+    return keys

@@ -1,0 +1,222 @@
+"""From a config to data loaders."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Callable
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+from yacs.config import CfgNode
+
+from dassl.utils import read_image
+
+from .datasets import Datum, build_dataset
+from .samplers import build_sampler
+
+logger = logging.getLogger(__name__)
+
+
+class DatasetWrapper(Dataset):
+    """Reads and transforms images on demand.
+
+    An item is a dictionary with ``img`` (and ``img2``, ``img3``, ... for further transforms; a list of views if
+    ``DATALOADER.K_TRANSFORMS`` > 1 in training), ``label``, ``domain``, ``impath``, ``index``, and ``img0`` if
+    ``DATALOADER.RETURN_IMG0``.
+
+    Args:
+        cfg: config.
+        data_source: images.
+        transform: transform, list of transforms, or None for the image itself.
+        is_train: whether several views may be drawn.
+
+    Raises:
+        ValueError: several views are asked for without a transform.
+    """
+
+    def __init__(
+        self,
+        cfg: CfgNode,
+        data_source: Sequence[Datum],
+        transform: Callable[[Any], Any] | Sequence[Callable[[Any], Any]] | None = None,
+        is_train: bool = False,
+    ) -> None:
+        self.cfg = cfg
+        self.data_source = data_source
+        self.transform = transform
+        self.is_train = is_train
+        self.k_tfm = cfg.DATALOADER.K_TRANSFORMS if is_train else 1
+        self.return_img0 = cfg.DATALOADER.RETURN_IMG0
+        if self.k_tfm > 1 and transform is None:
+            raise ValueError(f"DATALOADER.K_TRANSFORMS is {self.k_tfm}, but there is no transform to apply")
+        from .transforms import build_plain_transform  # here, because torchvision takes seconds to import
+
+        self.to_tensor = build_plain_transform(cfg)
+
+    def __len__(self) -> int:
+        return len(self.data_source)
+
+    def __getitem__(self, idx: int) -> dict[str, Any]:
+        item = self.data_source[idx]
+        output = {"label": item.label, "domain": item.domain, "impath": item.impath, "index": idx}
+        image = read_image(item.impath)
+        if self.transform is None:
+            output["img"] = image
+        else:
+            several = isinstance(self.transform, (list, tuple))
+            transforms: Any = self.transform if several else [self.transform]
+            for i, transform in enumerate(transforms, 1):
+                output["img" if i == 1 else f"img{i}"] = self._views(transform, image)
+        if self.return_img0:
+            output["img0"] = self.to_tensor(image)
+        return output
+
+    def _views(self, transform: Callable[[Any], Any], image: Any) -> Any:
+        views = [transform(image) for _ in range(self.k_tfm)]
+        return views[0] if len(views) == 1 else views
+
+
+def build_data_loader(
+    cfg: CfgNode,
+    sampler_type: str = "SequentialSampler",
+    data_source: Sequence[Datum] | None = None,
+    batch_size: int = 64,
+    n_domain: int = 0,
+    n_ins: int = 2,
+    tfm: Any = None,
+    is_train: bool = True,
+    dataset_wrapper: Any = None,
+) -> DataLoader:
+    """Return a loader of batches.
+
+    In training an incomplete last batch is left out, unless it is the only one. Loaders draw from torch's global random
+    stream (no generator of their own).
+
+    Args:
+        cfg: config; reads ``DATALOADER`` and ``USE_CUDA``.
+        sampler_type: name of a sampler, see :func:`dassl.data.samplers.build_sampler`.
+        data_source: images, at least one.
+        batch_size: images a batch.
+        n_domain: for RandomDomainSampler.
+        n_ins: for RandomClassSampler.
+        tfm: transform(s) for :class:`DatasetWrapper`.
+        is_train: whether this is for training.
+        dataset_wrapper: replaces :class:`DatasetWrapper`.
+
+    Raises:
+        ValueError: there is no image, or no full batch can be drawn.
+    """
+    if not data_source:
+        where = "training" if is_train else "validation or test"
+        raise ValueError(
+            f"A {where} split of {cfg.DATASET.NAME or 'the data set'} is empty: check {cfg.DATASET.ROOT!r}"
+        )
+    sampler = build_sampler(sampler_type, cfg, data_source, batch_size, n_domain, n_ins)
+    loader = DataLoader(
+        (dataset_wrapper or DatasetWrapper)(cfg, data_source, transform=tfm, is_train=is_train),
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        drop_last=is_train and len(data_source) >= batch_size,
+        pin_memory=torch.cuda.is_available() and cfg.USE_CUDA,
+    )
+    if len(loader) == 0:
+        raise ValueError(f"{sampler_type} draws no batch of {batch_size} from {len(data_source)} images")
+    return loader
+
+
+class DataManager:
+    """The data set of a config, and loaders for its splits.
+
+    Args:
+        cfg: config.
+        custom_tfm_train: replaces the training transform of the config.
+        custom_tfm_test: replaces the test transform of the config.
+        dataset_wrapper: replaces :class:`DatasetWrapper`.
+
+    Attributes:
+        dataset: the data set.
+        train_loader_x: labelled training batches.
+        train_loader_u: unlabelled training batches, or None.
+        val_loader: validation batches, or None.
+        test_loader: test batches.
+    """
+
+    def __init__(
+        self,
+        cfg: CfgNode,
+        custom_tfm_train: Any = None,
+        custom_tfm_test: Any = None,
+        dataset_wrapper: Any = None,
+    ) -> None:
+        from .transforms import build_transform
+
+        dataset = build_dataset(cfg)
+        tfm_train, tfm_test = custom_tfm_train, custom_tfm_test
+        if tfm_train is None:
+            tfm_train = build_transform(cfg, is_train=True)
+        else:
+            logger.info("* Using custom transform for training")
+        if tfm_test is None:
+            tfm_test = build_transform(cfg, is_train=False)
+        else:
+            logger.info("* Using custom transform for testing")
+
+        def train_loader(source: Any, node: CfgNode) -> DataLoader:
+            names = {"batch_size": node.BATCH_SIZE, "n_domain": node.N_DOMAIN, "n_ins": node.N_INS}
+            return build_data_loader(
+                cfg, node.SAMPLER, source, **names, tfm=tfm_train, is_train=True, dataset_wrapper=dataset_wrapper
+            )
+
+        def test_loader(source: Any) -> DataLoader:
+            node = cfg.DATALOADER.TEST
+            return build_data_loader(
+                cfg,
+                node.SAMPLER,
+                source,
+                node.BATCH_SIZE,
+                tfm=tfm_test,
+                is_train=False,
+                dataset_wrapper=dataset_wrapper,
+            )
+
+        loaders = cfg.DATALOADER
+        unlabelled = loaders.TRAIN_X if loaders.TRAIN_U.SAME_AS_X else loaders.TRAIN_U
+        self.dataset = dataset
+        self.train_loader_x = train_loader(dataset.train_x, loaders.TRAIN_X)
+        self.train_loader_u = train_loader(dataset.train_u, unlabelled) if dataset.train_u else None
+        self.val_loader = test_loader(dataset.val) if dataset.val else None
+        self.test_loader = test_loader(dataset.test)
+        self._num_source_domains = len(cfg.DATASET.SOURCE_DOMAINS)
+        if cfg.VERBOSE:
+            self.show_dataset_summary(cfg)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.dataset.num_classes
+
+    @property
+    def num_source_domains(self) -> int:
+        """Number of ``DATASET.SOURCE_DOMAINS``."""
+        return self._num_source_domains
+
+    @property
+    def lab2cname(self) -> dict[int, str]:
+        """Label -> class name."""
+        return self.dataset.lab2cname
+
+    def show_dataset_summary(self, cfg: CfgNode) -> None:
+        """Log a table of the data set's splits and their sizes."""
+        from tabulate import tabulate
+
+        data = self.dataset
+        rows: list[list[Any]] = [["Dataset", cfg.DATASET.NAME]]
+        rows += [["Source", cfg.DATASET.SOURCE_DOMAINS]] if cfg.DATASET.SOURCE_DOMAINS else []
+        rows += [["Target", cfg.DATASET.TARGET_DOMAINS]] if cfg.DATASET.TARGET_DOMAINS else []
+        rows += [["# classes", f"{self.num_classes:,}"], ["# train_x", f"{len(data.train_x):,}"]]
+        rows += [["# train_u", f"{len(data.train_u):,}"]] if data.train_u else []
+        rows += [["# val", f"{len(data.val):,}"]] if data.val else []
+        rows += [["# test", f"{len(data.test):,}"]]
+        logger.info(tabulate(rows))

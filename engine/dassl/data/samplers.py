@@ -1,0 +1,181 @@
+"""Samplers by name. Each epoch's order is drawn at once, from the same random streams and in the same order as Dassl's."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from torch.utils.data import RandomSampler, Sampler, SequentialSampler
+from yacs.config import CfgNode
+
+from dassl.utils import check_availability
+
+from .datasets.base_dataset import Datum
+
+
+class _EpochSampler(Sampler):
+    """Draws whole epochs; the first one, drawn on construction, only gives the length (as in Dassl)."""
+
+    def __init__(self, data_source: Sequence[Datum], batch_size: int) -> None:
+        self.data_source = data_source
+        self.batch_size = batch_size
+
+    def _draw(self) -> list[int]:
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._draw())
+
+    def __len__(self) -> int:
+        return self.length
+
+
+class RandomDomainSampler(_EpochSampler):
+    """Batches of N random domains with equally many images of each; ends when a domain is short.
+
+    Args:
+        data_source: images.
+        batch_size: a multiple of N.
+        n_domain: N; below 1: all domains.
+
+    Raises:
+        ValueError: the batch cannot be shared equally, there are fewer than N domains, or a domain has too few images.
+    """
+
+    def __init__(self, data_source: Sequence[Datum], batch_size: int, n_domain: int | None = None) -> None:
+        super().__init__(data_source, batch_size)
+        self.domain_dict: dict[int, list[int]] = defaultdict(list)
+        for i, item in enumerate(data_source):
+            self.domain_dict[item.domain].append(i)
+        self.domains = list(self.domain_dict)
+        self.n_domain = n_domain if n_domain and n_domain > 0 else len(self.domains)
+        if self.n_domain > len(self.domains) or batch_size % self.n_domain:
+            raise ValueError(
+                f"A batch of {batch_size} cannot be made of {self.n_domain} domains in equal parts "
+                f"(the data has {len(self.domains)})"
+            )
+        self.n_img_per_domain = batch_size // self.n_domain
+        scarce = min(len(indices) for indices in self.domain_dict.values())
+        if scarce < self.n_img_per_domain:
+            raise ValueError(f"A batch needs {self.n_img_per_domain} images of a domain, but one has only {scarce}")
+        self.length = len(self._draw())
+
+    def _choose_domains(self) -> list[int]:
+        return random.sample(self.domains, self.n_domain)
+
+    def _draw(self) -> list[int]:
+        left = {domain: list(indices) for domain, indices in self.domain_dict.items()}
+        order: list[int] = []
+        while min(len(indices) for indices in left.values()) >= self.n_img_per_domain:
+            for domain in self._choose_domains():
+                chosen = random.sample(left[domain], self.n_img_per_domain)
+                order += chosen
+                taken = set(chosen)
+                left[domain] = [i for i in left[domain] if i not in taken]
+        return order
+
+
+class SeqDomainSampler(RandomDomainSampler):
+    """Batches with equally many random images of every domain, domains in sorted order.
+
+    Args:
+        data_source: images.
+        batch_size: a multiple of the number of domains.
+
+    Raises:
+        ValueError: as for :class:`RandomDomainSampler`.
+    """
+
+    def __init__(self, data_source: Sequence[Datum], batch_size: int) -> None:
+        super().__init__(data_source, batch_size)
+
+    def _choose_domains(self) -> list[int]:
+        return sorted(self.domains)
+
+
+class RandomClassSampler(_EpochSampler):
+    """Batches of random classes with N images of each; ends when too few classes have N images left.
+
+    Args:
+        data_source: images.
+        batch_size: batch_size // N classes go into a batch.
+        n_ins: N; a class with fewer images repeats some.
+
+    Raises:
+        ValueError: the batch is smaller than N, or needs more classes than there are.
+    """
+
+    def __init__(self, data_source: Sequence[Datum], batch_size: int, n_ins: int) -> None:
+        if batch_size < n_ins:
+            raise ValueError(f"batch_size={batch_size} must be no less than n_ins={n_ins}")
+        super().__init__(data_source, batch_size)
+        self.n_ins = n_ins
+        self.ncls_per_batch = batch_size // n_ins
+        self.index_dic: dict[int, list[int]] = defaultdict(list)
+        for i, item in enumerate(data_source):
+            self.index_dic[item.label].append(i)
+        self.labels = list(self.index_dic)
+        if len(self.labels) < self.ncls_per_batch:
+            raise ValueError(
+                f"A batch of {batch_size} with {n_ins} images a class needs {self.ncls_per_batch} classes, "
+                f"but the data has {len(self.labels)}"
+            )
+        self.length = len(self._draw())
+
+    def _groups(self, label: int) -> list[list[int]]:
+        indices = list(self.index_dic[label])
+        if len(indices) < self.n_ins:
+            indices = np.random.choice(indices, size=self.n_ins, replace=True).tolist()
+        random.shuffle(indices)
+        whole = len(indices) - len(indices) % self.n_ins
+        return [indices[i : i + self.n_ins] for i in range(0, whole, self.n_ins)]
+
+    def _draw(self) -> list[int]:
+        groups = {label: self._groups(label) for label in self.labels}
+        available = list(self.labels)
+        order: list[int] = []
+        while len(available) >= self.ncls_per_batch:
+            for label in random.sample(available, self.ncls_per_batch):
+                order += groups[label].pop(0)
+                if not groups[label]:
+                    available.remove(label)
+        return order
+
+
+_SAMPLERS: dict[str, Any] = {
+    "RandomSampler": lambda source, batch_size, n_domain, n_ins: RandomSampler(source),
+    "SequentialSampler": lambda source, batch_size, n_domain, n_ins: SequentialSampler(source),
+    "RandomDomainSampler": lambda source, batch_size, n_domain, n_ins: RandomDomainSampler(
+        source, batch_size, n_domain
+    ),
+    "SeqDomainSampler": lambda source, batch_size, n_domain, n_ins: SeqDomainSampler(source, batch_size),
+    "RandomClassSampler": lambda source, batch_size, n_domain, n_ins: RandomClassSampler(source, batch_size, n_ins),
+}
+
+
+def build_sampler(
+    sampler_type: str,
+    cfg: CfgNode | None = None,
+    data_source: Sequence[Datum] = (),
+    batch_size: int = 32,
+    n_domain: int = 0,
+    n_ins: int = 16,
+) -> Sampler:
+    """Return a sampler by name.
+
+    Args:
+        sampler_type: RandomSampler, SequentialSampler, RandomDomainSampler, SeqDomainSampler or RandomClassSampler.
+        cfg: not used; part of the signature.
+        data_source: images to sample from, at least one.
+        batch_size: images a batch.
+        n_domain: domains a batch (RandomDomainSampler); below 1: all.
+        n_ins: images a class and batch (RandomClassSampler).
+
+    Raises:
+        ValueError: unknown name, or settings that the data cannot meet.
+    """
+    check_availability(sampler_type, list(_SAMPLERS))
+    return _SAMPLERS[sampler_type](data_source, batch_size, n_domain, n_ins)

@@ -1,0 +1,117 @@
+"""What an epoch is: batches of labelled data, or of labelled and unlabelled data side by side."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import math
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+
+from dassl.utils import AverageMeter, MetricMeter, check_availability, progress
+
+from .simple import SimpleTrainer
+
+logger = logging.getLogger(__name__)
+
+
+class _EpochTrainer(SimpleTrainer):
+    """Runs ``forward_backward`` over batches, with meters, log lines, TensorBoard and a progress bar."""
+
+    def _run_batches(self, batches: Iterable[tuple[Any, ...]]) -> None:
+        """Train on one epoch's batches; each is a tuple of arguments for ``forward_backward``."""
+        losses, batch_time, data_time = MetricMeter(), AverageMeter(), AverageMeter()
+        self._start_bar()
+        end = time.time()
+        for self.batch_idx, self._batch in enumerate(batches):
+            data_time.update(time.time() - end)
+            summary = self.forward_backward(*self._batch)
+            batch_time.update(time.time() - end)
+            losses.update(summary)
+            for name, meter in losses.meters.items():
+                # Trainers that step their optimizer themselves have not checked their loss.
+                if "loss" in name.lower() and not math.isfinite(meter.val):
+                    raise FloatingPointError(self._anomaly(name, meter.val))
+            self._report(losses, batch_time, data_time)
+            end = time.time()
+
+    def _start_bar(self) -> None:
+        if self._bar is None:
+            total, done = self.max_epoch * self.num_batches, self.epoch * self.num_batches
+            self._bar = progress(total=total, initial=done, desc="train", unit="batch")
+
+    def _report(self, losses: MetricMeter, batch_time: AverageMeter, data_time: AverageMeter) -> None:
+        done, frequency = self.batch_idx + 1, self.cfg.TRAIN.PRINT_FREQ
+        lr = self.get_current_lr()
+        if done % frequency == 0 or self.num_batches < frequency:
+            left = self.num_batches - done + (self.max_epoch - self.epoch - 1) * self.num_batches
+            eta = datetime.timedelta(seconds=int(batch_time.avg * left))
+            logger.info(
+                f"epoch [{self.epoch + 1}/{self.max_epoch}] batch [{done}/{self.num_batches}] "
+                f"time {batch_time.val:.3f} ({batch_time.avg:.3f}) data {data_time.val:.3f} ({data_time.avg:.3f}) "
+                f"{losses} lr {lr:.4e} eta {eta}"
+            )
+        step = self.epoch * self.num_batches + self.batch_idx
+        for name, meter in losses.meters.items():
+            self.write_scalar(f"train/{name}", meter.avg, step)
+        self.write_scalar("train/lr", lr, step)
+        if not self._bar.disable:
+            self._bar.set_postfix_str(f"epoch {self.epoch + 1}/{self.max_epoch} {losses}", refresh=False)
+        self._bar.update()
+
+
+class TrainerX(_EpochTrainer):
+    """Trains on labelled data: an epoch is one pass over ``train_loader_x``."""
+
+    def run_epoch(self) -> None:
+        """Train for an epoch."""
+        self.set_model_mode("train")
+        self.num_batches = len(self.train_loader_x)
+        self._run_batches((batch,) for batch in self.train_loader_x)
+
+    def parse_batch_train(self, batch: Any) -> Any:
+        """Return images, labels and domains of a batch, on the trainer's device."""
+        return tuple(batch[key].to(self.device) for key in ("img", "label", "domain"))
+
+
+class TrainerXU(_EpochTrainer):
+    """Trains on labelled and unlabelled data; ``TRAIN.COUNT_ITER`` says which of them counts an epoch's batches."""
+
+    def run_epoch(self) -> None:
+        """Train for an epoch.
+
+        Raises:
+            ValueError: there is no unlabelled data, or ``TRAIN.COUNT_ITER`` is unknown.
+        """
+        if self.train_loader_u is None:
+            raise ValueError(f"{type(self).__name__} needs unlabelled images, but {self.cfg.DATASET.NAME} has none")
+        self.set_model_mode("train")
+        sizes = {"train_x": len(self.train_loader_x), "train_u": len(self.train_loader_u)}
+        sizes["smaller_one"] = min(sizes.values())
+        check_availability(self.cfg.TRAIN.COUNT_ITER, list(sizes))
+        self.num_batches = sizes[self.cfg.TRAIN.COUNT_ITER]
+        self._run_batches(self._pairs())
+
+    def _pairs(self) -> Iterator[tuple[Any, ...]]:
+        loaders = [self.train_loader_x, self.train_loader_u]
+        running = [iter(loader) for loader in loaders]  # both before the first batch: each draws from the random stream
+        for _ in range(self.num_batches):
+            pair = []
+            for i, loader in enumerate(loaders):
+                try:
+                    pair.append(next(running[i]))
+                except StopIteration:
+                    running[i] = iter(loader)
+                    pair.append(next(running[i]))
+            yield tuple(pair)
+
+    def forward_backward(self, batch_x: Any, batch_u: Any) -> Any:  # type: ignore[override]
+        """Do one training step and return what to log: name -> number."""
+        raise NotImplementedError
+
+    def parse_batch_train(self, batch_x: Any, batch_u: Any) -> tuple[torch.Tensor, ...]:  # type: ignore[override]
+        """Return labelled images, their labels and unlabelled images, on the trainer's device."""
+        return tuple(part.to(self.device) for part in (batch_x["img"], batch_x["label"], batch_u["img"]))

@@ -1,0 +1,262 @@
+"""A trainer for classifiers: builds data, model and evaluator, trains, tests, saves."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn as nn
+from yacs.config import CfgNode
+
+from dassl.data import DataManager
+from dassl.evaluation import build_evaluator
+from dassl.modeling import build_backbone, build_head
+from dassl.optim import build_lr_scheduler, build_optimizer
+from dassl.utils import (
+    check_availability,
+    count_num_param,
+    load_pretrained_weights,
+    mkdir_if_missing,
+    progress,
+    write_json,
+)
+from dassl.utils.checkpoint import BEST_NAME
+
+from .base import Names, TrainerBase
+
+logger = logging.getLogger(__name__)
+
+
+class SimpleNet(nn.Module):
+    """A backbone, optionally a head, and a linear classifier.
+
+    Args:
+        cfg: config.
+        model_cfg: the node ``MODEL``.
+        num_classes: K; 0 for features only.
+        kwargs: go to the constructors of backbone and head.
+    """
+
+    def __init__(self, cfg: CfgNode, model_cfg: CfgNode, num_classes: int, **kwargs: Any) -> None:
+        super().__init__()
+        body, top = model_cfg.BACKBONE, model_cfg.HEAD
+        self.backbone = build_backbone(body.NAME, verbose=cfg.VERBOSE, pretrained=body.PRETRAINED, **kwargs)
+        self._fdim = self.backbone.out_features
+        self.head = None
+        if top.NAME and top.HIDDEN_LAYERS:
+            options = {"activation": top.ACTIVATION, "bn": top.BN, "dropout": top.DROPOUT, **kwargs}
+            self.head = build_head(
+                top.NAME, verbose=cfg.VERBOSE, in_features=self._fdim, hidden_layers=top.HIDDEN_LAYERS, **options
+            )
+            self._fdim = self.head.out_features
+        self.classifier = nn.Linear(self._fdim, num_classes) if num_classes > 0 else None
+
+    @property
+    def fdim(self) -> int:
+        """Width of the features."""
+        return self._fdim
+
+    def forward(self, x: torch.Tensor, return_feature: bool = False) -> Any:
+        """Return scores (B, K), with the features (B, fdim) if asked for; features alone without classifier."""
+        features = self.backbone(x)
+        if self.head is not None:
+            features = self.head(features)
+        if self.classifier is None:
+            return features
+        scores = self.classifier(features)
+        return (scores, features) if return_feature else scores
+
+
+class SimpleTrainer(TrainerBase):
+    """A trainer whose pieces come from a config; subclasses say what an epoch is.
+
+    Args:
+        cfg: config.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        super().__init__()
+        self.check_cfg(cfg)
+        self.device = torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
+        self.start_epoch = self.epoch = 0
+        self.max_epoch = cfg.OPTIM.MAX_EPOCH
+        self.output_dir = cfg.OUTPUT_DIR
+        self.cfg = cfg
+        self.build_data_loader()
+        self.build_model()
+        self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname)
+        self.best_result = float("-inf")
+
+    def check_cfg(self, cfg: CfgNode) -> None:
+        """Hook: refuse settings that the trainer cannot work with."""
+
+    def build_data_loader(self) -> None:
+        """Build the loaders and what is known of the data; a replacement sets the same attributes (``dm`` if it can)."""
+        dm = DataManager(self.cfg)
+        self.train_loader_x = dm.train_loader_x
+        self.train_loader_u = dm.train_loader_u
+        self.val_loader = dm.val_loader
+        self.test_loader = dm.test_loader
+        self.num_classes = dm.num_classes
+        self.num_source_domains = dm.num_source_domains
+        self.lab2cname = dm.lab2cname
+        self.dm = dm
+
+    def build_model(self) -> None:
+        """Build and register a :class:`SimpleNet`; most trainers replace this."""
+        cfg = self.cfg
+        logger.info("Building model")
+        self.model = SimpleNet(cfg, cfg.MODEL, self.num_classes)
+        if cfg.MODEL.INIT_WEIGHTS:
+            load_pretrained_weights(self.model, cfg.MODEL.INIT_WEIGHTS)
+        self.model.to(self.device)
+        logger.info(f"# params: {count_num_param(self.model):,}")
+        self.optim = build_optimizer(self.model, cfg.OPTIM)
+        self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
+        self.register_model("model", self.model, self.optim, self.sched)
+
+    # ---- training
+
+    def training_state(self) -> dict[str, Any]:
+        """Return the state of :class:`TrainerBase`, the best score so far and the class names."""
+        names = [self.lab2cname[label] for label in sorted(self.lab2cname)]
+        return {**super().training_state(), "best_result": float(self.best_result), "classnames": names}
+
+    def load_training_state(self, state: Any) -> None:
+        """Take over what :meth:`training_state` returned.
+
+        Raises:
+            ValueError: the state is of a run on other classes.
+        """
+        names = [self.lab2cname[label] for label in sorted(self.lab2cname)]
+        if state.get("classnames", names) != names:
+            raise ValueError(
+                f"Cannot resume: the run was on the classes {_few(state['classnames'])}, not {_few(names)}"
+            )
+        if state.get("best_result") is not None:
+            self.best_result = state["best_result"]
+        super().load_training_state(state)
+
+    def train(self) -> None:  # type: ignore[override]
+        """Train up to ``OPTIM.MAX_EPOCH``, then test."""
+        super().train(self.start_epoch, self.max_epoch)
+
+    def before_train(self) -> None:
+        """Resume if there is a checkpoint, and open TensorBoard.
+
+        Raises:
+            FileNotFoundError: ``RESUME`` names a folder without checkpoint.
+        """
+        resume = self.cfg.RESUME
+        if resume and self.get_model_names() and not self.has_checkpoint(resume):
+            wanted = ", ".join(self.get_model_names())
+            raise FileNotFoundError(f'No checkpoint to resume from in "{resume}" (it needs the folders {wanted})')
+        self.start_epoch = self.resume_model_if_exist(resume or self.output_dir)
+        folder = os.path.join(self.output_dir, "tensorboard")
+        mkdir_if_missing(folder)
+        self.init_writer(folder)
+        self.time_start = time.time()
+
+    def after_epoch(self) -> None:
+        """Validate if the best model is wanted, and save when it is time to."""
+        cfg, done = self.cfg, self.epoch + 1
+        if cfg.TEST.FINAL_MODEL == "best_val" and not cfg.TEST.NO_TEST:
+            result = self.test(split="val")
+            if result > self.best_result:
+                self.best_result = result
+                self.save_model(self.epoch, self.output_dir, val_result=result, model_name=BEST_NAME)
+        frequency = cfg.TRAIN.CHECKPOINT_FREQ
+        if done == self.max_epoch or (frequency > 0 and done % frequency == 0):
+            self.save_model(self.epoch, self.output_dir)
+
+    def after_train(self) -> None:
+        """Test the last or the best model, and close TensorBoard."""
+        # Result parsers of the family wait for one or the other of these lines.
+        logger.info("Finish training")
+        logger.info("Finished training")
+        if not self.cfg.TEST.NO_TEST:
+            if self.cfg.TEST.FINAL_MODEL == "best_val":
+                logger.info("Deploy the model with the best val performance")
+                self.load_model(self._best_directory())
+            else:
+                logger.info("Deploy the last-epoch model")
+            self.test()
+        elapsed = datetime.timedelta(seconds=round(time.time() - self.time_start))
+        logger.info(f"Elapsed: {elapsed}")
+        self.close_writer()
+
+    def _best_directory(self) -> str:
+        """After resuming from elsewhere without a better epoch since, the best model is still there."""
+        own = [os.path.join(self.output_dir, name, BEST_NAME) for name in self.get_model_names()]
+        return self.output_dir if not self.cfg.RESUME or all(map(os.path.isfile, own)) else self.cfg.RESUME
+
+    # ---- evaluation
+
+    def test(self, split: str | None = None) -> float:
+        """Evaluate on a split.
+
+        Args:
+            split: ``test`` or ``val`` (which is ``test`` if there are no validation images); None: ``TEST.SPLIT``.
+
+        Returns:
+            The first result, which is the accuracy in percent; all of them are in ``self.test_results[split]``.
+
+        Raises:
+            ValueError: another split.
+        """
+        return self._evaluate(split, lambda batch, output, label: None)
+
+    def output_test(self, split: str | None = None) -> float:
+        """Evaluate as :meth:`test` does, and write ``OUTPUT_DIR/output.json``: path -> scores (``predict``), label (``gt``)."""
+        rows: dict[str, Any] = {}
+
+        def keep(batch: Any, output: torch.Tensor, label: torch.Tensor) -> None:
+            for path, scores, gt in zip(batch["impath"], output.tolist(), label.tolist()):
+                rows[path] = {"predict": scores, "gt": gt}
+
+        result = self._evaluate(split, keep)
+        write_json(rows, os.path.join(self.output_dir, "output.json"))
+        return result
+
+    @torch.no_grad()
+    def _evaluate(self, split: str | None, visit: Callable[[Any, torch.Tensor, torch.Tensor], None]) -> float:
+        split = self.cfg.TEST.SPLIT if split is None else split
+        check_availability(split, ["val", "test"])
+        self.set_model_mode("eval")
+        self.evaluator.reset()
+        if split == "val" and self.val_loader is not None:
+            loader = self.val_loader
+        else:
+            split, loader = "test", self.test_loader
+        logger.info(f"Evaluate on the *{split}* set")
+        for batch in progress(loader, desc=f"evaluate {split}", leave=False):
+            images, label = self.parse_batch_test(batch)
+            output = self.model_inference(images)
+            self.evaluator.process(output, label)
+            visit(batch, output, label)
+        results = self.evaluator.evaluate()
+        self.test_results[split] = results
+        for name, value in results.items():
+            self.write_scalar(f"{split}/{name}", value, self.epoch)
+        return next(iter(results.values()))
+
+    def model_inference(self, input: Any) -> Any:
+        """Return scores (B, K) for images (B, 3, H, W)."""
+        return self.model(input)
+
+    def parse_batch_test(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return images and labels of a test batch, on the trainer's device."""
+        return batch["img"].to(self.device), batch["label"].to(self.device)
+
+    def get_current_lr(self, names: Names = None) -> float:
+        """Return the rate of the first parameter group of the first model."""
+        return self._optims[self.get_model_names(names)[0]].param_groups[0]["lr"]
+
+
+def _few(names: list[str]) -> str:
+    return f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''} ({len(names)})"

@@ -1,0 +1,9 @@
+"""The trainers under the import path that plugins know."""
+
+from __future__ import annotations
+
+from .base import TrainerBase
+from .loops import TrainerX, TrainerXU
+from .simple import SimpleNet, SimpleTrainer
+
+__all__ = ["SimpleNet", "SimpleTrainer", "TrainerBase", "TrainerX", "TrainerXU"]

@@ -1,0 +1,33 @@
+"""Accuracy of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+
+def compute_accuracy(
+    output: torch.Tensor | Sequence[torch.Tensor],
+    target: torch.Tensor,
+    topk: Sequence[int] = (1,),
+) -> list[torch.Tensor]:
+    """Return the share of samples, in percent, whose label is among the k highest scores.
+
+    Args:
+        output: scores (B, K), or a tuple or list that starts with them.
+        target: labels (B,), integers in [0, K).
+        topk: values of k, each in [1, K].
+
+    Returns:
+        A tensor of shape (1,) for each k.
+
+    Raises:
+        ValueError: an empty batch, or a k that is not in [1, K].
+    """
+    scores = output[0] if isinstance(output, (tuple, list)) else output
+    if len(target) == 0 or not topk or not 1 <= min(topk) <= max(topk) <= scores.size(1):
+        raise ValueError(f"topk must lie in [1, {scores.size(1)}] for {len(target)} samples, but got {list(topk)}")
+    ranked = scores.topk(max(topk), dim=1).indices  # (B, max k)
+    hits = ranked.eq(target.reshape(-1, 1))
+    return [hits[:, :k].float().sum().reshape(1) * (100.0 / len(target)) for k in topk]

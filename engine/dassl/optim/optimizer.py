@@ -1,0 +1,72 @@
+"""Optimizers by name."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch.optim import Optimizer
+from yacs.config import CfgNode
+
+AVAI_OPTIMS = ["adam", "amsgrad", "sgd", "rmsprop", "radam", "adamw"]
+
+
+def build_optimizer(
+    model: nn.Module | Iterable[Any],
+    optim_cfg: CfgNode,
+    param_groups: Iterable[Any] | None = None,
+) -> Optimizer:
+    """Return the optimizer that ``cfg.OPTIM`` describes.
+
+    Args:
+        model: a model (all its parameters, frozen ones too: without gradient they stay as they are), or parameters or
+            parameter groups.
+        optim_cfg: the node ``OPTIM``.
+        param_groups: if given, optimized instead of ``model``.
+
+    Raises:
+        ValueError: unknown optimizer.
+        TypeError: ``STAGED_LR`` needs a model.
+    """
+    cfg = optim_cfg
+    if cfg.NAME not in AVAI_OPTIMS:
+        raise ValueError(f"optim must be one of {AVAI_OPTIMS}, but got {cfg.NAME}")
+    if param_groups is not None:
+        if cfg.STAGED_LR:
+            warnings.warn("STAGED_LR is ignored because param_groups are given: set their rates there", stacklevel=2)
+        groups = param_groups
+    elif cfg.STAGED_LR:
+        groups = _staged(model, cfg)
+    else:
+        groups = model.parameters() if isinstance(model, nn.Module) else model
+
+    common: dict[str, Any] = {"lr": cfg.LR, "weight_decay": cfg.WEIGHT_DECAY}
+    # A config tree may come from a Dassl of one's own, which has no such key.
+    adam = {**common, "betas": (cfg.ADAM_BETA1, cfg.ADAM_BETA2), "eps": cfg.get("ADAM_EPS", 1e-8)}
+    if cfg.NAME == "sgd":
+        momentum = {"momentum": cfg.MOMENTUM, "dampening": cfg.SGD_DAMPNING, "nesterov": cfg.SGD_NESTEROV}
+        return torch.optim.SGD(groups, **common, **momentum)
+    if cfg.NAME == "rmsprop":
+        return torch.optim.RMSprop(groups, **common, momentum=cfg.MOMENTUM, alpha=cfg.RMSPROP_ALPHA)
+    if cfg.NAME == "radam":
+        # Dassl's own RAdam decays weights apart from the gradient.
+        return torch.optim.RAdam(groups, **adam, decoupled_weight_decay=True)
+    if cfg.NAME == "adamw":
+        return torch.optim.AdamW(groups, **adam)
+    return torch.optim.Adam(groups, **adam, amsgrad=cfg.NAME == "amsgrad")
+
+
+def _staged(model: Any, cfg: CfgNode) -> list[dict[str, Any]]:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"STAGED_LR needs a model to take the layers from, but got {type(model).__name__}")
+    new_layers = [cfg.NEW_LAYERS] if isinstance(cfg.NEW_LAYERS, str) else cfg.NEW_LAYERS
+    if not any(new_layers):
+        warnings.warn("OPTIM.NEW_LAYERS is empty: STAGED_LR makes all layers learn slowly", stacklevel=3)
+    base: list[nn.Parameter] = []
+    new: list[nn.Parameter] = []
+    for name, child in model.named_children():
+        (new if name in new_layers else base).extend(child.parameters())
+    return [{"params": base, "lr": cfg.LR * cfg.BASE_LR_MULT}, {"params": new}]

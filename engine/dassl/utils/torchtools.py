@@ -1,0 +1,89 @@
+"""Helpers for the layers and parameters of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch.nn as nn
+
+from .registry import nearest
+
+__all__ = ["count_num_param", "init_network_weights", "open_all_layers", "open_specified_layers"]
+
+
+def open_all_layers(model: nn.Module) -> None:
+    """Put the model into training mode and let every parameter learn."""
+    model.train()
+    model.requires_grad_(True)
+
+
+def open_specified_layers(model: nn.Module, open_layers: str | list[str]) -> None:
+    """Let the named children of ``model`` learn, and freeze the others (evaluation mode, no gradients).
+
+    Args:
+        model: model with the layers as direct children.
+        open_layers: name or names of children.
+
+    Raises:
+        ValueError: there is no such attribute.
+    """
+    names = [open_layers] if isinstance(open_layers, str) else list(open_layers)
+    for name in names:
+        if not hasattr(model, name):
+            children = [child for child, _ in model.named_children()]
+            raise ValueError(f"{name} is not a layer of the model: {children} (do you mean {nearest(name, children)}?)")
+    for name, child in model.named_children():
+        child.train(name in names)
+        child.requires_grad_(name in names)
+
+
+def count_num_param(model: nn.Module | None = None, params: Iterable[Any] | None = None) -> int:
+    """Return the number of values in a model, in parameters, or in the parameter groups of an optimizer.
+
+    Raises:
+        ValueError: neither argument is given.
+    """
+    if model is not None:
+        return sum(p.numel() for p in model.parameters())
+    if params is None:
+        raise ValueError("model and params must provide at least one.")
+    total = 0
+    for entry in params:
+        group = entry["params"] if isinstance(entry, dict) else entry
+        total += sum(p.numel() for p in group) if isinstance(group, (list, tuple)) else group.numel()
+    return total
+
+
+_INITS = {
+    "normal": lambda weight, gain: nn.init.normal_(weight, 0.0, gain),
+    "xavier": lambda weight, gain: nn.init.xavier_normal_(weight, gain=gain),
+    "kaiming": lambda weight, gain: nn.init.kaiming_normal_(weight, a=0, mode="fan_in"),
+    "orthogonal": lambda weight, gain: nn.init.orthogonal_(weight, gain=gain),
+}
+
+
+def init_network_weights(model: nn.Module, init_type: str = "normal", gain: float = 0.02) -> None:
+    """Draw the weights of convolutions and linear layers anew; normalisation layers start as the identity.
+
+    Args:
+        model: model to initialise in place.
+        init_type: normal, xavier, kaiming or orthogonal.
+        gain: standard deviation (normal) or gain (xavier, orthogonal).
+
+    Raises:
+        ValueError: unknown ``init_type``.
+    """
+    if init_type not in _INITS:
+        raise ValueError(f"init_type must be one of {list(_INITS)}, but got {init_type}")
+    for module in model.modules():
+        kind = type(module).__name__
+        weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+        if "Norm" in kind and ("Batch" in kind or "Instance" in kind) and weight is not None:
+            nn.init.ones_(weight)
+        elif ("Conv" in kind or "Linear" in kind) and weight is not None:
+            _INITS[init_type](weight, gain)
+        else:
+            continue
+        if bias is not None:
+            nn.init.zeros_(bias)
