@@ -10,11 +10,11 @@ from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from prompting.clip import token_set_mask, tokenize_prompts
-from prompting.learners import IndependentPrompts, ProjectedPrompts, TextPrompts, VisualPrompts, word_vectors
+from prompting.clip import token_set_mask, tokenize_prompts, word_vectors
+from prompting.learners import IndependentPrompts, ProjectedPrompts, TextPrompts, VisualPrompts
 from prompting.ot import HierarchicalOT
 from prompting.ot.checks import check_choice
-from trainers.base import PromptedCLIP, PromptTrainer, check_depth
+from trainers.base import PromptedCLIP, PromptTrainer
 
 logger = logging.getLogger("dassl.trainers")
 
@@ -32,14 +32,14 @@ class CustomCLIP(PromptedCLIP):
         super().__init__(clip_model)
         own = self.settings(cfg)
         words = own.CTX_INIT.split("\t")[: own.TEXT_PROMPT_NUMBER] if own.CTX_INIT else []
-        self.prompt_learner = self.learner(own, [word_vectors(self.text_encoder, text, own.N_CTX) for text in words])
+        self.prompt_learner = self.learner(own, [word_vectors(self.clip, text, own.N_CTX) for text in words])
         self.tokens = tokenize_prompts(
             classnames,
             n_ctx=own.N_CTX,
             prefixes=words + [""] * (own.TEXT_PROMPT_NUMBER - len(words)),
-            context_length=self.shape.context_length,
+            clip_model=self.clip,
         )
-        self.text_set = token_set_mask(self.tokens, own.READING)
+        self.text_set = token_set_mask(self.tokens, own.READING).transpose(0, 1)  # (K, N, T)
         self.head = HierarchicalOT(
             reading=own.READING,
             beta=own.BETA,
@@ -58,12 +58,11 @@ class CustomCLIP(PromptedCLIP):
     def learner(self, own: Any, init: Sequence[Tensor]) -> nn.Module:
         """Return the learned prompts; ``init`` holds the first text prompts that start from words, (b, d_l) each."""
         check_coupling(own)
-        check_depth("TEXT_PROMPT_DEPTH", own.TEXT_PROMPT_DEPTH, self.shape.text_layers)
-        check_depth("VISION_PROMPT_DEPTH", own.VISION_PROMPT_DEPTH, self.shape.vision_layers)
-        text = own.TEXT_PROMPT_NUMBER, own.N_CTX, self.shape.d_l
+        self.shape.check_depth(text=own.TEXT_PROMPT_DEPTH, vision=own.VISION_PROMPT_DEPTH)
+        text = own.TEXT_PROMPT_NUMBER, own.N_CTX, self.shape.text_width
         if own.COUPLING == "projected":
-            return ProjectedPrompts(*text, self.shape.d_v, own.TEXT_PROMPT_DEPTH, init)
-        visual = own.VISION_PROMPT_NUMBER, own.N_CTX, self.shape.d_v
+            return ProjectedPrompts(*text, self.shape.vision_width, own.TEXT_PROMPT_DEPTH, init)
+        visual = own.VISION_PROMPT_NUMBER, own.N_CTX, self.shape.vision_width
         return IndependentPrompts(
             TextPrompts(*text, own.TEXT_PROMPT_DEPTH, init), VisualPrompts(*visual, own.VISION_PROMPT_DEPTH)
         )

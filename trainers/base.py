@@ -19,7 +19,7 @@ from dassl.utils import load_checkpoint
 from torch import Tensor, nn
 
 from prompting.checkpoint import learned_state, load_learned
-from prompting.clip import TextEncoder, VisionEncoder, describe, input_size, load_clip
+from prompting.clip import ClipShape, TextEncoder, VisionEncoder, input_size, load_clip
 from prompting.precision import Precision
 from trainers.results import check_same_run, record_result
 
@@ -40,7 +40,7 @@ class PromptedCLIP(nn.Module):
     def __init__(self, clip_model: nn.Module) -> None:
         super().__init__()
         self.clip = load_clip(clip_model)
-        self.shape = describe(self.clip)
+        self.shape = ClipShape.of(self.clip)
         self.text_encoder = TextEncoder(self.clip)
         self.image_encoder = VisionEncoder(self.clip)
         self._cache: tuple[Any, Any] = (None, None)
@@ -210,12 +210,6 @@ def check_input_size(size: Sequence[int], clip_model: nn.Module, backbone: str) 
         raise ValueError(
             f"INPUT.SIZE is {tuple(size)}, but the backbone {backbone} takes {tuple(expected)}; set INPUT.SIZE {tuple(expected)}"
         )
-
-
-def check_depth(key: str, depth: int, layers: int) -> None:
-    """Raise ``ValueError`` unless a tower of ``layers`` blocks can have prompts in ``depth`` of them."""
-    if not 0 <= depth <= layers:
-        raise ValueError(f"{key} is {depth}; allowed for this backbone: 0 (none) to {layers} blocks")
 
 
 def embedded_checkpoints() -> dict[str, str]:

@@ -26,9 +26,7 @@ class CustomCLIP(PromptedCLIP):
     def __init__(self, cfg: Any, classnames: Sequence[str], clip_model: nn.Module) -> None:
         super().__init__(clip_model)
         template = cfg.TRAINER.ZSCLIP.TEMPLATE or template_for(cfg.DATASET.NAME)
-        self.tokens = tokenize_texts(
-            [fill(template, name) for name in classnames], context_length=self.shape.context_length
-        )
+        self.tokens = tokenize_texts([fill(template, name) for name in classnames], clip_model=self.clip)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return (B, K) logits for ``images`` (B, 3, H, W)."""

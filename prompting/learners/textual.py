@@ -8,9 +8,6 @@ from typing import NamedTuple, Optional
 import torch
 from torch import Tensor, nn
 
-from prompting.clip.encoders import TextEncoder
-from prompting.clip.tokens import clean_name, clip_tokenizer
-
 INIT_STD = 0.02  # of every prompt that does not start from words (CoOp, section 3.1)
 
 
@@ -30,18 +27,6 @@ class Prompts(NamedTuple):
 def fresh(*shape: int) -> Tensor:
     """Return a float32 prompt of ``shape`` drawn from N(0, 0.02)."""
     return nn.init.normal_(torch.empty(shape), std=INIT_STD)
-
-
-def word_vectors(encoder: TextEncoder, words: str, length: int) -> Tensor:
-    """Return the token embeddings of the first ``length`` tokens of ``words``, (length, d_l) in float32.
-
-    Raises:
-        ValueError: the words have fewer tokens than that.
-    """
-    ids = clip_tokenizer().encode(clean_name(words))
-    if len(ids) < length:
-        raise ValueError(f"CTX_INIT {words!r} has {len(ids)} tokens, fewer than the {length} learned vectors of N_CTX")
-    return encoder.embed(torch.tensor(ids[:length]))
 
 
 def deep_prompts(depth: int, *shape: int) -> nn.ParameterList:

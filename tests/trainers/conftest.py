@@ -1,0 +1,46 @@
+"""Fixtures of the trainers' tests: the golden CLIP as a file, and configs in a few words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from dassl.config import get_cfg_default
+
+import trainers
+from prompting.clip import load_clip
+from tests.golden import recipe
+
+GOLDEN = Path(__file__).resolve().parent.parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def golden_clip_file(tmp_path_factory):
+    """The random CLIP of the golden files, as a state dict in OpenAI's key names."""
+    path = tmp_path_factory.mktemp("clip") / "golden.pt"
+    torch.save({name: torch.as_tensor(value) for name, value in recipe.clip_state(1).items()}, path)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def golden_clip(golden_clip_file):
+    return load_clip(golden_clip_file)
+
+
+@pytest.fixture
+def make_cfg():
+    """Return a function that makes a config from KEY, VALUE words."""
+
+    def make(*words):
+        cfg = get_cfg_default()
+        trainers.extend_cfg(cfg)
+        cfg.merge_from_list(list(words))
+        return cfg
+
+    return make
+
+
+def read_golden(name):
+    return json.loads((GOLDEN / f"{name}.json").read_text())
