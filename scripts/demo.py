@@ -59,7 +59,7 @@ def plan(method: str, seed: int, root: str, output: Path) -> list[Run]:
 
 
 def execute(run: Run, bar: tqdm) -> None:
-    """Run train.py, showing the epoch it is at and the time left beside the bar; raise with its last words on failure."""
+    """Run train.py, with its epoch and time left beside the bar; raise with its last words on failure."""
     process = subprocess.Popen(
         [sys.executable, "train.py", *run.words], cwd=PROJECT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -131,8 +131,8 @@ def main() -> int:
     commands = "\n".join(f"python train.py {shlex.join(run.words)}" for run in runs)
     seeds = ", ".join(map(str, args.seeds))
     report.write_text(
-        f"# Base-to-new on {DATASET}\n\n{SHOTS} shots, seed {seeds}; accuracy in percent, H the harmonic mean.\n\n{text}\n\n"
-        f"## Commands\n\n```\n{commands}\n```\n"
+        f"# Base-to-new on {DATASET}\n\n{SHOTS} shots, seed {seeds}; accuracy in percent, H the harmonic mean.\n\n"
+        f"{text}\n\n## Commands\n\n```\n{commands}\n```\n"
     )
     print(f"\nBase-to-new on {DATASET}, {SHOTS} shots, seed {seeds}\n\n{text}\n\nWritten:")
     shown = plans[args.methods[-1], args.seeds[0]][0].folder

@@ -116,8 +116,8 @@ def check_coupling(own: Any) -> None:
         vision, text = own[f"VISION_PROMPT_{what}"], own[f"TEXT_PROMPT_{what}"]
         if vision != text:
             raise ValueError(
-                f"VISION_PROMPT_{what} is {vision} and TEXT_PROMPT_{what} {text}: under COUPLING projected, where visual "
-                "prompts are projected from text prompts, they are equal (COUPLING independent leaves both free)"
+                f"VISION_PROMPT_{what} is {vision} and TEXT_PROMPT_{what} {text}: under COUPLING projected, where "
+                "visual prompts are projected from text prompts, they are equal (COUPLING independent leaves both free)"
             )
 
 

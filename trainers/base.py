@@ -176,7 +176,7 @@ class PromptTrainer(TrainerX):
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
-        """Evaluate on ``split`` (default ``TEST.SPLIT``), record it in ``results.json``, return the accuracy in percent."""
+        """Evaluate on ``split`` (default ``TEST.SPLIT``), record it, and return the accuracy in percent."""
         start = time.perf_counter()
         accuracy = super().test(split)
         record_result(self, split or self.cfg.TEST.SPLIT, accuracy, time.perf_counter() - start)
@@ -205,11 +205,9 @@ def checkpoint_path(folder: Path, epoch: int | None) -> Path:
 
 def check_input_size(size: Sequence[int], clip_model: nn.Module, backbone: str) -> None:
     """Raise ``ValueError`` unless INPUT.SIZE is the image size of the backbone."""
-    expected = input_size(clip_model)
-    if tuple(size) != tuple(expected):
-        raise ValueError(
-            f"INPUT.SIZE is {tuple(size)}, but the backbone {backbone} takes {tuple(expected)}; set INPUT.SIZE {tuple(expected)}"
-        )
+    expected = tuple(input_size(clip_model))
+    if tuple(size) != expected:
+        raise ValueError(f"INPUT.SIZE is {tuple(size)}, the backbone {backbone} takes {expected}: set it to that")
 
 
 def embedded_checkpoints() -> dict[str, str]:
