@@ -85,7 +85,7 @@ def build_clip(state: Mapping[str, Tensor], source: str) -> open_clip.CLIP:
             model = open_clip.CLIP(quick_gelu=True, **_architecture(state))
         except KeyError as error:
             raise _incomplete(source, [str(error.args[0])]) from error
-        except (ArithmeticError, AssertionError, IndexError) as error:
+        except (ArithmeticError, AssertionError, IndexError, ValueError) as error:
             raise ValueError(f"{source}: the tensors' shapes are not those of a CLIP ({error})") from error
     expected = model.state_dict()
     # Inference does not read this counter, and conversions drop it.
@@ -144,7 +144,7 @@ def _architecture(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """Read an open_clip configuration off the tensors' shapes."""
     patches = state["visual.conv1.weight"]
     d_l, embed_dim = state["text_projection"].shape
-    if "visual.proj" in state:
+    if "visual.class_embedding" in state or "visual.proj" in state:
         width, _, patch, _ = patches.shape
         vision: dict[str, Any] = {
             "layers": _depth(state, "visual.transformer.resblocks"),

@@ -133,9 +133,7 @@ def test_text_stops_at_the_longest_prompt(vit: nn.Module, stream: torch.Generato
 
 @pytest.mark.parametrize("depth", [1, 3])
 @pytest.mark.parametrize("number", [1, 2])
-def test_visual_prompts_by_hand(
-    vit: nn.Module, vit64: dict, stream: torch.Generator, depth: int, number: int
-) -> None:
+def test_visual_prompts_by_hand(vit: nn.Module, vit64: dict, stream: torch.Generator, depth: int, number: int) -> None:
     images = draw(stream, 2, 3, 12, 12)
     vectors = [draw(stream, number, 2, 128) for _ in range(depth)]
     got = VisionEncoder(vit)(images, vectors[0], vectors[1:], return_tokens=True)
@@ -242,7 +240,9 @@ def test_gradient_checkpointing_changes_no_gradient(vit: nn.Module, stream: torc
 
 def test_text_errors(vit: nn.Module) -> None:
     text, tokens = TextEncoder(vit), tokenize_prompts(NAMES, n_ctx=2, clip_model=vit)
-    with pytest.raises(ValueError, match=r"context has shape \(1, 3, 64\); allowed: \(any, 2, 64\) or \(any, 3, 2, 64\)"):
+    with pytest.raises(
+        ValueError, match=r"context has shape \(1, 3, 64\); allowed: \(any, 2, 64\) or \(any, 3, 2, 64\)"
+    ):
         text(tokens, torch.zeros(1, 3, 64))
     with pytest.raises(ValueError, match=r"deep text prompt 0 has shape \(1, 3, 64\)"):
         text(tokens, torch.zeros(1, 2, 64), [torch.zeros(1, 3, 64)])

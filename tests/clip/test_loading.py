@@ -1,0 +1,272 @@
+"""Every way to name a CLIP leads to the same model, and every wrong one to one clear line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+import open_clip
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from prompting.clip import OPENAI_NAMES, ClipShape, load_clip, loading, register_checkpoint
+from prompting.clip.formats import build_clip
+from prompting.precision import Precision
+from tests.reference.clip_states import KeyedModule, resnet_state, vit_state
+
+EXTRAS = {name: torch.tensor(1) for name in ("input_resolution", "context_length", "vocab_size")}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder with nothing in it, no network, and no names registered."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv(loading.FOLDER_VARIABLE, raising=False)
+    monkeypatch.setattr(loading, "_registered", {})
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    def create_model(*_: object, **__: object) -> None:
+        raise RuntimeError("Failed to download weights\nwith a long story")
+
+    monkeypatch.setattr(open_clip, "create_model", create_model)
+
+
+def same(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Assert that a model holds exactly these weights, frozen, in float32 and evaluation mode."""
+    loaded = model.state_dict()
+    assert set(loaded) == set(state) - set(EXTRAS)
+    for name, value in loaded.items():
+        expected = state[name]
+        assert torch.equal(value, expected.float() if expected.is_floating_point() else expected), name
+        assert not value.is_floating_point() or value.dtype == torch.float32
+    assert isinstance(model, open_clip.CLIP) and not model.training
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+def jit_archive(state: dict[str, Tensor], path: Path) -> None:
+    """Write what OpenAI publishes: a ScriptModule with half weights, and three integers beside them."""
+    torch.jit.save(torch.jit.trace(KeyedModule({**state, **EXTRAS}), torch.zeros(1)), str(path))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("kind", ["vit", "resnet"])
+def test_openai_archive(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    state = request.getfixturevalue(f"{kind}_weights")
+    half = {name: v.half() if v.is_floating_point() else v for name, v in state.items()}
+    jit_archive(half, tmp_path / "model.pt")
+    same(load_clip(tmp_path / "model.pt"), half)
+
+
+@pytest.mark.parametrize("kind", ["vit", "resnet"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("form", ["plain", "wrapped", "parallel", "safetensors", "under text", "float scalar"])
+def test_state_dict_files(
+    kind: str, dtype: torch.dtype, form: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    state = request.getfixturevalue(f"{kind}_weights")
+    state = {name: v.to(dtype) if v.is_floating_point() else v for name, v in state.items()}
+    path = tmp_path / ("model.safetensors" if form == "safetensors" else "model.pth")
+    if form == "safetensors":
+        safetensors.torch.save_file(state, path)
+    elif form == "wrapped":
+        torch.save({"state_dict": state, "epoch": 3}, path)
+    elif form == "parallel":
+        torch.save({"state_dict": {f"module.{name}": v for name, v in state.items()}}, path)
+    elif form == "under text":
+        top = ("visual.", "logit_scale")
+        torch.save({name if name.startswith(top) else f"text.{name}": v for name, v in state.items()}, path)
+    else:
+        torch.save({**state, **EXTRAS}, path)
+    same(load_clip(str(path)), state)
+
+
+def test_counters_may_be_missing(resnet_weights: dict[str, Tensor]) -> None:
+    state = {name: v for name, v in resnet_weights.items() if not name.endswith("num_batches_tracked")}
+    model = build_clip(state, "x")
+    torch.testing.assert_close(model.visual.bn1.running_mean, resnet_weights["visual.bn1.running_mean"])
+
+
+def test_model_objects(vit_weights: dict[str, Tensor]) -> None:
+    half = {name: v.half() for name, v in vit_weights.items()}
+    same(load_clip(KeyedModule(half)), half)
+    model = build_clip(vit_weights, "x").train()
+    assert load_clip(model) is model
+    same(model, vit_weights)
+
+
+def test_open_clip_objects_keep_their_dtype_unless_asked(vit_weights: dict[str, Tensor]) -> None:
+    model = build_clip(vit_weights, "x").double()
+    assert load_clip(model).text_projection.dtype == torch.float64
+    load_clip(model, precision=Precision.resolve("bf16"), device="cpu")
+    assert model.text_projection.dtype == torch.bfloat16 and model.ln_final.weight.dtype == torch.float32
+
+
+def test_built_as_open_clip_builds_it(vit_weights: dict[str, Tensor], resnet_weights: dict[str, Tensor]) -> None:
+    """Heads, activation, mask and all else that no tensor holds: compare with open_clip's own builder."""
+    size = {"d_v": 128, "d_l": 128, "patch": 8, "grid": 2}
+    for state in (vit_state(seed=5, **size), resnet_state(seed=5, width=64, d_l=128)):
+        theirs = open_clip.model.build_model_from_openai_state_dict(dict(state), cast_dtype=None).float()
+        ours = build_clip({name: v.half() if v.is_floating_point() else v for name, v in state.items()}, "x").eval()
+        ours.load_state_dict(theirs.state_dict())
+        images = torch.randn(1, 3, *ClipShape.of(ours).image_size)
+        ids = open_clip.SimpleTokenizer()(["a cat", "two dogs"], context_length=20)
+        torch.testing.assert_close(ours.encode_image(images), theirs.encode_image(images))
+        torch.testing.assert_close(ours.encode_text(ids), theirs.encode_text(ids))
+        assert ours.visual.image_mean == open_clip.OPENAI_DATASET_MEAN
+
+
+def test_loading_draws_no_random_numbers(vit_weights: dict[str, Tensor]) -> None:
+    before = torch.get_rng_state()
+    build_clip(vit_weights, "x")
+    assert torch.equal(before, torch.get_rng_state())
+
+
+# -- names -----------------------------------------------------------------------------------------------------------
+
+
+def test_openai_files_in_the_cache(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = {"home": home / ".cache" / "clip", "variable": tmp_path / "v", "argument": tmp_path / "a"}
+    for seed, folder in enumerate(folders.values()):
+        folder.mkdir(parents=True)
+        torch.save(vit_state(seed, d_v=64, vision_layers=1, text_layers=1), folder / "ViT-L-14-336px.pt")
+    expected = [vit_state(seed, d_v=64, vision_layers=1, text_layers=1) for seed in range(3)]
+    same(load_clip("ViT-L/14@336px"), expected[0])
+    same(load_clip("ViT-L/14@336"), expected[0])
+    monkeypatch.setenv(loading.FOLDER_VARIABLE, str(folders["variable"]))
+    same(load_clip("ViT-L/14@336px"), expected[1])
+    same(load_clip("ViT-L/14@336px", folder=folders["argument"]), expected[2])
+
+
+def test_published_hashes_are_compared(home: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    path = home / ".cache" / "clip" / "RN50.pt"
+    path.parent.mkdir(parents=True)
+    torch.save(resnet_state(), path)
+    with caplog.at_level(logging.WARNING, "prompting"):
+        load_clip("RN50")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    published = "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762"
+    assert [r.getMessage() for r in caplog.records if digest in r.getMessage() and published in r.getMessage()]
+
+    caplog.clear()
+    monkeypatch.setattr(open_clip, "get_pretrained_url", lambda *_: f"https://host/models/{digest}/RN50.pt")
+    load_clip("RN50")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("name", OPENAI_NAMES)
+def test_openai_names_without_file_or_network(name: str, home: Path, tmp_path: Path, offline: None) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        load_clip(name, folder=tmp_path / "mine")
+    message = str(caught.value)
+    file = name.replace("/", "-").replace("@", "-") + ".pt"
+    assert str(tmp_path / "mine" / file) in message and str(home / ".cache" / "clip" / file) in message
+    assert "Failed to download weights" in message and "\n" not in message and "openaipublic" in message
+
+
+def test_openai_names_go_to_open_clip_next(vit_weights: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def create_model(name: str, **settings: object) -> nn.Module:
+        asked.append((name, settings["pretrained"], settings["force_quick_gelu"]))
+        return build_clip(vit_weights, "x")
+
+    monkeypatch.setattr(open_clip, "create_model", create_model)
+    same(load_clip("ViT-B/16"), vit_weights)
+    assert asked == [("ViT-B-16", "openai", True)]
+
+
+def test_open_clip_pairs(tmp_path: Path, vit_weights: dict[str, Tensor]) -> None:
+    config = {
+        "embed_dim": 24,
+        "vision_cfg": {"layers": 3, "width": 128, "patch_size": 4, "image_size": 12},
+        "text_cfg": {"context_length": 20, "width": 64, "heads": 1, "layers": 3},
+    }
+    (tmp_path / "tiny-test.json").write_text(json.dumps(config))
+    open_clip.add_model_config(tmp_path / "tiny-test.json")
+    torch.save(vit_weights, tmp_path / "weights.pt")
+    model = load_clip(f"tiny-test::{tmp_path / 'weights.pt'}")
+    same(model, vit_weights)
+    assert isinstance(model.transformer.resblocks[0].mlp.gelu, nn.GELU)
+    torch.save({"logit_scale": torch.tensor(1.0)}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="other.pt does not load as tiny-test"):
+        load_clip(f"tiny-test::{tmp_path / 'other.pt'}")
+
+
+def test_registered_names(tmp_path: Path, vit_weights: dict[str, Tensor]) -> None:
+    register_checkpoint("tiny", tmp_path / "tiny.safetensors")
+    with pytest.raises(FileNotFoundError, match="checkpoint 'tiny': no file at .*tiny.safetensors"):
+        load_clip("tiny")
+    safetensors.torch.save_file(vit_weights, tmp_path / "tiny.safetensors")
+    same(load_clip("tiny"), vit_weights)
+    with pytest.raises(ValueError, match="unknown CLIP backbone 'tinny'.*mean 'tiny'"):
+        load_clip("tinny")
+    with pytest.raises(ValueError, match="cannot be registered as 'RN50'"):
+        register_checkpoint("RN50", tmp_path / "tiny.safetensors")
+
+
+# -- bad input -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "message"),
+    [
+        ("ViT-B/15", ValueError, "unknown CLIP backbone 'ViT-B/15'.*'ViT-B/16'"),
+        ("ViT-B-16", ValueError, "unknown CLIP backbone 'ViT-B-16'.*'ViT-B/16'"),
+        ("ViT-H14::laion2b_s32b_b79k", ValueError, "unknown open_clip model 'ViT-H14'.*'ViT-H-14'"),
+        ("ViT-H-14::laion2b", ValueError, "unknown weights of ViT-H-14.*'laion2b_s32b_b79k'"),
+        ("nowhere/model.pt", FileNotFoundError, "no file at .*nowhere/model.pt"),
+        ("~/model", FileNotFoundError, "no file at .*home/model"),
+        ("ViT-H-14::laion2b_s32b_b79k", FileNotFoundError, "could not get them.*ViT-H-14::/path/to/file"),
+    ],
+)
+def test_wrong_names(source: str, error: type, message: str, offline: None) -> None:
+    with pytest.raises(error, match=message) as caught:
+        load_clip(source)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"visual.ln_post.weight": None}, "missing: visual.ln_post.weight$"),
+        ({"text_projection": None, "logit_scale": None}, "missing: text_projection, logit_scale$"),
+        ({"visual.proj": None}, "missing: visual.proj$"),
+        ({"visual.VPT": torch.zeros(1)}, "does not have: visual.VPT"),
+        ({"ln_final.bias": torch.zeros(3)}, r"ln_final.bias has shape \(3,\), the other tensors ask for \(64,\)"),
+        ({"visual.positional_embedding": torch.zeros(9, 128)}, "8 image positions do not form a square"),
+        ({"text_projection": torch.zeros(3)}, "shapes are not those of a CLIP .*expected 2, got 1"),
+        ({"ln_final.weight": None, **{f"transformer.resblocks.{i}.ln_1.bias": None for i in range(3)}}, "ln_final"),
+    ],
+)
+def test_damaged_state_dicts(change: dict, message: str, vit_weights: dict[str, Tensor], tmp_path: Path) -> None:
+    state = {name: value for name, value in {**vit_weights, **change}.items() if value is not None}
+    torch.save(state, tmp_path / "damaged.pt")
+    with pytest.raises(ValueError, match=message) as caught:
+        load_clip(tmp_path / "damaged.pt")
+    assert str(tmp_path / "damaged.pt") in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_files_that_are_no_checkpoints(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"model{suffix}"
+    for content in (b"", b"<html>not found</html>", b"PK\x03\x04 cut short"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="is not a readable CLIP checkpoint") as caught:
+            load_clip(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_pickles_that_run_code_are_refused(tmp_path: Path) -> None:
+    torch.save(nn.Linear(1, 1), tmp_path / "module.pt")
+    with pytest.raises(ValueError, match="is not a readable CLIP checkpoint"):
+        load_clip(tmp_path / "module.pt")
+    torch.save([torch.zeros(1)], tmp_path / "list.pt")
+    with pytest.raises(ValueError, match="holds no state dict: .* found list"):
+        load_clip(tmp_path / "list.pt")

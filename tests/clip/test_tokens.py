@@ -1,0 +1,141 @@
+"""Where tokens, learned vectors, class names and EOS stand, against CLIP's own tokenization of whole sentences."""
+
+from __future__ import annotations
+
+import open_clip
+import pytest
+import torch
+from torch import nn
+
+from prompting.clip import PromptTokens, clip_tokenizer, token_set_mask, tokenize_prompts, tokenize_texts
+
+LENGTH = 77
+NAMES = ["cat", "yin_yang", "Boeing 737-800", "mailbox (open)"]
+
+
+def words_of(tokens: PromptTokens, n: int, k: int) -> list[str]:
+    return [clip_tokenizer().decoder[int(i)].replace("</w>", "") for i in tokens.ids[n, k]]
+
+
+@pytest.mark.parametrize("prefix", ["a photo of a", "a_photo_of_a", ""])
+def test_end_is_clips_own_tokenization(prefix: str) -> None:
+    tokens = tokenize_prompts(NAMES, n_ctx=3, prefixes=[prefix], context_length=LENGTH)
+    text = prefix.replace("_", " ") or "X X X"
+    plain = open_clip.SimpleTokenizer()([f"{text} {name.replace('_', ' ')}." for name in NAMES], context_length=LENGTH)
+    length = tokens.ids.shape[2]
+    assert torch.equal(tokens.ids[0], plain[:, :length]) and not plain[:, length:].any()
+    assert torch.equal(tokens.eos[0], plain.argmax(1))
+    assert tokens.context[0].tolist() == [[1, 2, 3]] * len(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("position", "expected", "context", "words"),
+    [
+        ("end", "a photo of a sea horse .", [1, 2, 3], [5, 6]),
+        ("middle", "a sea horse photo of a .", [1, 4, 5], [2, 3]),
+        ("front", "sea horse a photo of a .", [3, 4, 5], [1, 2]),
+    ],
+)
+def test_class_name_positions(position: str, expected: str, context: list[int], words: list[int]) -> None:
+    """Three of the four words are learned; the last stays a fixed word where it stands."""
+    tokens = tokenize_prompts(
+        ["sea_horse", "cat"], n_ctx=3, prefixes=["a photo of a"], position=position, context_length=LENGTH
+    )
+    assert words_of(tokens, 0, 0) == ["<start_of_text>", *expected.split(), "<end_of_text>"]
+    assert tokens.context[0, 0].tolist() == context
+    assert tokens.words[0, 0].nonzero().flatten().tolist() == words
+    # The shorter name's prompt ends earlier and is padded with zeros.
+    assert tokens.eos.tolist() == [[8, 7]] and int(tokens.ids[0, 1, 8]) == 0
+
+
+def test_prefixes_differ_between_prompts() -> None:
+    tokens = tokenize_prompts(["cat", "sea horse"], n_ctx=2, prefixes=["a photo of a", ""], context_length=LENGTH)
+    assert tokens.ids.shape == (2, 2, 9) and tokens.context.shape == (2, 2, 2)
+    assert tokens.eos.tolist() == [[7, 8], [5, 6]]
+    assert words_of(tokens, 1, 0)[:6] == ["<start_of_text>", "x", "x", "cat", ".", "<end_of_text>"]
+
+
+def test_a_name_that_ends_in_punctuation_takes_the_stop_with_it() -> None:
+    tokens = tokenize_prompts(["mailbox (open)"], n_ctx=0, context_length=LENGTH)
+    assert words_of(tokens, 0, 0)[-2:] == [").", "<end_of_text>"]
+    assert tokens.words[0, 0].tolist() == [False, True, True, True, True, False]
+
+
+def test_nothing_learned() -> None:
+    tokens = tokenize_prompts(["cat"], n_ctx=0, prefixes=["a photo of a"], context_length=LENGTH)
+    assert tokens.context.shape == (1, 1, 0)
+    assert token_set_mask(tokens)[0, 0].nonzero().flatten().tolist() == [5]
+
+
+def test_plain_texts() -> None:
+    texts = [["a cat.", "dogs"], ["one cat", "two big dogs"]]
+    tokens = tokenize_texts(texts, context_length=LENGTH)
+    assert tokens.ids.shape == (2, 2, 5) and tokens.context.shape == (2, 2, 0)
+    plain = open_clip.SimpleTokenizer()(sum(texts, []), context_length=LENGTH)
+    assert torch.equal(tokens.ids.flatten(0, 1), plain[:, :5])
+    assert torch.equal(tokenize_texts(texts[0], context_length=LENGTH).ids, tokens.ids[:1])
+    between = (torch.arange(5) > 0) & (torch.arange(5) < tokens.eos[..., None])
+    assert torch.equal(tokens.words, between)
+
+
+def test_paper_set_is_context_and_name() -> None:
+    tokens = tokenize_prompts(["sea_horse", "cat"], n_ctx=2, prefixes=["a photo of a", ""], context_length=LENGTH)
+    mask = token_set_mask(tokens, "paper")
+    found = [[mask[n, k].nonzero().flatten().tolist() for k in range(2)] for n in range(2)]
+    assert found == [[[1, 2, 5, 6], [1, 2, 5]], [[1, 2, 3, 4], [1, 2, 3]]]
+    assert mask.dtype == torch.bool and not tokens.words[0, 0, 1]
+
+
+def test_released_set_counts_from_the_first_prompt() -> None:
+    tokens = tokenize_prompts(["sea_horse", "cat"], n_ctx=2, prefixes=["a photo of a", ""], context_length=LENGTH)
+    mask = token_set_mask(tokens, "released")
+    for n in range(2):
+        for k, eos in enumerate(tokens.eos[0].tolist()):
+            assert mask[n, k].nonzero().flatten().tolist() == list(range(eos - 1))
+
+
+def test_select_takes_classes() -> None:
+    tokens = tokenize_prompts(NAMES, n_ctx=2, prefixes=["", "a photo of a"], context_length=LENGTH)
+    part = tokens.select(slice(1, 3)).to("cpu")
+    for field, whole in zip(part, tokens):
+        assert torch.equal(field, whole[:, 1:3])
+
+
+def test_the_model_says_how_long_prompts_may_be(vit: nn.Module) -> None:
+    fits = "cat " * (vit.context_length - 5)  # SOS, two placeholders, the stop, EOS
+    assert tokenize_prompts([fits], n_ctx=2, clip_model=vit).ids.shape[2] == vit.context_length
+    with pytest.raises(ValueError, match="has 21 tokens .*; the text tower reads at most 20"):
+        tokenize_prompts(["dog", fits + "cat"], n_ctx=2, clip_model=vit)
+    with pytest.raises(ValueError, match="the prompt of 'too long for this' has 6 tokens .* at most 5"):
+        tokenize_texts(["fits", "too long for this"], clip_model=vit, context_length=5)
+    with pytest.raises(ValueError, match="pass clip_model or context_length"):
+        tokenize_texts(["cat"])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"position": "ends"}, "unknown class token position 'ends'.*mean 'end'"),
+        ({"n_ctx": -1}, "n_ctx is -1"),
+        ({"classnames": []}, "non-empty"),
+        ({"classnames": ["cat", "_"]}, "non-empty"),
+        ({"prefixes": ["a"]}, "prefix 'a' has 1 tokens; n_ctx 2"),
+    ],
+)
+def test_errors(given: dict, message: str) -> None:
+    arguments = {"classnames": ["cat"], "n_ctx": 2, "context_length": LENGTH, **given}
+    with pytest.raises(ValueError, match=message):
+        tokenize_prompts(arguments.pop("classnames"), **arguments)
+
+
+def test_other_errors() -> None:
+    with pytest.raises(ValueError, match="unknown reading 'papers'.*mean 'paper'"):
+        token_set_mask(tokenize_texts(["cat"], context_length=LENGTH), "papers")
+    with pytest.raises(ValueError, match=r"lists of \[1, 2\]"):
+        tokenize_texts([["cat"], ["cat", "dog"]], context_length=LENGTH)
+    with pytest.raises(ValueError, match=r"lists of \[\]"):
+        tokenize_texts([], context_length=LENGTH)
+
+
+def test_tokenizer_of_an_open_clip_model() -> None:
+    assert isinstance(clip_tokenizer("ViT-H-14::laion2b_s32b_b79k"), open_clip.SimpleTokenizer)

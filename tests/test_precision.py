@@ -1,0 +1,133 @@
+"""Which precision a device gets, what is stored how, and that learned tensors stay float32."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from prompting import precision
+from prompting.precision import Precision
+
+
+@pytest.fixture(autouse=True)
+def nothing_warned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "_warned", set())
+
+
+def small_model() -> nn.Module:
+    """One frozen and one learned layer, a norm, and a scale."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    model.scale = nn.Parameter(torch.tensor(2.0))
+    model.requires_grad_(False)[3].requires_grad_(True)
+    return model
+
+
+def names(prec: str, device: str) -> str:
+    return Precision.resolve(prec, device).name
+
+
+def test_what_a_cpu_runs(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "prompting"):
+        assert [names(prec, "cpu") for prec in ("auto", "fp32", "bf16")] == ["fp32", "fp32", "bf16"]
+        assert not caplog.records
+        assert [names(prec, "cpu") for prec in ("fp16", "fp16", "fp16")] == ["fp32"] * 3
+    assert [r.getMessage() for r in caplog.records] == ["precision fp16 does not run on cpu: using fp32"]
+
+
+def test_what_cuda_runs(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """A resolution needs no device, so it is tested without one."""
+    monkeypatch.setattr(torch.amp.grad_scaler.GradScaler, "__init__", lambda self, device: None)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    resolved = {prec: Precision.resolve(prec, "cuda:0") for prec in precision.PRECISIONS}
+    assert {prec: r.name for prec, r in resolved.items()} == {
+        "auto": "fp16",
+        "fp32": "fp32",
+        "amp": "amp",
+        "fp16": "fp16",
+        "bf16": "bf16",
+    }
+    assert [prec for prec, r in resolved.items() if r.scaler is not None] == ["auto", "amp", "fp16"]
+    assert resolved["amp"].weights == torch.float32 and resolved["fp16"].weights == torch.float16
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    with caplog.at_level(logging.WARNING, "prompting"):
+        assert names("bf16", "cuda") == "fp32" and len(caplog.records) == 1
+
+
+def test_unknown_precision() -> None:
+    for ask in (Precision.check, Precision.resolve):
+        with pytest.raises(ValueError, match="unknown precision 'fp61'.*mean"):
+            ask("fp61")
+
+
+def test_cast_keeps_what_is_learned_and_the_norms() -> None:
+    model = Precision.resolve("bf16").cast_(small_model())
+    half = {name for name, value in model.named_parameters() if value.dtype == torch.bfloat16}
+    assert half == {"0.weight", "0.bias"}
+    assert all(value.dtype == torch.float32 for name, value in model.named_parameters() if name not in half)
+    assert all(p.dtype == torch.float32 for p in Precision.resolve("fp32").cast_(model).parameters())
+
+
+def test_bf16_trains_float32_tensors() -> None:
+    torch.manual_seed(0)
+    prec, model = Precision.resolve("bf16"), small_model()
+    prec.cast_(model).eval()
+    optim = torch.optim.SGD(model[3].parameters(), lr=0.1, momentum=0.9)
+    before = model[3].weight.clone()
+    with prec.autocast():
+        out = model(torch.randn(8, 4))
+        assert out.dtype == torch.bfloat16
+        loss = out.float().pow(2).mean()
+    prec.backward_and_step(loss, optim)
+    assert not torch.equal(before, model[3].weight)
+    assert model[3].weight.grad.dtype == torch.float32
+    assert all(s["momentum_buffer"].dtype == torch.float32 for s in optim.state.values())
+
+
+def test_fp32_is_plain() -> None:
+    prec = Precision.resolve("fp32")
+    with prec.autocast():
+        assert not torch.is_autocast_enabled("cpu")
+    assert prec.scaler is None and prec == Precision.resolve("auto")
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_step_is_the_plain_step(scaled: bool) -> None:
+    weights = []
+    for ours in (True, False):
+        weight = nn.Parameter(torch.tensor([1.0, -2.0]))
+        optim = torch.optim.SGD([weight], lr=0.1)
+        weight.grad = torch.full_like(weight, 7.0)  # left over from before
+        loss = weight.pow(3).sum()
+        if ours:
+            Precision("fp32", torch.device("cpu"), torch.amp.GradScaler("cpu") if scaled else None).backward_and_step(
+                loss, optim
+            )
+        else:
+            weight.data -= 0.1 * 3 * weight.data**2
+        weights.append(weight.detach())
+    torch.testing.assert_close(*weights)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_stops(value: float) -> None:
+    weight = nn.Parameter(torch.ones(1))
+    optim = torch.optim.SGD([weight], lr=0.1)
+    with pytest.raises(FloatingPointError, match=f"the loss is {value} under precision fp32"):
+        Precision.resolve("fp32").backward_and_step(weight.sum() * value, optim)
+    assert weight.item() == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("prec", ["amp", "fp16"])
+def test_half_precision_trains_on_cuda(prec: str) -> None:
+    resolved = Precision.resolve(prec, "cuda")
+    model = resolved.cast_(small_model()).eval().to("cuda")
+    optim = torch.optim.SGD(model[3].parameters(), lr=0.1)
+    with resolved.autocast():
+        loss = model(torch.randn(8, 4, device="cuda")).float().pow(2).mean()
+    resolved.backward_and_step(loss, optim)
+    assert model[3].weight.dtype == model[3].weight.grad.dtype == torch.float32
