@@ -5,14 +5,14 @@ from __future__ import annotations
 from yacs.config import CfgNode as _YacsNode
 
 from .defaults import DEFAULTS
-from .node import CfgNode, ConfigKeyError
+from .node import ConfigKeyError, RootConfig
 
-__all__ = ["CfgNode", "ConfigKeyError", "clean_cfg", "get_cfg_default"]
+__all__ = ["ConfigKeyError", "RootConfig", "clean_cfg", "get_cfg_default"]
 
 
-def get_cfg_default() -> CfgNode:
+def get_cfg_default() -> RootConfig:
     """Return a fresh config with every default value, to be extended and merged into."""
-    return CfgNode(DEFAULTS).clone()
+    return RootConfig(DEFAULTS)  # copies the defaults
 
 
 def clean_cfg(cfg: _YacsNode, trainer: str) -> None:

@@ -1,4 +1,4 @@
-"""A yacs node whose errors name the nearest key."""
+"""A yacs config whose errors name the nearest key."""
 
 from __future__ import annotations
 
@@ -13,8 +13,19 @@ class ConfigKeyError(NamedKeyError, AssertionError):
     """An unknown config key (yacs raises KeyError for files and AssertionError for lists: this is both)."""
 
 
-class CfgNode(YacsNode):
-    """yacs' ``CfgNode`` with its coercion rules; unknown keys are refused with the nearest known one."""
+class RootConfig(YacsNode):
+    """yacs' ``CfgNode`` with its coercion rules; unknown keys are refused with the nearest known one.
+
+    Only the root of a config is of this class: yacs merges nodes of equal type, and plugins add plain ones.
+    """
+
+    @classmethod
+    def _create_config_tree_from_dict(cls, dic: dict[str, Any], key_list: list[str]) -> dict[str, Any]:
+        return YacsNode._create_config_tree_from_dict(dic, key_list)
+
+    @classmethod
+    def _decode_cfg_value(cls, value: Any) -> Any:
+        return YacsNode._decode_cfg_value(value)
 
     def merge_from_other_cfg(self, cfg_other: YacsNode) -> None:
         """Merge another tree into this one.

@@ -108,10 +108,8 @@ def build_data_loader(
         ValueError: there is no image, or no full batch can be drawn.
     """
     if not data_source:
-        where = "training" if is_train else "validation or test"
-        raise ValueError(
-            f"A {where} split of {cfg.DATASET.NAME or 'the data set'} is empty: check {cfg.DATASET.ROOT!r}"
-        )
+        kind, name = "training" if is_train else "validation or test", cfg.DATASET.NAME or "the data set"
+        raise ValueError(f"A {kind} split of {name} is empty: check DATASET.ROOT ({cfg.DATASET.ROOT!r})")
     sampler = build_sampler(sampler_type, cfg, data_source, batch_size, n_domain, n_ins)
     loader = DataLoader(
         (dataset_wrapper or DatasetWrapper)(cfg, data_source, transform=tfm, is_train=is_train),
@@ -171,15 +169,8 @@ class DataManager:
 
         def test_loader(source: Any) -> DataLoader:
             node = cfg.DATALOADER.TEST
-            return build_data_loader(
-                cfg,
-                node.SAMPLER,
-                source,
-                node.BATCH_SIZE,
-                tfm=tfm_test,
-                is_train=False,
-                dataset_wrapper=dataset_wrapper,
-            )
+            common = {"tfm": tfm_test, "is_train": False, "dataset_wrapper": dataset_wrapper}
+            return build_data_loader(cfg, node.SAMPLER, source, node.BATCH_SIZE, **common)
 
         loaders = cfg.DATALOADER
         unlabelled = loaders.TRAIN_X if loaders.TRAIN_U.SAME_AS_X else loaders.TRAIN_U

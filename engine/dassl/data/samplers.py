@@ -1,11 +1,11 @@
-"""Samplers by name. Each epoch's order is drawn at once, from the same random streams and in the same order as Dassl's."""
+"""Samplers by name. An epoch's order is drawn at once, from the same random streams as Dassl's."""
 
 from __future__ import annotations
 
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Callable
 
 import numpy as np
 from torch.utils.data import RandomSampler, Sampler, SequentialSampler
@@ -145,14 +145,12 @@ class RandomClassSampler(_EpochSampler):
         return order
 
 
-_SAMPLERS: dict[str, Any] = {
-    "RandomSampler": lambda source, batch_size, n_domain, n_ins: RandomSampler(source),
-    "SequentialSampler": lambda source, batch_size, n_domain, n_ins: SequentialSampler(source),
-    "RandomDomainSampler": lambda source, batch_size, n_domain, n_ins: RandomDomainSampler(
-        source, batch_size, n_domain
-    ),
-    "SeqDomainSampler": lambda source, batch_size, n_domain, n_ins: SeqDomainSampler(source, batch_size),
-    "RandomClassSampler": lambda source, batch_size, n_domain, n_ins: RandomClassSampler(source, batch_size, n_ins),
+_SAMPLERS: dict[str, Callable[..., Sampler]] = {
+    "RandomSampler": lambda source, batch, n_domain, n_ins: RandomSampler(source),
+    "SequentialSampler": lambda source, batch, n_domain, n_ins: SequentialSampler(source),
+    "RandomDomainSampler": lambda source, batch, n_domain, n_ins: RandomDomainSampler(source, batch, n_domain),
+    "SeqDomainSampler": lambda source, batch, n_domain, n_ins: SeqDomainSampler(source, batch),
+    "RandomClassSampler": lambda source, batch, n_domain, n_ins: RandomClassSampler(source, batch, n_ins),
 }
 
 

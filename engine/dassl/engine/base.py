@@ -154,9 +154,8 @@ class TrainerBase:
             ValueError: the checkpoint is of another model.
         """
         if not directory:
-            logger.info(
-                "Note that load_model() is skipped as no pretrained model is given (ignore this if it's done on purpose)"
-            )
+            note = "no pretrained model is given (ignore this if it's done on purpose)"
+            logger.info("Note that load_model() is skipped as %s", note)
             return
         for name in self.get_model_names():
             folder = os.path.join(directory, name)
@@ -278,7 +277,8 @@ class TrainerBase:
         self.start_epoch, self.max_epoch = start_epoch, max_epoch
         try:
             self.before_train()
-            for self.epoch in range(self.start_epoch, self.max_epoch):
+            for epoch in range(self.start_epoch, self.max_epoch):
+                self.epoch = epoch
                 self.before_epoch()
                 self.run_epoch()
                 self.after_epoch()

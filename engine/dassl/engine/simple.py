@@ -96,7 +96,7 @@ class SimpleTrainer(TrainerBase):
         """Hook: refuse settings that the trainer cannot work with."""
 
     def build_data_loader(self) -> None:
-        """Build the loaders and what is known of the data; a replacement sets the same attributes (``dm`` if it can)."""
+        """Build the loaders and what is known of the data; a replacement sets the same attributes (but ``dm``)."""
         dm = DataManager(self.cfg)
         self.train_loader_x = dm.train_loader_x
         self.train_loader_u = dm.train_loader_u
@@ -212,7 +212,7 @@ class SimpleTrainer(TrainerBase):
         return self._evaluate(split, lambda batch, output, label: None)
 
     def output_test(self, split: str | None = None) -> float:
-        """Evaluate as :meth:`test` does, and write ``OUTPUT_DIR/output.json``: path -> scores (``predict``), label (``gt``)."""
+        """Evaluate as :meth:`test` does; write path -> scores (``predict``), label (``gt``) to ``output.json``."""
         rows: dict[str, Any] = {}
 
         def keep(batch: Any, output: torch.Tensor, label: torch.Tensor) -> None:

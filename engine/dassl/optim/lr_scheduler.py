@@ -1,7 +1,7 @@
 """Learning rates as functions of the epoch.
 
-torch's schedulers compute a rate from the rate before it, so they go wrong when anything else touches the optimizer or when
-they are restored; these hold one number, the count of epochs done, and give the same values.
+torch's schedulers compute a rate from the rate before it, so they go wrong when anything else touches the optimizer or
+when they are restored; these hold one number, the count of epochs done, and give the same values.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class EpochScheduler:
 
     .. math:: lr(e) = \text{warmup}(e, L) \; (e < W), \qquad lr(e) = L \cdot \text{decay}(s, s + e - W) \; (e \ge W)
 
-    with L the group's own rate, W the warm-up epochs (0 for none) and s where the schedule starts to count: 0, or W if the
-    warm-up is not recounted.
+    with L the group's own rate, W the warm-up epochs (0 for none) and s where the schedule starts to count: 0, or W if
+    the warm-up is not recounted.
 
     Args:
         optimizer: its groups' rates are L at this moment.

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 class Datum:
     """One image: where it is, and what is known of it.
 
-    Attribute names are part of the interface: released ``split_fewshot/*.pkl`` files hold pickled objects of this class.
+    Attribute names are part of the interface: ``split_fewshot/*.pkl`` files hold pickled objects of this class.
 
     Args:
         impath: path of an existing image file.
@@ -136,7 +136,7 @@ class DatasetBase:
 
     @staticmethod
     def get_lab2cname(data_source: Source) -> tuple[dict[int, str], list[str]]:
-        """Return label -> class name, and the names in the order of labels; of two names of a label the first counts."""
+        """Return label -> class name, and the names in the order of labels; a label's first name counts."""
         names: dict[int, str] = {}
         for item in data_source:
             names.setdefault(item.label, item.classname)
