@@ -46,10 +46,7 @@ def check_tensor(name: str, value: object, shape: str, sizes: Sequence[int | Non
     if not value.is_floating_point():
         raise TypeError(f"{name} has dtype {value.dtype}; allowed: a floating tensor {shape}")
     given = tuple(value.shape)
-    fits = len(given) == len(sizes) and all(
-        g >= 1 if want is None else g == want
-        for g, want in zip(given, sizes)  # noqa: B905 (strict= is Python 3.10)
-    )
+    fits = len(given) == len(sizes) and all(g >= 1 if want is None else g == want for g, want in zip(given, sizes))
     if not fits:
         wanted = ", ".join("any" if want is None else str(want) for want in sizes)
         raise ValueError(f"{name} has shape {given}; allowed: {shape} = ({wanted})")

@@ -157,10 +157,10 @@ def _solve(cost: Tensor, masks: tuple[Tensor, Tensor] | None, lam: float, domain
             parts = [small.nonzero().squeeze(-1), (~small).nonzero().squeeze(-1)]
             solved = [
                 _solve(cost[part], None if masks is None else (masks[0][part], masks[1][part]), lam, name, options)
-                for part, name in zip(parts, ("kernel", "log"))  # noqa: B905 (strict= is Python 3.10)
+                for part, name in zip(parts, ("kernel", "log"))
             ]
             order = torch.cat(parts).argsort()
-            return _Solved(*(torch.cat(fields)[order] for fields in zip(*solved)))  # noqa: B905
+            return _Solved(*(torch.cat(fields)[order] for fields in zip(*solved)))
 
     u, v = (
         torch.full((*cost.shape[:2], n), 1.0 / n, dtype=cost.dtype, device=cost.device)

@@ -83,7 +83,7 @@ def _chunk_sizes(r: Tensor, s: Tensor, max_elements: int) -> tuple[int, int]:
 def _split(features: Tensor, mask: Tensor | None, size: int) -> list[tuple[Tensor, Tensor | None]]:
     # One split, not many slices: its backward is one concatenation instead of a full-size sum for each chunk.
     parts = features.split(size)
-    return list(zip(parts, [None] * len(parts) if mask is None else mask.split(size)))  # noqa: B905
+    return list(zip(parts, [None] * len(parts) if mask is None else mask.split(size)))
 
 
 def _solve_chunk(

@@ -83,7 +83,7 @@ def test_paper_logits_are_one_minus_the_distance():
     torch.testing.assert_close(out.logits, 10 * (1 - out.distance), atol=1e-12, rtol=0)
     weights = torch.linspace(-1, 2, out.logits.numel(), dtype=torch.float64).reshape(out.logits.shape)
     by_distance = torch.autograd.grad((10 * (1 - out.distance) * weights).sum(), list(f.values()), retain_graph=True)
-    for got, want in zip(gradients(out, f), by_distance):  # noqa: B905
+    for got, want in zip(gradients(out, f), by_distance):
         torch.testing.assert_close(got, want, atol=1e-12, rtol=0)
 
 
@@ -149,7 +149,7 @@ def test_masked_tokens_equal_absent_tokens(gradient, garbage):
     want = hierarchical_ot(**short, gradient=gradient)
     torch.testing.assert_close(out.logits, want.logits, atol=1e-12, rtol=0)
     z, h, r, s = gradients(out, full)
-    for got, expected in zip((z, h, r[:, :, r_mask], s[:, :, s_mask]), gradients(want, short)):  # noqa: B905
+    for got, expected in zip((z, h, r[:, :, r_mask], s[:, :, s_mask]), gradients(want, short)):
         torch.testing.assert_close(got, expected, atol=1e-11, rtol=0)
     assert float(r[:, :, ~r_mask].abs().sum() + s[:, :, ~s_mask].abs().sum()) == 0
 
@@ -168,11 +168,11 @@ def test_chunked_equals_plain_forward_and_backward(monkeypatch, reading, gradien
     out = hierarchical_ot(**f, max_elements=max_elements, **settings)
     assert len(seen) == chunks and max(seen) <= max(max_elements, 210)
     plain = hierarchical_ot(**f, **settings)
-    for got, want in ((out.logits, plain.logits), *zip(out.token[:2], plain.token[:2])):  # noqa: B905
+    for got, want in ((out.logits, plain.logits), *zip(out.token[:2], plain.token[:2])):
         torch.testing.assert_close(got, want, atol=1e-13, rtol=0)
-    for got, want in zip(out.token[3:], plain.token[3:]):  # noqa: B905
+    for got, want in zip(out.token[3:], plain.token[3:]):
         torch.testing.assert_close(got, want, atol=1e-13, rtol=0)
-    for got, want in zip(gradients(out, f), gradients(plain, f)):  # noqa: B905
+    for got, want in zip(gradients(out, f), gradients(plain, f)):
         assert (got is None) == (want is None)
         if want is not None:
             torch.testing.assert_close(got, want, atol=1e-12, rtol=0)
@@ -213,7 +213,7 @@ def test_paper_envelope_gradient_is_that_of_both_plans_held_fixed():
     cost = 1 - cosine + 0.6 * (out.token.plan * (1 - similar)).sum((-2, -1))
     held = out._replace(logits=3.0 * (1 - (out.prompt.plan * cost).sum((-2, -1))))
     torch.testing.assert_close(out.logits, held.logits, atol=1e-12, rtol=0)
-    for got, want in zip(gradients(out, f), gradients(held, f)):  # noqa: B905
+    for got, want in zip(gradients(out, f), gradients(held, f)):
         torch.testing.assert_close(got, want, atol=1e-11, rtol=0)
 
 
@@ -236,7 +236,7 @@ def test_released_token_term_and_plans_take_no_gradient():
     held = out._replace(logits=4.0 * (out.prompt.plan.detach() * cosine).sum((-2, -1)))
     got = gradients(out, f)
     assert got[2] is None and got[3] is None and not out.token.distance.requires_grad
-    for have, want in zip(got[:2], gradients(held, f)[:2]):  # noqa: B905
+    for have, want in zip(got[:2], gradients(held, f)[:2]):
         torch.testing.assert_close(have, want, atol=1e-12, rtol=0)
 
 

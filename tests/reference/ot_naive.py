@@ -42,10 +42,10 @@ def solve_group(costs: list[np.ndarray], lam: float, max_iter: int, tol: float) 
     while iteration < max_iter and not stopped:
         iteration += 1
         before = r
-        r = [(1 / k.shape[0]) / (k @ ci) for k, ci in zip(kernels, c)]  # noqa: B905 (Python 3.9)
-        c = [(1 / k.shape[1]) / (k.T @ ri) for k, ri in zip(kernels, r)]  # noqa: B905
+        r = [(1 / k.shape[0]) / (k @ ci) for k, ci in zip(kernels, c)]
+        c = [(1 / k.shape[1]) / (k.T @ ri) for k, ri in zip(kernels, r)]
         stopped = np.mean(np.abs(np.concatenate(r) - np.concatenate(before))) < tol
-    plans = [ri[:, None] * k * ci[None, :] for ri, k, ci in zip(r, kernels, c)]  # noqa: B905
+    plans = [ri[:, None] * k * ci[None, :] for ri, k, ci in zip(r, kernels, c)]
     return plans, iteration, bool(stopped)
 
 
