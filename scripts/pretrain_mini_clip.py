@@ -23,13 +23,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from open_clip import SimpleTokenizer
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.model import CLIP
 from safetensors.torch import save_file
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from datasets.mini.draw import draw, stream  # noqa: E402
-from datasets.mini.world import LOOKS, Facts, caption, facts_of, sample_scene  # noqa: E402
+from datasets.mini.draw import COLOURS, SHAPES, draw, stream  # noqa: E402
+from datasets.mini.world import FIGURE_TEXTURES, LOOKS, Facts, caption, facts_of, sample_scene  # noqa: E402
 
 log = logging.getLogger("pretrain")
 
@@ -39,7 +40,7 @@ MODEL = {
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 3},
     "quick_gelu": True,
 }
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's
+MEAN, STD = OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 LONG_EVERY = 8  # one batch in so many has the long captions, because a batch costs what its longest caption costs
 PAIRS = 3  # a batch takes its relation scenes from so many pairs of shapes, so that the relation itself must be seen
 
@@ -60,7 +61,8 @@ def draw_pool(size: int, seed: int, workers: int) -> tuple[torch.Tensor, list[Fa
     chunks = [range(i, min(i + 200, size)) for i in range(0, size, 200)]
     images, facts = [], []
     with ProcessPoolExecutor(workers) as pool:
-        for part in tqdm(pool.map(_pictures, chunks, [seed] * len(chunks)), total=len(chunks), desc="drawing", mininterval=10):
+        parts = pool.map(_pictures, chunks, [seed] * len(chunks))
+        for part in tqdm(parts, total=len(chunks), desc="drawing", mininterval=10):
             images += [image for image, _ in part]
             facts += [fact for _, fact in part]
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), facts
@@ -79,7 +81,10 @@ def truth(pictures: torch.Tensor, captions: torch.Tensor) -> torch.Tensor:
 
 
 def contrast(image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-    """Return the mean over both directions of -sum_j t_ij log softmax_j(scale * <image_i, text_j>), t = true, rows summing to 1."""
+    """Return the mean over both directions of -sum_j t_ij log softmax_j(scale * <image_i, text_j>).
+
+    t is ``true`` (B, T) with each row scaled to sum to 1.
+    """
     logits = scale * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
     positive = true.float()
     by_image = positive / positive.sum(1, keepdim=True)
@@ -107,6 +112,11 @@ def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return (x.clamp(0, 1) - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
 
 
+def padded(ids: list[list[int]]) -> torch.Tensor:
+    """Return token ids as (T, longest), padded with 0 behind EOS."""
+    return torch.nn.utils.rnn.pad_sequence([torch.tensor(line) for line in ids], batch_first=True)
+
+
 class Batches:
     """Endless batches of (images, image codes, tokens, caption codes); batch i depends on seed and i only."""
 
@@ -124,7 +134,8 @@ class Batches:
         self.others = np.array([i for i, f in enumerate(facts) if not f.shape2])
         self.share = 1 - len(self.others) / len(facts)
 
-    def _tokens(self, text: str) -> list[int]:
+    def tokens(self, text: str) -> list[int]:
+        """Token ids of a text, with SOS and EOS."""
         if text not in self.ids:
             self.ids[text] = [self.tokenizer.sot_token_id, *self.tokenizer.encode(text), self.tokenizer.eot_token_id]
         return self.ids[text]
@@ -136,10 +147,8 @@ class Batches:
         rows = np.concatenate([rng.choice(related, count), rng.choice(self.others, self.batch_size - count)])
         long = step % LONG_EVERY == 0
         said = [caption(self.facts[i], rng, full, long) for full in (True, False) for i in rows]
-        ids = [self._tokens(text) for text, _ in said]
-        tokens = torch.zeros(len(ids), max(map(len, ids)), dtype=torch.long)
-        for row, line in zip(tokens, ids):
-            row[: len(line)] = torch.tensor(line)
+        ids = [self.tokens(text) for text, _ in said]
+        tokens = padded(ids)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         return augment(self.images[rows], generator), self.codes[rows], tokens, codes([f for _, f in said], self.book)
 
@@ -186,28 +195,20 @@ def save(model: CLIP, path: Path, longest: int) -> None:
 
 
 @torch.no_grad()
-def held_in_accuracy(model: CLIP, batches: Batches, rows: np.ndarray) -> dict[str, float]:
+def held_in_accuracy(model: CLIP, batches: Batches) -> dict[str, float]:
     """Accuracy of naming each attribute of single figures that were not trained on, in the looks of pre-training."""
-    from datasets.mini.draw import COLOURS, SHAPES
-    from datasets.mini.world import FIGURE_TEXTURES
-
     model.eval()
     mean, std = torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
-    rows = [i for i in rows if batches.facts[i].kind == "figure"]
-    image = torch.cat([model.encode_image((batches.images[r].float() / 255 - mean) / std) for r in np.array_split(rows, 8)])
-    image = F.normalize(image, dim=-1)
+    rows = [i for i, f in enumerate(batches.facts) if f.kind == "figure"]
+    pixels = (batches.images[rows].float() / 255 - mean) / std
+    image = F.normalize(torch.cat([model.encode_image(part) for part in pixels.split(128)]), dim=-1)
     result = {}
-    for field, words, form in (
-        ("colour", list(COLOURS), "a photo of a {} figure."),
-        ("texture", list(FIGURE_TEXTURES), "a photo of a {} figure."),
-        ("shape", list(SHAPES), "a photo of a {}."),
-    ):
-        ids = [batches._tokens(form.format(w)) for w in words]
-        tokens = torch.zeros(len(ids), max(map(len, ids)), dtype=torch.long)
-        for row, line in zip(tokens, ids):
-            row[: len(line)] = torch.tensor(line)
-        guess = (image @ F.normalize(encode_text(model, tokens), dim=-1).T).argmax(1).tolist()
-        result[field] = round(100 * float(np.mean([words[g] == getattr(batches.facts[i], field) for g, i in zip(guess, rows)])), 2)
+    for field, words in (("colour", COLOURS), ("texture", FIGURE_TEXTURES), ("shape", SHAPES)):
+        form = "a photo of a {}." if field == "shape" else "a photo of a {} figure."
+        names = list(words)
+        text = F.normalize(encode_text(model, padded([batches.tokens(form.format(w)) for w in names])), dim=-1)
+        right = [names[g] == getattr(batches.facts[i], field) for g, i in zip((image @ text.T).argmax(1), rows)]
+        result[field] = round(100 * float(np.mean(right)), 2)
     model.train()
     return result
 
@@ -237,7 +238,8 @@ def train(args: argparse.Namespace) -> None:
         if not first:
             note = {k: v for k, v in vars(args).items() if k != "out"}
             record.write(json.dumps({"model": MODEL, "arguments": note}) + "\n")
-        for step in tqdm(range(first, args.steps), initial=first, total=args.steps, desc="pre-training", mininterval=30):
+        steps = range(first, args.steps)
+        for step in tqdm(steps, initial=first, total=args.steps, desc="pre-training", mininterval=30):
             pixels, seen, tokens, said = batches(step)
             longest = max(longest, tokens.shape[1])
             image, text = model.encode_image(pixels), encode_text(model, tokens)
@@ -256,7 +258,7 @@ def train(args: argparse.Namespace) -> None:
                         "scale": round(model.logit_scale.exp().item(), 2),
                         "seconds_per_step": round((time.time() - marked) / len(sums), 3)}  # fmt: skip
                 if done % args.save_every == 0 or done == args.steps:
-                    line["accuracy"] = held_in_accuracy(model, fresh, np.arange(len(fresh.facts)))
+                    line["accuracy"] = held_in_accuracy(model, fresh)
                 record.write(json.dumps(line) + "\n")
                 record.flush()
                 log.info("%s", line)

@@ -325,7 +325,8 @@ def _figure(canvas: np.ndarray, figure: Figure, ink: np.ndarray, place: tuple[fl
         brush.text(middle, figure.shape, 255, font=font, anchor="mm")
         stencil = stencil.rotate(-degrees, Image.Resampling.BICUBIC, center=middle)
     # a texture keeps its period whatever the figure's size, up to small figures, where it shrinks
-    period = rng.uniform(*look.period) * min(1.0, place[2] / 0.5) if figure.shape != "fill" else rng.uniform(*look.period)
+    shrink = 1.0 if figure.shape == "fill" else min(1.0, place[2] / 0.5)
+    period = rng.uniform(*look.period) * shrink
     slant = rng.uniform(-look.slant, look.slant)
     u, v = _coordinates(place[0], place[1], period, degrees + slant)
     shift = (0.0, 0.0) if figure.texture == "ringed" else rng.uniform(0, 1, 2)

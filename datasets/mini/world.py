@@ -66,6 +66,10 @@ LONG_TEMPLATES = (
 )
 
 
+# What a caption names that does not name all of a figure; the oftener, the likelier.
+PARTS = (("shape",),) * 2 + (("texture", "shape"),) * 2 + (("colour", "shape"), ("texture",), ("colour",))
+
+
 @dataclass(frozen=True)
 class Facts:
     """What a caption states or a picture holds; "" is open (in a caption) or does not apply (in a picture)."""
@@ -126,7 +130,8 @@ def sample_scene(rng: np.random.Generator) -> Scene:
             scene = Scene((Figure(_pick(rng, COUNT_SHAPES), "solid", colour),) * int(rng.integers(1, 7)), "many")
         elif kind == "relation":
             a, b = rng.choice(RELATION_SHAPES, 2, replace=False)
-            pair = Figure(str(a), "solid", colour), Figure(str(b), "solid", _pick(rng, [c for c in COLOURS if c != colour]))
+            other = _pick(rng, [c for c in COLOURS if c != colour])
+            pair = (Figure(str(a), "solid", colour), Figure(str(b), "solid", other))
             scene = Scene(pair, _pick(rng, ("above", "left", "inside")))
         elif kind == "fill":
             scene = Scene((Figure("fill", _pick(rng, FILL_TEXTURES), colour),))
@@ -141,7 +146,7 @@ def _article(words: str) -> str:
     return ("an " if words[0] in "aeiou" else "a ") + words
 
 
-def _plural(noun: str) -> str:
+def plural(noun: str) -> str:
     return noun + ("es" if noun.endswith(("s", "x")) else "s")
 
 
@@ -153,10 +158,11 @@ def phrase(facts: Facts, rng: np.random.Generator) -> str:
         return words if rng.random() < 0.2 else _article(words)
     if facts.kind == "count":
         noun = facts.shape or "figure"
-        words = [facts.count, facts.colour, noun if facts.count == "one" else _plural(noun)]
+        words = [facts.count, facts.colour, noun if facts.count == "one" else plural(noun)]
         return " ".join(w for w in words if w)
     if facts.kind == "fill":
-        words = " ".join([w for w in (facts.colour, facts.texture) if w] + [_pick(rng, ("texture", "texture", "pattern"))])
+        noun = _pick(rng, ("texture", "texture", "pattern"))
+        words = " ".join(w for w in (facts.colour, facts.texture, noun) if w)
         return words if rng.random() < 0.5 else _article(words)
     if facts.kind == "glyph":
         noun = ("digit " if facts.shape in DIGITS else "letter ") + facts.shape.lower()
@@ -189,8 +195,7 @@ def caption(picture: Facts, rng: np.random.Generator, full: bool, long: bool = F
     stated = replace(picture, look="")
     if not full:
         if picture.kind == "figure":
-            subsets = (("shape",), ("shape",), ("texture", "shape"), ("texture", "shape"), ("colour", "shape"), ("texture",), ("colour",))
-            keep = subsets[rng.integers(len(subsets))]
+            keep = PARTS[rng.integers(len(PARTS))]
             stated = replace(stated, **{name: "" for name in ("colour", "texture", "shape") if name not in keep})
         else:
             stated = replace(stated, colour="", colour2="")

@@ -1,0 +1,9 @@
+"""Data sets. Importing this package registers all of them."""
+
+from __future__ import annotations
+
+from .mini.register import MINI_DATASETS
+from .registry import Description, register
+from .splits import Split
+
+__all__ = ["MINI_DATASETS", "Description", "Split", "register"]
