@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import pickle
+import re
 import shutil
 import warnings
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any, Callable
 
@@ -87,12 +87,18 @@ def _stub(module: str, name: str) -> type:
     return type(name, (_Stub,), {"__module__": module, "__qualname__": name})
 
 
+def _plain_dict(*args: Any) -> dict[Any, Any]:
+    return {}
+
+
+_plain_dict.__module__, _plain_dict.__qualname__ = "collections", "defaultdict"  # what it stands for in the file
+
 # Dassl's warm-up schedulers keep the scheduler that follows, and that one its optimizer, as objects in their state.
 _LEGACY_CLASSES: list[Any] = [
     *[_stub("torch.optim.lr_scheduler", name) for name in ("StepLR", "MultiStepLR", "CosineAnnealingLR")],
     *[_stub(f"torch.optim.{name.lower()}", name) for name in ("SGD", "Adam", "AdamW", "RMSprop", "RAdam")],
     _stub("dassl.optim.radam", "RAdam"),
-    defaultdict,
+    _plain_dict,
     dict,
 ]
 
@@ -130,11 +136,11 @@ def load_checkpoint(fpath: str) -> dict[str, Any]:
     try:
         with _legacy_classes_allowed():
             return torch.load(fpath, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        if "Unsupported " in reason:  # torch's advice is to load it unsafely: keep the fact only
-            reason = reason[reason.index("Unsupported ") :].split(" Please use")[0].split(" Check the doc")[0]
-        raise ValueError(f'Unable to load checkpoint from "{fpath}": {reason[:300] or type(error).__name__}') from error
+    except Exception as error:  # a damaged file can end in anything, an IndexError among others
+        # Of torch's text only the fact is kept, not the advice to load the file unsafely.
+        reason = re.split("trusted source. |WeightsUnpickler error: ", " ".join(str(error).split()))[-1]
+        reason = re.split(" Please | Check the doc", reason)[0] or type(error).__name__
+        raise ValueError(f'Unable to load checkpoint from "{fpath}": {reason[:300]}') from error
 
 
 def read_latest(fdir: str) -> tuple[str, dict[str, Any]]:

@@ -1,0 +1,77 @@
+"""Default values, coercion rules and errors of the config."""
+
+from __future__ import annotations
+
+import pytest
+from dassl.config import clean_cfg, get_cfg_default
+from yacs.config import CfgNode
+
+
+def test_defaults_that_plugins_rely_on():
+    cfg = get_cfg_default()
+    assert (cfg.OUTPUT_DIR, cfg.SEED, cfg.USE_CUDA, cfg.VERBOSE) == ("./output", -1, True, True)
+    assert (cfg.INPUT.SIZE, cfg.INPUT.INTERPOLATION, cfg.INPUT.RRCROP_SCALE) == ((224, 224), "bilinear", (0.08, 1.0))
+    assert (cfg.OPTIM.NAME, cfg.OPTIM.LR, cfg.OPTIM.WEIGHT_DECAY, cfg.OPTIM.MAX_EPOCH) == ("adam", 3e-4, 5e-4, 10)
+    assert (cfg.OPTIM.STEPSIZE, cfg.OPTIM.WARMUP_EPOCH, cfg.OPTIM.WARMUP_RECOUNT) == ((-1,), -1, True)
+    assert (cfg.TEST.FINAL_MODEL, cfg.TEST.SPLIT, cfg.TRAIN.PRINT_FREQ) == ("last_step", "test", 10)
+    assert cfg.OPTIM.ADAM_EPS == 1e-8
+
+
+def test_each_call_gives_a_config_of_its_own():
+    get_cfg_default().INPUT.PIXEL_MEAN.append(1.0)
+    assert len(get_cfg_default().INPUT.PIXEL_MEAN) == 3
+
+
+def test_text_is_read_as_python_and_sequences_are_converted(tmp_path):
+    cfg = get_cfg_default()
+    cfg.merge_from_list(["INPUT.SIZE", "[48, 48]", "OPTIM.LR", "1e-5", "OPTIM.WARMUP_CONS_LR", "1e-6"])
+    assert (cfg.INPUT.SIZE, cfg.OPTIM.LR, cfg.OPTIM.WARMUP_CONS_LR) == ((48, 48), 1e-5, 1e-6)
+    file = tmp_path / "some.yaml"
+    file.write_text("INPUT:\n  SIZE: (32, 16)\nOPTIM:\n  LR: 1e-4\nTRAINER:\n  MINE:\n    WORDS: b\n")
+    cfg.TRAINER.MINE = CfgNode({"WORDS": "a"})  # plugins add plain yacs nodes
+    cfg.merge_from_file(str(file))
+    assert (cfg.INPUT.SIZE, cfg.OPTIM.LR, cfg.TRAINER.MINE.WORDS) == ((32, 16), 1e-4, "b")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("OPTIM.LR", "1"), ("OPTIM.MAX_EPOCH", "2.5"), ("USE_CUDA", "0"), ("USE_CUDA", "false"), ("OUTPUT_DIR", "False")],
+)
+def test_other_types_are_refused(key, value):
+    with pytest.raises(ValueError, match=key.split(".")[-1]):
+        get_cfg_default().merge_from_list([key, value])
+
+
+def test_none_is_allowed():
+    cfg = get_cfg_default()
+    cfg.merge_from_list(["RESUME", None])
+    assert cfg.RESUME is None
+
+
+def test_unknown_keys_name_the_nearest(tmp_path):
+    file = tmp_path / "typo.yaml"
+    file.write_text("OPTIM:\n  MAX_EPOCHS: 5\n")
+    cfg = get_cfg_default()
+    for merge in (lambda: cfg.merge_from_list(["OPTIM.MAX_EPOCHS", 5]), lambda: cfg.merge_from_file(str(file))):
+        with pytest.raises(KeyError) as caught:
+            merge()
+        assert str(caught.value) == "Non-existent config key: OPTIM.MAX_EPOCHS (do you mean OPTIM.MAX_EPOCH?)"
+    with pytest.raises(AssertionError):  # what yacs raises for command lines, and old callers catch
+        cfg.merge_from_list(["optim.lr", 0.1])
+    with pytest.raises(ValueError, match="pairs"):
+        cfg.merge_from_list(["OPTIM.LR"])
+
+
+def test_a_frozen_copy_stays_frozen_and_prints():
+    cfg = get_cfg_default()
+    cfg.freeze()
+    with pytest.raises(AttributeError):
+        cfg.clone().OPTIM.LR = 1.0
+    assert "MAX_EPOCH: 10" in str(cfg)
+
+
+def test_clean_cfg_keeps_one_trainer():
+    cfg = get_cfg_default()
+    cfg.TRAINER.MINE, cfg.TRAINER.OTHER = CfgNode(), CfgNode()
+    clean_cfg(cfg, "Mine")
+    assert set(cfg.TRAINER) == {"NAME", "MINE"}
