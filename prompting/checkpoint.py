@@ -14,13 +14,24 @@ CLASS_NAME_BUFFERS = ("token_prefix", "token_suffix", "token_midfix")
 FROZEN_PARTS = ("image_encoder", "text_encoder", "clip_model", "clip", "logit_scale", "model", "ZS_image_encoder")
 
 
-def learned_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return the learned tensors of ``model`` by name: those that require a gradient."""
-    return {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
+def learned_state(model: nn.Module, names: Mapping[str, str] | None = None) -> dict[str, Tensor]:
+    """Return the learned tensors of ``model`` by name: those that require a gradient.
+
+    Args:
+        model: any module.
+        names: own names to those of released checkpoints, for the tensors whose names differ.
+    """
+    names = names or {}
+    return {names.get(name, name): tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
 
 
 @torch.no_grad()
-def load_learned(model: nn.Module, state: Mapping[str, Tensor], source: str = "the checkpoint") -> None:
+def load_learned(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    source: str = "the checkpoint",
+    names: Mapping[str, str] | None = None,
+) -> None:
     """Copy the learned tensors of ``model`` from a checkpoint's state dict.
 
     Whole-model checkpoints are fine: their frozen CLIP and their buffers of class names are skipped. Values are
@@ -30,13 +41,14 @@ def load_learned(model: nn.Module, state: Mapping[str, Tensor], source: str = "t
         model: a model whose learned tensors are those that require a gradient.
         state: names to tensors, with or without the ``module.`` of a parallel run.
         source: what to call the checkpoint in an error, such as its path.
+        names: own names to those of the checkpoint, as in ``learned_state``.
 
     Raises:
         ValueError: a learned tensor is missing or has another shape, or the checkpoint holds learned tensors that
             the model does not have (another depth, number of prompts, method, backbone or class list).
     """
     found = {name[len("module.") :] if name.startswith("module.") else name: value for name, value in state.items()}
-    wanted = learned_state(model)
+    wanted = learned_state(model, names)
     missing = [name for name in wanted if name not in found]
     if missing:
         near = difflib.get_close_matches(missing[0], found, n=1)

@@ -9,9 +9,15 @@ from yacs.config import CfgNode
 from prompting.clip import register_checkpoint
 from trainers.align import ALIGN, MMP
 from trainers.base import embedded_checkpoints
+from trainers.cocoop import CoCoOp
+from trainers.coop import CoOp
+from trainers.ivlp import IVLP
+from trainers.maple import MaPLe
+from trainers.plot import PLOT
+from trainers.vpt import VPT
 from trainers.zsclip import ZeroshotCLIP
 
-METHODS = (ALIGN, MMP, ZeroshotCLIP)
+METHODS = (ZeroshotCLIP, CoOp, CoCoOp, PLOT, VPT, IVLP, MaPLe, ALIGN, MMP)
 
 for _name, _path in embedded_checkpoints().items():
     register_checkpoint(_name, _path)

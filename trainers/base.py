@@ -19,7 +19,9 @@ from dassl.utils import load_checkpoint
 from torch import Tensor, nn
 
 from prompting.checkpoint import learned_state, load_learned
-from prompting.clip import ClipShape, TextEncoder, VisionEncoder, input_size, load_clip
+from prompting.clip import ClipShape, PromptTokens, TextEncoder, VisionEncoder, input_size, load_clip, word_vectors
+from prompting.heads import cosine_logits
+from prompting.learners import Prompts
 from prompting.precision import Precision
 from trainers.results import check_same_run, record_result
 
@@ -43,6 +45,7 @@ class PromptedCLIP(nn.Module):
         self.shape = ClipShape.of(self.clip)
         self.text_encoder = TextEncoder(self.clip)
         self.image_encoder = VisionEncoder(self.clip)
+        self.names: dict[str, str] = {}  # own names of learned tensors -> those of released checkpoints
         self._cache: tuple[Any, Any] = (None, None)
 
     @property
@@ -66,27 +69,50 @@ class PromptedCLIP(nn.Module):
         return self._cache[1]
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Return the learned tensors by name."""
-        full = super().state_dict(*args, **kwargs)
-        prefix = kwargs.get("prefix", "")
-        return type(full)((name, full[name]) for name in (prefix + learned for learned in learned_state(self)))
+        """Return the learned tensors under the names of released checkpoints."""
+        return {name: tensor.detach() for name, tensor in learned_state(self, self.names).items()}
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> None:
         """Copy the learned tensors from ``state_dict`` (see ``prompting.checkpoint.load_learned``)."""
-        load_learned(self, state_dict)
+        load_learned(self, state_dict, names=self.names)
+
+
+class CosineCLIP(PromptedCLIP):
+    """A prompted CLIP with one feature an image and one a class, compared by their cosine.
+
+    A method sets ``prompt_learner``, which returns ``Prompts``, and ``tokens``. Several sentences a class (a leading
+    axis N of the tokens) are averaged after normalisation.
+    """
+
+    prompt_learner: Callable[[], Prompts]
+    tokens: PromptTokens
+
+    def class_features(self, prompts: Prompts) -> Tensor:
+        """Return (K, D) features of the classes."""
+        text = self.text_encoder(self.tokens.to(self.logit_scale.device), prompts.text, prompts.deep_text)
+        return F.normalize(text.prompt, dim=-1).mean(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return (B, K) logits, scale * cos(image, class), for ``images`` (B, 3, H, W)."""
+        prompts = self.prompt_learner()
+        text = self.cached(lambda: self.class_features(prompts))
+        image = self.image_encoder(images, prompts.visual, prompts.deep_visual)
+        return cosine_logits(image.prompt[:, 0], text, self.logit_scale)
 
 
 class PromptTrainer(TrainerX):
     """Trains the learned tensors of a ``CustomCLIP`` by cross entropy.
 
     A method says: ``node``, its config node under ``cfg.TRAINER``; ``defaults``, that node's keys; ``model_name``, the
-    folder its checkpoints go to; ``model_class``, its ``CustomCLIP``.
+    folder its checkpoints go to; ``model_class``, its ``CustomCLIP``; ``saved_part``, the part of the model whose state
+    is saved where that is not the whole (released checkpoints of CoOp hold the prompt learner's).
     """
 
     node: ClassVar[str]
     defaults: ClassVar[dict[str, Any]]
     model_name: ClassVar[str]
     model_class: ClassVar[type[PromptedCLIP]]
+    saved_part: ClassVar[str] = ""
 
     @property
     def settings(self) -> Any:
@@ -112,11 +138,14 @@ class PromptTrainer(TrainerX):
             f"Learning {sum(tensor.numel() for tensor in learned.values()):,} parameters: {', '.join(sorted(learned))}"
         )
         if cfg.MODEL.INIT_WEIGHTS:
-            load_learned(self.model, load_checkpoint(cfg.MODEL.INIT_WEIGHTS)["state_dict"], cfg.MODEL.INIT_WEIGHTS)
+            start = load_checkpoint(cfg.MODEL.INIT_WEIGHTS)["state_dict"]
+            part = self.model.get_submodule(self.saved_part)
+            load_learned(part, start, cfg.MODEL.INIT_WEIGHTS, getattr(part, "names", None))
         if learned:
             self.optim = build_optimizer(list(learned.values()), cfg.OPTIM)
             self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
-            self.register_model(self.model_name, self.model, self.optim, self.sched)
+            saved = self.model.get_submodule(self.saved_part)
+            self.register_model(self.model_name, saved, self.optim, self.sched)
         self.scaler = self.precision.scaler
 
     def forward_backward(self, batch: dict[str, Any]) -> dict[str, float]:
@@ -160,7 +189,9 @@ class PromptTrainer(TrainerX):
         for name in self.get_model_names():
             path = checkpoint_path(Path(directory) / name, epoch)
             logger.info(f"Loading weights to {name} from {path}")
-            load_learned(self._models[name], load_checkpoint(str(path))["state_dict"], str(path))
+            part = self._models[name]
+            load_learned(part, load_checkpoint(str(path))["state_dict"], str(path), getattr(part, "names", None))
+            self.loaded_from = str(path)
 
     def before_train(self) -> None:
         """Refuse to go on with a run of other settings, then start or resume."""
@@ -201,6 +232,37 @@ def checkpoint_path(folder: Path, epoch: int | None) -> Path:
     else:
         there = f"it holds epochs {', '.join(map(str, sorted(saved))) or 'none'}"
     raise FileNotFoundError(f"no {asked} in {folder}: {there}")
+
+
+def short_start(words: str, length: int, clip_model: nn.Module) -> tuple[str, list[Tensor]]:
+    """Return the fixed words and the start of a prompt in MaPLe's way: words start a prompt of up to four vectors.
+
+    Args:
+        words: CTX_INIT; the words beyond the first ``length`` tokens stay in the prompt as they are.
+        length: b; above four, the prompt starts at random behind placeholders.
+        clip_model: whose token embeddings to start from.
+
+    Returns:
+        The words of the prompt (empty for placeholders), and a list of one (b, d_l) start or none.
+    """
+    if not words or length > 4:
+        return "", []
+    return words, [word_vectors(clip_model, words, length)]
+
+
+def tower_names(own: str, tower: str, depth: int) -> dict[str, str]:
+    """Return released names of prompts that are stored inside a tower: ``<tower>.VPT`` and one a deeper block.
+
+    Args:
+        own: path of the learner in our model, such as "prompt_learner.visual".
+        tower: "image_encoder" or "text_encoder".
+        depth: blocks that see prompts.
+    """
+    deep = "compound_prompts_text" if tower == "text_encoder" else "deep"
+    blocks = {
+        f"{own}.{deep}.{i}": f"{tower}.transformer.resblocks.{i + 1}.VPT_shallow" for i in range(max(0, depth - 1))
+    }
+    return {f"{own}.ctx": f"{tower}.VPT", **blocks}
 
 
 def check_input_size(size: Sequence[int], clip_model: nn.Module, backbone: str) -> None:

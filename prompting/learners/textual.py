@@ -39,6 +39,26 @@ def with_prompt_axis(prompt: Tensor, dims: int = 3) -> Tensor:
     return prompt if prompt.dim() >= dims else prompt.unsqueeze(0)
 
 
+class ClassContexts(nn.Module):
+    """A context of its own for each of K classes (CoOp's class-specific contexts, arXiv 2109.01134, Eq. 3).
+
+    Args:
+        number: N, or ``None`` for one context a class that is stored without a leading axis.
+        classes: K.
+        length: b, vectors in a context.
+        width: d_l, the text tower's width.
+    """
+
+    def __init__(self, number: int | None, classes: int, length: int, width: int) -> None:
+        super().__init__()
+        shape = (classes, length, width)
+        self.ctx = nn.Parameter(fresh(*shape) if number is None else fresh(number, *shape))
+
+    def forward(self) -> Prompts:
+        """Return ``Prompts`` with text (N, K, b, d_l)."""
+        return Prompts(with_prompt_axis(self.ctx, dims=4))
+
+
 class TextPrompts(nn.Module):
     """N learned text contexts t^1 .. t^N of b vectors, and fresh ones for the next blocks (deep prompts).
 

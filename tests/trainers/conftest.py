@@ -16,12 +16,20 @@ from tests.golden import recipe
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 
 
+def write_state(path, state):
+    torch.save({name: torch.as_tensor(value) for name, value in state.items()}, path)
+    return str(path)
+
+
 @pytest.fixture(scope="session")
 def golden_clip_file(tmp_path_factory):
     """The random CLIP of the golden files, as a state dict in OpenAI's key names."""
-    path = tmp_path_factory.mktemp("clip") / "golden.pt"
-    torch.save({name: torch.as_tensor(value) for name, value in recipe.clip_state(1).items()}, path)
-    return str(path)
+    return write_state(tmp_path_factory.mktemp("clip") / "golden.pt", recipe.clip_state(1))
+
+
+@pytest.fixture(scope="session")
+def golden_resnet(tmp_path_factory):
+    return load_clip(write_state(tmp_path_factory.mktemp("clip") / "resnet.pt", recipe.resnet_state(1)))
 
 
 @pytest.fixture(scope="session")

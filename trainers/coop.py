@@ -1,0 +1,70 @@
+"""CoOp: learned text contexts in front of, around or behind the class name (arXiv 2109.01134)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dassl.engine import TRAINER_REGISTRY
+from torch import nn
+
+from prompting.clip import ClipShape, PromptTokens, tokenize_prompts, word_vectors
+from prompting.learners import ClassContexts, TextPrompts
+from trainers.base import CosineCLIP, PromptTrainer
+
+
+class CustomCLIP(CosineCLIP):
+    """CLIP with one learned context for all classes, or one for each (``CSC``).
+
+    Args:
+        cfg: a config with the node ``TRAINER.COOP``.
+        classnames: K class names.
+        clip_model: the CLIP to prompt.
+    """
+
+    def __init__(self, cfg: Any, classnames: Sequence[str], clip_model: nn.Module) -> None:
+        super().__init__(clip_model)
+        self.prompt_learner, self.tokens = learned_contexts(cfg.TRAINER.COOP, None, classnames, self.clip)
+
+
+def learned_contexts(
+    own: Any, number: int | None, classnames: Sequence[str], clip_model: nn.Module
+) -> tuple[nn.Module, PromptTokens]:
+    """Return the learner and the tokens of CoOp's contexts, and of the methods that learn several of them.
+
+    Args:
+        own: a config node with ``N_CTX``, ``CTX_INIT``, ``CSC`` and ``CLASS_TOKEN_POSITION``. Words say how many
+            vectors there are, and start the first context only.
+        number: N, or ``None`` for one context that is stored without a leading axis.
+        classnames: K class names.
+        clip_model: the CLIP to prompt.
+    """
+    width = ClipShape.of(clip_model).text_width
+    length = len(own.CTX_INIT.split()) or own.N_CTX
+    learner: nn.Module
+    if own.CSC and not own.CTX_INIT:
+        learner = ClassContexts(number, len(classnames), length, width)
+    else:
+        words = [word_vectors(clip_model, own.CTX_INIT, length)] if own.CTX_INIT else []
+        learner = TextPrompts(number, length, width, init=words)
+    prefixes = [own.CTX_INIT] + [""] * ((number or 1) - 1)
+    position = own.CLASS_TOKEN_POSITION
+    return learner, tokenize_prompts(
+        classnames, n_ctx=length, prefixes=prefixes, position=position, clip_model=clip_model
+    )
+
+
+@TRAINER_REGISTRY.register()
+class CoOp(PromptTrainer):
+    """Learns the context of a sentence around the class name."""
+
+    node = "COOP"
+    model_name = saved_part = "prompt_learner"
+    model_class = CustomCLIP
+    defaults = {
+        "N_CTX": 16,
+        "CSC": False,  # class-specific contexts
+        "CTX_INIT": "",  # words to start from; empty starts at random
+        "PREC": "fp16",
+        "CLASS_TOKEN_POSITION": "end",  # or middle, or front
+    }
