@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from yacs.config import CfgNode as YacsNode
-
 from dassl.utils.registry import NamedKeyError, nearest
+from yacs.config import CfgNode as YacsNode
 
 
 class ConfigKeyError(NamedKeyError, AssertionError):

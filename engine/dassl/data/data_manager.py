@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import Any, Callable
 
 import torch
+from dassl.utils import read_image
 from torch.utils.data import DataLoader, Dataset
 from yacs.config import CfgNode
-
-from dassl.utils import read_image
 
 from .datasets import Datum, build_dataset
 from .samplers import build_sampler

@@ -8,10 +8,9 @@ from collections.abc import Iterator, Sequence
 from typing import Callable
 
 import numpy as np
+from dassl.utils import check_availability
 from torch.utils.data import RandomSampler, Sampler, SequentialSampler
 from yacs.config import CfgNode
-
-from dassl.utils import check_availability
 
 from .datasets.base_dataset import Datum
 
@@ -98,6 +97,8 @@ class SeqDomainSampler(RandomDomainSampler):
 
 class RandomClassSampler(_EpochSampler):
     """Batches of random classes with N images of each; ends when too few classes have N images left.
+
+    How many batches that makes depends on the draw: the length is an estimate (that of a first draw).
 
     Args:
         data_source: images.

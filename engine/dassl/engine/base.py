@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import torch.nn as nn
-
 from dassl.utils import check_availability, load_checkpoint, save_checkpoint, tolist_if_not
 from dassl.utils.checkpoint import BEST_NAME, POINTER_NAME, epoch_name, read_latest, restore
 from dassl.utils.rng import get_rng_state, set_rng_state

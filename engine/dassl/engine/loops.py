@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-
 from dassl.utils import AverageMeter, MetricMeter, check_availability, progress
 
 from .simple import SimpleTrainer

@@ -11,8 +11,6 @@ from typing import Any
 
 import torch
 import torch.nn as nn
-from yacs.config import CfgNode
-
 from dassl.data import DataManager
 from dassl.evaluation import build_evaluator
 from dassl.modeling import build_backbone, build_head
@@ -26,6 +24,7 @@ from dassl.utils import (
     write_json,
 )
 from dassl.utils.checkpoint import BEST_NAME
+from yacs.config import CfgNode
 
 from .base import Names, TrainerBase
 

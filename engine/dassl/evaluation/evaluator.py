@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from yacs.config import CfgNode
-
 from dassl.utils import mkdir_if_missing
+from yacs.config import CfgNode
 
 from .build import EVALUATOR_REGISTRY
 

@@ -6,7 +6,6 @@ import logging
 from typing import Any
 
 import torch.nn as nn
-
 from dassl.utils import Registry, check_availability
 
 __all__ = ["BACKBONE_REGISTRY", "HEAD_REGISTRY", "Backbone", "build_backbone", "build_head"]

@@ -34,13 +34,14 @@ class _Tee:
 
     def flush(self) -> None:
         text, self._pending = self._pending, ""
-        if text:
+        # Late printing may find either of the two closed: a notebook's or a test's console, or the log.
+        if not getattr(self.console, "closed", False):
             with tqdm.external_write_mode(file=self.console):
                 self.console.write(text)
-            if not self._file.closed:  # late printing, after the log was closed, still reaches the console
-                self._file.write(text)
-                self._file.flush()
-        self.console.flush()
+            self.console.flush()
+        if text and not self._file.closed:
+            self._file.write(text)
+            self._file.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.console, name)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from yacs.config import CfgNode
-
 from dassl.utils import Registry, check_availability
+from yacs.config import CfgNode
 
 DATASET_REGISTRY = Registry("DATASET")
 

@@ -10,11 +10,10 @@ from typing import Any, Callable
 import numpy as np
 import torch
 import torchvision.transforms as T
+from dassl.utils import check_availability
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 from yacs.config import CfgNode
-
-from dassl.utils import check_availability
 
 from .augment import RandAugment2, RandAugmentFixMatch
 

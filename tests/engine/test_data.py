@@ -1,0 +1,252 @@
+"""Few-shot draws, samplers, loaders and transforms."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torchvision.transforms as T
+from dassl.data import DataManager, DatasetWrapper, build_data_loader
+from dassl.data.datasets import DatasetBase, Datum
+from dassl.data.samplers import RandomClassSampler, RandomDomainSampler, SeqDomainSampler, build_sampler
+from dassl.data.transforms import AVAI_CHOICES, build_transform
+from dassl.data.transforms.transforms import Cutout, InstanceNormalization, Random2DTranslation
+from dassl.utils import read_image, set_random_seed
+
+
+def item(label, domain=0, name=""):
+    return SimpleNamespace(label=label, domain=domain, classname=name or str(label), impath="")
+
+
+class Small(DatasetBase):
+    def __init__(self, train, **splits):
+        super().__init__(train_x=train, test=train, **splits)
+
+
+# ---- data sets
+
+
+def test_few_shots_are_drawn_class_by_class_in_the_order_of_appearance():
+    train = [item(label) for label in [2, 2, 0, 0, 0, 1, 2, 2, 0, 1]]
+    val = [item(label) for label in [1, 1, 1, 0, 0, 0]]
+    random.seed(7)
+    drawn_train, drawn_val = Small(train).generate_fewshot_dataset(train, val, num_shots=2)
+    random.seed(7)
+    wanted = []
+    for source, order in ((train, [2, 0, 1]), (val, [1, 0])):
+        part = []
+        for label in order:
+            part += random.sample([x for x in source if x.label == label], 2)
+        wanted.append(part)
+    assert drawn_train == wanted[0]
+    assert drawn_val == wanted[1]
+
+
+def test_the_draw_is_pythons_global_sample():
+    items = [item(0, name=f"number {i}") for i in range(20)]
+    set_random_seed(1)
+    drawn = Small(items).generate_fewshot_dataset(items, num_shots=5)
+    assert [items.index(x) for x in drawn] == [4, 18, 2, 8, 3]
+
+
+def test_small_classes_give_all_they_have_or_repeat():
+    items = [item(0), item(0), item(1)]
+    few = Small(items).generate_fewshot_dataset(items, num_shots=3)
+    assert few == items
+    repeated = Small(items).generate_fewshot_dataset(items, num_shots=3, repeat=True)
+    assert [x.label for x in repeated] == [0, 0, 0, 1, 1, 1]
+    assert Small(items).generate_fewshot_dataset(items, num_shots=-1) is items
+
+
+def test_seed_zero_is_a_seed():
+    draws = []
+    for seed in (0, 0, 1):
+        set_random_seed(seed)
+        draws.append((random.random(), np.random.rand(), torch.rand(1).item()))
+    assert draws[0] == draws[1]
+    assert not set(draws[0]) & set(draws[2])
+
+
+def test_class_names_come_from_training_images():
+    data = Small([item(2, name="c"), item(0, name="a"), item(2, name="see")])
+    assert data.lab2cname == {2: "c", 0: "a"}
+    assert data.classnames == ["a", "c"]
+    assert data.num_classes == 3
+
+
+def test_refusals(tmp_path):
+    with pytest.raises(ValueError, match="Small has no training images"):
+        Small([])
+    with pytest.raises(FileNotFoundError, match="nowhere.jpg"):
+        Datum(impath="nowhere.jpg", label=3, classname="cat")
+    with pytest.raises(TypeError, match="Path"):
+        Datum(impath=tmp_path)
+    data = Small([item(0)])
+    data.domains = ["art", "photo"]
+    with pytest.raises(ValueError, match=r"\['art', 'photo'\], but got \[sketch\]"):
+        data.check_input_domains(["art"], ["sketch"])
+    with pytest.raises(ValueError, match="target_domains"):
+        data.check_input_domains(["art"], [])
+
+
+def test_datum_pickles_as_released_files_hold_it(tiny_root):
+    datum = Datum(os.path.join(tiny_root, "apple_0.png"), 1, 2, "apple")
+    assert vars(datum) == {"_impath": datum.impath, "_label": 1, "_domain": 2, "_classname": "apple"}
+    datum._impath = "gone.png"  # a file list stays readable where the images are elsewhere
+    assert pickle.loads(pickle.dumps(datum)).impath == "gone.png"
+    assert Datum.__module__ == "dassl.data.datasets.base_dataset"
+
+
+# ---- samplers
+
+
+def test_class_sampler_fills_batches_with_whole_classes():
+    source = [item(label) for label in [0] * 5 + [1] * 4 + [2] * 1 + [3] * 7]
+    random.seed(0)
+    sampler = RandomClassSampler(source, batch_size=4, n_ins=2)
+    random.seed(0)
+    order = list(sampler)
+    assert len(order) == len(sampler) and len(order) % 4 == 0  # the length is that of the first draw; others may differ
+    for start in range(0, len(order), 2):
+        assert len({source[i].label for i in order[start : start + 2]}) == 1
+    for start in range(0, len(order), 4):
+        assert len({source[i].label for i in order[start : start + 4]}) == 2
+    enough = [i for i in order if source[i].label != 2]
+    assert len(enough) == len(set(enough))  # only a class with too few images repeats one
+
+
+@pytest.mark.parametrize("make", [lambda s: RandomDomainSampler(s, 6, 2), lambda s: SeqDomainSampler(s, 6)])
+def test_domain_samplers_share_batches_equally(make):
+    source = [item(0, domain) for domain in [1, 0] * 9 + [1] * 5]
+    sampler = make(source)
+    order = list(sampler)
+    assert len(order) == len(sampler) == len(set(order)) == 18
+    for start in range(0, 18, 6):
+        domains = [source[i].domain for i in order[start : start + 6]]
+        assert domains[:3] in ([0] * 3, [1] * 3) and sum(domains) == 3
+    if isinstance(sampler, SeqDomainSampler) and type(sampler) is SeqDomainSampler:
+        assert all(source[order[start]].domain == 0 for start in range(0, 18, 6))
+
+
+def test_sampler_errors():
+    source = [item(0, 0), item(0, 1), item(1, 0)]
+    for build, text in (
+        (lambda: RandomDomainSampler(source, 3, 2), "equal parts"),
+        (lambda: RandomDomainSampler(source, 4, 2), "only 1"),
+        (lambda: RandomClassSampler(source, 2, 4), "n_ins=4"),
+        (lambda: RandomClassSampler(source, 6, 2), "needs 3 classes"),
+        (lambda: build_sampler("RandomSampel", data_source=source), r"do you mean \[RandomSampler\]"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            build()
+
+
+# ---- loaders
+
+
+def test_data_manager(make_cfg, capsys):
+    manager = DataManager(make_cfg("DATALOADER.TRAIN_X.BATCH_SIZE", 4))
+    assert (manager.num_classes, manager.lab2cname) == (3, {0: "apple", 1: "bell", 2: "cloud"})
+    assert (len(manager.train_loader_x), len(manager.val_loader), manager.train_loader_u) == (4, 1, None)  # 18 // 4
+    batch = next(iter(manager.test_loader))
+    assert {k: type(v) for k, v in batch.items()} == {
+        "label": torch.Tensor, "domain": torch.Tensor, "impath": list, "index": torch.Tensor, "img": torch.Tensor,
+    }  # fmt: skip
+    assert batch["label"].tolist() == [0, 0, 1, 1, 2, 2]
+    pixels = np.asarray(read_image(batch["impath"][0]), dtype=np.float32) / 255
+    np.testing.assert_allclose(batch["img"][0].permute(1, 2, 0).numpy(), pixels, atol=1e-6)
+    table = capsys.readouterr().out
+    for row in ("Dataset    TinySet", "# classes  3", "# train_x  18", "# val      6", "# test     6"):
+        assert row in table
+
+
+def test_a_small_data_set_still_gives_a_batch(make_cfg):
+    assert len(DataManager(make_cfg("DATALOADER.TRAIN_X.BATCH_SIZE", 32)).train_loader_x) == 1
+
+
+def test_an_empty_split_is_named(make_cfg):
+    with pytest.raises(ValueError, match="test split of TinySet is empty"):
+        build_data_loader(make_cfg(), data_source=[], is_train=False)
+
+
+def test_views_and_lists_of_transforms(make_cfg):
+    cfg = make_cfg("DATALOADER.K_TRANSFORMS", 3, "DATALOADER.RETURN_IMG0", True)
+    manager = DataManager(cfg)
+    source = manager.dataset.train_x
+    first = DatasetWrapper(cfg, source, T.ToTensor(), is_train=True)[0]
+    assert len(first["img"]) == 3 and torch.equal(first["img0"], first["img"][1])
+    second = DatasetWrapper(cfg, source, [T.ToTensor(), np.asarray], is_train=False)[1]
+    assert isinstance(second["img"], torch.Tensor) and isinstance(second["img2"], np.ndarray)
+    assert second["index"] == 1 and second["impath"].endswith("apple_1.png")
+    with pytest.raises(ValueError, match="K_TRANSFORMS"):
+        DatasetWrapper(cfg, source, None, is_train=True)
+
+
+# ---- transforms
+
+ORDER = [
+    "Random2DTranslation", "RandomCrop", "RandomResizedCrop", "RandomHorizontalFlip", "AutoAugment", "AutoAugment",
+    "AutoAugment", "RandAugment", "RandAugmentFixMatch", "RandAugment2", "ColorJitter", "RandomGrayscale",
+    "RandomApply", "ToTensor", "Cutout", "Normalize", "GaussianNoise", "InstanceNormalization",
+]  # fmt: skip
+
+
+def names(transform):
+    return [type(step).__name__ for step in transform.transforms]
+
+
+def test_the_order_does_not_depend_on_the_list(make_cfg):
+    assert names(build_transform(make_cfg("INPUT.TRANSFORMS", tuple(reversed(AVAI_CHOICES))))) == ORDER
+
+
+def test_every_transform_keeps_size_and_range(make_cfg):
+    image = read_image(os.path.join(make_cfg().DATASET.ROOT, "bell_3.png")).resize((20, 14))
+    for name in AVAI_CHOICES:
+        for is_train in (True, False):
+            words = ["INPUT.TRANSFORMS", (name,), "INPUT.GB_K", 3, "INPUT.CUTOUT_LEN", 4]
+            result = build_transform(make_cfg(*words), is_train=is_train)(image)
+            assert result.shape == (3, 8, 8) and torch.isfinite(result).all(), name
+
+
+def test_plain_training_and_test(make_cfg):
+    assert names(build_transform(make_cfg("INPUT.TRANSFORMS", ()))) == ["Resize", "ToTensor"]
+    cfg = make_cfg("INPUT.TRANSFORMS", ("random_resized_crop", "normalize"), "INPUT.SIZE", (8, 12))
+    test = build_transform(cfg, is_train=False)
+    assert names(test) == ["Resize", "CenterCrop", "ToTensor", "Normalize"]
+    assert test.transforms[0].size == 12
+    assert build_transform(make_cfg("INPUT.NO_TRANSFORM", True)) is None
+    with pytest.raises(ValueError, match=r"do you mean \[random_flip\]"):
+        build_transform(make_cfg(), choices=["randomflip"])
+    with pytest.raises(ValueError, match=r"do you mean \[bicubic\]"):
+        build_transform(make_cfg("INPUT.INTERPOLATION", "bicubik"))
+
+
+def test_translation_cuts_a_window_of_the_enlarged_image(make_cfg):
+    image = read_image(os.path.join(make_cfg().DATASET.ROOT, "bell_3.png"))
+    large = np.asarray(T.functional.resize(image, [18, 18]))
+    windows = [large[y : y + 16, x : x + 16] for y in range(3) for x in range(3)]
+    moved = [np.asarray(Random2DTranslation(16, 16, p=1.0)(image)) for _ in range(20)]
+    found = {next(i for i, w in enumerate(windows) if np.array_equal(w, m)) for m in moved}
+    assert len(found) > 1
+    assert np.array_equal(np.asarray(Random2DTranslation(16, 16, p=0.0)(image)), T.functional.resize(image, [16, 16]))
+
+
+def test_cutout_blanks_one_clipped_square():
+    np.random.seed(5)
+    y, x = np.random.randint(10), np.random.randint(12)
+    np.random.seed(5)
+    blanked = Cutout(1, 4)(torch.ones(3, 10, 12))
+    wanted = torch.ones(3, 10, 12)
+    wanted[:, max(y - 2, 0) : y + 2, max(x - 2, 0) : x + 2] = 0
+    assert torch.equal(blanked, wanted)
+
+
+def test_instance_normalization():
+    image = InstanceNormalization()(torch.rand(3, 6, 5) * torch.tensor([1.0, 5.0, 9.0]).view(3, 1, 1))
+    torch.testing.assert_close(image.mean((1, 2)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(image.std((1, 2)), torch.ones(3))

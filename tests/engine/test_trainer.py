@@ -1,0 +1,231 @@
+"""The order of events, the log lines, and the steps that trainers are made of."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+import torch
+from dassl.engine import SimpleNet, TrainerBase, TrainerX, TrainerXU, build_trainer
+from dassl.modeling import BACKBONE_REGISTRY, HEAD_REGISTRY, Backbone
+from dassl.utils import AverageMeter, MetricMeter, set_random_seed
+
+EPOCH_LINE = re.compile(
+    r"epoch \[\d+/\d+\] batch \[\d+/\d+\] time \d+\.\d{3} \(\d+\.\d{3}\) data \d+\.\d{3} \(\d+\.\d{3}\) "
+    r"loss \d+\.\d{4} \(\d+\.\d{4}\) lr \d\.\d{4}e[+-]\d\d eta \d+:\d\d:\d\d"
+)
+
+
+def test_log_lines(make_cfg, capsys):
+    set_random_seed(1)
+    trainer = build_trainer(make_cfg("OPTIM.MAX_EPOCH", 2))
+    trainer.train()
+    lines = capsys.readouterr().out.splitlines()
+    epochs = [line for line in lines if line.startswith("epoch")]
+    assert len(epochs) == 6 and all(EPOCH_LINE.fullmatch(line) for line in epochs)
+    assert lines[0] == "Loading trainer: TinyTrainer"
+    result = trainer.test_results["test"]
+    end = lines[lines.index("Finish training") :]
+    assert end[:5] == [
+        "Finish training",
+        "Finished training",
+        "Deploy the last-epoch model",
+        "Evaluate on the *test* set",
+        "=> result",
+    ]
+    assert f"* accuracy: {result['accuracy']:.1f}%" in end
+    assert re.fullmatch(r"Elapsed: \d:\d\d:\d\d", end[-1])
+
+
+@pytest.mark.parametrize("marker", ["Finish training", "Finished training"])
+def test_result_parsers_of_both_kinds_find_the_accuracy(make_cfg, capsys, marker):
+    trainer = build_trainer(make_cfg("OPTIM.MAX_EPOCH", 1))
+    trainer.train()
+    ready, found = False, None
+    for line in capsys.readouterr().out.splitlines():
+        ready = ready or line.strip() == marker
+        match = re.search(r"\* accuracy: ([\.\deE+-]+)%", line)
+        if match and ready:
+            found = float(match.group(1))
+    assert found == round(trainer.test_results["test"]["accuracy"], 1)
+
+
+@pytest.mark.parametrize(("frequency", "lines"), [(1, 3), (2, 1), (3, 1), (4, 3)])
+def test_print_frequency(make_cfg, capsys, frequency, lines):
+    build_trainer(make_cfg("OPTIM.MAX_EPOCH", 1, "TRAIN.PRINT_FREQ", frequency)).train()
+    assert capsys.readouterr().out.count("epoch [1/1]") == lines
+
+
+def test_the_last_line_of_an_epoch_shows_the_next_rate(make_cfg, capsys):
+    build_trainer(make_cfg("OPTIM.MAX_EPOCH", 2, "OPTIM.LR", 0.01)).train()
+    rates = re.findall(r"lr (\S+)", capsys.readouterr().out)
+    assert rates == ["1.0000e-02"] * 2 + ["5.0000e-03"] * 3 + ["0.0000e+00"]
+
+
+def test_events(make_cfg, monkeypatch):
+    trainer = build_trainer(make_cfg("OPTIM.MAX_EPOCH", 2))
+    events = []
+    for name in ("before_train", "before_epoch", "run_epoch", "after_epoch", "after_train"):
+        monkeypatch.setattr(trainer, name, lambda name=name: events.append((name, trainer.epoch)))
+    trainer.train()
+    epochs = [(name, e) for e in (0, 1) for name in ("before_epoch", "run_epoch", "after_epoch")]
+    assert events == [("before_train", 0), *epochs, ("after_train", 1)]
+
+
+def test_best_val_needs_a_strictly_better_score(make_cfg, monkeypatch):
+    trainer = build_trainer(make_cfg("TEST.FINAL_MODEL", "best_val", "OPTIM.MAX_EPOCH", 4))
+    scores, saved = iter([50.0, 50.0, 70.0, 60.0]), []
+    monkeypatch.setattr(trainer, "run_epoch", lambda: None)
+    monkeypatch.setattr(trainer, "after_train", lambda: None)
+    monkeypatch.setattr(trainer, "test", lambda split: next(scores))
+    monkeypatch.setattr(trainer, "save_model", lambda epoch, folder, **kw: saved.append((epoch, kw.get("val_result"))))
+    trainer.train()
+    assert saved == [(0, 50.0), (2, 70.0), (3, None)]
+
+
+def test_splits(make_cfg, capsys):
+    trainer = build_trainer(make_cfg())
+    assert trainer.test("val") == trainer.test_results["val"]["accuracy"]
+    trainer.val_loader = None
+    trainer.test("val")
+    assert list(trainer.test_results) == ["val", "test"]
+    assert not trainer.model.training
+    with pytest.raises(ValueError, match=r"\['val', 'test'\], but got \[train\]"):
+        trainer.test("train")
+
+
+def test_output_file(make_cfg, tmp_path):
+    trainer = build_trainer(make_cfg())
+    accuracy = trainer.output_test()
+    rows = json.loads((tmp_path / "out" / "output.json").read_text())
+    assert len(rows) == 6
+    right = sum(max(range(3), key=row["predict"].__getitem__) == row["gt"] for row in rows.values())
+    assert accuracy == pytest.approx(100 * right / 6)
+
+
+@pytest.mark.parametrize("checked_by_plugin", [True, False])
+def test_nan_names_the_images(make_cfg, monkeypatch, checked_by_plugin):
+    trainer = build_trainer(make_cfg())
+
+    def forward_backward(batch):
+        loss = trainer.model(batch["img"].flatten(1)).sum() * float("nan")
+        if checked_by_plugin:
+            trainer.model_backward_and_update(loss)
+        return {"loss": loss}
+
+    monkeypatch.setattr(trainer, "forward_backward", forward_backward)
+    with pytest.raises(FloatingPointError, match=r"Loss is infinite or NaN!.*epoch 1, batch 1.*\.png.* and 2 more"):
+        trainer.train()
+
+
+def test_models_are_kept_by_name():
+    trainer = TrainerBase()
+    first, second = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    trainer.register_model("b", first)
+    trainer.register_model("a", second)
+    assert trainer.get_model_names() == ["b", "a"]
+    trainer.set_model_mode("eval", "a")
+    assert (first.training, second.training) == (True, False)
+    trainer.update_lr()  # without optimizer or schedule there is nothing to do
+    for call, text in (
+        (lambda: trainer.register_model("a", first), "duplicate"),
+        (lambda: trainer.get_model_names(["c"]), r"\['b', 'a'\]"),
+        (lambda: trainer.set_model_mode("trian"), r"do you mean \[train\]"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            call()
+    with pytest.raises(AttributeError, match="super"):
+        TrainerBase.__new__(TrainerBase).register_model("a")
+
+
+def test_prograd_projects_conflicting_gradients():
+    trainer = TrainerBase()
+    model = torch.nn.ParameterList([torch.zeros(2), torch.zeros(2), torch.zeros(1)])
+    trainer.register_model("m", model, torch.optim.SGD(model.parameters(), lr=1.0))
+    a = [torch.tensor([1.0, 2.0]), torch.tensor([1.0, 0.0]), torch.tensor([3.0])]
+    b = [torch.tensor([-2.0, 0.0]), torch.tensor([1.0, 1.0])]
+    loss_a = sum((p * g).sum() for p, g in zip(model, a))
+    loss_b = sum((p * g).sum() for p, g in zip(model, b))  # does not depend on the third tensor
+    trainer.prograd_backward_and_update(loss_a, loss_b, lambda_=0.5)
+    # First tensor: <a, b> = -2, so half of the part (1, 0) along b is taken out; the others do not conflict.
+    for value, wanted in zip(model, ([-0.5, -2.0], [-1.0, 0.0], [-3.0])):
+        torch.testing.assert_close(value.detach(), torch.tensor(wanted))
+
+
+def test_unlabelled_batches_start_again_when_they_run_out(make_cfg):
+    trainer = build_trainer(make_cfg())
+    for count, wanted in (("train_x", 5), ("train_u", 2), ("smaller_one", 2)):
+        trainer.cfg.TRAIN.COUNT_ITER = count
+        trainer.train_loader_x, trainer.train_loader_u = [1, 2, 3, 4, 5], ["a", "b"]
+        seen = []
+        trainer._run_batches = lambda pairs, seen=seen: seen.extend(pairs)
+        TrainerXU.run_epoch(bind(trainer))
+        assert seen == [(1, "a"), (2, "b"), (3, "a"), (4, "b"), (5, "a")][:wanted]
+    trainer.train_loader_u = None
+    with pytest.raises(ValueError, match="TinyTrainerXU needs unlabelled images, but TinySet has none"):
+        TrainerXU.run_epoch(bind(trainer))
+
+
+def bind(trainer):
+    """The same object as a TrainerXU."""
+    if not isinstance(trainer, TrainerXU):
+        trainer.__class__ = type("TinyTrainerXU", (TrainerXU,), {})
+    return trainer
+
+
+def test_simple_net_and_default_model(make_cfg):
+    @BACKBONE_REGISTRY.register(force=True)
+    class Pool(Backbone):
+        def __init__(self, pretrained=True):
+            super().__init__()
+            self._out_features = 3
+
+        def forward(self, x):
+            return x.mean((2, 3))
+
+    @HEAD_REGISTRY.register(force=True)
+    def wide(in_features, hidden_layers, activation, bn, dropout):
+        head = torch.nn.Linear(in_features, hidden_layers[-1])
+        head.out_features = hidden_layers[-1]
+        return head
+
+    cfg = make_cfg("MODEL.BACKBONE.NAME", "Pool", "MODEL.HEAD.NAME", "wide", "MODEL.HEAD.HIDDEN_LAYERS", (7,))
+    net = SimpleNet(cfg, cfg.MODEL, 4)
+    scores, features = net(torch.rand(2, 3, 8, 8), return_feature=True)
+    assert (scores.shape, features.shape, net.fdim) == ((2, 4), (2, 7), 7)
+    assert SimpleNet(cfg, cfg.MODEL, 0)(torch.rand(2, 3, 8, 8)).shape == (2, 7)
+
+    class Plain(TrainerX):
+        pass
+
+    trainer = Plain(cfg)
+    assert trainer.get_model_names() == ["model"] and isinstance(trainer.optim, torch.optim.Adam)
+    assert trainer.test() == trainer.test_results["test"]["accuracy"]
+
+
+def test_tensorboard_scalars(make_cfg, tmp_path, monkeypatch):
+    trainer = build_trainer(make_cfg("OPTIM.MAX_EPOCH", 2))
+    written = []
+    monkeypatch.setattr(trainer, "write_scalar", lambda tag, value, step=None: written.append((tag, step)))
+    trainer.train()
+    assert [step for tag, step in written if tag == "train/loss"] == [0, 1, 2, 3, 4, 5]
+    assert [step for tag, step in written if tag == "train/lr"] == [0, 1, 2, 3, 4, 5]
+    assert written[-3:] == [("test/accuracy", 1), ("test/error_rate", 1), ("test/macro_f1", 1)]
+    assert list((tmp_path / "out" / "tensorboard").glob("events*"))
+
+
+def test_meters():
+    plain, smooth = AverageMeter(), AverageMeter(ema=True)
+    for value, n in ((1.0, 1), (torch.tensor(4.0), 2)):
+        plain.update(value, n)
+        smooth.update(value)
+    assert (plain.val, plain.avg) == (4.0, 3.0)
+    assert smooth.avg == pytest.approx(0.1 * 0.9 + 0.4)
+    meter = MetricMeter()
+    meter.update({"loss": 1.0, "acc": torch.tensor(50.0)})
+    meter.update(None)
+    meter.update({"loss": 2.0})
+    assert str(meter) == "loss 2.0000 (1.5000) acc 50.0000 (50.0000)"
+    with pytest.raises(TypeError, match="list"):
+        meter.update([1.0])
