@@ -1,16 +1,20 @@
-# make demo   draw the mini source set, train ALIGN, print the base-to-new table
-# make test   run the tests and checks
-# Both set up what they need first (see scripts/setup.sh); PYTHON=... names the interpreter.
+# make demo      draw the mini source set, train ALIGN, print the base-to-new table
+# make test      run the tests and checks
+# make compare   all methods, three seeds
+# All set up what they need first (see scripts/setup.sh); PYTHON=... names the interpreter.
 python := .venv/bin/python
 
-.PHONY: demo test check setup clean
+.PHONY: demo compare test check setup clean
 .DEFAULT_GOAL := demo
 
 setup:
 	@bash scripts/setup.sh
 
 demo: setup
-	@$(python) scripts/demo.py $(DEMO)
+	@$(python) scripts/compare.py --methods ZeroshotCLIP ALIGN --output output/demo
+
+compare: setup
+	@$(python) scripts/compare.py --methods all --seeds 1 2 3 --output output/compare
 
 test: setup check
 	@$(python) -m pytest $(TESTS)

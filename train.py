@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import logging
 import os
 import sys
@@ -22,7 +23,7 @@ import datasets  # noqa: F401  registers the data sets
 import trainers
 
 logger = logging.getLogger("dassl")
-USER_ERRORS = (ValueError, KeyError, AssertionError, OSError, FloatingPointError)
+USER_ERRORS = (ValueError, TypeError, KeyError, AssertionError, OSError, FloatingPointError)
 
 # Flags that set one config key each; a flag that is not given leaves the key alone.
 FLAG_KEYS = {
@@ -70,6 +71,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     trainers.extend_cfg(cfg)
     for path in (args.dataset_config_file, args.config_file):
         if path:
+            check_file(path)
             cfg.merge_from_file(path)
     for flag, key in FLAG_KEYS.items():
         value = getattr(args, flag)
@@ -78,6 +80,15 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     cfg.merge_from_list([word for word in args.opts if word != "--"])
     cfg.freeze()
     return cfg
+
+
+def check_file(path: str) -> None:
+    """Raise ``FileNotFoundError``, naming the nearest file beside it, unless ``path`` is a file."""
+    if not os.path.isfile(path):
+        folder, name = os.path.split(path)
+        near = difflib.get_close_matches(name, os.listdir(folder or ".") if os.path.isdir(folder or ".") else [], n=1)
+        hint = f"; did you mean {os.path.join(folder, near[0])}?" if near else ""
+        raise FileNotFoundError(f"no such config file: {path}{hint}")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -113,7 +124,8 @@ def main() -> int:
     except USER_ERRORS as error:
         if args.traceback or os.environ.get("ALIGN_TRACEBACK"):
             raise
-        print(f"train.py: error: {one_line(error)}", file=sys.stderr)
+        logger.debug("The error came from here:", exc_info=True)
+        print(f"train.py: error: {one_line(error)} (--traceback shows where)", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("train.py: interrupted; the same command resumes from the last checkpoint", file=sys.stderr)

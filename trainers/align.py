@@ -39,7 +39,8 @@ class CustomCLIP(PromptedCLIP):
             prefixes=words + [""] * (own.TEXT_PROMPT_NUMBER - len(words)),
             clip_model=self.clip,
         )
-        self.text_set = token_set_mask(self.tokens, own.READING).transpose(0, 1)  # (K, N, T)
+        text_set = token_set_mask(self.tokens, own.READING).transpose(0, 1)  # (K, N, T)
+        self.register_buffer("text_set", text_set, persistent=False)
         self.head = HierarchicalOT(
             reading=own.READING,
             beta=own.BETA,

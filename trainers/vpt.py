@@ -1,4 +1,4 @@
-"""VPT: learned visual prompts, shallow or deep, beside a fixed sentence (arXiv 2203.12119, on CLIP as in MaPLe's code)."""
+"""VPT: learned visual prompts, shallow or deep, beside a fixed sentence (arXiv 2203.12119, as on CLIP in MaPLe)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,205 @@
+"""Methods side by side: base-to-new on the mini source set, from nothing to a table and a picture.
+
+    python scripts/compare.py [--methods ZeroshotCLIP ALIGN | all] [--seeds 1 2 3] [--root data] [--output output/demo]
+
+Each method trains on the base half of the classes and is tested on both halves. A finished run is not run again, an
+interrupted one resumes. Everything goes through ``train.py``; its command lines are in the report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, pstdev
+
+from tabulate import tabulate
+from tqdm import tqdm
+
+PROJECT = Path(__file__).resolve().parent.parent
+DATASET, SHOTS, CONFIG = "mini_source", 16, "mini"
+COLUMNS = ("base", "new", "H")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call of train.py: its command line, and the folder its results go to."""
+
+    method: str
+    seed: int
+    half: str
+    words: tuple[str, ...]
+    folder: Path
+
+    @property
+    def results(self) -> Path:
+        return PROJECT / self.folder / "results.json"
+
+
+def plan(method: str, seed: int, root: str, output: Path) -> tuple[Run, Run]:
+    """Return the two runs of base-to-new: train on base and test there, then test on new."""
+    tail = Path(DATASET) / f"shots_{SHOTS}" / method / CONFIG / f"seed{seed}"
+    trained = output / "train_base" / tail
+    runs = []
+    for half, folder in (("base", trained), ("new", output / "test_new" / tail)):
+        words = [
+            *("--root", root, "--seed", str(seed), "--trainer", method),
+            *("--dataset-config-file", f"configs/datasets/{DATASET}.yaml"),
+            *("--config-file", f"configs/trainers/{method}/{CONFIG}.yaml"),
+            *("--output-dir", str(folder)),
+        ]
+        if half == "new":
+            words += ["--eval-only"] + ([] if method == "ZeroshotCLIP" else ["--model-dir", str(trained)])
+        words += ["DATASET.NUM_SHOTS", str(SHOTS), "DATASET.SUBSAMPLE_CLASSES", half, "TRAIN.CHECKPOINT_FREQ", "1"]
+        runs.append(Run(method, seed, half, tuple(words), folder))
+    return runs[0], runs[1]
+
+
+def execute(run: Run, bar: tqdm) -> None:
+    """Run train.py, with its epoch and time left beside the bar.
+
+    Raises:
+        RuntimeError: the run failed; its last words.
+    """
+    command = [sys.executable, "train.py", *run.words]
+    process = subprocess.Popen(command, cwd=PROJECT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    last = ""
+    for line in process.stdout or ():
+        last = line.strip() or last
+        if found := re.search(r"epoch (\[\S+\]).* loss \S+ \((\S+)\).* eta (\S+)", line):
+            bar.set_postfix_str(f"epoch {found[1]}, loss {found[2]}, {found[3]} left in this run")
+    if process.wait():
+        raise RuntimeError(last or f"exit code {process.returncode}")
+
+
+def run_all(runs: Sequence[Run]) -> None:
+    """Do the runs that are not done, one after the other, under a progress bar."""
+    todo = [run for run in runs if not run.results.is_file()]
+    with tqdm(total=len(runs), initial=len(runs) - len(todo), desc="runs", unit="run", dynamic_ncols=True) as bar:
+        for run in todo:
+            doing = "test on new" if run.half == "new" else "train on base"
+            bar.set_description(f"{run.method}, seed {run.seed}: {doing}")
+            bar.set_postfix_str("")
+            try:
+                execute(run, bar)
+            except RuntimeError as error:
+                raise RuntimeError(f"{run.folder} failed: {error}") from None
+            bar.update()
+
+
+def harmonic(base: float, new: float) -> float:
+    """Return H = 2 B N / (B + N)."""
+    return 2 * base * new / (base + new) if base + new else 0.0
+
+
+def collect(pairs: Sequence[tuple[Run, Run]]) -> dict[str, list]:
+    """Return what the seeds of one method gave: accuracies by column, and costs."""
+    base, new = ([json.loads(run.results.read_text()) for run in side] for side in zip(*pairs))
+    accuracy = [[r["metrics"]["test"]["accuracy"] for r in side] for side in (base, new)]
+    return {
+        "base": accuracy[0],
+        "new": accuracy[1],
+        "H": [harmonic(b, n) for b, n in zip(*accuracy)],
+        "parameters": [base[0]["learned_parameters"]],
+        "seconds": [r["train_seconds"] for r in base if r["train_seconds"]],
+        "ms": [r["metrics"]["test"]["ms_per_image"] for r in new],
+    }
+
+
+def table(found: dict[str, dict[str, list]]) -> str:
+    """Return the table, one row a method: mean over seeds, with the standard deviation where there are several."""
+    rows = []
+    for method, of in found.items():
+        cells = [f"{mean(of[c]):.2f}" + (f" ± {pstdev(of[c]):.2f}" if len(of[c]) > 1 else "") for c in COLUMNS]
+        time = f"{mean(of['seconds']):.0f}" if of["seconds"] else "-"
+        rows.append([method, f"{of['parameters'][0]:,}", *cells, time, f"{mean(of['ms']):.1f}"])
+    headers = ["method", "learned parameters", *COLUMNS, "training (s)", "test (ms/image)"]
+    alignment = ("left", *["right"] * (len(headers) - 1))
+    return tabulate(rows, headers=headers, tablefmt="github", colalign=alignment, disable_numparse=True)
+
+
+def picture(found: dict[str, dict[str, list]], title: str, path: Path) -> None:
+    """Draw base, new and H of every method as bars, with the standard deviation over seeds as whiskers."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(2.5 + 1.1 * len(found), 3.4), layout="constrained")
+    for i, (column, colour) in enumerate(zip(COLUMNS, ("#7a9cc6", "#e0a458", "#3b3b58"))):
+        places = [m + 0.26 * (i - 1) for m in range(len(found))]
+        heights = [mean(of[column]) for of in found.values()]
+        spread = [pstdev(of[column]) for of in found.values()]
+        axes.bar(places, heights, 0.25, yerr=spread if any(spread) else None, color=colour, label=column, capsize=2)
+        for x, y in zip(places, heights):
+            axes.annotate(f"{y:.0f}", (x, 1), ha="center", color="white", fontsize=7)
+    axes.set_xticks(range(len(found)), list(found), rotation=20 if len(found) > 4 else 0)
+    axes.set(ylabel="accuracy (%)", title=title, ylim=(0, 100))
+    axes.legend(ncols=3, frameon=False, loc="upper left")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+
+
+def methods_with_config() -> list[str]:
+    """Return the methods that have settings for the mini suite, in the registry's order of presentation."""
+    sys.path.insert(0, str(PROJECT))
+    from trainers import METHODS
+
+    folder = PROJECT / "configs" / "trainers"
+    return [method.__name__ for method in METHODS if (folder / method.__name__ / f"{CONFIG}.yaml").is_file()]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--methods", nargs="+", default=["ZeroshotCLIP", "ALIGN"], help="names, or all")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--root", default="data", help="folder of the data sets; made if it is missing")
+    parser.add_argument("--output", type=Path, default=Path("output/demo"))
+    args = parser.parse_args()
+    methods = methods_with_config() if args.methods == ["all"] else args.methods
+
+    (PROJECT / args.root).mkdir(parents=True, exist_ok=True)
+    pairs = {method: [plan(method, seed, args.root, args.output) for seed in args.seeds] for method in methods}
+    runs = [run for of_method in pairs.values() for pair in of_method for run in pair]
+    try:
+        run_all(runs)
+    except RuntimeError as error:
+        print(f"compare: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("compare: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+    found = {method: collect(of_method) for method, of_method in pairs.items()}
+    seeds = f"seed{'s' if len(args.seeds) > 1 else ''} {', '.join(map(str, args.seeds))}"
+    title = f"Base-to-new on {DATASET}, {SHOTS} shots, {seeds}"
+    text, report = table(found), PROJECT / args.output / "report.md"
+    commands = "\n".join(shlex.join(["python", "train.py", *run.words]) for run in runs)
+    picture(found, title, report.with_suffix(".png"))
+    report.write_text(
+        f"# {title}\n\nAccuracy in percent; H is the harmonic mean of base and new.\n\n{text}\n\n"
+        f"![{title}](report.png)\n\n## Commands\n\n```\n{commands}\n```\n"
+    )
+    shown = pairs[methods[-1]][0][0].folder
+    written = {
+        "report": args.output / "report.md",
+        "picture": args.output / "report.png",
+        "results": shown / "results.json",
+        "log": shown / "log.txt",
+        "TensorBoard": shown / "tensorboard",
+        "checkpoints": next((p for p in sorted((PROJECT / shown).glob("*/")) if (p / "checkpoint").exists()), shown),
+    }
+    print(f"\n{title}\n\n{text}\n\nWritten (the last five for {methods[-1]}, seed {args.seeds[0]}):")
+    for what, path in written.items():
+        print(f"  {what:<12} {path.relative_to(PROJECT) if path.is_absolute() else path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
