@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from yacs.config import CfgNode
-
 from prompting.clip import register_checkpoint
 from trainers.align import ALIGN, MMP
-from trainers.base import embedded_checkpoints
+from trainers.base import add_node, embedded_checkpoints
 from trainers.cocoop import CoCoOp
 from trainers.coop import CoOp
 from trainers.ivlp import IVLP
@@ -26,5 +24,5 @@ for _name, _path in embedded_checkpoints().items():
 def extend_cfg(cfg: Any) -> None:
     """Add every method's node to ``cfg.TRAINER``, and the keys that CoOp's data sets read, with their defaults."""
     for method in METHODS:
-        cfg.TRAINER[method.node] = CfgNode(dict(method.defaults))
+        add_node(cfg, method)
     cfg.DATASET.SUBSAMPLE_CLASSES = "all"  # or base, or new

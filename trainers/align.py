@@ -14,7 +14,7 @@ from prompting.clip import token_set_mask, tokenize_prompts, word_vectors
 from prompting.learners import IndependentPrompts, ProjectedPrompts, TextPrompts, VisualPrompts
 from prompting.ot import HierarchicalOT
 from prompting.ot.checks import check_choice
-from trainers.base import PromptedCLIP, PromptTrainer
+from trainers.base import PromptedCLIP, PromptTrainer, add_node
 
 logger = logging.getLogger("dassl.trainers")
 
@@ -165,3 +165,9 @@ class MMP(ALIGN):
         "HIERARCHICAL": True,
         "USECT": False,
     }
+
+
+def extend_cfg(cfg: Any) -> None:
+    """Add the nodes of ALIGN and MMP to ``cfg.TRAINER``, for a ``train.py`` elsewhere (docs/plugin.md)."""
+    for method in (ALIGN, MMP):
+        add_node(cfg, method)

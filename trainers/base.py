@@ -17,6 +17,7 @@ from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import load_checkpoint
 from torch import Tensor, nn
+from yacs.config import CfgNode
 
 from prompting.checkpoint import learned_state, load_learned
 from prompting.clip import ClipShape, PromptTokens, TextEncoder, VisionEncoder, input_size, load_clip, word_vectors
@@ -232,6 +233,11 @@ def checkpoint_path(folder: Path, epoch: int | None) -> Path:
     else:
         there = f"it holds epochs {', '.join(map(str, sorted(saved))) or 'none'}"
     raise FileNotFoundError(f"no {asked} in {folder}: {there}")
+
+
+def add_node(cfg: Any, method: type[PromptTrainer]) -> None:
+    """Add a method's node with its defaults to ``cfg.TRAINER``."""
+    cfg.TRAINER[method.node] = CfgNode(dict(method.defaults))
 
 
 def short_start(words: str, length: int, clip_model: nn.Module) -> tuple[str, list[Tensor]]:
