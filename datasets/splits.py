@@ -1,8 +1,9 @@
 """Which images are trained, validated and tested on: split files, few-shot draws, base and new classes.
 
-A split file is CoOp's: ``{"train": [[path, label, classname], ...], "val": ..., "test": ...}`` with paths relative to the
-folder of images. The same form, with paths relative to the same folder, caches few-shot draws as
-``shot_{K}-seed_{S}.json`` (JSON, because a pickle from a shared folder runs code).
+A split file is CoOp's: ``{"train": [[path, label, classname], ...], "val": ..., "test": ...}`` with paths relative to
+the folder of images. The same form, with paths relative to the same folder, caches few-shot draws as
+``shot_{K}-seed_{S}.json`` (JSON, because a pickle from a shared folder runs code; CoOp's own ``shot_{K}-seed_{S}.pkl``
+is read by a reader that runs none).
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from dassl.data.datasets import Datum
 
-log = logging.getLogger(__name__)
+from .legacy import Record, read_pickled_draw, relocate
+from .partition import Listing
+
+log = logging.getLogger("dassl.datasets")
 
 CACHE_VARIABLE = "ALIGN_CACHE"
 SUBSAMPLES = ("all", "base", "new")
@@ -33,7 +37,18 @@ class Split(NamedTuple):
     test: Items
 
 
-def _read_json(path: Path, what: str) -> dict:
+def read_json(path: Path, what: str, form: type | tuple[type, ...] = dict) -> Any:
+    """Return the content of a JSON file.
+
+    Args:
+        path: the file.
+        what: what it is, for the error's words.
+        form: what it should hold.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not JSON, or holds something else.
+    """
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
@@ -41,30 +56,84 @@ def _read_json(path: Path, what: str) -> dict:
         raise FileNotFoundError(f"{what} not found: {path}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{what} {path} is not JSON ({error})") from None
-    if not isinstance(content, dict):
+    if not isinstance(content, form):
         raise ValueError(f"{what} {path} holds a {type(content).__name__}; it should be an object of lists")
     return content
 
 
-def _items(rows: object, images: Path, where: str) -> Items:
+def write_json(content: Any, path: Path) -> None:
+    """Write a JSON file, and its folder, in one step: who reads it beside us reads all of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(json.dumps(content), encoding="utf-8")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _checked_rows(rows: object, where: str) -> list:
     if not isinstance(rows, list):
         raise ValueError(f"{where} is a {type(rows).__name__}; it should be a list of [path, label, classname]")
-    items = []
     for number, row in enumerate(rows):
         right = isinstance(row, (list, tuple)) and len(row) == 3 and isinstance(row[0], str) and isinstance(row[2], str)
         if not right or isinstance(row[1], bool) or not isinstance(row[1], int) or row[1] < 0:
             raise ValueError(f"{where}, row {number}: found {row!r}; it should be [path, label >= 0, classname]")
-        if os.path.isabs(row[0]) or ".." in Path(row[0]).parts:
-            raise ValueError(f"{where}, row {number}: the path {row[0]!r} leaves the folder of images {images}")
-        path = images / row[0]
-        if not path.is_file():
-            raise FileNotFoundError(f"{where}, row {number}: no such image: {path}")
-        items.append(Datum(impath=str(path), label=row[1], classname=row[2]))
+        if os.path.isabs(row[0]) or ".." in row[0].split("/"):
+            raise ValueError(f"{where}, row {number}: the path {row[0]!r} leaves the folder of images")
+    return rows
+
+
+def _items(rows: object, images: Path, where: str) -> Items:
+    items = []
+    for number, (path, label, classname) in enumerate(_checked_rows(rows, where)):
+        try:
+            items.append(Datum(impath=os.path.join(images, path), label=label, classname=classname))
+        except FileNotFoundError:
+            missing = os.path.join(images, path)
+            raise FileNotFoundError(f"{where}, row {number}: no such image: {missing}") from None
     return items
 
 
+def _relative(item: Datum, images: Path) -> str:
+    prefix = f"{images}{os.sep}"
+    if item.impath.startswith(prefix):  # quick: ImageNet has a million
+        return item.impath[len(prefix) :].replace(os.sep, "/")
+    return Path(os.path.relpath(item.impath, images)).as_posix()
+
+
 def _rows(items: Sequence[Datum], images: Path) -> list[list]:
-    return [[Path(os.path.relpath(d.impath, images)).as_posix(), d.label, d.classname] for d in items]
+    return [[_relative(d, images), d.label, d.classname] for d in items]
+
+
+def read_listing(path: str | os.PathLike[str]) -> Listing:
+    """Read a split file's rows, without a look at the images.
+
+    Raises:
+        FileNotFoundError: if the file is missing.
+        ValueError: if the file is not of the right form, or train or test is empty.
+    """
+    content = read_json(Path(path), "split file")
+    for part in ("train", "test"):
+        if not content.get(part):
+            raise ValueError(f"split file {path}: {part!r} is {'empty' if part in content else 'missing'}")
+    return Listing(*(_checked_rows(content.get(part, []), f"split file {path}, {part!r}") for part in Split._fields))
+
+
+def make_split(listing: Listing, images: str | os.PathLike[str], where: str) -> Split:
+    """Return a listing's rows as images.
+
+    Args:
+        listing: rows with paths relative to ``images``.
+        images: folder of images.
+        where: where the listing is from, for the error's words.
+
+    Raises:
+        FileNotFoundError: if an image is missing.
+        ValueError: if a row is malformed or leaves the folder.
+    """
+    parts = zip(Split._fields, listing)
+    return Split(*(_items(rows, Path(images), f"{where}, {part!r}") for part, rows in parts))
 
 
 def read_split(path: str | os.PathLike[str], images: str | os.PathLike[str]) -> Split:
@@ -81,12 +150,23 @@ def read_split(path: str | os.PathLike[str], images: str | os.PathLike[str]) -> 
         FileNotFoundError: if the file or an image is missing.
         ValueError: if the file is not of the right form, or train or test is empty.
     """
-    path, images = Path(path), Path(images)
-    content = _read_json(path, "split file")
-    for part in ("train", "test"):
-        if not content.get(part):
-            raise ValueError(f"split file {path}: {part!r} is {'empty' if part in content else 'missing'}")
-    return Split(*(_items(content.get(part, []), images, f"split file {path}, {part!r}") for part in Split._fields))
+    return make_split(read_listing(path), images, f"split file {path}")
+
+
+def cache_root(dataset_dir: str | os.PathLike[str]) -> Path:
+    """Return the cache folder of a data set: its name under ``$ALIGN_CACHE``, or under ``~/.cache/align``."""
+    base = os.environ.get(CACHE_VARIABLE)
+    return (Path(base).expanduser() if base else Path.home() / ".cache" / "align") / Path(dataset_dir).name
+
+
+def _writable(folder: Path) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
+def split_place(dataset_dir: str | os.PathLike[str], name: str) -> Path:
+    """Return where a split drawn here is written: the data folder, CoOp's place, or else the cache folder."""
+    folder = Path(dataset_dir)
+    return (folder if _writable(folder) else cache_root(folder)) / name
 
 
 def cache_folder(dataset_dir: str | os.PathLike[str]) -> Path:
@@ -96,12 +176,10 @@ def cache_folder(dataset_dir: str | os.PathLike[str]) -> Path:
     data folder, CoOp's place, if it can be written to; else ``~/.cache/align/<name of the data folder>/split_fewshot``.
     """
     folder = Path(dataset_dir)
-    if os.environ.get(CACHE_VARIABLE):
-        return Path(os.environ[CACHE_VARIABLE]).expanduser() / folder.name / "split_fewshot"
     usual = folder / "split_fewshot"
-    if os.access(usual if usual.exists() else folder, os.W_OK | os.X_OK):
+    if not os.environ.get(CACHE_VARIABLE) and _writable(usual if usual.exists() else folder):
         return usual
-    return Path.home() / ".cache" / "align" / folder.name / "split_fewshot"
+    return cache_root(folder) / "split_fewshot"
 
 
 def _fingerprint(train: Items, val: Items, images: Path) -> str:
@@ -115,10 +193,13 @@ def few_shot(
     images: str | os.PathLike[str],
     folder: str | os.PathLike[str],
     draw: Callable[[Items, int], Items],
+    pickles: str | os.PathLike[str] | None = None,
+    keep: bool = True,
 ) -> Split:
     """Return the split with ``shots`` training and min(shots, 4) validation images of every class.
 
-    A draw that is in ``folder`` is read, and then no random number is used; else train is drawn, then val, and kept.
+    A draw that is there is read, and then no random number is used: ours in ``folder``, else CoOp's in ``pickles``. Else
+    train is drawn, then val, and kept in ``folder``.
 
     Args:
         split: the whole split, all classes.
@@ -128,6 +209,8 @@ def few_shot(
         folder: where draws are kept, see ``cache_folder``.
         draw: (items, shots) -> items, by the ecosystem's rule: for each label in order of first appearance,
             ``random.sample(items of the label, shots)``, or all of them if there are fewer.
+        pickles: folder of CoOp's ``shot_{K}-seed_{S}.pkl``, if any; absolute paths in them are mapped to this split's.
+        keep: whether a new draw is written.
 
     Returns:
         The few-shot train and val, and the whole test.
@@ -139,19 +222,19 @@ def few_shot(
     fingerprint = _fingerprint(split.train, split.val, images)
     if path.exists():
         return _read_few_shot(path, split, images, fingerprint)
+    old = Path(pickles or folder) / f"{path.stem}.pkl"
+    if old.exists():
+        return _read_pickled(old, split, images)
     train = draw(split.train, shots)
     val = draw(split.val, min(shots, 4)) if split.val else []
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    content = {"split": fingerprint, "train": _rows(train, images), "val": _rows(val, images)}
-    part.write_text(json.dumps(content), encoding="utf-8")
-    os.replace(part, path)  # in one step: a run beside this one reads all of it or nothing
-    log.info("Few-shot draw saved to %s", path)
+    if keep:
+        write_json({"split": fingerprint, "train": _rows(train, images), "val": _rows(val, images)}, path)
+        log.info("Few-shot draw saved to %s", path)
     return Split(train, val, split.test)
 
 
 def _read_few_shot(path: Path, split: Split, images: Path, fingerprint: str) -> Split:
-    content = _read_json(path, "few-shot draw")
+    content = read_json(path, "few-shot draw")
     if content.get("split") != fingerprint:
         raise ValueError(f"few-shot draw {path} was made from another split than the data set's; remove it")
     train, val = (_items(content.get(part), images, f"few-shot draw {path}, {part!r}") for part in ("train", "val"))
@@ -162,6 +245,28 @@ def _read_few_shot(path: Path, split: Split, images: Path, fingerprint: str) -> 
             raise ValueError(f"few-shot draw {path} holds {foreign.impath}, which the split does not; remove the file")
     log.info("Few-shot draw read from %s", path)
     return Split(train, val, split.test)
+
+
+def _read_pickled(path: Path, split: Split, images: Path) -> Split:
+    found = read_pickled_draw(path)
+
+    def items(part: str, whole: Items) -> Items:
+        known = {_relative(d, images): d for d in whole}
+        return [known[_known_path(record, known, path)] for record in found.get(part, [])]
+
+    train, val = items("train", split.train), items("val", split.val)
+    if not train or bool(val) != bool(split.val):
+        raise ValueError(f"few-shot pickle {path} has {len(train)} training and {len(val)} validation images; remove it")
+    log.info("Few-shot draw read from %s", path)
+    return Split(train, val, split.test)
+
+
+def _known_path(record: Record, known: dict[str, Datum], path: Path) -> str:
+    found = relocate(record.path, known)
+    if found is None or (known[found].label, known[found].classname) != (record.label, record.classname):
+        said = f"{record.path} (label {record.label}, {record.classname!r})"
+        raise ValueError(f"few-shot pickle {path} holds {said}, which the split does not; remove the file")
+    return found
 
 
 def check_subsample(subsample: str) -> None:

@@ -3,8 +3,8 @@
     python scripts/pretrain_mini_clip.py --out OUT            # train (goes on from OUT/checkpoint.pt if there is one)
     python scripts/pretrain_mini_clip.py --out OUT --steps 100  # a quick look
 
-Model: open_clip's CLIP class, in the shape of OpenAI's ViTs. Loss: softmax over the batch, both ways, where every caption
-that is true of a picture counts as a positive. Writes OUT/mini_clip.safetensors (float16, OpenAI's key names)
+Model: open_clip's CLIP class, in the shape of OpenAI's ViTs. Loss: softmax over the batch, both ways, where every
+caption that is true of a picture counts as a positive. Writes OUT/mini_clip.safetensors (float16, OpenAI's key names)
 and OUT/train_log.jsonl.
 """
 

@@ -4,7 +4,7 @@ A ``Scene`` says *what* is in the picture, a ``Look`` says *how* it is drawn (me
 picture is a pure function of both and of a random generator, and ``stream(seed, ...)`` makes that generator from names,
 so that a data set is fixed by its seed and the names of its parts.
 
-Coordinates are those of a figure: (u, v) with the figure inside the unit circle, v pointing down.
+Coordinates are those of a figure: (u, v) with the figure about the size of the unit circle, v pointing down.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from . import draw as drawing
 from .draw import COLOURS, SIZE, Figure, Look, Scene, draw, stream
-from .world import COUNTS, FIGURE_TEXTURES, FILL_TEXTURES, LETTERS, LOOKS, plural
+from .world import COUNTS, DIGITS, FIGURE_TEXTURES, FILL_TEXTURES, LETTERS, LOOKS, plural
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +44,8 @@ PENCIL = replace(
 )  # fmt: skip
 CLUTTER = replace(CHALK, distractors=5, cover=0.16, tint=0.6)
 RENDITION = Look(
-    paper=((150, 90, 30), (235, 190, 120)), contrast=0.2, grain=0.10, radius=(0.4, 0.75), turn=35.0, drift=0.25, tint=0.6,
-    medium=(90, 40, 120), blur=1.1, wobble=0.08, negative=True, pen=0.04, pen_ink=(250, 240, 200),
+    paper=((150, 90, 30), (235, 190, 120)), contrast=0.2, grain=0.10, radius=(0.4, 0.75), turn=35.0, drift=0.25,
+    tint=0.6, medium=(90, 40, 120), blur=1.1, wobble=0.08, negative=True, pen=0.04, pen_ink=(250, 240, 200),
 )  # fmt: skip
 DUSK = replace(LOOKS["photo"], radius=(0.3, 0.6), turn=40.0, drift=0.35, tint=0.62, medium=(120, 60, 90), grain=0.09)
 CROWD = replace(LOOKS["photo"], radius=(0.55, 0.85), turn=40.0, grain=0.10, tint=0.7, medium=(60, 90, 120), blur=0.5)
@@ -134,6 +134,10 @@ def _relation_classes() -> Iterator[tuple[str, Scene]]:
             yield form.format(a, b), Scene((Figure(a, "solid", "any"), Figure(b, "solid", "any")), layout)
 
 
+def _glyph_classes(noun: str, glyphs: str) -> tuple[tuple[str, Scene], ...]:
+    return tuple((f"{noun} {glyph.lower()}", _one(glyph)) for glyph in glyphs)
+
+
 _SOURCE = source_classes()
 SUITE: dict[str, MiniSet] = {
     s.folder: s
@@ -147,10 +151,10 @@ SUITE: dict[str, MiniSet] = {
         MiniSet("MiniCounts", tuple(_count_classes()), CROWD, template="a photo of {}."),
         MiniSet("MiniRelations", tuple(_relation_classes()), PLACES, template="a photo of {}."),
         MiniSet("MiniTextures", tuple((t, _one("fill", t)) for t in FILL_TEXTURES), CLOTH, (20, 4, 25), "{} texture."),
-        MiniSet("MiniLetters", tuple((f"letter {c.lower()}", _one(c)) for c in LETTERS), PRINT, template="a photo of the {}."),
-        MiniSet("MiniDigits", tuple((f"digit {d}", _one(str(d))) for d in range(10)), None, (80, 20, 50), "a photo of the {}."),
+        MiniSet("MiniLetters", _glyph_classes("letter", LETTERS), PRINT, template="a photo of the {}."),
+        MiniSet("MiniDigits", _glyph_classes("digit", DIGITS), None, (80, 20, 50), "a photo of the {}."),
     )
-}  # fmt: skip
+}
 
 
 def _settle(scene: Scene, rng: np.random.Generator) -> Scene:

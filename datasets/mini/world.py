@@ -1,4 +1,4 @@
-"""The world that the mini CLIP is pre-trained on: which scenes, in which looks, under which captions, and what is held out.
+"""The world that the mini CLIP is pre-trained on: its scenes, looks and captions, and what is held out.
 
 A scene and a caption are compared by their facts: a caption is true of a picture if every fact that it states holds
 there. Nothing of the mini data sets' looks, and no composition in ``HELD_OUT``, is ever drawn here.
