@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import re
 import sys
@@ -77,13 +79,23 @@ def test_bars_show_when_asked(wish, shown, monkeypatch, capsys):
     assert captured.out == ""
 
 
-def test_lines_stand_apart_from_a_bar(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("with_file", [True, False])
+def test_lines_stand_apart_from_a_bar(tmp_path, monkeypatch, with_file):
+    terminal = io.StringIO()  # shows both streams, as a terminal does
     monkeypatch.setenv("DASSL_PROGRESS", "1")
-    with setup_logger(str(tmp_path)):
-        for _ in progress(range(2)):
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with setup_logger(str(tmp_path)) if with_file else contextlib.nullcontext():
+        for _ in progress(range(2), mininterval=0):
             logger.info("a line")
-            print("another")
-    assert capsys.readouterr().out == (tmp_path / "log.txt").read_text() == "a line\nanother\n" * 2
+            if with_file:
+                print("another")
+    wanted = ["a line", "another"] * 2 if with_file else ["a line"] * 2
+    seen = [line.rsplit("\r", 1)[-1] for line in terminal.getvalue().split("\n")]  # what a line ends up showing
+    assert [line for line in seen if "it/s" not in line and line] == wanted
+    assert "2/2" in terminal.getvalue()
+    if with_file:
+        assert (tmp_path / "log.txt").read_text().splitlines() == wanted
 
 
 def test_everything_promised_is_there():

@@ -54,7 +54,7 @@ class Classification(EvaluatorBase):
         super().__init__(cfg)
         if cfg.TEST.PER_CLASS_RESULT and lab2cname is None:
             raise ValueError("TEST.PER_CLASS_RESULT needs lab2cname (label -> class name), but got None")
-        self._lab2cname = lab2cname
+        self._lab2cname: Mapping[int, str] = lab2cname or {}
         self.reset()
 
     def reset(self) -> None:
@@ -101,7 +101,6 @@ class Classification(EvaluatorBase):
         return results
 
     def _report_classes(self, true: np.ndarray, pred: np.ndarray) -> float:
-        assert self._lab2cname is not None  # checked in the constructor
         logger.info("=> per-class result")
         accuracies = []
         for label in np.unique(true).tolist():

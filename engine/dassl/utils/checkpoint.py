@@ -91,7 +91,8 @@ def _plain_dict(*args: Any) -> dict[Any, Any]:
     return {}
 
 
-_plain_dict.__module__, _plain_dict.__qualname__ = "collections", "defaultdict"  # what it stands for in the file
+# What it stands for in a file; torch 2.4 looks at the plain name, later ones at the qualified one.
+_plain_dict.__module__, _plain_dict.__name__, _plain_dict.__qualname__ = "collections", "defaultdict", "defaultdict"
 
 # Dassl's warm-up schedulers keep the scheduler that follows, and that one its optimizer, as objects in their state.
 _LEGACY_CLASSES: list[Any] = [

@@ -18,6 +18,11 @@ __all__ = ["RunLog", "progress", "setup_logger"]
 LOGGER = logging.getLogger("dassl")
 
 
+def _bars_cleared() -> Any:
+    # tqdm clears bars on stderr only for what it knows as stdout, which may be the tee.
+    return tqdm.external_write_mode(file=sys.stdout)
+
+
 class _Tee:
     """A stdout that also writes to the run's log file; everything else is the console's."""
 
@@ -36,7 +41,7 @@ class _Tee:
         text, self._pending = self._pending, ""
         # Late printing may find either of the two closed: a notebook's or a test's console, or the log.
         if not getattr(self.console, "closed", False):
-            with tqdm.external_write_mode(file=self.console):
+            with _bars_cleared():
                 self.console.write(text)
             self.console.flush()
         if text and not self._file.closed:
@@ -56,7 +61,7 @@ class _ConsoleHandler(logging.Handler):
             while isinstance(stream, _Tee):
                 stream = stream.console
             if stream is not None:
-                with tqdm.external_write_mode(file=stream):
+                with _bars_cleared():
                     stream.write(self.format(record) + "\n")
                 stream.flush()
         except Exception:
