@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from .catalog import CATALOG
 from .mini.register import MINI_DATASETS
 from .registry import Description, register
 from .splits import Split
 
-__all__ = ["MINI_DATASETS", "Description", "Split", "register"]
+__all__ = ["CATALOG", "MINI_DATASETS", "Description", "Split", "register"]

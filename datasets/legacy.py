@@ -53,7 +53,8 @@ def read_pickled_draw(path: Path) -> dict[str, list[Record]]:
             content = reader.load()
         except Exception as error:  # a damaged pickle can raise anything
             words = " ".join(str(error).split()) or type(error).__name__
-            raise ValueError(f"few-shot pickle {path} is refused: {words}; allowed: Datum, list, dict, str, int") from None
+            allowed = "Datum, list, dict, str, int"
+            raise ValueError(f"few-shot pickle {path} is refused: {words}; allowed: {allowed}") from None
     if not isinstance(content, dict) or not all(isinstance(part, list) for part in content.values()):
         raise ValueError(f"few-shot pickle {path} does not hold a dictionary of lists; remove it")
     return {str(name): [_record(item, reader.datum, path) for item in part] for name, part in content.items()}

@@ -1,7 +1,7 @@
 """Cutting a list of images into train, val and test, with CoOp's use of random numbers.
 
-Where no split file is there, CoOp shuffles each class with Python's global ``random`` and cuts; the same shuffles in the
-same order give the same split for the same seed and listing.
+Where no split file is there, CoOp shuffles each class with Python's global ``random`` and cuts; the same shuffles in
+the same order give the same split for the same seed and listing.
 """
 
 from __future__ import annotations
@@ -59,8 +59,10 @@ def cut_by_ratios(
         first, second = round(len(group) * train), round(len(group) * val)
         pieces = group[:first], group[first : first + second], group[first + second :]
         if not pieces[0] or not pieces[2] or (val > 0 and not pieces[1]):
-            sizes = ", ".join(f"{name} {len(piece)}" for name, piece in zip(Listing._fields, pieces))
-            raise ValueError(f"class {group[0][2]!r} has {len(group)} images, too few for {train}/{val}/{test}: {sizes}")
+            sizes = ", ".join(f"{len(piece)} {name}" for name, piece in zip(Listing._fields, pieces))
+            raise ValueError(
+                f"class {group[0][2]!r} has {len(group)} images, too few for ratios {train}/{val}/{test} ({sizes})"
+            )
         for part, piece in zip(parts, pieces):
             part += piece
     return parts

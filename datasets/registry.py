@@ -5,28 +5,60 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
-from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
+from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 
-from .splits import Split, cache_folder, check_subsample, few_shot, read_split, subsample_classes
+from .files import cache_folder, cache_root, log, split_place, write_json
+from .partition import Listing
+from .splits import Split, check_subsample, few_shot, make_split, read_listing, subsample_classes
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 
 
+class Counts(NamedTuple):
+    """What a complete copy of a data set has."""
+
+    classes: int
+    train: int
+    val: int
+    test: int
+
+
+@dataclass(frozen=True)
+class Card:
+    """What to put into a data set's folder: ``layout`` prints it, ``check`` compares a folder with it.
+
+    Args:
+        pictures: pattern of the images' paths, and a word about it.
+        source: where the set comes from.
+        counts: what a complete copy has.
+        files: annotation files, needed where there is no split file.
+        mistakes: a path that is there after a common mistake, and what to do about it.
+    """
+
+    pictures: tuple[tuple[str, str], ...]
+    source: str
+    counts: Counts
+    files: tuple[str, ...] = ()
+    mistakes: tuple[tuple[str, str], ...] = ()
+
+
 @dataclass(frozen=True)
 class Description:
-    """A data set with a split file.
+    """A data set in a folder of its own.
 
     Args:
         name: registry name, ``DATASET.NAME``.
         folder: the data set's folder under ``DATASET.ROOT``.
-        split: the split file in that folder.
+        split: the split file in that folder; "" if the set has none.
         images: folder of images in that folder ("" for itself).
-        template: sentence around a class name.
+        template: sentence around a class name; "" leaves it to the method.
         test_only: a variant to test on, as ImageNet's are: test also stands in for train, there is no val, and
             NUM_SHOTS and SUBSAMPLE_CLASSES are not looked at.
         prepare: called with the root before reading, for sets that can be made on the spot.
+        read: (data set's folder, folder of images) -> rows, where there is no split file.
+        card: what people need to know of the folder.
     """
 
     name: str
@@ -36,37 +68,113 @@ class Description:
     template: str = DEFAULT_TEMPLATE
     test_only: bool = False
     prepare: Callable[[Path], Any] | None = None
+    read: Callable[[Path, Path], Listing] | None = None
+    card: Card | None = None
+
+    def split_file(self, folder: Path) -> Path | None:
+        """Return the split file to read: the one in ``folder``, one drawn here, or None if there is neither."""
+        places = [folder / self.split, cache_root(folder) / self.split] if self.split else []
+        return next((path for path in places if path.is_file()), None)
+
+    def listing(self, folder: Path, keep: bool = True) -> Listing:
+        """Return the rows of the split file, or of the annotations.
+
+        Args:
+            folder: the data set's folder.
+            keep: whether a split that is drawn here is written to a split file.
+
+        Raises:
+            FileNotFoundError: if neither is there.
+            ValueError: if what is there is malformed.
+        """
+        path = self.split_file(folder)
+        if path is not None or self.read is None:
+            return read_listing(path or folder / self.split)
+        listing = self.read(folder, folder / self.images)
+        if self.split and keep:
+            path = split_place(folder, self.split)
+            write_json(listing._asdict(), path)
+            log.warning(
+                "%s: %s has no %s; a split was drawn and saved to %s (published results are on the published split)",
+                self.name, folder, self.split, path,
+            )  # fmt: skip
+        return listing
 
 
-class DescribedDataset(DatasetBase):
+class Source(NamedTuple):
+    """A data set as found on disk: its whole split, and where it lies."""
+
+    split: Split
+    folder: Path
+    images: Path
+    template: str
+    test_only: bool = False
+
+
+class ListedDataset(DatasetBase):
+    """Base of all our data sets: a source, then few shots, then base or new classes."""
+
+    @classmethod
+    def source(cls, cfg: Any, keep: bool = True) -> Source:
+        """Return what ``cfg.DATASET`` names; ``keep`` allows it to write what it draws."""
+        raise NotImplementedError
+
+    def __init__(self, cfg: Any) -> None:
+        check_subsample(cfg.DATASET.SUBSAMPLE_CLASSES)
+        source = self.source(cfg)
+        self.dataset_dir, self.image_dir, self.template = str(source.folder), str(source.images), source.template
+        split = reduce(source, cfg)
+        super().__init__(train_x=split.train, val=split.val or None, test=split.test)
+
+
+def reduce(source: Source, cfg: Any, keep: bool = True) -> Split:
+    """Return the split of ``DATASET.NUM_SHOTS`` images a class and ``DATASET.SUBSAMPLE_CLASSES``.
+
+    Args:
+        source: the whole data set.
+        cfg: config; reads also ``SEED``, the name of the draw.
+        keep: whether a draw is written.
+    """
+    split = source.split
+    if source.test_only:
+        return Split(split.test, [], split.test)
+    if cfg.DATASET.NUM_SHOTS >= 1:
+        # drawn over all classes, so that base and new runs share one draw
+        folder, pickles = cache_folder(source.folder), source.folder / "split_fewshot"
+        split = few_shot(split, cfg.DATASET.NUM_SHOTS, cfg.SEED, source.images, folder, _draw, pickles, keep)
+    return subsample_classes(split, cfg.DATASET.SUBSAMPLE_CLASSES)
+
+
+def _draw(items: list[Datum], shots: int) -> list[Datum]:
+    return list(DatasetBase(train_x=items).generate_fewshot_dataset(items, num_shots=shots))
+
+
+class DescribedDataset(ListedDataset):
     """Base of the registered classes; ``description`` says all."""
 
     description: Description
 
-    def __init__(self, cfg: Any) -> None:
-        about = self.description
+    @classmethod
+    def source(cls, cfg: Any, keep: bool = True) -> Source:
+        """Read the data set under ``DATASET.ROOT``."""
+        about = cls.description
         root = data_root(cfg.DATASET.ROOT)
-        check_subsample(cfg.DATASET.SUBSAMPLE_CLASSES)
-        if about.prepare is not None:
+        if about.prepare is not None and keep:
             about.prepare(root)
-        self.dataset_dir = str(root / about.folder)
-        self.image_dir = str(root / about.folder / about.images)
-        self.template = about.template
-        if not os.path.isdir(self.dataset_dir):
-            raise FileNotFoundError(f"data set {about.name}: no folder {self.dataset_dir}; DATASET.ROOT is {root}")
-        split = read_split(root / about.folder / about.split, self.image_dir)
-        if about.test_only:
-            split = Split(split.test, [], split.test)
-        else:
-            if cfg.DATASET.NUM_SHOTS >= 1:
-                # drawn over all classes, so that base and new runs share one draw
-                split = few_shot(split, cfg.DATASET.NUM_SHOTS, cfg.SEED, self.image_dir,
-                                 cache_folder(self.dataset_dir), self._draw)  # fmt: skip
-            split = subsample_classes(split, cfg.DATASET.SUBSAMPLE_CLASSES)
-        super().__init__(train_x=split.train, val=split.val or None, test=split.test)
+        folder = root / about.folder
+        images = folder / about.images
+        advice = f"`python -m datasets check {about.name} --root {root}` says more" if about.card else ""
+        if not folder.is_dir():
+            raise FileNotFoundError(_with(f"data set {about.name}: no folder {folder}; DATASET.ROOT is {root}", advice))
+        try:
+            split = make_split(about.listing(folder, keep), images, about.split or f"data set {about.name}")
+        except (FileNotFoundError, ValueError) as error:
+            raise type(error)(_with(str(error), advice)) from None
+        return Source(split, folder, images, about.template, about.test_only)
 
-    def _draw(self, items: list, shots: int) -> list:
-        return list(self.generate_fewshot_dataset(items, num_shots=shots))
+
+def _with(words: str, advice: str) -> str:
+    return f"{words}; {advice}" if advice else words
 
 
 def data_root(root: str) -> Path:
@@ -76,17 +184,22 @@ def data_root(root: str) -> Path:
         ValueError: if it is empty.
         FileNotFoundError: if there is no such folder.
     """
-    if not root:
-        raise ValueError("DATASET.ROOT is empty; say where the data sets are with --root FOLDER")
-    path = Path(os.path.abspath(os.path.expanduser(root)))
+    path = absolute(root)
     if not path.is_dir():
         raise FileNotFoundError(f"DATASET.ROOT is {root!r}, but there is no folder {path}")
     return path
 
 
+def absolute(root: str) -> Path:
+    """Return ``DATASET.ROOT``, which may be a file, as an absolute path; raise ValueError if it is empty."""
+    if not root:
+        raise ValueError("DATASET.ROOT is empty; say where the data sets are with --root FOLDER")
+    return Path(os.path.abspath(os.path.expanduser(root)))
+
+
 def register(description: Description) -> type[DescribedDataset]:
     """Make the class of a description, put it into ``DATASET_REGISTRY`` under its name, and return it."""
-    about = f"{description.name}, read from {description.folder}/{description.split}."
+    about = f"{description.name}, read from {description.folder}/{description.split or description.images}."
     made = type(description.name, (DescribedDataset,), {"description": description, "__doc__": about})
     DATASET_REGISTRY.register()(made)
     return made

@@ -11,20 +11,21 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import Callable, NamedTuple
 
 from dassl.data.datasets import Datum
 
+from .files import cache_folder, log, read_json, write_json
 from .legacy import Record, read_pickled_draw, relocate
-from .partition import Listing
+from .partition import Listing, Rows
 
-log = logging.getLogger("dassl.datasets")
-
-CACHE_VARIABLE = "ALIGN_CACHE"
+__all__ = [
+    "Items", "Split", "cache_folder", "check_subsample", "checked_rows", "few_shot", "make_split", "read_listing",
+    "read_split", "subsample_classes",
+]  # fmt: skip
 SUBSAMPLES = ("all", "base", "new")
 Items = list[Datum]
 
@@ -37,42 +38,8 @@ class Split(NamedTuple):
     test: Items
 
 
-def read_json(path: Path, what: str, form: type | tuple[type, ...] = dict) -> Any:
-    """Return the content of a JSON file.
-
-    Args:
-        path: the file.
-        what: what it is, for the error's words.
-        form: what it should hold.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not JSON, or holds something else.
-    """
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{what} not found: {path}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{what} {path} is not JSON ({error})") from None
-    if not isinstance(content, form):
-        raise ValueError(f"{what} {path} holds a {type(content).__name__}; it should be an object of lists")
-    return content
-
-
-def write_json(content: Any, path: Path) -> None:
-    """Write a JSON file, and its folder, in one step: who reads it beside us reads all of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(json.dumps(content), encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _checked_rows(rows: object, where: str) -> list:
+def checked_rows(rows: object, where: str) -> Rows:
+    """Return rows as they are, or raise ValueError if one is not [path inside the folder, label >= 0, classname]."""
     if not isinstance(rows, list):
         raise ValueError(f"{where} is a {type(rows).__name__}; it should be a list of [path, label, classname]")
     for number, row in enumerate(rows):
@@ -86,7 +53,7 @@ def _checked_rows(rows: object, where: str) -> list:
 
 def _items(rows: object, images: Path, where: str) -> Items:
     items = []
-    for number, (path, label, classname) in enumerate(_checked_rows(rows, where)):
+    for number, (path, label, classname) in enumerate(checked_rows(rows, where)):
         try:
             items.append(Datum(impath=os.path.join(images, path), label=label, classname=classname))
         except FileNotFoundError:
@@ -107,7 +74,7 @@ def _rows(items: Sequence[Datum], images: Path) -> list[list]:
 
 
 def read_listing(path: str | os.PathLike[str]) -> Listing:
-    """Read a split file's rows, without a look at the images.
+    """Read a split file's rows, without a look at them (``checked_rows``) or at the images (``make_split``).
 
     Raises:
         FileNotFoundError: if the file is missing.
@@ -117,7 +84,7 @@ def read_listing(path: str | os.PathLike[str]) -> Listing:
     for part in ("train", "test"):
         if not content.get(part):
             raise ValueError(f"split file {path}: {part!r} is {'empty' if part in content else 'missing'}")
-    return Listing(*(_checked_rows(content.get(part, []), f"split file {path}, {part!r}") for part in Split._fields))
+    return Listing(*(content.get(part, []) for part in Split._fields))
 
 
 def make_split(listing: Listing, images: str | os.PathLike[str], where: str) -> Split:
@@ -153,35 +120,6 @@ def read_split(path: str | os.PathLike[str], images: str | os.PathLike[str]) -> 
     return make_split(read_listing(path), images, f"split file {path}")
 
 
-def cache_root(dataset_dir: str | os.PathLike[str]) -> Path:
-    """Return the cache folder of a data set: its name under ``$ALIGN_CACHE``, or under ``~/.cache/align``."""
-    base = os.environ.get(CACHE_VARIABLE)
-    return (Path(base).expanduser() if base else Path.home() / ".cache" / "align") / Path(dataset_dir).name
-
-
-def _writable(folder: Path) -> bool:
-    return os.access(folder, os.W_OK | os.X_OK)
-
-
-def split_place(dataset_dir: str | os.PathLike[str], name: str) -> Path:
-    """Return where a split drawn here is written: the data folder, CoOp's place, or else the cache folder."""
-    folder = Path(dataset_dir)
-    return (folder if _writable(folder) else cache_root(folder)) / name
-
-
-def cache_folder(dataset_dir: str | os.PathLike[str]) -> Path:
-    """Return where the few-shot draws of a data set are kept.
-
-    ``$ALIGN_CACHE/<name of the data folder>/split_fewshot`` if that variable is set; else ``split_fewshot`` in the
-    data folder, CoOp's place, if it can be written to; else ``~/.cache/align/<name of the data folder>/split_fewshot``.
-    """
-    folder = Path(dataset_dir)
-    usual = folder / "split_fewshot"
-    if not os.environ.get(CACHE_VARIABLE) and _writable(usual if usual.exists() else folder):
-        return usual
-    return cache_root(folder) / "split_fewshot"
-
-
 def _fingerprint(train: Items, val: Items, images: Path) -> str:
     return hashlib.sha256(json.dumps([_rows(train, images), _rows(val, images)]).encode()).hexdigest()[:16]
 
@@ -198,8 +136,8 @@ def few_shot(
 ) -> Split:
     """Return the split with ``shots`` training and min(shots, 4) validation images of every class.
 
-    A draw that is there is read, and then no random number is used: ours in ``folder``, else CoOp's in ``pickles``. Else
-    train is drawn, then val, and kept in ``folder``.
+    A draw that is there is read, and then no random number is used: ours in ``folder``, else CoOp's in ``pickles``.
+    Else train is drawn, then val, and kept in ``folder``.
 
     Args:
         split: the whole split, all classes.
@@ -248,15 +186,16 @@ def _read_few_shot(path: Path, split: Split, images: Path, fingerprint: str) -> 
 
 
 def _read_pickled(path: Path, split: Split, images: Path) -> Split:
-    found = read_pickled_draw(path)
+    records = read_pickled_draw(path)
 
     def items(part: str, whole: Items) -> Items:
         known = {_relative(d, images): d for d in whole}
-        return [known[_known_path(record, known, path)] for record in found.get(part, [])]
+        return [known[_known_path(record, known, path)] for record in records.get(part, [])]
 
     train, val = items("train", split.train), items("val", split.val)
     if not train or bool(val) != bool(split.val):
-        raise ValueError(f"few-shot pickle {path} has {len(train)} training and {len(val)} validation images; remove it")
+        found = f"{len(train)} training and {len(val)} validation images"
+        raise ValueError(f"few-shot pickle {path} has {found}; remove the file")
     log.info("Few-shot draw read from %s", path)
     return Split(train, val, split.test)
 

@@ -1,0 +1,77 @@
+"""Files that the data sets write and read again: JSON, in the data folder or in a cache folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger("dassl.datasets")  # a child of the run's logger: its lines reach log.txt
+
+CACHE_VARIABLE = "ALIGN_CACHE"
+
+
+def read_json(path: Path, what: str, form: type | tuple[type, ...] = dict) -> Any:
+    """Return the content of a JSON file.
+
+    Args:
+        path: the file.
+        what: what it is, for the error's words.
+        form: what it should hold.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not JSON, or holds something else.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{what} not found: {path}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{what} {path} is not JSON ({error})") from None
+    if not isinstance(content, form):
+        raise ValueError(f"{what} {path} holds a {type(content).__name__}; it should be an object of lists")
+    return content
+
+
+def write_json(content: Any, path: Path) -> None:
+    """Write a JSON file, and its folder, in one step: who reads it beside us reads all of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(json.dumps(content), encoding="utf-8")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def cache_root(dataset_dir: str | os.PathLike[str]) -> Path:
+    """Return the cache folder of a data set: its name under ``$ALIGN_CACHE``, or under ``~/.cache/align``."""
+    base = os.environ.get(CACHE_VARIABLE)
+    return (Path(base).expanduser() if base else Path.home() / ".cache" / "align") / Path(dataset_dir).name
+
+
+def _writable(folder: Path) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
+def split_place(dataset_dir: str | os.PathLike[str], name: str) -> Path:
+    """Return where a split drawn here is written: the data folder, CoOp's place, or else the cache folder."""
+    folder = Path(dataset_dir)
+    return (folder if _writable(folder) else cache_root(folder)) / name
+
+
+def cache_folder(dataset_dir: str | os.PathLike[str]) -> Path:
+    """Return where the few-shot draws of a data set are kept.
+
+    ``$ALIGN_CACHE/<name of the data folder>/split_fewshot`` if that variable is set; else ``split_fewshot`` in the
+    data folder, CoOp's place, if it can be written to; else ``~/.cache/align/<name of the data folder>/split_fewshot``.
+    """
+    folder = Path(dataset_dir)
+    usual = folder / "split_fewshot"
+    if not os.environ.get(CACHE_VARIABLE) and _writable(usual if usual.exists() else folder):
+        return usual
+    return cache_root(folder) / "split_fewshot"
