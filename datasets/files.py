@@ -1,10 +1,12 @@
-"""Files that the data sets write and read again: JSON, in the data folder or in a cache folder."""
+"""What the readers share: JSON files, where they are kept, the log and a word of help."""
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +77,9 @@ def cache_folder(dataset_dir: str | os.PathLike[str]) -> Path:
     if not os.environ.get(CACHE_VARIABLE) and _writable(usual if usual.exists() else folder):
         return usual
     return cache_root(folder) / "split_fewshot"
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """Return words that name the entry of ``known`` nearest to ``name``, or "" if none is near."""
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    return f". Did you mean {near[0]!r}?" if near else ""

@@ -8,7 +8,6 @@ is read by a reader that runs none).
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
@@ -18,7 +17,7 @@ from typing import Callable, NamedTuple
 
 from dassl.data.datasets import Datum
 
-from .files import cache_folder, log, read_json, write_json
+from .files import cache_folder, did_you_mean, log, read_json, write_json
 from .legacy import Record, read_pickled_draw, relocate
 from .partition import Listing, Rows
 
@@ -211,9 +210,8 @@ def _known_path(record: Record, known: dict[str, Datum], path: Path) -> str:
 def check_subsample(subsample: str) -> None:
     """Raise ValueError unless ``subsample`` is all, base or new."""
     if subsample not in SUBSAMPLES:
-        near = difflib.get_close_matches(str(subsample), SUBSAMPLES, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"DATASET.SUBSAMPLE_CLASSES is {subsample!r}; allowed: {', '.join(SUBSAMPLES)}.{hint}")
+        hint = did_you_mean(subsample, SUBSAMPLES) or "."
+        raise ValueError(f"DATASET.SUBSAMPLE_CLASSES is {subsample!r}; allowed: {', '.join(SUBSAMPLES)}{hint}")
 
 
 def subsample_classes(split: Split, subsample: str) -> Split:

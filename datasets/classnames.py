@@ -1,0 +1,60 @@
+"""Class names from a file (``DATASET.CLASSNAMES``)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Union
+
+from .files import did_you_mean, read_json
+from .partition import Listing
+
+
+def name_classes(listing: Listing, path: Path) -> Listing:
+    """Return a listing with the class names of a file.
+
+    A JSON object maps old names (folders) to new ones. A JSON list, or a text file with a name a line, names the
+    classes in the order of their labels; if it holds just the old names in another order, it sets the order of labels.
+
+    Raises:
+        FileNotFoundError: if the file is missing.
+        ValueError: if it does not fit the classes.
+    """
+    old = {label: name for part in reversed(listing) for _, label, name in part}
+    names = _read_names(path)
+    if isinstance(names, dict):
+        unknown = next((name for name in names if name not in old.values()), None)
+        if unknown is not None:
+            raise ValueError(f"{path} names {unknown!r}, which is no class{did_you_mean(unknown, old.values())}")
+        names = [names.get(old[label], old[label]) for label in sorted(old)]
+    if len(names) != len(old):
+        raise ValueError(f"{path} has {len(names)} names, but there are {len(old)} classes")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{path} names two classes {twice!r}")
+    if set(names) == set(old.values()):
+        new = {label: (names.index(name), name) for label, name in old.items()}
+    else:
+        new = {label: (label, name) for label, name in zip(sorted(old), names)}
+    return Listing(*([(row[0], *new[row[1]]) for row in part] for part in listing))
+
+
+def _read_names(path: Path) -> Union[list[str], dict[str, str]]:
+    if path.suffix.lower() == ".json":
+        names = read_json(path, "file of class names", (dict, list))
+        values = list(names.values()) if isinstance(names, dict) else names
+        wrong = next((name for name in values if not isinstance(name, str) or not name.strip()), None)
+        if wrong is not None:
+            raise ValueError(f"{path} holds {wrong!r}; class names should be text")
+        return names
+    lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
+    return [line for line in lines if line]
+
+
+def names_file(name: str, folder: Path) -> Path:
+    """Return the file ``DATASET.CLASSNAMES``, as given or else in ``folder``; raise FileNotFoundError if neither is."""
+    tried = [Path(os.path.abspath(os.path.expanduser(name))), folder / name]
+    found = next((path for path in tried if path.is_file()), None)
+    if found is None:
+        raise FileNotFoundError(f"DATASET.CLASSNAMES is {name!r}, but there is neither {tried[0]} nor {tried[1]}")
+    return found
