@@ -12,10 +12,13 @@ from trainers.coop import CoOp
 from trainers.ivlp import IVLP
 from trainers.maple import MaPLe
 from trainers.plot import PLOT
+from trainers.plotpp import PLOTPP
+from trainers.proda import ProDA
+from trainers.upt import UPT
 from trainers.vpt import VPT
 from trainers.zsclip import ZeroshotCLIP
 
-METHODS = (ZeroshotCLIP, CoOp, CoCoOp, PLOT, VPT, IVLP, MaPLe, ALIGN, MMP)
+METHODS = (ZeroshotCLIP, CoOp, CoCoOp, ProDA, PLOT, PLOTPP, VPT, UPT, IVLP, MaPLe, ALIGN, MMP)
 
 for _name, _path in embedded_checkpoints().items():
     register_checkpoint(_name, _path)
@@ -26,3 +29,9 @@ def extend_cfg(cfg: Any) -> None:
     for method in METHODS:
         add_node(cfg, method)
     cfg.DATASET.SUBSAMPLE_CLASSES = "all"  # or base, or new
+    # read by the data sets Folder, Csv and SplitJson (docs/data.md)
+    cfg.DATASET.CLASSNAMES = ""  # file of class names
+    cfg.DATASET.TEMPLATE = ""  # sentence with {} for the class name
+    cfg.DATASET.RATIOS = (0.5, 0.2, 0.3)  # shares of train, val and test, where the data is not divided
+    cfg.DATASET.SPLIT_SEED = 1  # seeds that division
+    cfg.DATASET.IMAGES = ""  # folder that paths in a file are relative to

@@ -31,11 +31,15 @@ class CustomCLIP(PromptedCLIP):
     def __init__(self, cfg: Any, classnames: Sequence[str], clip_model: nn.Module) -> None:
         super().__init__(clip_model)
         own = self.settings(cfg)
+        check_image_set(own)
+        self.image_set = own.IMAGE_SET
         words = own.CTX_INIT.split("\t")[: own.TEXT_PROMPT_NUMBER] if own.CTX_INIT else []
-        self.prompt_learner = self.learner(own, [word_vectors(self.clip, text, own.N_CTX) for text in words])
+        length = own.N_CTX if own.TEXT_PROMPT_DEPTH else 0  # without learned text the words stay as they are
+        init = [word_vectors(self.clip, text, length) for text in words] if length else []
+        self.prompt_learner = self.learner(own, init)
         self.tokens = tokenize_prompts(
             classnames,
-            n_ctx=own.N_CTX,
+            n_ctx=length,
             prefixes=words + [""] * (own.TEXT_PROMPT_NUMBER - len(words)),
             clip_model=self.clip,
         )
@@ -71,10 +75,18 @@ class CustomCLIP(PromptedCLIP):
     def forward(self, images: Tensor) -> Tensor:
         """Return the (B, K) logits (1 - d(X, k)) / tau of Eq. 7 for ``images`` (B, 3, H, W)."""
         prompts = self.prompt_learner()
-        image = self.image_encoder(images, prompts.visual, prompts.deep_visual, return_tokens=True)
-        text = self.cached(lambda: self.text_encoder(self.tokens, prompts.text, prompts.deep_text, return_tokens=True))
+        tokens = self.head.uses_tokens
+        image = self.image_encoder(
+            images, prompts.visual, prompts.deep_visual, return_tokens=tokens or self.image_set == "patches"
+        )
+        text = self.cached(
+            lambda: self.text_encoder(self.tokens, prompts.text, prompts.deep_text, return_tokens=tokens)
+        )
+        visual = image.prompt
+        if self.image_set == "patches":
+            visual = image.tokens[:, :, : self.shape.patches].flatten(1, 2)  # (B, M * O, D)
         score = self.head(
-            image.prompt, text.prompt, image.tokens, text.tokens, s_mask=self.text_set, logit_scale=self.logit_scale
+            visual, text.prompt, image.tokens, text.tokens, s_mask=self.text_set, logit_scale=self.logit_scale
         )
         return score.logits
 
@@ -97,6 +109,7 @@ class ReleasedCLIP(CustomCLIP):
                 "CTX_INIT": "" if long else released.CTX_INIT,
                 "VISION_PROMPT_DEPTH": released.TEXT_PROMPT_DEPTH,  # the released code never reads its own
                 "COUPLING": "projected",
+                "IMAGE_SET": "prompts",
                 "READING": "released",
                 "BETA": 1.0 if released.HIERARCHICAL else 0.0,
                 "LAMBDA_PROMPT": 0.1,
@@ -113,6 +126,8 @@ def check_coupling(own: Any) -> None:
     check_choice("TRAINER.ALIGN.COUPLING", own.COUPLING, ("projected", "independent"))
     if own.COUPLING == "independent":
         return
+    if own.TEXT_PROMPT_DEPTH == 0:
+        raise ValueError("TEXT_PROMPT_DEPTH is 0 under COUPLING projected; allowed: 1 or more, or COUPLING independent")
     for what in ("NUMBER", "DEPTH"):
         vision, text = own[f"VISION_PROMPT_{what}"], own[f"TEXT_PROMPT_{what}"]
         if vision != text:
@@ -120,6 +135,16 @@ def check_coupling(own: Any) -> None:
                 f"VISION_PROMPT_{what} is {vision} and TEXT_PROMPT_{what} {text}: under COUPLING projected, where "
                 "visual prompts are projected from text prompts, they are equal (COUPLING independent leaves both free)"
             )
+
+
+def check_image_set(own: Any) -> None:
+    """Raise ``ValueError`` for a visual set of the prompt level that does not exist, or has no tokens below it."""
+    check_choice("TRAINER.ALIGN.IMAGE_SET", own.IMAGE_SET, ("prompts", "patches"))
+    if own.IMAGE_SET == "patches" and own.BETA > 0:
+        raise ValueError(
+            f"TRAINER.ALIGN.BETA is {own.BETA} with IMAGE_SET patches, where the patches are the prompt level and no "
+            "token level is left below them: set BETA to 0, or IMAGE_SET to prompts"
+        )
 
 
 @TRAINER_REGISTRY.register()
@@ -138,6 +163,7 @@ class ALIGN(PromptTrainer):
         "TEXT_PROMPT_DEPTH": 9,  # blocks that see prompts, the input included; 0 learns none
         "VISION_PROMPT_DEPTH": 9,
         "COUPLING": "projected",  # or independent
+        "IMAGE_SET": "prompts",  # or patches: what the prompt level transports on the visual side (patches as in PLOT)
         "READING": "paper",  # or released
         "BETA": 1.0,
         "LAMBDA_PROMPT": 0.1,

@@ -60,6 +60,11 @@ class PromptedCLIP(nn.Module):
         self.clip.eval()
         return self
 
+    def training_loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss to train with, cross entropy (Eq. 8), and the (B, K) logits of ``images`` (B, 3, H, W)."""
+        logits = self(images)
+        return F.cross_entropy(logits, labels), logits
+
     def cached(self, compute: Callable[[], T]) -> T:
         """Return ``compute()``; in evaluation compute once and keep it until a learned tensor changes."""
         if torch.is_grad_enabled():
@@ -102,7 +107,7 @@ class CosineCLIP(PromptedCLIP):
 
 
 class PromptTrainer(TrainerX):
-    """Trains the learned tensors of a ``CustomCLIP`` by cross entropy.
+    """Trains the learned tensors of a ``CustomCLIP`` by its ``training_loss``.
 
     A method says: ``node``, its config node under ``cfg.TRAINER``; ``defaults``, that node's keys; ``model_name``, the
     folder its checkpoints go to; ``model_class``, its ``CustomCLIP``; ``saved_part``, the part of the model whose state
@@ -138,32 +143,38 @@ class PromptTrainer(TrainerX):
         logger.info(
             f"Learning {sum(tensor.numel() for tensor in learned.values()):,} parameters: {', '.join(sorted(learned))}"
         )
-        if cfg.MODEL.INIT_WEIGHTS:
-            start = load_checkpoint(cfg.MODEL.INIT_WEIGHTS)["state_dict"]
-            part = self.model.get_submodule(self.saved_part)
-            load_learned(part, start, cfg.MODEL.INIT_WEIGHTS, getattr(part, "names", None))
+        saved = self.model.get_submodule(self.saved_part)
+        start = self.start_file()
+        if start:
+            logger.info(f"Starting from {start}")
+            load_learned(saved, load_checkpoint(start)["state_dict"], start, getattr(saved, "names", None))
         if learned:
             self.optim = build_optimizer(list(learned.values()), cfg.OPTIM)
             self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
-            saved = self.model.get_submodule(self.saved_part)
             self.register_model(self.model_name, saved, self.optim, self.sched)
         self.scaler = self.precision.scaler
+
+    def start_file(self) -> str:
+        """Return the checkpoint whose learned tensors to start from; empty for none."""
+        return self.cfg.MODEL.INIT_WEIGHTS
+
+    def train(self) -> None:
+        """Train and evaluate; where nothing is learned, only evaluate."""
+        if self.get_model_names():
+            super().train()
+        else:
+            self.test()
 
     def forward_backward(self, batch: dict[str, Any]) -> dict[str, float]:
         """Take one optimizer step on ``batch`` and return loss and accuracy."""
         images, labels = self.parse_batch_train(batch)
         with self.precision.autocast():
-            logits = self.model(images)
-            loss = self.loss(logits, labels)
+            loss, logits = self.model.training_loss(images, labels)
         self.detect_anomaly(loss)
         self.precision.backward_and_step(loss, self.optim)
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
         return {"loss": loss.item(), "acc": compute_accuracy(logits, labels)[0].item()}
-
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the training loss of (B, K) logits: cross entropy (Eq. 8)."""
-        return F.cross_entropy(logits, labels)
 
     def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Return the images (B, 3, H, W) and labels (B,) of ``batch`` on the device."""
@@ -226,7 +237,7 @@ def checkpoint_path(folder: Path, epoch: int | None) -> Path:
             return saved[max(saved)]
     elif epoch in saved:
         return saved[epoch]
-    asked = "a checkpoint" if epoch is None else f"epoch {epoch}"
+    asked = "checkpoint" if epoch is None else f"epoch {epoch}"
     if not folder.is_dir():
         others = sorted(p.name for p in folder.parent.iterdir() if p.is_dir()) if folder.parent.is_dir() else []
         there = f"the folder does not exist; {folder.parent} holds {', '.join(others) or 'nothing'}"

@@ -24,30 +24,38 @@ class CustomCLIP(CosineCLIP):
 
     def __init__(self, cfg: Any, classnames: Sequence[str], clip_model: nn.Module) -> None:
         super().__init__(clip_model)
-        self.prompt_learner, self.tokens = learned_contexts(cfg.TRAINER.COOP, None, classnames, self.clip)
+        self.prompt_learner, self.tokens = learned_contexts(
+            cfg.TRAINER.COOP, None, classnames, self.clip, starts=own_start(cfg.TRAINER.COOP)
+        )
+
+
+def own_start(own: Any) -> list[str]:
+    """Return the words of ``CTX_INIT``, from which the first context starts, or nothing."""
+    return [own.CTX_INIT] if own.CTX_INIT else []
 
 
 def learned_contexts(
-    own: Any, number: int | None, classnames: Sequence[str], clip_model: nn.Module
+    own: Any, number: int | None, classnames: Sequence[str], clip_model: nn.Module, starts: Sequence[str] = ()
 ) -> tuple[nn.Module, PromptTokens]:
     """Return the learner and the tokens of CoOp's contexts, and of the methods that learn several of them.
 
     Args:
-        own: a config node with ``N_CTX``, ``CTX_INIT``, ``CSC`` and ``CLASS_TOKEN_POSITION``. Words say how many
-            vectors there are, and start the first context only.
+        own: a config node with ``N_CTX``, ``CSC`` and ``CLASS_TOKEN_POSITION``.
         number: N, or ``None`` for one context that is stored without a leading axis.
         classnames: K class names.
         clip_model: the CLIP to prompt.
+        starts: words that the first contexts start from, one a context; the number of the first one's words takes the
+            place of ``N_CTX``.
     """
     width = ClipShape.of(clip_model).text_width
-    length = len(own.CTX_INIT.split()) or own.N_CTX
+    starts = list(starts[: number or 1])
+    length = len(starts[0].split()) if starts else own.N_CTX
     learner: nn.Module
-    if own.CSC and not own.CTX_INIT:
+    if own.CSC and not starts:
         learner = ClassContexts(number, len(classnames), length, width)
     else:
-        words = [word_vectors(clip_model, own.CTX_INIT, length)] if own.CTX_INIT else []
-        learner = TextPrompts(number, length, width, init=words)
-    prefixes = [own.CTX_INIT] + [""] * ((number or 1) - 1)
+        learner = TextPrompts(number, length, width, init=[word_vectors(clip_model, text, length) for text in starts])
+    prefixes = starts + [""] * ((number or 1) - len(starts))
     position = own.CLASS_TOKEN_POSITION
     return learner, tokenize_prompts(
         classnames, n_ctx=length, prefixes=prefixes, position=position, clip_model=clip_model

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from prompting.heads import cosine_logits
 from prompting.ot import HierarchicalOT
 from trainers.base import PromptedCLIP, PromptTrainer
-from trainers.coop import learned_contexts
+from trainers.coop import learned_contexts, own_start
 
 
 class TransportCLIP(PromptedCLIP):
@@ -54,7 +54,7 @@ class CustomCLIP(TransportCLIP):
         super().__init__(clip_model)
         own = cfg.TRAINER.PLOT
         self.add_global = own.TRADE_OFF
-        self.prompt_learner, self.tokens = learned_contexts(own, own.N, classnames, self.clip)
+        self.prompt_learner, self.tokens = learned_contexts(own, own.N, classnames, self.clip, own_start(own))
 
     def image_set(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the O spatial features (B, O, D), and the pooled one (B, D)."""

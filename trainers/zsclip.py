@@ -43,7 +43,3 @@ class ZeroshotCLIP(PromptTrainer):
     model_name = "zero_shot"
     model_class = CustomCLIP
     defaults = {"PREC": "auto", "TEMPLATE": ""}  # a sentence with {} for the class name; empty takes the data set's own
-
-    def train(self) -> None:
-        """Evaluate: there is nothing to learn."""
-        self.test()

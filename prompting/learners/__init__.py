@@ -2,6 +2,15 @@
 
 from prompting.learners.coupled import IndependentPrompts, ProjectedPrompts
 from prompting.learners.textual import ClassContexts, Prompts, TextPrompts
+from prompting.learners.unified import UnifiedPrompts
 from prompting.learners.visual import VisualPrompts
 
-__all__ = ["ClassContexts", "IndependentPrompts", "ProjectedPrompts", "Prompts", "TextPrompts", "VisualPrompts"]
+__all__ = [
+    "ClassContexts",
+    "IndependentPrompts",
+    "ProjectedPrompts",
+    "Prompts",
+    "TextPrompts",
+    "UnifiedPrompts",
+    "VisualPrompts",
+]

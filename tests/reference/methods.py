@@ -1,0 +1,113 @@
+"""Every method on CLIPs that are tiny, and not of the proportions 512 : 768; trainers on a data set of four images."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import torch
+from dassl.config import get_cfg_default
+from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
+from dassl.engine import build_trainer
+from PIL import Image
+
+import trainers
+from prompting.clip import load_clip
+from prompting.clip.formats import build_clip
+from tests.reference.clip_states import resnet_state, vit_state
+
+NAMES = ["face", "golden retriever", "airplane"]
+METHODS = {method.__name__: method for method in trainers.METHODS}
+
+# What makes each method small enough for the tiny CLIPs (3 blocks, 20 tokens), and still deep where it can be.
+DEEP = {
+    "ZeroshotCLIP": (),
+    "CoOp": ("N_CTX", 4),
+    "CoCoOp": ("N_CTX", 4),
+    "ProDA": ("N_CTX", 4, "N", 4, "PROMPT_BATCH", 4),
+    "PLOT": ("N_CTX", 4, "N", 2),
+    "PLOTPP": ("M", 2, "N", 3),
+    "VPT": ("PROMPT_DEPTH_VISION", 3),
+    "UPT": ("PROMPT_DEPTH", 3, "N_CTX_VISION", 3),
+    "IVLP": ("PROMPT_DEPTH_TEXT", 2, "PROMPT_DEPTH_VISION", 3),
+    "MaPLe": ("PROMPT_DEPTH", 3),
+    "ALIGN": (
+        "TEXT_PROMPT_NUMBER", 2, "VISION_PROMPT_NUMBER", 2, "TEXT_PROMPT_DEPTH", 2, "VISION_PROMPT_DEPTH", 2,
+    ),
+    "MMP": ("TEXT_PROMPT_NUMBER", 2, "VISION_PROMPT_NUMBER", 2, "TEXT_PROMPT_DEPTH", 2, "VISION_PROMPT_DEPTH", 2),
+}  # fmt: skip
+
+
+@functools.cache
+def tiny_vit():
+    """A CLIP with d_v : d_l of 2 : 1, 3 blocks a tower, 12 x 12 images of 9 patches."""
+    return load_clip(build_clip(vit_state(embed=64), "a drawn ViT"))
+
+
+@functools.cache
+def tiny_resnet():
+    return load_clip(build_clip(resnet_state(embed=64), "a drawn ResNet"))
+
+
+def config(method, *words):
+    """A config in which ``words``, KEY VALUE of the method's node, override what makes it tiny."""
+    cfg = get_cfg_default()
+    trainers.extend_cfg(cfg)
+    node = METHODS[method].node
+    pairs = list(DEEP[method] + words)
+    pairs[::2] = [key if "." in key else f"TRAINER.{node}.{key}" for key in pairs[::2]]
+    cfg.merge_from_list(pairs)
+    return cfg
+
+
+def build(method, *words, clip=None, classnames=NAMES, seed=0):
+    """A method's model, drawn from ``seed``."""
+    torch.manual_seed(seed)
+    return METHODS[method].model_class(config(method, *words), classnames, clip or tiny_vit())
+
+
+def draw_images(clip, number=2, seed=1):
+    height, width = (
+        clip.visual.image_size if isinstance(clip.visual.image_size, tuple) else (clip.visual.image_size,) * 2
+    )
+    return torch.randn(number, 3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def relearn(model, seed=5, std=0.3):
+    """Draw all learned tensors anew, so that nothing stands where it started."""
+    stream = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for tensor in model.parameters():
+            if tensor.requires_grad:
+                tensor.copy_(std * torch.randn(tensor.shape, generator=stream))
+    return model
+
+
+@DATASET_REGISTRY.register()
+class FourImages(DatasetBase):
+    """Two images to train on, two to test on."""
+
+    def __init__(self, cfg):
+        data = [Datum(f"{cfg.DATASET.ROOT}/{i}.png", i % 2, 0, NAMES[i % 2]) for i in range(4)]
+        super().__init__(train_x=data[:2], val=data[2:], test=data[2:])
+
+
+def train_on_four(method, folder, *words):
+    """A trainer of ``method`` with the tiny ViT, on `FourImages` below ``folder``."""
+    folder = Path(folder)
+    clip_file = folder / "tiny.pt"
+    if not clip_file.is_file():
+        torch.save(vit_state(embed=64), clip_file)
+        for i in range(4):
+            pixels = np.random.RandomState(i).randint(0, 255, (12, 12, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{i}.png")
+    cfg = config(
+        method,
+        *("DATASET.NAME", "FourImages", "DATASET.ROOT", str(folder), "TRAINER.NAME", method, "USE_CUDA", False),
+        *("MODEL.BACKBONE.NAME", str(clip_file), "INPUT.SIZE", (12, 12), "INPUT.TRANSFORMS", ("normalize",)),
+        *("OUTPUT_DIR", str(folder / "out"), "DATALOADER.NUM_WORKERS", 0, "DATALOADER.TRAIN_X.BATCH_SIZE", 2),
+        *("OPTIM.NAME", "sgd", "OPTIM.LR", 0.05, "OPTIM.MAX_EPOCH", 1, "OPTIM.LR_SCHEDULER", "cosine"),
+        *("PREC", "fp32", *words),
+    )
+    return build_trainer(cfg)

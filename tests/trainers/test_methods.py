@@ -1,0 +1,134 @@
+"""Every method on a tiny ViT and, where it makes sense, a tiny ResNet: shapes, reach, what is saved, what is kept."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from prompting.checkpoint import learned_state
+from prompting.learners import ClassContexts
+from tests.reference.methods import DEEP, METHODS, NAMES, build, draw_images, relearn, tiny_resnet, tiny_vit
+from trainers import cocoop
+
+NO_PROMPTS = ("COUPLING", "independent", "VISION_PROMPT_DEPTH", 0, "VISION_PROMPT_NUMBER", 1)
+TEXT_ONLY = {
+    "ZeroshotCLIP": (),
+    "CoOp": (),
+    "CoCoOp": (),
+    "ProDA": (),
+    "PLOT": (),
+    "ALIGN": (*NO_PROMPTS, "BETA", 0.0, "IMAGE_SET", "patches", "READING", "released"),
+    "IVLP": ("PROMPT_DEPTH_VISION", 0),
+}
+
+
+def check_reach(model, clip):
+    """Logits (B, K) in float32; a gradient in every learned tensor, in none of CLIP's."""
+    images = draw_images(clip)
+    with torch.no_grad():
+        logits = model.eval()(images)
+    assert logits.shape == (2, 3) and logits.dtype == torch.float32 and logits.isfinite().all()
+    learned = learned_state(model)
+    if learned:
+        loss, seen = relearn(model).train().training_loss(images, torch.tensor([0, 2]))
+        assert loss.dim() == 0 and seen.shape == (2, 3)
+        loss.backward()
+        unreached = [name for name, tensor in learned.items() if tensor.grad is None or not tensor.grad.abs().max() > 0]
+        assert not unreached
+    assert all(tensor.grad is None for tensor in model.clip.parameters())
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_vit(method):
+    check_reach(build(method), tiny_vit())
+
+
+@pytest.mark.parametrize("method", list(TEXT_ONLY))
+def test_resnet(method):
+    check_reach(build(method, *TEXT_ONLY[method], clip=tiny_resnet()), tiny_resnet())
+
+
+@pytest.mark.parametrize("method", ["PLOTPP", "VPT", "UPT", "IVLP", "MaPLe", "ALIGN", "MMP"])
+def test_visual_prompts_on_a_resnet(method):
+    with pytest.raises(ValueError, match="visual prompts need a ViT backbone; this one is a ResNet") as error:
+        build(method, clip=tiny_resnet())
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("position", ["front", "middle", "end"])
+@pytest.mark.parametrize("method", ["CoOp", "PLOT", "PLOTPP"])
+def test_positions_and_class_specific_contexts(method, position):
+    words = ("CLASS_TOKEN_POSITION", position, "CSC", True) + (("CTX_INIT", False) if method == "PLOTPP" else ())
+    model = build(method, *words)
+    learner = model.prompt_learner.text if method == "PLOTPP" else model.prompt_learner
+    assert isinstance(learner, ClassContexts) and len(NAMES) in learner.ctx.shape
+    check_reach(model, tiny_vit())
+    by_position = {build(method, "CLASS_TOKEN_POSITION", p).tokens.context[0, 1].tolist()[0] for p in ("front", "end")}
+    assert len(by_position) == 2
+
+
+def deep(name, *numbers):
+    return [name.format(i) for i in numbers]
+
+
+PROJECTED = ["ctx", "proj.weight", "proj.bias", "compound_prompts_text.0"] + [
+    f"compound_prompt_projections.0.{kind}" for kind in ("weight", "bias")
+]
+SAVED = {
+    "ZeroshotCLIP": [],
+    "CoOp": ["ctx"],
+    "CoCoOp": ["ctx"] + [f"meta_net.linear{i}.{kind}" for i in (1, 2) for kind in ("weight", "bias")],
+    "ProDA": ["ctx"],
+    "PLOT": ["ctx"],
+    "PLOTPP": ["prompt_learner.ctx", "prompt_learner.ctx_vision"],
+    "VPT": ["image_encoder.VPT"] + deep("image_encoder.transformer.resblocks.{}.VPT_shallow", 1, 2),
+    "UPT": ["ctx", "attn.in_proj_weight", "attn.in_proj_bias", "attn.out_proj.weight", "attn.out_proj.bias"]
+    + [f"{layer}.{kind}" for layer in ("ln_1", "ln_2", "mlp.0", "mlp.2", "proj") for kind in ("weight", "bias")],
+    "IVLP": ["prompt_learner.ctx", "image_encoder.VPT", "text_encoder.transformer.resblocks.1.VPT_shallow"]
+    + deep("image_encoder.transformer.resblocks.{}.VPT_shallow", 1, 2),
+    "MaPLe": [f"prompt_learner.{name}" for name in PROJECTED]
+    + ["prompt_learner.compound_prompts_text.1"]
+    + [f"prompt_learner.compound_prompt_projections.1.{kind}" for kind in ("weight", "bias")],
+    "ALIGN": [f"prompt_learner.{name}" for name in PROJECTED],
+    "MMP": [f"prompt_learner.{name}" for name in PROJECTED],
+}
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_exactly_the_learned_tensors_are_saved_under_published_names(method):
+    part = build(method).get_submodule(METHODS[method].saved_part)
+    assert sorted(part.state_dict()) == sorted(SAVED[method])
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "CoCoOp"])
+def test_class_features_are_computed_once_in_an_evaluation(method, monkeypatch):
+    model, calls = build(method).eval(), []
+    forward = model.text_encoder.forward
+    monkeypatch.setattr(model.text_encoder, "forward", lambda *a, **k: calls.append(1) or forward(*a, **k))
+    with torch.no_grad():
+        model(draw_images(tiny_vit(), seed=1))
+        first = len(calls)
+        model(draw_images(tiny_vit(), seed=2))
+    assert first == len(calls) == 1
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 4, 7, 14])
+def test_cocoop_in_chunks_is_cocoop(most, monkeypatch):
+    """Images x classes in pieces of any size: the same logits and the same gradients."""
+    images, labels = draw_images(tiny_vit(), 5), torch.tensor([0, 1, 2, 0, 1])
+
+    def run():
+        model = relearn(build("CoCoOp")).train()
+        loss, logits = model.training_loss(images, labels)
+        loss.backward()
+        with torch.no_grad():
+            evaluated = model.eval()(images)
+        return logits, evaluated, {name: tensor.grad for name, tensor in learned_state(model).items()}
+
+    whole = run()
+    monkeypatch.setattr(cocoop, "MAX_PROMPTS", most)
+    torch.testing.assert_close(run(), whole, atol=1e-5, rtol=1e-4)
+
+
+def test_every_method_is_here():
+    assert list(DEEP) == list(METHODS) == list(SAVED)

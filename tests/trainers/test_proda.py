@@ -1,0 +1,166 @@
+"""ProDA by its defining properties: the upper bound of the Gaussian loss, the orthogonality term, the positions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from prompting.clip.tokens import clip_tokenizer
+from tests.reference.methods import NAMES, build, draw_images, relearn, tiny_vit
+from trainers.proda import gaussian_logits, orthogonality, prompt_positions
+
+B, K, N, D, SCALE = 3, 4, 5, 6, 3.0
+DRAWS = 40_000
+
+
+def draw(*shape, seed):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.fixture
+def problem():
+    """Unit image features, samples of the class weights, labels."""
+    image, weights = (F.normalize(draw(*shape, seed=i), dim=-1) for i, shape in enumerate([(B, D), (K, N, D)]))
+    return image, weights, torch.tensor([2, 0, 3])
+
+
+def sampled_weights(weights, seed=7):
+    """Draws of the Gaussian with the mean and the covariance (over N) of the samples: (DRAWS, K, D)."""
+    mean = weights.mean(1)
+    noise = draw(DRAWS, N, seed=seed) / N**0.5
+    return mean + torch.einsum("sn,knd->skd", noise, weights - mean[:, None])
+
+
+def covariance(weights):
+    """Sigma by loops over classes and samples: (K, K, D, D)."""
+    mean = weights.mean(1)
+    sigma = torch.zeros(K, K, D, D, dtype=weights.dtype)
+    for i in range(K):
+        for j in range(K):
+            for n in range(N):
+                sigma[i, j] += torch.outer(weights[i, n] - mean[i], weights[j, n] - mean[j]) / N
+    return sigma
+
+
+def test_mean_and_spread_by_the_formula(problem):
+    image, weights, labels = problem
+    logits, spread = gaussian_logits(image, weights, labels, SCALE)
+    sigma = covariance(weights)
+    for b, y in enumerate(labels):
+        for c in range(K):
+            assert logits[b, c].item() == pytest.approx(SCALE * (image[b] @ weights[c].mean(0)).item(), abs=1e-5)
+            a = sigma[c, c] + sigma[y, y] - sigma[c, y] - sigma[y, c]
+            assert spread[b, c].item() == pytest.approx(SCALE**2 * (image[b] @ a @ image[b]).item(), abs=1e-5)
+        assert spread[b, y] == 0
+
+
+def test_the_closed_form_is_the_mean_over_gaussian_weights(problem):
+    """E_w exp(z (w_c - w_y) / tau) = exp(mean margin + spread / 2): within five standard errors of the sampled mean."""
+    image, weights, labels = problem
+    logits, spread = gaussian_logits(image, weights, labels, SCALE)
+    rows = torch.arange(B)
+    expected = (logits - logits[rows, labels][:, None] + spread / 2).exp().double()
+    scores = SCALE * torch.einsum("bd,skd->sbk", image, sampled_weights(weights))
+    sampled = (scores - scores[:, rows, labels].unsqueeze(-1)).exp()
+    error = sampled.std(0) / DRAWS**0.5
+    assert ((sampled.mean(0) - expected).abs() <= 5 * error + 1e-6).all()
+    assert (error < 0.1 * expected).all()  # the estimate is sharp enough to tell
+    without = (logits - logits[rows, labels][:, None]).exp().double()
+    off = (sampled.mean(0) - without).abs() > 5 * error
+    assert off.sum() >= B * (K - 1) - 2  # and the term with the covariance is what it needs
+
+
+def test_the_loss_is_an_upper_bound(problem):
+    image, weights, labels = problem
+    logits, spread = gaussian_logits(image, weights, labels, SCALE)
+    bound = F.cross_entropy(logits + spread / 2, labels, reduction="none").double()
+    scores = SCALE * torch.einsum("bd,skd->sbk", image, sampled_weights(weights))
+    losses = F.cross_entropy(scores.flatten(0, 1), labels.repeat(DRAWS), reduction="none").view(DRAWS, B)
+    error = losses.std(0) / DRAWS**0.5
+    assert (losses.mean(0) <= bound + 4 * error).all()
+    assert (losses.mean(0) > F.cross_entropy(logits, labels, reduction="none").double()).all()
+
+
+def test_no_spread_is_cross_entropy(problem):
+    image, weights, labels = problem
+    same = weights[:, :1].expand(-1, N, -1)
+    logits, spread = gaussian_logits(image, same, labels, SCALE)
+    torch.testing.assert_close(spread, torch.zeros(B, K))
+    torch.testing.assert_close(logits, SCALE * (image @ weights[:, 0].T).float())
+
+
+def test_orthogonality_by_loops():
+    features = draw(4, 6, seed=3)
+    total = 0.0
+    for i in range(4):
+        for j in range(4):
+            if i != j:
+                total += abs(F.cosine_similarity(features[i], features[j], dim=0).item())
+    assert orthogonality(features).item() == pytest.approx(total / 12, abs=1e-6)
+    assert orthogonality(torch.eye(4)).item() == 0
+    assert orthogonality(torch.tensor([[1.0, 0.0], [-2.0, 0.0]])).item() == pytest.approx(1)
+
+
+def test_positions():
+    assert prompt_positions(8) == ["front"] * 2 + ["middle"] * 2 + ["end"] * 4
+    assert prompt_positions(3) == ["end"] * 3 and len(prompt_positions(7)) == 7
+    model = build("ProDA")  # 4 prompts of 4 vectors
+    name = clip_tokenizer().encode(NAMES[1])
+    for n, place in enumerate(["front", "middle", "end", "end"]):
+        start = {"front": 1, "middle": 3, "end": 5}[place]
+        ids, words = model.tokens.ids[n, 1].tolist(), model.tokens.words[n, 1].nonzero().flatten().tolist()
+        assert words == [start, start + 1] and [ids[i] for i in words] == name
+        assert model.tokens.context[n, 1].tolist() == [i for i in range(1, 7) if i not in words]
+
+
+def test_prompts_without_a_class_name():
+    """SOS, the contexts, a full stop, EOS: nothing else."""
+    model = build("ProDA")
+    tokenizer = clip_tokenizer()
+    assert model.nameless.context.tolist() == [[[1, 2, 3, 4]]]
+    ids, eos = model.nameless.ids[0, 0].tolist(), model.nameless.eos.item()
+    assert ids[0] == tokenizer.sot_token_id and ids[5:] == [*tokenizer.encode("."), tokenizer.eot_token_id] and eos == 6
+
+
+def test_training_loss():
+    """One step: a random batch of prompts, their bound, their orthogonality; the other prompts get no gradient."""
+    model = relearn(build("ProDA", "PROMPT_BATCH", 2, "ALPHA", 0.7)).train()
+    images, labels = draw_images(tiny_vit(), 2), torch.tensor([1, 2])
+    torch.manual_seed(3)
+    chosen = torch.randperm(4)[:2]
+    torch.manual_seed(3)
+    loss, seen = model.training_loss(images, labels)
+    loss.backward()
+    ctx = model.prompt_learner.ctx
+    assert {n for n in range(4) if ctx.grad[n].abs().max() > 0} == set(chosen.tolist())
+
+    with torch.no_grad():
+        image = F.normalize(model.image_encoder(images).prompt[:, 0], dim=-1)
+        weights = F.normalize(model.text_encoder(model.tokens, ctx).prompt, dim=-1)[:, chosen]
+        semantic = torch.cat([model.text_encoder(model.nameless, ctx[n : n + 1]).prompt[0] for n in chosen])
+        logits, spread = gaussian_logits(image, weights, labels, model.logit_scale)
+        expected = F.cross_entropy(logits + spread / 2, labels) + 0.7 * orthogonality(semantic)
+    torch.testing.assert_close(loss.detach(), expected, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(seen.detach(), logits, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [2, 3, 4])
+def test_evaluation_is_the_cosine_with_the_mean_weight(batch):
+    model = relearn(build("ProDA", "PROMPT_BATCH", batch)).eval()
+    images = draw_images(tiny_vit(), 2)
+    with torch.no_grad():
+        logits = model(images)
+        image = model.image_encoder(images).prompt[:, 0]
+        weights = F.normalize(model.text_encoder(model.tokens, model.prompt_learner.ctx).prompt, dim=-1)
+        for b in range(2):
+            for k in range(len(NAMES)):
+                mean = torch.stack([weights[k, n] for n in range(4)]).sum(0) / 4
+                expected = model.logit_scale * F.cosine_similarity(image[b], mean, dim=0)
+                assert logits[b, k].item() == pytest.approx(expected.item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("words", [("PROMPT_BATCH", 1), ("PROMPT_BATCH", 5), ("N", 1, "PROMPT_BATCH", 1)])
+def test_too_few_prompts(words):
+    with pytest.raises(ValueError, match="PROMPT_BATCH is .* a covariance needs 2 to N prompts"):
+        build("ProDA", *words)
