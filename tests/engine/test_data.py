@@ -15,7 +15,7 @@ from dassl.data import DataManager, DatasetWrapper, build_data_loader
 from dassl.data.datasets import DatasetBase, Datum
 from dassl.data.samplers import RandomClassSampler, RandomDomainSampler, SeqDomainSampler, build_sampler
 from dassl.data.transforms import AVAI_CHOICES, build_transform
-from dassl.data.transforms.transforms import Cutout, InstanceNormalization, Random2DTranslation
+from dassl.data.transforms.single import Cutout, InstanceNormalization, Random2DTranslation
 from dassl.utils import read_image, set_random_seed
 
 

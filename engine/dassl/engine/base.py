@@ -1,173 +1,27 @@
-"""What every trainer has: named models, their checkpoints, and the order of events."""
+"""What every trainer has: named models, optimization steps, and the order of events."""
 
 from __future__ import annotations
 
 import logging
-import os
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn as nn
-from dassl.utils import check_availability, load_checkpoint, save_checkpoint, tolist_if_not
-from dassl.utils.checkpoint import BEST_NAME, POINTER_NAME, epoch_name, read_latest, restore
-from dassl.utils.rng import get_rng_state, set_rng_state
+
+from .keeper import ModelKeeper, Names
 
 logger = logging.getLogger(__name__)
 
-Names = Any  # a model's name, a list of names, or None for all
 
-
-class TrainerBase:
+class TrainerBase(ModelKeeper):
     """Base of iterative trainers."""
 
     def __init__(self) -> None:
-        self._models: OrderedDict[str, nn.Module] = OrderedDict()
-        self._optims: OrderedDict[str, Any] = OrderedDict()
-        self._scheds: OrderedDict[str, Any] = OrderedDict()
+        super().__init__()
         self._writer: Any = None
         self._bar: Any = None
         self._batch: tuple[Any, ...] = ()
         self.test_results: dict[str, Any] = {}
-
-    # ---- models
-
-    def register_model(self, name: str = "model", model: Any = None, optim: Any = None, sched: Any = None) -> None:
-        """Put a model, with its optimizer and schedule, under this trainer's care.
-
-        Args:
-            name: also the name of the folder of its checkpoints.
-            model: the model.
-            optim: its optimizer, if it learns.
-            sched: its schedule, if it has one.
-
-        Raises:
-            AttributeError: called before ``super().__init__()``.
-            ValueError: the name is taken.
-        """
-        if "_models" not in self.__dict__:
-            raise AttributeError("Cannot assign model before super().__init__() call")
-        if name in self._models:
-            raise ValueError(f"Found duplicate model names: {name} is registered already")
-        self._models[name], self._optims[name], self._scheds[name] = model, optim, sched
-
-    def get_model_names(self, names: Names = None) -> list[str]:
-        """Return all names in the order of registration, or the given ones as a list.
-
-        Raises:
-            ValueError: a name is not registered.
-        """
-        known = list(self._models)
-        if names is None:
-            return known
-        for name in tolist_if_not(names):
-            check_availability(name, known)
-        return tolist_if_not(names)
-
-    def set_model_mode(self, mode: str = "train", names: Names = None) -> None:
-        """Put models into the mode ``train``, ``test`` or ``eval`` (the last two are the same)."""
-        check_availability(mode, ["train", "test", "eval"])
-        for name in self.get_model_names(names):
-            self._models[name].train(mode == "train")
-
-    # ---- checkpoints
-
-    def training_state(self) -> dict[str, Any]:
-        """Return what a checkpoint holds beside models: tensors and plain values only. Subclasses may add to it."""
-        state: dict[str, Any] = {"rng": get_rng_state()}
-        if getattr(self, "scaler", None) is not None:
-            state["scaler"] = self.scaler.state_dict()  # type: ignore[attr-defined]
-        return state
-
-    def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`training_state` returned."""
-        if state.get("scaler") and getattr(self, "scaler", None) is not None:
-            self.scaler.load_state_dict(state["scaler"])  # type: ignore[attr-defined]
-        if "rng" in state:
-            set_rng_state(state["rng"])
-
-    def save_model(
-        self, epoch: int, directory: str, is_best: bool = False, val_result: float | None = None, model_name: str = ""
-    ) -> None:
-        """Save every model to ``directory/<name>/``.
-
-        Args:
-            epoch: index of the epoch just done, from 0.
-            directory: the run's folder.
-            is_best: also save as the best model.
-            val_result: accuracy on the validation set, if known.
-            model_name: file name; ``model.pth.tar-<epoch + 1>`` if empty.
-        """
-        shared = self.training_state()
-        for name in self.get_model_names():
-            optim, sched = self._optims[name], self._scheds[name]
-            state = {
-                "state_dict": self._models[name].state_dict(),
-                "epoch": epoch + 1,
-                "optimizer": None if optim is None else optim.state_dict(),
-                "scheduler": None if sched is None else sched.state_dict(),
-                "val_result": None if val_result is None else float(val_result),
-                "trainer": shared,
-            }
-            save_checkpoint(state, os.path.join(directory, name), is_best=is_best, model_name=model_name)
-
-    def has_checkpoint(self, directory: str) -> bool:
-        """Return whether every registered model has a checkpoint in a run's folder."""
-        names = self.get_model_names()
-        return bool(names) and all(os.path.isfile(os.path.join(directory, n, POINTER_NAME)) for n in names)
-
-    def resume_model_if_exist(self, directory: str) -> int:
-        """Load the last checkpoint of a run's folder, if there is one.
-
-        Returns:
-            Epochs done; 0 without checkpoint.
-
-        Raises:
-            ValueError: the checkpoint is of another model or other classes, or the models' epochs differ.
-        """
-        if not self.has_checkpoint(directory):
-            logger.info("No checkpoint found, train from scratch")
-            return 0
-        logger.info("Found checkpoint at %s (will resume training)", directory)
-        epochs, state = {}, {}
-        for name in self.get_model_names():
-            path, checkpoint = read_latest(os.path.join(directory, name))
-            epochs[name] = restore(path, checkpoint, self._models[name], self._optims[name], self._scheds[name])
-            # Files of Dassl's have no "trainer": the best score may be known all the same.
-            state = checkpoint.get("trainer") or {"best_result": _best_score(os.path.dirname(path), checkpoint)}
-        if len(set(epochs.values())) > 1:
-            raise ValueError(f"The models in {directory} were saved after different epochs: {epochs}")
-        self.load_training_state(state)
-        return next(iter(epochs.values()))
-
-    def load_model(self, directory: str, epoch: int | None = None) -> None:
-        """Load all models for evaluation.
-
-        Args:
-            directory: a run's folder; empty: nothing is loaded.
-            epoch: epochs done; None for the best model.
-
-        Raises:
-            FileNotFoundError: there is no such checkpoint.
-            ValueError: the checkpoint is of another model.
-        """
-        if not directory:
-            note = "no pretrained model is given (ignore this if it's done on purpose)"
-            logger.info("Note that load_model() is skipped as %s", note)
-            return
-        for name in self.get_model_names():
-            folder = os.path.join(directory, name)
-            path = os.path.join(folder, BEST_NAME if epoch is None else epoch_name(epoch))
-            if not os.path.isfile(path):
-                there = sorted(f for f in os.listdir(folder) if f.startswith("model")) if os.path.isdir(folder) else []
-                raise FileNotFoundError(f"No model at {path} (found there: {', '.join(there) or 'nothing'})")
-            checkpoint = load_checkpoint(path)
-            restore_only_weights = {"state_dict": checkpoint["state_dict"], "epoch": checkpoint["epoch"]}
-            restore(path, restore_only_weights, self._models[name])
-            result = checkpoint.get("val_result")
-            shown = "unknown" if result is None else f"{result:.1f}"
-            logger.info(f"Load {path} to {name} (epoch={checkpoint['epoch']}, val_result={shown})")
 
     # ---- steps
 
@@ -326,10 +180,3 @@ class TrainerBase:
     def model_inference(self, input: Any) -> Any:
         """Return scores (B, K) for images."""
         raise NotImplementedError
-
-
-def _best_score(folder: str, checkpoint: Mapping[str, Any]) -> float | None:
-    if checkpoint.get("val_result") is not None:
-        return checkpoint["val_result"]
-    best = os.path.join(folder, BEST_NAME)
-    return load_checkpoint(best).get("val_result") if os.path.isfile(best) else None

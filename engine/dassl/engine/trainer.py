@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .base import TrainerBase
 from .loops import TrainerX, TrainerXU
-from .simple import SimpleNet, SimpleTrainer
+from .net import SimpleNet
+from .simple import SimpleTrainer
 
 __all__ = ["SimpleNet", "SimpleTrainer", "TrainerBase", "TrainerX", "TrainerXU"]

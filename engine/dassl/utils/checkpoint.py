@@ -9,12 +9,12 @@ import re
 import shutil
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
 from typing import Any, Callable
 
 import torch
 import torch.nn as nn
 
+from .legacy import legacy_classes_allowed
 from .tools import mkdir_if_missing
 
 logger = logging.getLogger(__name__)
@@ -79,42 +79,6 @@ def save_checkpoint(
         logger.info('Best checkpoint saved to "%s"', best)
 
 
-class _Stub:
-    """Stands for a scheduler or optimizer object in a file of Dassl's: holds its values, does nothing."""
-
-
-def _stub(module: str, name: str) -> type:
-    return type(name, (_Stub,), {"__module__": module, "__qualname__": name})
-
-
-def _plain_dict(*args: Any) -> dict[Any, Any]:
-    return {}
-
-
-# What it stands for in a file; torch 2.4 looks at the plain name, later ones at the qualified one.
-_plain_dict.__module__, _plain_dict.__name__, _plain_dict.__qualname__ = "collections", "defaultdict", "defaultdict"
-
-# Dassl's warm-up schedulers keep the scheduler that follows, and that one its optimizer, as objects in their state.
-_LEGACY_CLASSES: list[Any] = [
-    *[_stub("torch.optim.lr_scheduler", name) for name in ("StepLR", "MultiStepLR", "CosineAnnealingLR")],
-    *[_stub(f"torch.optim.{name.lower()}", name) for name in ("SGD", "Adam", "AdamW", "RMSprop", "RAdam")],
-    _stub("dassl.optim.radam", "RAdam"),
-    _plain_dict,
-    dict,
-]
-
-
-@contextlib.contextmanager
-def _legacy_classes_allowed() -> Iterator[None]:
-    before = torch.serialization.get_safe_globals()
-    torch.serialization.add_safe_globals(_LEGACY_CLASSES)
-    try:
-        yield
-    finally:
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(before)
-
-
 def load_checkpoint(fpath: str) -> dict[str, Any]:
     """Read a checkpoint into CPU memory.
 
@@ -135,7 +99,7 @@ def load_checkpoint(fpath: str) -> dict[str, Any]:
     if not os.path.isfile(fpath):
         raise FileNotFoundError(f'File is not found at "{fpath}"')
     try:
-        with _legacy_classes_allowed():
+        with legacy_classes_allowed():
             return torch.load(fpath, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can end in anything, an IndexError among others
         # Of torch's text only the fact is kept, not the advice to load the file unsafely.
