@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 import train
 from trainers import METHODS
@@ -36,9 +37,9 @@ def test_dataset_yaml(path):
 
 
 def test_later_words_win(tmp_path):
-    yaml = tmp_path / "own.yaml"
-    yaml.write_text("SEED: 7\nOPTIM:\n  LR: 0.5\n  MAX_EPOCH: 3\n")
-    cfg = cfg_of("--config-file", yaml, "--seed", "0", "OPTIM.MAX_EPOCH", "5", "DATASET.NUM_SHOTS", "1")
+    path = tmp_path / "own.yaml"
+    path.write_text("SEED: 7\nOPTIM:\n  LR: 0.5\n  MAX_EPOCH: 3\n")
+    cfg = cfg_of("--config-file", path, "--seed", "0", "OPTIM.MAX_EPOCH", "5", "DATASET.NUM_SHOTS", "1")
     assert (cfg.SEED, cfg.OPTIM.LR, cfg.OPTIM.MAX_EPOCH, cfg.DATASET.NUM_SHOTS) == (0, 0.5, 5, 1)
 
 
@@ -55,3 +56,53 @@ def test_the_released_settings():
             cfg_of("--config-file", PROJECT / f"configs/trainers/ALIGN/vit_b16_fewshot_{shots}.yaml").OPTIM.MAX_EPOCH
             == epochs
         )
+
+
+# What published YAML files set beside the input and the optimizer, by the project that published them.
+COMMON = {
+    "DATALOADER": {"TRAIN_X": {"BATCH_SIZE": 4}, "TEST": {"BATCH_SIZE": 100}, "NUM_WORKERS": 8},
+    "INPUT": {"SIZE": "(224, 224)", "INTERPOLATION": "bicubic", "TRANSFORMS": ["random_resized_crop", "random_flip"]},
+    "OPTIM": {
+        "NAME": "sgd", "LR": 0.0035, "MAX_EPOCH": 5, "LR_SCHEDULER": "cosine", "WARMUP_EPOCH": 1,
+        "WARMUP_TYPE": "constant", "WARMUP_CONS_LR": "1e-5",
+    },
+    "TRAIN": {"PRINT_FREQ": 20},
+    "MODEL": {"BACKBONE": {"NAME": "ViT-B/16"}},
+}  # fmt: skip
+PUBLISHED = {
+    "COOP": {"N_CTX": 16, "CSC": False, "CTX_INIT": "a photo of a", "PREC": "fp16", "CLASS_TOKEN_POSITION": "middle"},
+    "COCOOP": {"N_CTX": 4, "CTX_INIT": "", "PREC": "fp16"},
+    "MAPLE": {"N_CTX": 2, "CTX_INIT": "a photo of a", "PREC": "fp16", "PROMPT_DEPTH": 9},
+    "IVLP": {
+        "N_CTX_VISION": 0, "N_CTX_TEXT": 4, "CTX_INIT": "a photo of a", "PREC": "fp16", "PROMPT_DEPTH_VISION": 0,
+        "PROMPT_DEPTH_TEXT": 12,
+    },
+    "VPT": {"N_CTX_VISION": 8, "CTX_INIT": "a photo of a", "PREC": "fp16", "PROMPT_DEPTH_VISION": 12},
+    "PLOT": {"N_CTX": 16, "CSC": False, "CTX_INIT": "", "PREC": "amp", "CLASS_TOKEN_POSITION": "end", "N": 4},
+    "PLOTPP": {
+        "N_CTX": 4, "CSC": False, "CTX_INIT": True, "PREC": "fp16", "CLASS_TOKEN_POSITION": "end", "N": 4, "M": 4,
+        "TRADE_OFF": True, "PRETRAIN_DIR": "", "MODEL_UPD": "vision", "N_CTX_V": 2,
+    },
+    "MMP": {
+        "N_CTX": 2, "CTX_INIT": "a photo of a", "PREC": "fp16", "TEXT_PROMPT_DEPTH": 9, "VISION_PROMPT_DEPTH": 9,
+        "TEXT_PROMPT_NUMBER": 4, "VISION_PROMPT_NUMBER": 4, "HIERARCHICAL": True, "USECT": False,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("node", list(PUBLISHED))
+def test_published_keys_load_unchanged(node, tmp_path):
+    path = tmp_path / "published.yaml"
+    path.write_text(yaml.safe_dump({**COMMON, "TRAINER": {node: PUBLISHED[node]}}))
+    cfg = cfg_of("--config-file", path)
+    assert {key: cfg.TRAINER[node][key] for key in PUBLISHED[node]} == PUBLISHED[node]
+    assert (tuple(cfg.INPUT.SIZE), cfg.OPTIM.LR, cfg.OPTIM.WARMUP_CONS_LR) == ((224, 224), 0.0035, 1e-5)
+    words = [word for key, value in PUBLISHED[node].items() if value != "" for word in (f"TRAINER.{node}.{key}", value)]
+    assert cfg_of(*words).TRAINER[node] == cfg.TRAINER[node]  # as the published scripts give them
+
+
+def test_every_method_has_a_setting_for_the_mini_suite():
+    for name in NAMES:
+        cfg = cfg_of("--config-file", PROJECT / f"configs/trainers/{name}/mini.yaml")
+        assert (cfg.MODEL.BACKBONE.NAME, tuple(cfg.INPUT.SIZE)) == ("mini", (64, 64))
+        assert name == "ZeroshotCLIP" or (cfg.DATALOADER.TRAIN_X.BATCH_SIZE, cfg.OPTIM.MAX_EPOCH) == (8, 10)

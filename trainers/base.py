@@ -24,6 +24,7 @@ from prompting.clip import ClipShape, PromptTokens, TextEncoder, VisionEncoder, 
 from prompting.heads import cosine_logits
 from prompting.learners import Prompts
 from prompting.precision import Precision
+from trainers.predictions import recorded
 from trainers.results import check_same_run, record_result
 
 logger = logging.getLogger("dassl.trainers")
@@ -221,8 +222,9 @@ class PromptTrainer(TrainerX):
     def test(self, split: str | None = None) -> float:
         """Evaluate on ``split`` (default ``TEST.SPLIT``), record it, and return the accuracy in percent."""
         start = time.perf_counter()
-        accuracy = super().test(split)
-        record_result(self, split or self.cfg.TEST.SPLIT, accuracy, time.perf_counter() - start)
+        with recorded(self) as record:
+            accuracy = super().test(split)
+        record_result(self, split or self.cfg.TEST.SPLIT, accuracy, time.perf_counter() - start, record)
         return accuracy
 
 

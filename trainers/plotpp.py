@@ -83,9 +83,7 @@ class CustomCLIP(TransportCLIP):
         self.add_global = own.TRADE_OFF
         starts = STARTS.get(cfg.DATASET.NAME, ANY_SET) if own.CTX_INIT else ()
         if starts and own.N > len(starts):
-            raise ValueError(
-                f"TRAINER.PLOTPP.N is {own.N} with CTX_INIT True, which has words for {len(starts)} prompts"
-            )
+            raise ValueError(f"TRAINER.PLOTPP.N is {own.N}; CTX_INIT True has words for {len(starts)} text prompts")
         text, self.tokens = learned_contexts(own, own.N, classnames, self.clip, starts)
         visual = VisualPrompts(own.M, own.N_CTX_V, self.shape.vision_width)
         self.prompt_learner = BothSides(text, visual, own.MODEL_UPD != "vision")

@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from dassl.engine import TRAINER_REGISTRY
+from torch import Tensor
 from yacs.config import CfgNode
 
 from prompting.checkpoint import learned_state
+from trainers.predictions import Record, set_aside, write_predictions
 
 # Settings that may differ between two parts of one run: where and how fast it runs, what it prints and evaluates.
 FREE_KEYS = (
@@ -43,11 +46,18 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def own_config(trainer: Any) -> dict[str, Any]:
-    """Return the resolved config of a run, of the ``TRAINER`` node only the method's own part."""
-    config = plain(trainer.cfg)
-    config["TRAINER"] = {key: config["TRAINER"][key] for key in ("NAME", trainer.node) if key in config["TRAINER"]}
+def method_config(cfg: Any, method: str) -> dict[str, Any]:
+    """Return a resolved config as plain dicts, of the ``TRAINER`` node only the part of ``method``."""
+    config = plain(cfg)
+    node = getattr(TRAINER_REGISTRY.get(method), "node", method)
+    config["TRAINER"] = {key: config["TRAINER"][key] for key in ("NAME", node) if key in config["TRAINER"]}
     return config
+
+
+def changed_keys(before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Return (key, then, now) of the settings that differ; keys that one of two versions does not have do not count."""
+    old, new = flat(before), flat(now)
+    return [(key, old[key], new[key]) for key in sorted(old) if key in new and old[key] != new[key]]
 
 
 def write_atomically(path: Path, content: dict[str, Any]) -> None:
@@ -64,16 +74,16 @@ def check_same_run(trainer: Any) -> None:
     A folder belongs to one run: going on in it with other settings or classes would mix two.
     """
     folder = Path(trainer.cfg.RESUME or trainer.output_dir)
-    asked = {"config": own_config(trainer), "classnames": list(trainer.dm.dataset.classnames)}
+    config = method_config(trainer.cfg, trainer.cfg.TRAINER.NAME)
+    asked = {"config": config, "classnames": list(trainer.dm.dataset.classnames)}
     path = folder / "run.json"
     if path.is_file():
         before = json.loads(path.read_text())
-        old, new = flat(before["config"]), flat(asked["config"])
-        changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+        changed = changed_keys(before["config"], config)
         if changed:
-            key = changed[0]
+            key, old, new = changed[0]
             raise ValueError(
-                f"{folder} holds a run with other settings: {key} was {old.get(key)!r} and is now {new.get(key)!r}"
+                f"{folder} holds a run with other settings: {key} was {old!r} and is now {new!r}"
                 f"{f' ({len(changed)} keys differ)' if len(changed) > 1 else ''}; give another --output-dir"
             )
         if before["classnames"] != asked["classnames"]:
@@ -81,19 +91,25 @@ def check_same_run(trainer: Any) -> None:
     write_atomically(Path(trainer.output_dir) / "run.json", asked)
 
 
-def record_result(trainer: Any, split: str, accuracy: float, seconds: float) -> None:
-    """Add the result of evaluating on ``split`` to ``OUTPUT_DIR/results.json``.
+def record_result(trainer: Any, split: str, accuracy: float, seconds: float, record: Record) -> None:
+    """Add the result of evaluating on ``split`` to ``OUTPUT_DIR/results.json``, and write ``predictions.csv``.
+
+    Results that another run left there, or this one with another outcome, are kept under the time of writing.
 
     Args:
         trainer: a ``PromptTrainer`` that has just evaluated.
         split: "test" or "val".
         accuracy: in percent, full precision.
         seconds: time of the evaluation.
+        record: what was predicted.
     """
     data, cfg = trainer.dm.dataset, trainer.cfg
     images = len((data.val if split == "val" else None) or data.test)
     metrics = dict(getattr(trainer, "test_results", {}).get(split, {"accuracy": accuracy}))
     entry = {**metrics, "images": images, "seconds": seconds, "ms_per_image": 1000 * seconds / images}
+    if record.labels:
+        entry["class_accuracy"] = record.class_accuracy(len(data.classnames))
+    learned = learned_state(trainer.model)
     result = {
         "method": cfg.TRAINER.NAME,
         "dataset": cfg.DATASET.NAME,
@@ -102,36 +118,69 @@ def record_result(trainer: Any, split: str, accuracy: float, seconds: float) -> 
         "seed": cfg.SEED,
         "backbone": cfg.MODEL.BACKBONE.NAME,
         "epochs": trainer.max_epoch,
-        "learned_parameters": sum(tensor.numel() for tensor in learned_state(trainer.model).values()),
+        "learned_parameters": sum(tensor.numel() for tensor in learned.values()),
+        "learned_sha256": tensor_hash(learned),
         "loaded_from": getattr(trainer, "loaded_from", None),
         "train_seconds": getattr(trainer, "train_seconds", None),
         "peak_memory_mb": peak_memory_mb(trainer.device),
         "device": device_name(trainer.device),
         "precision": str(trainer.precision.name),
-        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "versions": {"python": platform.python_version(), **{name: version_of(name) for name in PACKAGES}},
+        "split_sha256": file_hash(split_file(data)),
         "train_images_sha256": listing_hash(data.train_x, cfg.DATASET.ROOT),
         "test_images_sha256": listing_hash(data.test, cfg.DATASET.ROOT),
         "classnames": list(data.classnames),
-        "config": own_config(trainer),
+        "config": method_config(cfg, cfg.TRAINER.NAME),
         "metrics": {split: entry},
     }
     path = Path(trainer.output_dir) / "results.json"
     if path.is_file():
         before = json.loads(path.read_text())
-        same = flat(before["config"]) == flat(result["config"]) and before["loaded_from"] == result["loaded_from"]
-        if same:
+        same = not changed_keys(before["config"], result["config"]) and before["loaded_from"] == result["loaded_from"]
+        if same and (split == "val" or before["metrics"].get(split, entry)["accuracy"] == entry["accuracy"]):
             result["metrics"] = {**before["metrics"], **result["metrics"]}
             result["train_seconds"] = result["train_seconds"] or before["train_seconds"]
-        else:  # another run's: keep it under the time it was written
-            stamp = time.strftime("%Y-%m-%d-%H-%M-%S", time.localtime(path.stat().st_mtime))
-            path.rename(path.with_name(f"results-{stamp}.json"))
+        else:
+            set_aside(path)
     write_atomically(path, result)
+    write_predictions(record, split, trainer.output_dir, cfg.DATASET.ROOT, result["classnames"])
 
 
 def listing_hash(items: Any, root: str) -> str:
     """Return the SHA-256 of a list of images: relative path and label of each, in order."""
     lines = (f"{os.path.relpath(item.impath, root or '.')}\t{item.label}\n" for item in items)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def tensor_hash(tensors: dict[str, Tensor]) -> str:
+    """Return the SHA-256 of named tensors: names, shapes and values, in the order of names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
+        digest.update(value.view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return digest.hexdigest()
+
+
+def split_file(data: Any) -> Path | None:
+    """Return the split file that a data set was read from, if it has one: ours, or one of CoOp's classes."""
+    describe = getattr(getattr(data, "description", None), "split_file", None)
+    path = describe(Path(data.dataset_dir)) if callable(describe) else getattr(data, "split_path", None)
+    return Path(path) if path and Path(path).is_file() else None
+
+
+def file_hash(path: Path | None) -> str | None:
+    """Return the SHA-256 of a file; None for no file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path else None
+
+
+def version_of(package: str) -> str | None:
+    """Return the installed version of a package; None if it is not installed under that name."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -52,4 +52,5 @@ class UnifiedPrompts(nn.Module):
             mixed = self.ln_2(self.attn(shared, shared, shared, need_weights=False)[0] + self.ln_1(shared))
             text, visual = (self.mlp(mixed) + mixed).split(self.lengths, dim=1)
             visual = self.proj(visual)
-        return Prompts(text[:1], text[1:].split(1), visual[:1], visual[1:].split(1))
+        first, *deep = zip(text.split(1), visual.split(1))
+        return Prompts(first[0], [t for t, _ in deep], first[1], [v for _, v in deep])

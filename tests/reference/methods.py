@@ -56,7 +56,7 @@ def config(method, *words):
     trainers.extend_cfg(cfg)
     node = METHODS[method].node
     pairs = list(DEEP[method] + words)
-    pairs[::2] = [key if "." in key else f"TRAINER.{node}.{key}" for key in pairs[::2]]
+    pairs[::2] = [key if "." in key or key in cfg else f"TRAINER.{node}.{key}" for key in pairs[::2]]
     cfg.merge_from_list(pairs)
     return cfg
 

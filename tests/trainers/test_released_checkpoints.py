@@ -1,0 +1,145 @@
+"""Checkpoints as CoOp, CoCoOp, PLOT, PLOT++, MaPLe, VPT and IVLP publish them, made here, evaluate as theirs do.
+
+Such a file holds the whole model or the prompt learner in float16, embeddings of the class names of its own training
+run, and a pickled scheduler that holds a pickled optimizer.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from prompting.checkpoint import learned_state
+from tests.reference.methods import NAMES, build, draw_images, relearn, tiny_vit, train_on_four
+
+EPOCHS = {"CoOp": 50, "CoCoOp": 10, "PLOT": 50, "PLOTPP": 50, "MaPLe": 5, "IVLP": 5, "VPT": 5}
+FOLDER = {"MaPLe": "MultiModalPromptLearner", "IVLP": "VLPromptLearner"}  # the others: prompt_learner
+OTHER_CLASSES, LENGTH, WIDTH = 7, 20, 64  # the checkpoint's run had other classes than ours
+
+
+def token_buffers(prompts):
+    """Embeddings of SOS and of what follows the context, for ``prompts`` rows of other class names."""
+    return {"token_prefix": torch.randn(prompts, 1, WIDTH), "token_suffix": torch.randn(prompts, LENGTH - 5, WIDTH)}
+
+
+def published_state(method, model):
+    """The state dict of a published file that holds the learned tensors of ``model``."""
+    learned = {name: tensor.detach().clone() for name, tensor in learned_state(model, model.names).items()}
+    prefix = "prompt_learner."
+    if method in ("CoOp", "CoCoOp", "PLOT"):  # the prompt learner alone
+        state = {name[len(prefix) :]: tensor for name, tensor in learned.items()}
+        return {**state, **token_buffers(OTHER_CLASSES * (2 if method == "PLOT" else 1))}
+    frozen = {f"image_encoder.{name}": value for name, value in model.clip.visual.state_dict().items()}
+    frozen.update({f"text_encoder.{name}": value for name, value in model.text_encoder.state_dict().items()})
+    if method != "VPT":
+        frozen.update({prefix + name: value for name, value in token_buffers(OTHER_CLASSES).items()})
+    frozen["logit_scale"] = torch.tensor(4.6052)
+    return {name: value.half() if value.is_floating_point() else value for name, value in {**frozen, **learned}.items()}
+
+
+def publish(method, model, folder):
+    """Write ``folder/<name>/model.pth.tar-<epoch>`` as the plugin's training loop does."""
+    epoch = EPOCHS[method]
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.SGD([parameter], lr=0.002, momentum=0.9, weight_decay=5e-4)
+    successor = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, float(epoch))
+    content = {
+        "state_dict": published_state(method, model),
+        "epoch": epoch,
+        "optimizer": optimizer.state_dict(),
+        "scheduler": {"successor": successor, "warmup_epoch": 1, "cons_lr": 1e-5, "last_epoch": 1},
+        "val_result": None,
+    }
+    path = folder / FOLDER.get(method, "prompt_learner") / f"model.pth.tar-{epoch}"
+    path.parent.mkdir(parents=True)
+    torch.save(content, path)
+    return path
+
+
+@pytest.fixture(params=list(EPOCHS))
+def method(request):
+    return request.param
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_evaluates_as_the_learned_tensors(method, tmp_path):
+    source = relearn(build(method)).eval()
+    path = publish(method, source, tmp_path / "released")
+    with pytest.raises(Exception, match="[Ww]eights"):
+        torch.load(path, weights_only=True)  # it does hold objects
+
+    trainer = train_on_four(method, tmp_path)
+    images = draw_images(tiny_vit())
+    trainer.model.eval()
+    with torch.no_grad():
+        before = trainer.model_inference(images)
+        trainer.load_model(str(tmp_path / "released"), epoch=EPOCHS[method])
+        after = trainer.model_inference(images)
+        if method not in ("CoOp", "CoCoOp", "PLOT"):  # whole models are stored in float16
+            for tensor in learned_state(source).values():
+                tensor.copy_(tensor.half())
+        names = trainer.dm.dataset.classnames
+        expected = source(images)[:, [NAMES.index(name) for name in names]]
+    assert (before - expected).abs().max() > 0.1
+    if method in ("PLOT", "PLOTPP"):
+        # Their plans stop by the mean over the batch's problems, so that a class's logit depends on the others.
+        expected = rebuild(method, source, names)(images).detach()
+    torch.testing.assert_close(after, expected, atol=1e-4, rtol=1e-4)
+
+
+def rebuild(method, source, names):
+    """The model of ``source`` for some of its classes."""
+    model = build(method, classnames=names).eval()
+    model.load_state_dict(learned_state(source, source.names))
+    return model
+
+
+def test_epochs_that_exist_are_named(tmp_path):
+    publish("CoOp", build("CoOp"), tmp_path / "released")
+    trainer = train_on_four("CoOp", tmp_path)
+    with pytest.raises(FileNotFoundError, match="no epoch 5 in .*it holds epochs 50"):
+        trainer.load_model(str(tmp_path / "released"), epoch=5)
+    with pytest.raises(FileNotFoundError, match="holds nothing|released"):
+        trainer.load_model(str(tmp_path / "nowhere"), epoch=5)
+
+
+def test_a_checkpoint_of_another_method(tmp_path):
+    """CoCoOp's file as CoOp's: its network is named as what does not fit."""
+    publish("CoCoOp", build("CoCoOp"), tmp_path / "released")
+    with pytest.raises(ValueError, match="meta_net"):
+        train_on_four("CoOp", tmp_path).load_model(str(tmp_path / "released"), epoch=10)
+
+
+class Malicious:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_a_file_that_brings_code_is_refused(tmp_path):
+    path = publish("CoOp", build("CoOp"), tmp_path / "released")
+    content = torch.load(path, weights_only=False)
+    content["scheduler"]["successor"] = Malicious(str(tmp_path / "exploded"))
+    torch.save(content, path)
+    trainer = train_on_four("CoOp", tmp_path)
+    before = trainer.model.prompt_learner.ctx.clone()
+    with pytest.raises(ValueError, match="Unable to load checkpoint.*mkdir") as error:
+        trainer.load_model(str(tmp_path / "released"), epoch=50)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "exploded").exists() and torch.equal(trainer.model.prompt_learner.ctx, before)
+
+
+def test_what_we_save_uses_the_same_names_and_holds_nothing_else(method, tmp_path):
+    trainer = train_on_four(method, tmp_path)
+    trainer.train()
+    path = tmp_path / "out" / FOLDER.get(method, "prompt_learner") / "model.pth.tar-1"
+    ours = torch.load(path, weights_only=True)["state_dict"]
+    published = published_state(method, build(method))
+    assert set(ours) <= set(published)
+    learned = set(learned_state(trainer.model, trainer.model.names))
+    prefix = "" if method not in ("CoOp", "CoCoOp", "PLOT") else "prompt_learner."
+    assert {prefix + name for name in ours} == learned

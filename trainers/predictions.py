@@ -1,0 +1,125 @@
+"""What was predicted, image by image: kept while a trainer evaluates, written to ``predictions.csv``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+logger = logging.getLogger("dassl.trainers")
+TOP = 5
+
+
+class Record:
+    """Stands in for a trainer's evaluator, and keeps what that is shown.
+
+    Args:
+        evaluator: the evaluator, which gets everything and answers as before.
+    """
+
+    def __init__(self, evaluator: Any) -> None:
+        self.evaluator = evaluator
+        self._clear()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.evaluator, name)
+
+    def _clear(self) -> None:
+        self.paths: list[str] = []
+        self.labels: list[int] = []
+        self.predicted: list[int] = []
+        self.top: list[tuple[list[int], list[float]]] = []
+
+    def reset(self) -> None:
+        """Forget everything, here and in the evaluator."""
+        self._clear()
+        self.evaluator.reset()
+
+    def process(self, mo: Any, gt: Tensor) -> None:
+        """Take in scores (B, K), or a tuple that starts with them, and labels (B,)."""
+        scores = mo[0] if isinstance(mo, (tuple, list)) else mo
+        probabilities = scores.float().softmax(-1)
+        best = probabilities.topk(min(TOP, scores.shape[1]), dim=1)
+        self.top += zip(best.indices.tolist(), best.values.tolist())
+        self.predicted += scores.max(1)[1].tolist()  # as the evaluator does: among equals the same one
+        self.labels += gt.tolist()
+        self.evaluator.process(mo, gt)
+
+    def class_accuracy(self, classes: int) -> list[float | None]:
+        """Return the accuracy of every class in percent; None for a class without images."""
+        hits, totals = [0] * classes, [0] * classes
+        for label, predicted in zip(self.labels, self.predicted):
+            totals[label] += 1
+            hits[label] += label == predicted
+        return [100 * h / t if t else None for h, t in zip(hits, totals)]
+
+    def as_csv(self, root: str, classnames: Sequence[str]) -> str:
+        """Return the table: path relative to ``root``, label, prediction, and the likeliest classes."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        k = len(self.top[0][0]) if self.top else 0
+        heads = [f"{what}_{i + 1}" for i in range(k) for what in ("top", "probability")]
+        writer.writerow(["path", "label", "class", "predicted", "predicted_class", "correct", *heads])
+        for path, label, guess, (indices, values) in zip(self.paths, self.labels, self.predicted, self.top):
+            likeliest = [cell for pair in zip(indices, (f"{value:.6g}" for value in values)) for cell in pair]
+            where = Path(os.path.relpath(path, root or ".")).as_posix()
+            row = [where, label, classnames[label], guess, classnames[guess], int(label == guess), *likeliest]
+            writer.writerow(row)
+        return text.getvalue()
+
+
+@contextmanager
+def recorded(trainer: Any) -> Iterator[Record]:
+    """Keep what ``trainer`` predicts in this block; works with every Dassl whose ``test`` asks its evaluator."""
+    record, parse = Record(trainer.evaluator), trainer.parse_batch_test
+
+    def parse_and_note(batch: Any) -> Any:
+        record.paths += batch.get("impath", [])
+        return parse(batch)
+
+    trainer.evaluator, trainer.parse_batch_test = record, parse_and_note
+    try:
+        yield record
+    finally:
+        trainer.evaluator = record.evaluator
+        del trainer.parse_batch_test
+
+
+def write_predictions(record: Record, split: str, folder: str, root: str, classnames: Sequence[str]) -> None:
+    """Write ``predictions.csv`` (``predictions_val.csv``); an older one with other content is kept beside it.
+
+    Args:
+        record: what was predicted.
+        split: "test" or "val"; the epochs of one training take turns in the file of val.
+        folder: the run's folder.
+        root: folder of the data sets.
+        classnames: K names.
+    """
+    if len(record.paths) != len(record.labels) or not record.labels:
+        seen = f"{len(record.labels)} labels, the batches {len(record.paths)} paths"
+        logger.warning(f"No predictions.csv: the evaluator saw {seen}")
+        return
+    path = Path(folder) / ("predictions_val.csv" if split == "val" else "predictions.csv")
+    text = record.as_csv(root, classnames)
+    if split != "val" and path.is_file() and path.read_text(encoding="utf-8") != text:
+        set_aside(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def set_aside(path: Path) -> None:
+    """Rename a file to one with the time it was written in its name."""
+    stamp = time.strftime("%Y-%m-%d-%H-%M-%S", time.localtime(path.stat().st_mtime))
+    name, number = f"{path.stem}-{stamp}", 1
+    while path.with_name(f"{name}{path.suffix}").exists():
+        number += 1
+        name = f"{path.stem}-{stamp}-{number}"
+    path.rename(path.with_name(f"{name}{path.suffix}"))
