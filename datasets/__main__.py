@@ -57,7 +57,7 @@ def _config(args: argparse.Namespace, pairs: Sequence[str]) -> Any:
 def _check(args: argparse.Namespace, made: list[type[ListedDataset]], cfg: Any) -> int:
     reports = []
     for one in made:
-        reports.append(check(one, cfg, args.images))
+        reports.append(check(one, cfg, args.images, args.any_size))
         print(report_text(reports[-1]), end="\n\n", flush=True)
     if len(reports) > 1:
         print(summary_text(reports))
@@ -102,6 +102,11 @@ def _parser() -> argparse.ArgumentParser:
         command.epilog = "KEY VALUE pairs of the config may follow, such as DATASET.CLASSNAMES names.txt"
     commands.choices["check"].add_argument(
         "--images", type=int, default=500, help="how many images to open, spread over the set; -1: all (default: 500)"
+    )
+    commands.choices["check"].add_argument(
+        "--any-size",
+        action="store_true",
+        help="a part of the set will do: do not compare counts",
     )
     commands.choices["stats"].add_argument("--shots", type=int, default=-1, help="images a class, as DATASET.NUM_SHOTS")
     commands.choices["stats"].add_argument("--seed", type=int, default=1, help="seed of the draw (default: 1)")

@@ -28,20 +28,21 @@ class Report(NamedTuple):
     problems: list[str]
 
 
-def check(made: type[ListedDataset], cfg: Any, images: int = 500) -> Report:
+def check(made: type[ListedDataset], cfg: Any, images: int = 500, any_size: bool = False) -> Report:
     """Compare what ``cfg.DATASET.ROOT`` holds with what a data set needs. Nothing is written to it.
 
     Args:
         made: the data set's class.
         cfg: config.
         images: how many images to open, spread over all of them; below 0 opens all.
+        any_size: whether other numbers of classes and images than the complete set's are no problem.
 
     Raises:
         ValueError: if ``DATASET.ROOT`` is empty.
         FileNotFoundError: if there is no such folder.
     """
     if issubclass(made, DescribedDataset):
-        return _check_described(made.description, data_root(cfg.DATASET.ROOT), images)
+        return _check_described(made.description, data_root(cfg.DATASET.ROOT), images, any_size)
     report = Report(made.__name__, cfg.DATASET.ROOT, [], [], [])
     try:
         source = made.source(cfg, keep=False)
@@ -52,7 +53,7 @@ def check(made: type[ListedDataset], cfg: Any, images: int = 500) -> Report:
     return report
 
 
-def _check_described(about: Description, root: Path, images: int) -> Report:
+def _check_described(about: Description, root: Path, images: int, any_size: bool) -> Report:
     folder = root / about.folder
     report = Report(about.name, str(folder), [], [], [])
     if not folder.is_dir():
@@ -69,7 +70,8 @@ def _check_described(about: Description, root: Path, images: int) -> Report:
         return report
     if about.test_only:
         listing = Listing([], [], listing.test)
-    _check_listing(report, listing, folder / about.images, about.card.counts if about.card else None, images)
+    counts = about.card.counts if about.card and not any_size else None
+    _check_listing(report, listing, folder / about.images, counts, images)
     return report
 
 

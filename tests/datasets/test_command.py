@@ -1,0 +1,208 @@
+"""python -m datasets check, layout and stats."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from datasets.__main__ import find, main
+from datasets.catalog import CATALOG
+from datasets.check import spread
+from datasets.registry import Counts
+from tests.reference.layouts import LAYOUTS, class_folders, put, text
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory, monkeypatch):
+    monkeypatch.delenv("ALIGN_CACHE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+
+
+def run(capsys, *words):
+    code = main([str(word) for word in words])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_complete_copy_passes_and_nothing_is_written_to_it(name, tmp_path, capsys, monkeypatch):
+    classnames = LAYOUTS[name][0](tmp_path)
+    made = CATALOG[name]
+    card = replace(made.description.card, counts=Counts(len(classnames), *LAYOUTS[name][1]))
+    monkeypatch.setattr(made, "description", replace(made.description, card=card))
+    before = sorted(tmp_path.rglob("*"))
+    code, out, _ = run(capsys, "check", name, "--root", tmp_path, "--images", -1)
+    assert code == 0 and "no problem found" in out, out
+    opened = next(line for line in out.splitlines() if "images opened" in line).split()
+    assert opened[2:] == [str(sum(LAYOUTS[name][1]))] * 2
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_part_of_a_set_is_told_from_the_whole(name, tmp_path, capsys):
+    classnames = LAYOUTS[name][0](tmp_path)
+    code, out, _ = run(capsys, "check", name, "--root", tmp_path)
+    expected = CATALOG[name].description.card.counts
+    assert code == 1 and f"problem: test: {LAYOUTS[name][1][2]} found, {expected.test:,} expected" in out
+    if len(classnames) != expected.classes:
+        assert f"problem: classes: {len(classnames)} found, {expected.classes:,} expected" in out
+    assert run(capsys, "check", name, "--root", tmp_path, "--any-size")[0] == 0
+
+
+def problems(capsys, name, root):
+    code, out, _ = run(capsys, "check", name, "--root", root, "--any-size")
+    found = [line[len("problem: ") :] for line in out.splitlines() if line.startswith("problem: ")]
+    assert code == (1 if found else 0)
+    return found
+
+
+def test_flat_val(tmp_path, capsys):
+    LAYOUTS["ImageNet"][0](tmp_path)
+    shutil.rmtree(tmp_path / "imagenet" / "images" / "val")
+    put(tmp_path / "imagenet" / "images" / "val", ["ILSVRC2012_val_00000001.JPEG"])
+    (found,) = problems(capsys, "ImageNet", tmp_path)
+    assert "val is flat" in found and "val/<wnid>/" in found
+
+
+def test_kaggles_cars(tmp_path, capsys):
+    LAYOUTS["StanfordCars"][0](tmp_path)
+    folder = tmp_path / "stanford_cars"
+    os.rename(folder / "cars_test", folder / "moved")
+    (folder / "cars_test").mkdir()
+    os.rename(folder / "moved", folder / "cars_test" / "cars_test")
+    first, second = problems(capsys, "StanfordCars", tmp_path)
+    assert "cars_test/cars_test is misplaced: move what it holds one folder up, into cars_test" in first
+    assert second.startswith("12 of 42 images are missing: ") and second.endswith("00003.jpg and 9 more")
+
+
+def test_unrenamed_sketch(tmp_path, capsys):
+    LAYOUTS["ImageNetSketch"][0](tmp_path)
+    folder = tmp_path / "imagenet-sketch"
+    os.rename(folder / "images", folder / "sketch")
+    first, second = problems(capsys, "ImageNetSketch", tmp_path)
+    assert "sketch is misplaced: the archive's folder; rename it to images" in first
+    assert second == f"no folder {folder / 'images'}"
+
+
+def test_missing_things_are_named(tmp_path, capsys):
+    (tmp_path / "caltech101").mkdir()
+    assert problems(capsys, "Caltech101", tmp_path) == [
+        f"no folder {tmp_path / 'caltech-101'}. Did you mean 'caltech101'?"
+    ]
+    LAYOUTS["OxfordPets"][0](tmp_path)
+    folder = tmp_path / "oxford_pets"
+    os.remove(folder / "annotations" / "test.txt")
+    instead = "and no split_zhou_OxfordPets.json instead of it"
+    missing = f"annotation file not found: {folder / 'annotations' / 'test.txt'}, {instead}"
+    assert problems(capsys, "OxfordPets", tmp_path) == [missing]
+    shutil.rmtree(folder / "images")
+    assert problems(capsys, "OxfordPets", tmp_path) == [f"no folder {folder / 'images'}", missing]
+
+
+def test_unreadable_images_and_leaks_are_named(tmp_path, capsys):
+    put(tmp_path, ["a.jpg", "b.jpg", "c.jpg"])
+    (tmp_path / "b.jpg").write_bytes(b"GIF89a, but not really")
+    text(tmp_path / "own.csv", ["a.jpg,cat,train", "b.jpg,dog,train", "c.jpg,cat,test", "a.jpg,cat,test"])
+    assert problems(capsys, "Csv", tmp_path) == [
+        "1 of 2 images of the test are also for training or validation: a.jpg",
+        f"1 of 4 images that were opened cannot be read: {tmp_path / 'b.jpg'}",
+    ]
+
+
+def test_all_is_the_fifteen(tmp_path, capsys):
+    LAYOUTS["EuroSAT"][0](tmp_path)
+    code, out, _ = run(capsys, "check", "all", "--root", tmp_path, "--any-size")
+    assert code == 1
+    assert [line.split()[:2] for line in out.splitlines()[-15:]] == [
+        [n, "0" if n == "EuroSAT" else "1"] for n in CATALOG
+    ]
+    assert len(find("all")) == 15
+
+
+def test_own_data_is_checked(tmp_path, capsys):
+    class_folders(tmp_path, ["cat", "dog"], 3)
+    assert "class 'cat' has 3 images" in problems(capsys, "Folder", tmp_path)[0]
+    code, out, _ = run(capsys, "check", "Folder", "--root", tmp_path, "DATASET.RATIOS", "(0.4, 0.3, 0.3)")
+    assert code == 0 and "no problem found" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "registered"),
+    [
+        ("dtd", "DescribableTextures"), ("imagenet_a", "ImageNetA"), ("caltech-101", "Caltech101"),
+        ("fgvc_aircraft", "FGVCAircraft"), ("mini_source", "MiniSource"), ("csv", "Csv"),
+    ],
+)  # fmt: skip
+def test_names(name, registered):
+    assert [made.__name__ for made in find(name)] == [registered]
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "configs" / "datasets").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_yaml_file_is_a_name(path):
+    assert f'"{find(path.stem)[0].__name__}"' in path.read_text()
+
+
+def test_wrong_words_are_named(tmp_path, capsys):
+    code, _, err = run(capsys, "check", "OxfordPet", "--root", tmp_path)
+    assert code == 1 and err.endswith("Did you mean 'OxfordPets'?\n") and err.count("\n") == 1
+    code, _, err = run(capsys, "stats", "Folder", "--root", tmp_path, "DATASET.RATIO", "1")
+    assert code == 1 and "DATASET.RATIOS" in err
+    code, _, err = run(capsys, "check", "all", "--root", tmp_path / "nowhere")
+    assert code == 1 and "there is no folder" in err
+    with pytest.raises(SystemExit):
+        run(capsys, "check", "all", "--root", tmp_path, "--imagse", "3")
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layout_names_what_has_to_be_there(name, tmp_path, capsys):
+    LAYOUTS[name][0](tmp_path)
+    code, out, _ = run(capsys, "layout", name)
+    about = CATALOG[name].description
+    assert code == 0 and f"ROOT/{about.folder}/" in out and about.split in out
+    patterns = [line.split()[0] for line in out.splitlines() if line.startswith("  ")]
+    for pattern in patterns:
+        # in the layout that the tests read, every line of the tree names something
+        assert pattern == about.split or list((tmp_path / about.folder).glob(pattern.rpartition(".")[0] + ".*")), (
+            pattern
+        )
+
+
+def test_layout_of_own_data(capsys):
+    _, out, _ = run(capsys, "layout", "folder")
+    assert "ROOT/{train,val,test}/<class>/" in out
+
+
+def test_stats(tmp_path, capsys):
+    LAYOUTS["FGVCAircraft"][0](tmp_path)
+    code, out, _ = run(capsys, "stats", "FGVCAircraft", "--root", tmp_path)
+    lines = [line.split() for line in out.splitlines()]
+    assert code == 0 and ["train", "16", "4", "4", "4", "4"] in lines and ["test", "20", "4", "5", "5", "5"] in lines
+    assert ["2", "Falcon", "2000", "4", "3", "5"] in lines
+    words = "--shots", 2, "DATASET.SUBSAMPLE_CLASSES", "new"
+    _, out, _ = run(capsys, "stats", "FGVCAircraft", "--root", tmp_path, *words)
+    lines = [line.split() for line in out.splitlines()]
+    assert ["1", "F-16A/B", "2", "2", "5"] in lines and ["val", "4", "2", "2", "2", "2"] in lines
+    assert not list(tmp_path.rglob("split_fewshot"))
+    code, out, _ = run(capsys, "stats", "all", "--root", tmp_path)
+    assert code == 1 and "FGVCAircraft\nsplit" in out and "EuroSAT\nproblem: data set EuroSAT: no folder" in out
+
+
+def test_images_to_open_are_spread():
+    assert spread("abcdefghij", 5) == ["a", "c", "e", "g", "i"]
+    assert spread("abc", -1) == spread("abc", 9) == "abc" and spread("abc", 0) == []
+
+
+def test_as_a_command(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "datasets", "check", "dtd", "--root", str(tmp_path)],
+        cwd=PROJECT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1 and "problem: no folder" in done.stdout and "Traceback" not in done.stderr
