@@ -241,7 +241,7 @@ def test_bad_csv_files_are_named(tmp_path, lines, words):
 def test_a_wrong_root_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no file or folder"):
         make("Csv", tmp_path / "nowhere.csv")
-    with pytest.raises(FileNotFoundError, match=r"should hold one \*\.csv, but holds none"):
+    with pytest.raises(FileNotFoundError, match=r"should hold one file \*\.csv, but holds none"):
         make("Csv", tmp_path)
     text(tmp_path / "a.csv", ["x"])
     text(tmp_path / "b.csv", ["x"])
