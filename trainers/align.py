@@ -20,17 +20,11 @@ logger = logging.getLogger("dassl.trainers")
 
 
 class CustomCLIP(PromptedCLIP):
-    """CLIP whose logits are the negative distances between an image's visual prompts and a class's text prompts.
+    """CLIP whose logits are the negative distances between an image's visual prompts and a class's text prompts."""
 
-    Args:
-        cfg: a config with the node ``TRAINER.ALIGN``.
-        classnames: K class names.
-        clip_model: the CLIP to prompt.
-    """
+    node = "ALIGN"
 
-    def __init__(self, cfg: Any, classnames: Sequence[str], clip_model: nn.Module) -> None:
-        super().__init__(clip_model)
-        own = self.settings(cfg)
+    def build(self, own: Any, classnames: Sequence[str]) -> None:
         check_image_set(own)
         self.image_set = own.IMAGE_SET
         words = own.CTX_INIT.split("\t")[: own.TEXT_PROMPT_NUMBER] if own.CTX_INIT else []
@@ -43,8 +37,7 @@ class CustomCLIP(PromptedCLIP):
             prefixes=words + [""] * (own.TEXT_PROMPT_NUMBER - len(words)),
             clip_model=self.clip,
         )
-        text_set = token_set_mask(self.tokens, own.READING).transpose(0, 1)  # (K, N, T)
-        self.register_buffer("text_set", text_set, persistent=False)
+        self.token_set = token_set_mask(self.tokens, own.READING)  # (N, K, T)
         self.head = HierarchicalOT(
             reading=own.READING,
             beta=own.BETA,
@@ -54,11 +47,6 @@ class CustomCLIP(PromptedCLIP):
             tol=own.TOL,
             gradient=own.GRADIENT,
         )
-
-    @staticmethod
-    def settings(cfg: Any) -> Any:
-        """Return the method's config in the keys of ``TRAINER.ALIGN``."""
-        return cfg.TRAINER.ALIGN
 
     def learner(self, own: Any, init: Sequence[Tensor]) -> nn.Module:
         """Return the learned prompts; ``init`` holds the first text prompts that start from words, (b, d_l) each."""
@@ -79,14 +67,13 @@ class CustomCLIP(PromptedCLIP):
         image = self.image_encoder(
             images, prompts.visual, prompts.deep_visual, return_tokens=tokens or self.image_set == "patches"
         )
-        text = self.cached(
-            lambda: self.text_encoder(self.tokens, prompts.text, prompts.deep_text, return_tokens=tokens)
-        )
+        token_set = self.token_set if tokens else None
+        text = self.cached(lambda: self.text_encoder(self.tokens, prompts.text, prompts.deep_text, token_set=token_set))
         visual = image.prompt
         if self.image_set == "patches":
             visual = image.tokens[:, :, : self.shape.patches].flatten(1, 2)  # (B, M * O, D)
         score = self.head(
-            visual, text.prompt, image.tokens, text.tokens, s_mask=self.text_set, logit_scale=self.logit_scale
+            visual, text.prompt, image.tokens, text.tokens, s_mask=text.mask, logit_scale=self.logit_scale
         )
         return score.logits
 
@@ -94,8 +81,10 @@ class CustomCLIP(PromptedCLIP):
 class ReleasedCLIP(CustomCLIP):
     """The same from a config with the node ``TRAINER.MMP`` of the authors' YAML files: the `released` reading."""
 
-    @staticmethod
-    def settings(cfg: Any) -> Any:
+    node = "MMP"
+
+    @classmethod
+    def settings(cls, cfg: Any) -> Any:
         """Return ``TRAINER.MMP`` in the keys of ``TRAINER.ALIGN``, with what the released code fixes."""
         released = cfg.TRAINER.MMP
         if released.USECT:
@@ -151,7 +140,6 @@ def check_image_set(own: Any) -> None:
 class ALIGN(PromptTrainer):
     """ALIGN as the paper states it (``READING: paper``), or as its code computes it (``READING: released``)."""
 
-    node = "ALIGN"
     model_name = "MultiModalPromptLearner"
     model_class = CustomCLIP
     defaults = {
@@ -178,7 +166,6 @@ class ALIGN(PromptTrainer):
 class MMP(ALIGN):
     """ALIGN under the name and keys of the authors' YAML files, which means the `released` reading."""
 
-    node = "MMP"
     model_class = ReleasedCLIP
     defaults = {
         "N_CTX": 2,

@@ -34,21 +34,37 @@ T = TypeVar("T")
 class PromptedCLIP(nn.Module):
     """A frozen CLIP with learned prompts: the base of every method's ``CustomCLIP``.
 
-    Its state dict is the learned tensors only, so that a checkpoint neither holds frozen weights nor class names, and
-    loading one also takes whole-model checkpoints of the CoOp family.
+    A method says ``node``, its config node under ``cfg.TRAINER``, and makes what it learns in ``build``. Its state dict
+    is the learned tensors only, so that a checkpoint neither holds frozen weights nor class names, and loading one also
+    takes whole-model checkpoints of the CoOp family.
 
     Args:
+        cfg: a config with the method's node.
+        classnames: K class names.
         clip_model: an open_clip model, or a model object of OpenAI's ``clip`` package.
     """
 
-    def __init__(self, clip_model: nn.Module) -> None:
+    node: ClassVar[str]
+
+    def __init__(self, cfg: Any, classnames: Sequence[str], clip_model: nn.Module) -> None:
         super().__init__()
         self.clip = load_clip(clip_model)
         self.shape = ClipShape.of(self.clip)
         self.text_encoder = TextEncoder(self.clip)
         self.image_encoder = VisionEncoder(self.clip)
         self.names: dict[str, str] = {}  # own names of learned tensors -> those of released checkpoints
+        self.dataset = cfg.DATASET.NAME
         self._cache: tuple[Any, Any] = (None, None)
+        self.build(self.settings(cfg), classnames)
+
+    @classmethod
+    def settings(cls, cfg: Any) -> Any:
+        """Return the method's own config node."""
+        return cfg.TRAINER[cls.node]
+
+    def build(self, own: Any, classnames: Sequence[str]) -> None:
+        """Make what the method learns and what it needs besides, from its config node and K class names."""
+        raise NotImplementedError
 
     @property
     def logit_scale(self) -> Tensor:
@@ -96,7 +112,7 @@ class CosineCLIP(PromptedCLIP):
 
     def class_features(self, prompts: Prompts) -> Tensor:
         """Return (K, D) features of the classes."""
-        text = self.text_encoder(self.tokens.to(self.logit_scale.device), prompts.text, prompts.deep_text)
+        text = self.text_encoder(self.tokens, prompts.text, prompts.deep_text)
         return F.normalize(text.prompt, dim=-1).mean(1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -110,9 +126,9 @@ class CosineCLIP(PromptedCLIP):
 class PromptTrainer(TrainerX):
     """Trains the learned tensors of a ``CustomCLIP`` by its ``training_loss``.
 
-    A method says: ``node``, its config node under ``cfg.TRAINER``; ``defaults``, that node's keys; ``model_name``, the
-    folder its checkpoints go to; ``model_class``, its ``CustomCLIP``; ``saved_part``, the part of the model whose state
-    is saved where that is not the whole (released checkpoints of CoOp hold the prompt learner's).
+    A method says: ``model_class``, its ``CustomCLIP``, whose ``node`` is the method's; ``defaults``, that node's keys;
+    ``model_name``, the folder its checkpoints go to; ``saved_part``, the part of the model whose state is saved where
+    that is not the whole (released checkpoints of CoOp hold the prompt learner's).
     """
 
     node: ClassVar[str]
@@ -120,6 +136,11 @@ class PromptTrainer(TrainerX):
     model_name: ClassVar[str]
     model_class: ClassVar[type[PromptedCLIP]]
     saved_part: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if hasattr(cls, "model_class"):
+            cls.node = cls.model_class.node
 
     @property
     def settings(self) -> Any:

@@ -43,17 +43,11 @@ class ConditionalPrompts(TextPrompts):
 
 
 class CustomCLIP(PromptedCLIP):
-    """CLIP whose class features depend on the image.
+    """CLIP whose class features depend on the image."""
 
-    Args:
-        cfg: a config with the node ``TRAINER.COCOOP``.
-        classnames: K class names.
-        clip_model: the CLIP to prompt.
-    """
+    node = "COCOOP"
 
-    def __init__(self, cfg: Any, classnames: Sequence[str], clip_model: nn.Module) -> None:
-        super().__init__(clip_model)
-        own = cfg.TRAINER.COCOOP
+    def build(self, own: Any, classnames: Sequence[str]) -> None:
         length = len(own.CTX_INIT.split()) or own.N_CTX
         words = [word_vectors(self.clip, own.CTX_INIT, length)] if own.CTX_INIT else []
         self.prompt_learner = ConditionalPrompts(length, self.shape.text_width, self.shape.embed_dim, words)
@@ -91,7 +85,6 @@ class CustomCLIP(PromptedCLIP):
 class CoCoOp(PromptTrainer):
     """Learns a context and a network that shifts it for each image."""
 
-    node = "COCOOP"
     model_name = saved_part = "prompt_learner"
     model_class = CustomCLIP
     defaults = {"N_CTX": 16, "CTX_INIT": "", "PREC": "fp16"}

@@ -14,19 +14,12 @@ from trainers.base import CosineCLIP, PromptTrainer
 
 
 class CustomCLIP(CosineCLIP):
-    """CLIP with one learned context for all classes, or one for each (``CSC``).
+    """CLIP with one learned context for all classes, or one for each (``CSC``)."""
 
-    Args:
-        cfg: a config with the node ``TRAINER.COOP``.
-        classnames: K class names.
-        clip_model: the CLIP to prompt.
-    """
+    node = "COOP"
 
-    def __init__(self, cfg: Any, classnames: Sequence[str], clip_model: nn.Module) -> None:
-        super().__init__(clip_model)
-        self.prompt_learner, self.tokens = learned_contexts(
-            cfg.TRAINER.COOP, None, classnames, self.clip, starts=own_start(cfg.TRAINER.COOP)
-        )
+    def build(self, own: Any, classnames: Sequence[str]) -> None:
+        self.prompt_learner, self.tokens = learned_contexts(own, None, classnames, self.clip, own_start(own))
 
 
 def own_start(own: Any) -> list[str]:
@@ -66,7 +59,6 @@ def learned_contexts(
 class CoOp(PromptTrainer):
     """Learns the context of a sentence around the class name."""
 
-    node = "COOP"
     model_name = saved_part = "prompt_learner"
     model_class = CustomCLIP
     defaults = {

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from dassl.engine import TRAINER_REGISTRY
-from torch import nn
 
 from prompting.clip import tokenize_prompts
 from prompting.learners import IndependentPrompts, TextPrompts, VisualPrompts
@@ -14,17 +13,11 @@ from trainers.base import CosineCLIP, PromptTrainer, short_start, tower_names
 
 
 class CustomCLIP(CosineCLIP):
-    """CLIP with one text and one visual prompt, each learned by itself.
+    """CLIP with one text and one visual prompt, each learned by itself."""
 
-    Args:
-        cfg: a config with the node ``TRAINER.IVLP``.
-        classnames: K class names.
-        clip_model: the CLIP to prompt.
-    """
+    node = "IVLP"
 
-    def __init__(self, cfg: Any, classnames: Sequence[str], clip_model: nn.Module) -> None:
-        super().__init__(clip_model)
-        own = cfg.TRAINER.IVLP
+    def build(self, own: Any, classnames: Sequence[str]) -> None:
         text_depth, vision_depth = own.PROMPT_DEPTH_TEXT, own.PROMPT_DEPTH_VISION
         self.shape.check_depth(text=text_depth, vision=vision_depth)
         words, init = short_start(own.CTX_INIT, own.N_CTX_TEXT, self.clip)
@@ -44,7 +37,6 @@ class CustomCLIP(CosineCLIP):
 class IVLP(PromptTrainer):
     """Learns text and visual prompts independently."""
 
-    node = "IVLP"
     model_name = "VLPromptLearner"
     model_class = CustomCLIP
     defaults = {

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from dassl.engine import TRAINER_REGISTRY
-from torch import nn
 
 from prompting.clip import tokenize_prompts
 from prompting.learners import ProjectedPrompts
@@ -14,17 +13,11 @@ from trainers.base import CosineCLIP, PromptTrainer, short_start
 
 
 class CustomCLIP(CosineCLIP):
-    """CLIP with one text prompt and its projection as the visual one.
+    """CLIP with one text prompt and its projection as the visual one."""
 
-    Args:
-        cfg: a config with the node ``TRAINER.MAPLE``.
-        classnames: K class names.
-        clip_model: the CLIP to prompt.
-    """
+    node = "MAPLE"
 
-    def __init__(self, cfg: Any, classnames: Sequence[str], clip_model: nn.Module) -> None:
-        super().__init__(clip_model)
-        own = cfg.TRAINER.MAPLE
+    def build(self, own: Any, classnames: Sequence[str]) -> None:
         self.shape.check_depth(text=own.PROMPT_DEPTH, vision=own.PROMPT_DEPTH)
         words, init = short_start(own.CTX_INIT, own.N_CTX, self.clip)
         widths = self.shape.text_width, self.shape.vision_width
@@ -36,7 +29,6 @@ class CustomCLIP(CosineCLIP):
 class MaPLe(PromptTrainer):
     """Learns text prompts and their projections to the vision tower."""
 
-    node = "MAPLE"
     model_name = "MultiModalPromptLearner"
     model_class = CustomCLIP
     defaults = {"N_CTX": 2, "CTX_INIT": "a photo of a", "PREC": "fp16", "PROMPT_DEPTH": 9}

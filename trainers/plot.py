@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dassl.engine import TRAINER_REGISTRY
-from torch import Tensor, nn
+from torch import Tensor
 
 from prompting.heads import cosine_logits
 from prompting.ot import HierarchicalOT
@@ -18,14 +18,13 @@ class TransportCLIP(PromptedCLIP):
     """A CLIP scored by the transport between a set of features of the image and the N prompts of a class.
 
     The logits are scale * <T, cos>, T the entropic plan (lambda 0.1) for the cost 1 - cos: the flat, prompt-level
-    part of ALIGN's released score. With ``add_global`` the cosine of the two pooled features is added to them.
+    part of ALIGN's released score.
     """
 
-    add_global = False
-
-    def __init__(self, clip_model: nn.Module) -> None:
-        super().__init__(clip_model)
+    def build(self, own: Any, classnames: Sequence[str]) -> None:
+        """Make the head; ``TRADE_OFF`` adds the cosine of the pooled features."""
         self.head = HierarchicalOT(reading="released", hierarchical=False)
+        self.add_global = own.TRADE_OFF
 
     def image_set(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features to transport (B, M, D), and the pooled feature (B, D)."""
@@ -34,7 +33,7 @@ class TransportCLIP(PromptedCLIP):
     def forward(self, images: Tensor) -> Tensor:
         """Return (B, K) logits for ``images`` (B, 3, H, W)."""
         text = self.cached(
-            lambda: self.text_encoder(self.tokens.to(images.device), self.prompt_learner().text).prompt  # (K, N, D)
+            lambda: self.text_encoder(self.tokens, self.prompt_learner().text).prompt  # (K, N, D)
         )
         features, pooled = self.image_set(images)
         logits = self.head(features, text, logit_scale=self.logit_scale).logits
@@ -42,18 +41,12 @@ class TransportCLIP(PromptedCLIP):
 
 
 class CustomCLIP(TransportCLIP):
-    """PLOT: the image's set is its spatial features, of a ResNet's attention pool or a ViT's patches.
+    """PLOT: the image's set is its spatial features, of a ResNet's attention pool or a ViT's patches."""
 
-    Args:
-        cfg: a config with the node ``TRAINER.PLOT``.
-        classnames: K class names.
-        clip_model: the CLIP to prompt.
-    """
+    node = "PLOT"
 
-    def __init__(self, cfg: Any, classnames: Sequence[str], clip_model: nn.Module) -> None:
-        super().__init__(clip_model)
-        own = cfg.TRAINER.PLOT
-        self.add_global = own.TRADE_OFF
+    def build(self, own: Any, classnames: Sequence[str]) -> None:
+        super().build(own, classnames)
         self.prompt_learner, self.tokens = learned_contexts(own, own.N, classnames, self.clip, own_start(own))
 
     def image_set(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,7 +59,6 @@ class CustomCLIP(TransportCLIP):
 class PLOT(PromptTrainer):
     """Learns N text contexts and transports an image's regions to them."""
 
-    node = "PLOT"
     model_name = saved_part = "prompt_learner"
     model_class = CustomCLIP
     defaults = {

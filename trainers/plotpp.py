@@ -66,22 +66,17 @@ class BothSides(nn.Module):
 class CustomCLIP(TransportCLIP):
     """PLOT++: the image's set is its CLS features under M visual prompts at the input.
 
-    Args:
-        cfg: a config with the node ``TRAINER.PLOTPP``.
-        classnames: K class names.
-        clip_model: the CLIP to prompt.
-
     Raises:
         ValueError: a ResNet, an unknown ``MODEL_UPD``, or more text prompts than there are words to start from.
     """
 
-    def __init__(self, cfg: Any, classnames: Sequence[str], clip_model: nn.Module) -> None:
-        super().__init__(clip_model)
-        own = cfg.TRAINER.PLOTPP
+    node = "PLOTPP"
+
+    def build(self, own: Any, classnames: Sequence[str]) -> None:
         check_choice("TRAINER.PLOTPP.MODEL_UPD", own.MODEL_UPD, ("", "vision", "joint"))
         self.shape.check_depth(text=1, vision=1)
-        self.add_global = own.TRADE_OFF
-        starts = STARTS.get(cfg.DATASET.NAME, ANY_SET) if own.CTX_INIT else ()
+        super().build(own, classnames)
+        starts = STARTS.get(self.dataset, ANY_SET) if own.CTX_INIT else ()
         if starts and own.N > len(starts):
             raise ValueError(f"TRAINER.PLOTPP.N is {own.N}; CTX_INIT True has words for {len(starts)} text prompts")
         text, self.tokens = learned_contexts(own, own.N, classnames, self.clip, starts)
@@ -102,7 +97,6 @@ class CustomCLIP(TransportCLIP):
 class PLOTPP(PromptTrainer):
     """Learns M visual and N text prompts and transports the ones to the others."""
 
-    node = "PLOTPP"
     model_name = "prompt_learner"  # as published, though the whole model is under it
     model_class = CustomCLIP
     defaults = {

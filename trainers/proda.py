@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from dassl.engine import TRAINER_REGISTRY
-from torch import Tensor, nn
+from torch import Tensor
 
 from prompting.clip import PromptTokens, tokenize_prompts, tokenize_texts
 from prompting.clip.tokens import PLACEHOLDER
@@ -26,18 +26,13 @@ from trainers.base import CosineCLIP, PromptTrainer
 class CustomCLIP(CosineCLIP):
     """CLIP with N learned contexts, whose class weights (K, N, D) are samples of a Gaussian over all classes' weights.
 
-    Args:
-        cfg: a config with the node ``TRAINER.PRODA``.
-        classnames: K class names.
-        clip_model: the CLIP to prompt.
-
     Raises:
         ValueError: fewer than 2 prompts, or a batch of prompts that is not between 2 and N.
     """
 
-    def __init__(self, cfg: Any, classnames: Sequence[str], clip_model: nn.Module) -> None:
-        super().__init__(clip_model)
-        own = cfg.TRAINER.PRODA
+    node = "PRODA"
+
+    def build(self, own: Any, classnames: Sequence[str]) -> None:
         if not 2 <= own.PROMPT_BATCH <= own.N:
             raise ValueError(
                 f"TRAINER.PRODA.PROMPT_BATCH is {own.PROMPT_BATCH} and N {own.N}; a covariance needs 2 to N prompts"
@@ -122,7 +117,6 @@ def orthogonality(semantic: Tensor) -> Tensor:
 class ProDA(PromptTrainer):
     """Learns N text contexts through the Gaussian of their class weights."""
 
-    node = "PRODA"
     model_name = saved_part = "prompt_learner"
     model_class = CustomCLIP
     defaults = {

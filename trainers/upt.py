@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from dassl.engine import TRAINER_REGISTRY
-from torch import nn
 
 from prompting.clip import tokenize_prompts
 from prompting.learners import UnifiedPrompts
@@ -20,17 +19,11 @@ from trainers.base import CosineCLIP, PromptTrainer
 
 
 class CustomCLIP(CosineCLIP):
-    """CLIP with one text and one visual prompt, both made from a shared one.
+    """CLIP with one text and one visual prompt, both made from a shared one."""
 
-    Args:
-        cfg: a config with the node ``TRAINER.UPT``.
-        classnames: K class names.
-        clip_model: the CLIP to prompt.
-    """
+    node = "UPT"
 
-    def __init__(self, cfg: Any, classnames: Sequence[str], clip_model: nn.Module) -> None:
-        super().__init__(clip_model)
-        own = cfg.TRAINER.UPT
+    def build(self, own: Any, classnames: Sequence[str]) -> None:
         self.shape.check_depth(text=own.PROMPT_DEPTH, vision=own.PROMPT_DEPTH)
         lengths, widths = (own.N_CTX_TEXT, own.N_CTX_VISION), (self.shape.text_width, self.shape.vision_width)
         self.prompt_learner = UnifiedPrompts(*lengths, *widths, own.PROMPT_DEPTH)
@@ -41,7 +34,6 @@ class CustomCLIP(CosineCLIP):
 class UPT(PromptTrainer):
     """Learns a shared prompt and the network that makes text and visual prompts of it."""
 
-    node = "UPT"
     model_name = saved_part = "prompt_learner"
     model_class = CustomCLIP
     defaults = {"N_CTX_TEXT": 4, "N_CTX_VISION": 4, "PREC": "auto", "PROMPT_DEPTH": 9}

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from dassl.engine import TRAINER_REGISTRY
-from torch import nn
 
 from prompting.clip import tokenize_prompts
 from prompting.learners import VisualPrompts
@@ -14,17 +13,11 @@ from trainers.base import CosineCLIP, PromptTrainer, tower_names
 
 
 class CustomCLIP(CosineCLIP):
-    """CLIP with one learned visual prompt and the sentence "<CTX_INIT> <class name>.".
+    """CLIP with one learned visual prompt and the sentence "<CTX_INIT> <class name>."."""
 
-    Args:
-        cfg: a config with the node ``TRAINER.VPT``.
-        classnames: K class names.
-        clip_model: the CLIP to prompt.
-    """
+    node = "VPT"
 
-    def __init__(self, cfg: Any, classnames: Sequence[str], clip_model: nn.Module) -> None:
-        super().__init__(clip_model)
-        own = cfg.TRAINER.VPT
+    def build(self, own: Any, classnames: Sequence[str]) -> None:
         self.shape.check_depth(vision=own.PROMPT_DEPTH_VISION)
         width, depth = self.shape.vision_width, own.PROMPT_DEPTH_VISION
         self.prompt_learner = VisualPrompts(None, own.N_CTX_VISION, width, depth)
@@ -36,7 +29,6 @@ class CustomCLIP(CosineCLIP):
 class VPT(PromptTrainer):
     """Learns visual prompts."""
 
-    node = "VPT"
     model_name = "prompt_learner"
     model_class = CustomCLIP
     defaults = {"N_CTX_VISION": 2, "CTX_INIT": "a photo of a", "PREC": "fp16", "PROMPT_DEPTH_VISION": 1}

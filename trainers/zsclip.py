@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dassl.engine import TRAINER_REGISTRY
-from torch import Tensor, nn
+from torch import Tensor
 
 from prompting.clip import tokenize_texts
 from prompting.clip.templates import fill, template_for
@@ -15,17 +15,12 @@ from trainers.base import PromptedCLIP, PromptTrainer
 
 
 class CustomCLIP(PromptedCLIP):
-    """CLIP's own logits, scale * cos(image, sentence of the class).
+    """CLIP's own logits, scale * cos(image, sentence of the class)."""
 
-    Args:
-        cfg: a config with the node ``TRAINER.ZSCLIP``.
-        classnames: K class names.
-        clip_model: the CLIP to ask.
-    """
+    node = "ZSCLIP"
 
-    def __init__(self, cfg: Any, classnames: Sequence[str], clip_model: nn.Module) -> None:
-        super().__init__(clip_model)
-        template = cfg.TRAINER.ZSCLIP.TEMPLATE or template_for(cfg.DATASET.NAME)
+    def build(self, own: Any, classnames: Sequence[str]) -> None:
+        template = own.TEMPLATE or template_for(self.dataset)
         self.tokens = tokenize_texts([fill(template, name) for name in classnames], clip_model=self.clip)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -39,7 +34,6 @@ class CustomCLIP(PromptedCLIP):
 class ZeroshotCLIP(PromptTrainer):
     """Evaluates CLIP with the hand-written sentence of each data set; there is nothing to train."""
 
-    node = "ZSCLIP"
     model_name = "zero_shot"
     model_class = CustomCLIP
     defaults = {"PREC": "auto", "TEMPLATE": ""}  # a sentence with {} for the class name; empty takes the data set's own
