@@ -10,87 +10,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
-import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, pstdev
 
 from tabulate import tabulate
-from tqdm import tqdm
 
-PROJECT = Path(__file__).resolve().parent.parent
-DATASET, SHOTS, CONFIG = "mini_source", 16, "mini"
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from scripts.protocols import SHOTS, Place, base2new, methods_with_settings, prepare_root  # noqa: E402
+from scripts.runs import PROJECT, Run, commands, run_all  # noqa: E402
+
+DATASET = "mini_source"
 COLUMNS = ("base", "new", "H")
-
-
-@dataclass(frozen=True)
-class Run:
-    """One call of train.py: its command line, and the folder its results go to."""
-
-    method: str
-    seed: int
-    half: str
-    words: tuple[str, ...]
-    folder: Path
-
-    @property
-    def results(self) -> Path:
-        return PROJECT / self.folder / "results.json"
-
-
-def plan(method: str, seed: int, root: str, output: Path) -> tuple[Run, Run]:
-    """Return the two runs of base-to-new: train on base and test there, then test on new."""
-    tail = Path(DATASET) / f"shots_{SHOTS}" / method / CONFIG / f"seed{seed}"
-    trained = output / "train_base" / tail
-    runs = []
-    for half, folder in (("base", trained), ("new", output / "test_new" / tail)):
-        words = [
-            *("--root", root, "--seed", str(seed), "--trainer", method),
-            *("--dataset-config-file", f"configs/datasets/{DATASET}.yaml"),
-            *("--config-file", f"configs/trainers/{method}/{CONFIG}.yaml"),
-            *("--output-dir", str(folder)),
-        ]
-        if half == "new":
-            words += ["--eval-only"] + ([] if method == "ZeroshotCLIP" else ["--model-dir", str(trained)])
-        words += ["DATASET.NUM_SHOTS", str(SHOTS), "DATASET.SUBSAMPLE_CLASSES", half, "TRAIN.CHECKPOINT_FREQ", "1"]
-        runs.append(Run(method, seed, half, tuple(words), folder))
-    return runs[0], runs[1]
-
-
-def execute(run: Run, bar: tqdm) -> None:
-    """Run train.py, with its epoch and time left beside the bar.
-
-    Raises:
-        RuntimeError: the run failed; its last words.
-    """
-    command = [sys.executable, "train.py", *run.words]
-    process = subprocess.Popen(command, cwd=PROJECT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    last = ""
-    for line in process.stdout or ():
-        last = line.strip() or last
-        if found := re.search(r"epoch (\[\S+\]).* loss \S+ \((\S+)\).* eta (\S+)", line):
-            bar.set_postfix_str(f"epoch {found[1]}, loss {found[2]}, {found[3]} left in this run")
-    if process.wait():
-        raise RuntimeError(last or f"exit code {process.returncode}")
-
-
-def run_all(runs: Sequence[Run]) -> None:
-    """Do the runs that are not done, one after the other, under a progress bar."""
-    todo = [run for run in runs if not run.results.is_file()]
-    with tqdm(total=len(runs), initial=len(runs) - len(todo), desc="runs", unit="run", dynamic_ncols=True) as bar:
-        for run in todo:
-            doing = "test on new" if run.half == "new" else "train on base"
-            bar.set_description(f"{run.method}, seed {run.seed}: {doing}")
-            bar.set_postfix_str("")
-            try:
-                execute(run, bar)
-            except RuntimeError as error:
-                raise RuntimeError(f"{run.folder} failed: {error}") from None
-            bar.update()
 
 
 def harmonic(base: float, new: float) -> float:
@@ -98,7 +30,7 @@ def harmonic(base: float, new: float) -> float:
     return 2 * base * new / (base + new) if base + new else 0.0
 
 
-def collect(pairs: Sequence[tuple[Run, Run]]) -> dict[str, list]:
+def collect(pairs: Sequence[tuple[Run, ...]]) -> dict[str, list]:
     """Return what the seeds of one method gave: accuracies by column, and costs."""
     base, new = ([json.loads(run.results.read_text()) for run in side] for side in zip(*pairs))
     accuracy = [[r["metrics"]["test"]["accuracy"] for r in side] for side in (base, new)]
@@ -146,15 +78,6 @@ def picture(found: dict[str, dict[str, list]], title: str, path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def methods_with_config() -> list[str]:
-    """Return the methods that have settings for the mini suite, in the registry's order of presentation."""
-    sys.path.insert(0, str(PROJECT))
-    from trainers import METHODS
-
-    folder = PROJECT / "configs" / "trainers"
-    return [method.__name__ for method in METHODS if (folder / method.__name__ / f"{CONFIG}.yaml").is_file()]
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="+", default=["ZeroshotCLIP", "ALIGN"], help="names, or all")
@@ -162,14 +85,15 @@ def main() -> int:
     parser.add_argument("--root", default="data", help="folder of the data sets; made if it is missing")
     parser.add_argument("--output", type=Path, default=Path("output/demo"))
     args = parser.parse_args()
-    methods = methods_with_config() if args.methods == ["all"] else args.methods
+    methods = methods_with_settings("base2new", [DATASET]) if args.methods == ["all"] else args.methods
 
-    (PROJECT / args.root).mkdir(parents=True, exist_ok=True)
-    pairs = {method: [plan(method, seed, args.root, args.output) for seed in args.seeds] for method in methods}
+    place = Place(args.root, args.output)
+    pairs = {m: [base2new(m, DATASET, seed, place, under="").runs for seed in args.seeds] for m in methods}
     runs = [run for of_method in pairs.values() for pair in of_method for run in pair]
+    prepare_root(args.root, runs)
     try:
         run_all(runs)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         print(f"compare: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -180,11 +104,10 @@ def main() -> int:
     seeds = f"seed{'s' if len(args.seeds) > 1 else ''} {', '.join(map(str, args.seeds))}"
     title = f"Base-to-new on {DATASET}, {SHOTS} shots, {seeds}"
     text, report = table(found), PROJECT / args.output / "report.md"
-    commands = "\n".join(shlex.join(["python", "train.py", *run.words]) for run in runs)
     picture(found, title, report.with_suffix(".png"))
     report.write_text(
         f"# {title}\n\nAccuracy in percent; H is the harmonic mean of base and new.\n\n{text}\n\n"
-        f"![{title}](report.png)\n\n## Commands\n\n```\n{commands}\n```\n"
+        f"![{title}](report.png)\n\n## Commands\n\n```\n{chr(10).join(commands(runs))}\n```\n"
     )
     shown = pairs[methods[-1]][0][0].folder
     written = {

@@ -1,0 +1,132 @@
+"""Runs of train.py: whether one is done, and doing it under a progress bar."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+PROJECT = Path(__file__).resolve().parent.parent
+if str(PROJECT) not in sys.path:
+    sys.path.insert(0, str(PROJECT))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call of train.py.
+
+    Args:
+        method: registry name.
+        dataset: stem of the data set's YAML file.
+        seed: of all random numbers.
+        part: what is done, for people.
+        folder: where its results go.
+        words: the command line.
+        trained: the run whose prompts are tested; None if this one trains them.
+    """
+
+    method: str
+    dataset: str
+    seed: int
+    part: str
+    folder: Path
+    words: tuple[str, ...]
+    trained: Run | None = None
+
+    @property
+    def results(self) -> Path:
+        return PROJECT / self.folder / "results.json"
+
+
+def read_results(run: Run) -> dict[str, Any] | None:
+    """Return what a run left in ``results.json`` if it was tested, else None."""
+    if not run.results.is_file():
+        return None
+    found = json.loads(run.results.read_text())
+    return found if "test" in found["metrics"] else None
+
+
+def is_done(run: Run) -> bool:
+    """Say whether a run is finished: tested, and with the prompts that the training run has now.
+
+    Raises:
+        ValueError: the folder holds a run with other settings.
+    """
+    found = read_results(run)
+    if found is None:
+        return False
+    import train
+    from trainers.results import changed_keys, method_config
+
+    now = method_config(train.setup_cfg(train.parse_args(list(run.words))), run.method)
+    changed = changed_keys(found["config"], now)
+    if changed:
+        key, before, after = changed[0]
+        raise ValueError(
+            f"{run.folder} holds a run with other settings: {key} was {before!r} and is now {after!r}; "
+            "give another --output, or move the folder"
+        )
+    trained = read_results(run.trained) if run.trained else found
+    same = trained is not None and trained.get("learned_sha256") == found.get("learned_sha256")
+    return same
+
+
+def state(run: Run) -> str:
+    """Return "done", "begun" (it would resume) or "to do".
+
+    Raises:
+        ValueError: the folder holds a run with other settings.
+    """
+    if is_done(run):
+        return "done"
+    return "begun" if (run.results.parent / "run.json").is_file() and run.trained is None else "to do"
+
+
+def execute(run: Run, bar: tqdm) -> None:
+    """Run train.py, with its epoch and time left beside the bar.
+
+    Raises:
+        RuntimeError: the run failed; its last words.
+    """
+    command = [sys.executable, "train.py", *run.words]
+    process = subprocess.Popen(command, cwd=PROJECT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    last = ""
+    for line in process.stdout or ():
+        last = line.strip() or last
+        if found := re.search(r"epoch (\[\S+\]).* loss \S+ \((\S+)\).* eta (\S+)", line):
+            bar.set_postfix_str(f"epoch {found[1]}, loss {found[2]}, {found[3]} left in this run")
+    if process.wait():
+        raise RuntimeError(last or f"exit code {process.returncode}")
+
+
+def run_all(runs: Sequence[Run], quiet: bool = False) -> None:
+    """Do the runs that are not done, one after the other, under a progress bar.
+
+    Raises:
+        RuntimeError: a run failed; its folder and last words.
+        ValueError: a folder holds a run with other settings.
+    """
+    unique = list({run.folder: run for run in runs}.values())
+    with tqdm(total=len(unique), desc="runs", unit="run", dynamic_ncols=True, disable=quiet) as bar:
+        for run in unique:
+            if not is_done(run):
+                bar.set_description(f"{run.method}, seed {run.seed}: {run.part}")
+                bar.set_postfix_str("")
+                try:
+                    execute(run, bar)
+                except RuntimeError as error:
+                    raise RuntimeError(f"{run.folder} failed: {error}") from None
+            bar.update()
+
+
+def commands(runs: Iterable[Run]) -> Iterator[str]:
+    """Return the runs as lines of a shell."""
+    return (shlex.join(["python", "train.py", *run.words]) for run in runs)
