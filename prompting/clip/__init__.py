@@ -1,9 +1,10 @@
 """CLIP for prompt tuning: one loader, prompts as tokens, and both towers with prompts passed in as data."""
 
-from prompting.clip.encoders import TextEncoder, TextFeatures, VisionEncoder, VisualFeatures, word_vectors
 from prompting.clip.loading import OPENAI_NAMES, load_clip, register_checkpoint
 from prompting.clip.shape import ClipShape, input_size, model_dtype
+from prompting.clip.text import TextEncoder, TextFeatures, word_vectors
 from prompting.clip.tokens import PromptTokens, clip_tokenizer, token_set_mask, tokenize_prompts, tokenize_texts
+from prompting.clip.vision import VisionEncoder, VisualFeatures
 
 __all__ = [
     "OPENAI_NAMES",

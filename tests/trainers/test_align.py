@@ -50,7 +50,7 @@ def test_numbers_of_prompts_are_free_when_independent(align, images):
             torch.randn(shape)
             for shape in ((3, 3, 64), (4, 2, 64), (3, 3, 11, 64), (4, 2, model.tokens.ids.shape[2], 64))
         ),
-        s_mask=model.text_set,
+        s_mask=model.token_set.transpose(0, 1),
     )
     assert score.cost.shape == (3, 4, 3, 2)
     assert model(images).shape == (3, 4)
