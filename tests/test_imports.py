@@ -16,7 +16,7 @@ TABLE = {
     "prompting/clip/": {"torch", "open_clip", "safetensors", "prompting"},
     "prompting/": {"torch", "prompting"},
     "trainers/": {"torch", "dassl", "yacs", "prompting", "trainers"},
-    "datasets/": {"dassl", "datasets", "numpy", "PIL", "sklearn", "scipy", "tqdm", "matplotlib"},
+    "datasets/": {"dassl", "datasets", "numpy", "PIL", "sklearn", "scipy", "tqdm", "matplotlib", "tabulate"},
     "datasets/mini/draw.py": {"numpy", "PIL", "matplotlib"},
     "engine/dassl/": {
         "dassl", "torch", "torchvision", "numpy", "yacs", "PIL", "tqdm", "tabulate", "tensorboard", "sklearn",
