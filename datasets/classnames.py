@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Union
 
-from .files import did_you_mean, read_json
+from .files import did_you_mean, read_json, read_text
 from .partition import Listing
 
 
@@ -47,7 +47,7 @@ def _read_names(path: Path) -> Union[list[str], dict[str, str]]:
         if wrong is not None:
             raise ValueError(f"{path} holds {wrong!r}; class names should be text")
         return names
-    lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
+    lines = (line.strip() for line in read_text(path, "file of class names").splitlines())
     return [line for line in lines if line]
 
 

@@ -15,6 +15,16 @@ log = logging.getLogger("dassl.datasets")  # a child of the run's logger: its li
 CACHE_VARIABLE = "ALIGN_CACHE"
 
 
+def read_text(path: Path, what: str) -> str:
+    """Return the content of a text file; raise FileNotFoundError if it is missing and ValueError if it is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig")  # as spreadsheets write it, too
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{what} not found: {path}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{what} {path} is not UTF-8 text ({error})") from None
+
+
 def read_json(path: Path, what: str, form: type | tuple[type, ...] = dict) -> Any:
     """Return the content of a JSON file.
 
@@ -27,15 +37,15 @@ def read_json(path: Path, what: str, form: type | tuple[type, ...] = dict) -> An
         FileNotFoundError: if there is no such file.
         ValueError: if it is not JSON, or holds something else.
     """
+    text = read_text(path, what)
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{what} not found: {path}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
         raise ValueError(f"{what} {path} is not JSON ({error})") from None
     if not isinstance(content, form):
-        raise ValueError(f"{what} {path} holds a {type(content).__name__}; it should be an object of lists")
+        names = {dict: "an object", list: "a list"}
+        allowed = " or ".join(names.get(one, one.__name__) for one in (form if isinstance(form, tuple) else (form,)))
+        raise ValueError(f"{what} {path} holds a {type(content).__name__}; it should be {allowed}")
     return content
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import random
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Any
 from dassl.data.datasets import DATASET_REGISTRY
 
 from .classnames import name_classes, names_file
-from .files import did_you_mean, log
+from .files import did_you_mean, log, read_text
 from .partition import Listing, Rows, cut_by_ratios
 from .registry import DEFAULT_TEMPLATE, ListedDataset, Source, absolute
 from .scan import is_picture, sub_folders
@@ -111,8 +112,8 @@ class Csv(OwnDataset):
         """Read the file."""
         path = _the_file(root, "*.csv")
         images = _images(path, node.IMAGES)
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            lines = [(n, [word.strip() for word in line]) for n, line in enumerate(csv.reader(file), 1) if any(line)]
+        found = enumerate(csv.reader(io.StringIO(read_text(path, "CSV file"), newline="")), 1)
+        lines = [(number, [word.strip() for word in line]) for number, line in found if any(line)]
         if lines and tuple(word.lower() for word in lines[0][1]) in (HEADER[:2], HEADER):
             del lines[0]
         if not lines:

@@ -12,7 +12,7 @@ from typing import Any, Callable
 
 import numpy as np
 
-from .files import cache_root, read_json
+from .files import cache_root, read_json, read_text
 from .partition import Listing, Rows, cut_by_ratios, hold_out_val
 from .scan import kept_scan, pictures, scan, sub_folders
 
@@ -167,13 +167,7 @@ def _check_not_flat(val: Path) -> None:
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise FileNotFoundError(f"annotation file not found: {path}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"annotation file {path} is not text ({error})") from None
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in read_text(path, "annotation file").splitlines() if line.strip()]
     if not lines:
         raise ValueError(f"annotation file {path} is empty")
     return lines

@@ -168,8 +168,10 @@ class DescribedDataset(ListedDataset):
             raise FileNotFoundError(_with(f"data set {about.name}: no folder {folder}; DATASET.ROOT is {root}", advice))
         try:
             split = make_split(about.listing(folder, keep), images, about.split or f"data set {about.name}")
-        except (FileNotFoundError, ValueError) as error:
-            raise type(error)(_with(str(error), advice)) from None
+        except FileNotFoundError as error:
+            raise FileNotFoundError(_with(str(error), advice)) from None
+        except ValueError as error:
+            raise ValueError(_with(str(error), advice)) from None
         return Source(split, folder, images, about.template, about.test_only)
 
 

@@ -203,7 +203,10 @@ def _known_path(record: Record, known: dict[str, Datum], path: Path) -> str:
     found = relocate(record.path, known)
     if found is None or (known[found].label, known[found].classname) != (record.label, record.classname):
         said = f"{record.path} (label {record.label}, {record.classname!r})"
-        raise ValueError(f"few-shot pickle {path} holds {said}, which the split does not; remove the file")
+        raise ValueError(
+            f"few-shot pickle {path} was drawn from another split: it holds {said}, which this split's part does not; "
+            "bring back that split file or remove the pickle"
+        )
     return found
 
 

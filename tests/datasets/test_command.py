@@ -206,3 +206,16 @@ def test_as_a_command(tmp_path):
         cwd=PROJECT, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 1 and "problem: no folder" in done.stdout and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_page_says_what_the_descriptions_say(name):
+    about = CATALOG[name].description
+    lines = (PROJECT / "docs" / "data.md").read_text().splitlines()
+    cells = [cell.strip() for cell in next(line for line in lines if line.startswith(f"| {name} |")).split("|")[1:-1]]
+    n = about.card.counts
+    assert cells[2] == f"`{about.folder}`" and find(cells[1].strip("`")) == [CATALOG[name]]
+    assert cells[5:] == [f"{n.classes:,}", " / ".join(f"{count:,}" if count else "–" for count in n[1:])]
+    assert cells[4].startswith("split") == bool(about.split)
+    for pattern, _ in about.card.pictures:
+        assert pattern.split("/")[0] in cells[3]

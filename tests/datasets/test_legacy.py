@@ -118,7 +118,7 @@ def test_a_draw_from_another_split_is_refused(split, tmp_path, change):
     item = moved(split.train[0], "/x/")
     vars(item).update(change)
     dump(tmp_path / "old", {"train": [item], "val": []})
-    with pytest.raises(ValueError, match="which the split does not; remove the file"):
+    with pytest.raises(ValueError, match="drawn from another split: it holds .*; bring back that split file or remove"):
         read(split, tmp_path)
 
 

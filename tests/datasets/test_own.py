@@ -238,6 +238,15 @@ def test_bad_csv_files_are_named(tmp_path, lines, words):
         make("Csv", tmp_path)
 
 
+def test_a_file_in_another_encoding_is_named(tmp_path):
+    put(tmp_path, ["a.jpg", "b.jpg"])
+    (tmp_path / "own.csv").write_bytes("a.jpg,Käse,train\nb.jpg,Käse,test\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"CSV file .*own\.csv is not UTF-8 text"):
+        make("Csv", tmp_path)
+    (tmp_path / "own.csv").write_text("a.jpg,Käse,train\nb.jpg,Käse,test\n", "utf-8")
+    assert make("Csv", tmp_path).classnames == ["Käse"]
+
+
 def test_a_wrong_root_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no file or folder"):
         make("Csv", tmp_path / "nowhere.csv")
