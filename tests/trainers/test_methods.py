@@ -7,7 +7,17 @@ import torch
 
 from prompting.checkpoint import learned_state
 from prompting.learners import ClassContexts
-from tests.reference.methods import DEEP, METHODS, NAMES, build, draw_images, relearn, tiny_resnet, tiny_vit
+from tests.reference.methods import (
+    DEEP,
+    METHODS,
+    NAMES,
+    build,
+    draw_images,
+    relearn,
+    tiny_resnet,
+    tiny_vit,
+    train_on_four,
+)
 from trainers import cocoop
 
 NO_PROMPTS = ("COUPLING", "independent", "VISION_PROMPT_DEPTH", 0, "VISION_PROMPT_NUMBER", 1)
@@ -128,6 +138,22 @@ def test_cocoop_in_chunks_is_cocoop(most, monkeypatch):
     whole = run()
     monkeypatch.setattr(cocoop, "MAX_PROMPTS", most)
     torch.testing.assert_close(run(), whole, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["CoCoOp", "ProDA", "UPT", "ALIGN"])
+def test_a_run(method, tmp_path):
+    """Train, save, and load into a fresh trainer: every learned tensor has moved, and the logits are the same."""
+    trainer = train_on_four(method, tmp_path)
+    start = {name: tensor.clone() for name, tensor in learned_state(trainer.model).items()}
+    trainer.train()
+    still = [name for name, tensor in learned_state(trainer.model).items() if torch.equal(tensor, start[name])]
+    assert start and not still
+    images = draw_images(tiny_vit())
+    with torch.no_grad():
+        expected = trainer.model.eval()(images)
+        other = train_on_four(method, tmp_path)
+        other.load_model(str(tmp_path / "out"))
+        torch.testing.assert_close(other.model.eval()(images), expected)
 
 
 def test_every_method_is_here():
