@@ -1,0 +1,163 @@
+"""What runs left: ``results.json``, or the logs of CoOp, MaPLe, PLOT and others; and why a folder gives nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Folders of runs, as scripts of the family make them. "part" is what the folder above says.
+_SEED = r"seed(?P<seed>\d+)$"
+LAYOUTS = [
+    re.compile(pattern + _SEED)
+    for pattern in (
+        r"(?:^|/)(?P<part>train_base|test_base|test_new|xd/train|dg/train|xd/test|dg/test)/(?P<dataset>[^/]+)"
+        r"/shots_(?P<shots>\d+)/(?P<method>[^/]+)/(?P<config>[^/]+)/",
+        r"(?:^|/)(?P<part>evaluation)/(?P<method>[^/]+)/(?P<config>[^/]+?)_(?P<shots>\d+)shots?/(?P<dataset>[^/]+)/",
+        r"(?:^|/)(?P<dataset>[^/]+)/shots_(?P<shots>\d+)/(?P<method>[^/]+)/(?P<config>[^/]+)/",
+        r"(?:^|/)(?P<dataset>[^/]+)/(?P<method>[^/]+)/shots_(?P<shots>\d+)/",
+        r"(?:^|/)(?P<dataset>[^/]+)/(?P<method>[^/]+)/(?P<config>[^/]+?)_(?P<shots>\d+)shots?/(?:[^/]+/)?",
+    )
+]
+PARTS = {
+    "train_base": "base", "test_base": "base", "test_new": "new", "xd/train": "source", "dg/train": "source",
+    "xd/test": "target", "dg/test": "target", "evaluation": "target",
+}  # fmt: skip
+END_MARKERS = ("Finish training", "Finished training")  # of Dassl 0.6 and 0.5
+
+
+@dataclass(frozen=True)
+class Found:
+    """The accuracy of one run.
+
+    Args:
+        method: name of the trainer.
+        dataset: stem of the data set's YAML file.
+        part: "base", "new", "source", "target", or "all" classes.
+        shots: training images a class.
+        seed: of the run.
+        config: stem of the method's YAML file; "" if the folder does not say.
+        accuracy: in percent.
+        backbone: None if unknown.
+        folder: of the run.
+        exact: full precision; a log has one or two decimals.
+    """
+
+    method: str
+    dataset: str
+    part: str
+    shots: int
+    seed: int
+    config: str
+    accuracy: float
+    backbone: str | None
+    folder: Path
+    exact: bool
+
+
+def collect(root: Path) -> tuple[list[Found], list[str]]:
+    """Return the results under a folder, and a line for every run's folder that gives none, with the reason.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder {root}")
+    found, notes = [], []
+    for folder in run_folders(root):
+        try:
+            found.append(read_folder(folder))
+        except ValueError as error:
+            notes.append(f"{folder}: {error}")
+    return found, notes
+
+
+def run_folders(root: Path) -> Iterator[Path]:
+    """Yield the folders under ``root`` that hold results or logs, sorted."""
+    for place, folders, files in os.walk(root):
+        folders.sort()
+        if any(name == "results.json" or name.startswith("log.txt") for name in files):
+            yield Path(place)
+
+
+def read_folder(folder: Path) -> Found:
+    """Return the result of a run's folder.
+
+    Raises:
+        ValueError: there is none; says why.
+    """
+    path = folder.resolve().as_posix()
+    layout = next((match for pattern in LAYOUTS if (match := pattern.search(path))), None)
+    said: dict[str, Any] = layout.groupdict() if layout else {}
+    if (folder / "results.json").is_file():
+        return _from_results(folder, said)
+    if not said:
+        raise ValueError("a log, but the folder's name does not say data set, method, shots and seed")
+    accuracy, backbone = read_logs(folder)
+    return _found(folder, said, accuracy, backbone, False)
+
+
+def _found(folder: Path, said: dict[str, Any], accuracy: float, backbone: str | None, exact: bool) -> Found:
+    part = PARTS.get(said.get("part") or "", "all")
+    numbers = int(said["shots"]), int(said["seed"])
+    config = said.get("config") or ""
+    return Found(said["method"], said["dataset"], part, *numbers, config, accuracy, backbone, folder, exact)
+
+
+def _from_results(folder: Path, said: dict[str, Any]) -> Found:
+    try:
+        content = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        test = content["metrics"].get("test")
+        if test is None:
+            raise ValueError("not tested yet (results.json has no metrics of test)")
+        if not said:  # a folder of one's own: the file says the rest
+            stem = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", content["dataset"]).lower()
+            part = {"base": "train_base", "new": "test_new"}.get(content["classes"])
+            said = {**{key: content[key] for key in ("method", "shots", "seed")}, "dataset": stem, "part": part}
+        return _found(folder, {**said, "method": content["method"]}, test["accuracy"], content["backbone"], True)
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"results.json is not one of ours ({type(error).__name__}: {error})") from None
+
+
+def read_logs(folder: Path) -> tuple[float, str | None]:
+    """Return accuracy and backbone from the newest ``log.txt*`` that has a result.
+
+    Raises:
+        ValueError: none has; says why of each.
+    """
+    logs = sorted(folder.glob("log.txt*"), key=lambda path: (path.stat().st_mtime, path.name), reverse=True)
+    reasons = []
+    for path in logs:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        try:
+            accuracy = read_log(text)
+        except ValueError as error:
+            reasons.append(f"{path.name}: {error}")
+            continue
+        backbone = re.search(r"Loading CLIP \(backbone: ([^)]+)\)", text)
+        return accuracy, backbone[1] if backbone else None
+    raise ValueError("; ".join(reasons))
+
+
+def read_log(text: str) -> float:
+    """Return the last accuracy of a log: of a training after its end marker, else of an evaluation.
+
+    Raises:
+        ValueError: there is none; says why.
+    """
+    lines = [line.strip() for line in text.splitlines()]
+    ends = [i for i, line in enumerate(lines) if line in END_MARKERS]
+    if not ends and any(re.match(r"epoch \[\d+/\d+\]", line) for line in lines):
+        raise ValueError(f"the training did not finish (no line {' or '.join(map(repr, END_MARKERS))})")
+    after = lines[ends[-1] :] if ends else lines
+    if "=> result" not in after:
+        where = "after the end of training" if ends else "in it"
+        raise ValueError(f"nothing was evaluated (no line '=> result' {where})")
+    numbers = [match[1] for line in after if (match := re.match(r"\* accuracy: ([\d.eE+-]+)%", line))]
+    if not numbers:
+        raise ValueError("no line '* accuracy: ...%' after '=> result'")
+    return float(numbers[-1])
