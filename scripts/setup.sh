@@ -31,7 +31,7 @@ PY
     fi
     if [ "$(cat .venv/base 2>/dev/null || true)" != "$base" ]; then
         rm -rf .venv
-        "$python" -m venv .venv
+        "$python" -m venv --without-pip .venv  # pip and setuptools are those of the shared packages
         site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
         shared=$("$base/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
         echo "import site; site.addsitedir('$shared')" > "$site/shared-packages.pth"
