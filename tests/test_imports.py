@@ -20,6 +20,7 @@ TABLE = {
     "datasets/mini/draw.py": {"numpy", "PIL", "matplotlib"},
     "engine/dassl/": {
         "dassl", "torch", "torchvision", "numpy", "yacs", "PIL", "tqdm", "tabulate", "tensorboard", "sklearn",
+        "matplotlib",
     },
     "train.py": {"torch", "yacs", "dassl", "datasets", "trainers"},
 }  # fmt: skip

@@ -34,7 +34,7 @@ def test_results_are_scikit_learns(make_cfg, predictions, capsys):
     scores, labels = predictions
     results = run(make_cfg("TEST.PER_CLASS_RESULT", True), scores, labels)
     pred = scores.argmax(1)
-    assert list(results) == ["accuracy", "error_rate", "macro_f1", "perclass_accuracy"]
+    assert list(results) == ["accuracy", "error_rate", "macro_f1", "perclass_accuracy", "ece"]
     assert results["accuracy"] == pytest.approx(100 * accuracy_score(labels, pred))
     assert results["error_rate"] == pytest.approx(100 - results["accuracy"])
     assert results["macro_f1"] == pytest.approx(100 * f1_score(labels, pred, average="macro", labels=[0, 1, 2]))

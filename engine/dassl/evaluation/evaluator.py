@@ -15,6 +15,7 @@ from dassl.utils import mkdir_if_missing
 from yacs.config import CfgNode
 
 from .build import EVALUATOR_REGISTRY
+from .classes import draw_confusion, expected_calibration_error, write_class_table
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,11 @@ class EvaluatorBase:
 
 @EVALUATOR_REGISTRY.register()
 class Classification(EvaluatorBase):
-    """Accuracy, error and macro F1; optionally accuracy a class and the confusion matrix.
+    """Accuracy, error and macro F1; optionally results a class, calibration and the confusion matrix.
+
+    ``TEST.PER_CLASS_RESULT`` prints the accuracy of every class, writes ``per_class.csv`` (with precision and F1) and
+    adds the expected calibration error of softmax(scores). ``TEST.COMPUTE_CMAT`` writes the confusion matrix as
+    ``cmat.pt``, ``cmat.csv`` and ``cmat.png``.
 
     Args:
         cfg: config; reads ``TEST.PER_CLASS_RESULT``, ``TEST.COMPUTE_CMAT`` and ``OUTPUT_DIR``.
@@ -61,18 +66,21 @@ class Classification(EvaluatorBase):
         """Forget all predictions."""
         self._y_true: list[int] = []
         self._y_pred: list[int] = []
+        self._confidence: list[float] = []
 
     def process(self, mo: torch.Tensor, gt: torch.Tensor) -> None:
         """Take in scores (B, K) and labels (B,)."""
         self._y_pred += mo.max(1)[1].tolist()
         self._y_true += gt.tolist()
+        if self.cfg.TEST.PER_CLASS_RESULT:
+            self._confidence += mo.float().softmax(1).max(1)[0].tolist()
 
     def evaluate(self) -> OrderedDict[str, float]:
         """Report on all batches since the last reset.
 
         Returns:
             ``accuracy``, ``error_rate``, ``macro_f1`` (over the classes that occur) and, if asked for,
-            ``perclass_accuracy`` (mean over classes), all in percent.
+            ``perclass_accuracy`` (mean over classes) and ``ece`` (expected calibration error), all in percent.
 
         Raises:
             ValueError: there were no samples.
@@ -96,6 +104,11 @@ class Classification(EvaluatorBase):
         )
         if self.cfg.TEST.PER_CLASS_RESULT:
             results["perclass_accuracy"] = self._report_classes(true, pred)
+            results["ece"] = expected_calibration_error(self._confidence, true == pred)
+            mkdir_if_missing(self.cfg.OUTPUT_DIR)
+            path = os.path.join(self.cfg.OUTPUT_DIR, "per_class.csv")
+            write_class_table(path, true, pred, self._lab2cname)
+            logger.info(f"Expected calibration error: {results['ece']:.1f}% ({path} has precision and F1 a class)")
         if self.cfg.TEST.COMPUTE_CMAT:
             self._save_confusion(true, pred)
         return results
@@ -127,3 +140,5 @@ class Classification(EvaluatorBase):
             writer.writerow(["true \\ predicted", *labels])
             writer.writerows([label, *row] for label, row in zip(labels, matrix.tolist()))
         logger.info(f"Confusion matrix is saved to {path}")
+        names = [self._lab2cname.get(label, str(label)) for label in labels]
+        draw_confusion(os.path.join(self.cfg.OUTPUT_DIR, "cmat.png"), matrix, names)
