@@ -37,6 +37,7 @@ FLAG_KEYS = {
     "trainer": "TRAINER.NAME",
     "backbone": "MODEL.BACKBONE.NAME",
     "head": "MODEL.HEAD.NAME",
+    "max_memory": "TRAIN.MAX_MEMORY_GB",
 }
 
 
@@ -56,6 +57,7 @@ def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("--trainer", help="name of the method")
     add("--backbone", help="name or path of the CLIP model")
     add("--head", help="name of the head")
+    add("--max-memory", type=float, metavar="GB", help="memory a run may hold; default: what the device has free")
     add("--eval-only", action="store_true", help="evaluate only")
     add("--model-dir", default="", help="folder of the run to load for --eval-only")
     add("--load-epoch", type=int, help="epoch to load; default: the best on validation if kept, else the last")

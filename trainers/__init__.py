@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from prompting.clip import register_checkpoint
+from trainers import speed
 from trainers.align import ALIGN, MMP
 from trainers.base import add_node, embedded_checkpoints
 from trainers.cocoop import CoCoOp
@@ -28,6 +29,7 @@ def extend_cfg(cfg: Any) -> None:
     """Add every method's node to ``cfg.TRAINER``, and the keys that CoOp's data sets read, with their defaults."""
     for method in METHODS:
         add_node(cfg, method)
+    cfg.TRAIN.update(speed.DEFAULTS)
     cfg.DATASET.SUBSAMPLE_CLASSES = "all"  # or base, or new
     # read by the data sets Folder, Csv and SplitJson (docs/data.md)
     cfg.DATASET.CLASSNAMES = ""  # file of class names

@@ -26,6 +26,7 @@ from prompting.learners import Prompts
 from prompting.precision import Precision
 from trainers.predictions import recorded
 from trainers.results import check_same_run, record_result
+from trainers.speed import fit_machine
 
 logger = logging.getLogger("dassl.trainers")
 T = TypeVar("T")
@@ -45,6 +46,7 @@ class PromptedCLIP(nn.Module):
     """
 
     node: ClassVar[str]
+    own_parts: ClassVar[bool] = False  # whether ``forward`` divides the text side by itself
 
     def __init__(self, cfg: Any, classnames: Sequence[str], clip_model: nn.Module) -> None:
         super().__init__()
@@ -161,6 +163,7 @@ class PromptTrainer(TrainerX):
         self.model = self.model_class(cfg, classnames, clip_model)
         self.precision.cast_(self.model.clip)
         self.model.to(self.device)
+        fit_machine(self.model, cfg, self.device)
         learned = learned_state(self.model)
         logger.info(
             f"Learning {sum(tensor.numel() for tensor in learned.values()):,} parameters: {', '.join(sorted(learned))}"

@@ -46,6 +46,7 @@ class CustomCLIP(PromptedCLIP):
     """CLIP whose class features depend on the image."""
 
     node = "COCOOP"
+    own_parts = True
 
     def build(self, own: Any, classnames: Sequence[str]) -> None:
         length = len(own.CTX_INIT.split()) or own.N_CTX

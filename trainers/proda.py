@@ -31,6 +31,7 @@ class CustomCLIP(CosineCLIP):
     """
 
     node = "PRODA"
+    own_parts = True
 
     def build(self, own: Any, classnames: Sequence[str]) -> None:
         if not 2 <= own.PROMPT_BATCH <= own.N:

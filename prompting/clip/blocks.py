@@ -7,6 +7,7 @@ carries hooks, is not taken apart: the towers then run it whole.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -107,7 +108,9 @@ def compiled_steps(backend: str | Callable = "inductor") -> Steps:
     Returns:
         Compiled steps, shared by all blocks of both towers.
     """
-    return Steps(*(torch.compile(step, backend=backend, dynamic=True) for step in (project_in, finish)))
+    return Steps(
+        torch.compile(project_in, backend=backend, dynamic=True), torch.compile(finish, backend=backend, dynamic=True)
+    )
 
 
 def run_whole(
@@ -131,7 +134,7 @@ def run_whole(
         if 0 < i <= n_deep:
             x = before(i - 1, x)
         y = x if batch_first else x.transpose(0, 1)
-        y = recomputed(transformer, lambda y, block=block: block(y, attn_mask=mask), y)
+        y = recomputed(transformer, partial(block, attn_mask=mask), y)
         x = y if batch_first else y.transpose(0, 1)
     return x
 

@@ -10,7 +10,7 @@ longest suffix, L of the largest token set.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -117,7 +117,8 @@ def lay_out(
             size_l,
         )
         positions += len(chunk.ids)
-        chunks.append(_move(chunk, device))
+        on_device: Any = {k: v.to(device) for k, v in chunk._asdict().items() if isinstance(v, Tensor)}
+        chunks.append(chunk._replace(**on_device))
     return Layout(
         ids[:, 0, :p].to(device),
         kept[:, 0].to(device) if kept is not None and inside else None,
@@ -126,10 +127,6 @@ def lay_out(
         None if mask is None or bool(mask.all()) else mask.to(device),
         positions,
     )
-
-
-def _move(chunk: Chunk, device: torch.device | str) -> Chunk:
-    return Chunk(*(field.to(device) if isinstance(field, Tensor) else field for field in chunk))
 
 
 def _pack(

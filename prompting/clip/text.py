@@ -7,6 +7,7 @@ what follows it, L text tokens, D embedding width, d_l the tower's width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -130,16 +131,14 @@ class TextEncoder(Frozen):
         layout = self.layout(tokens, n, learned=bool(given), class_specific=specific, token_set=token_set)
         if layout is None:
             return self._whole(tokens, context, deep, n, token_set)
-        inserted = (context, *deep)
-        prefix, opening = self._prefix(layout, inserted)
+        prefix, opening = self._prefix(layout, context, deep)
         recompute = len(layout.chunks) > 1 and torch.is_grad_enabled()
         start, parts = 0, []
         for chunk in layout.chunks:
             some = slice(start, start + chunk.size[1])
             start = some.stop
-            own = inserted if chunk.context is not None else ()
-            own = tuple(v if v is None or v.dim() == 3 else v[:, some] for v in own)
-            run = (chunk, prefix, opening, own)
+            own = None if context is None else _of_classes(context, some)
+            run = (chunk, prefix, opening, own, [_of_classes(vectors, some) for vectors in deep])
             parts.append(checkpoint(self._suffix, *run, use_reentrant=False) if recompute else self._suffix(*run))
         prompt, found = (torch.cat(part) if part[0] is not None else None for part in zip(*parts))
         assert prompt is not None  # for the type checker: every chunk has one
@@ -188,15 +187,15 @@ class TextEncoder(Frozen):
         return x + self.positional_embedding[places].to(x.dtype)
 
     def _prefix(
-        self, layout: Layout, inserted: Sequence[Tensor | None]
+        self, layout: Layout, context: Tensor | None, deep: Sequence[Tensor]
     ) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
         """Run the prefixes; return keys and values (N, P, d) of each block, and the outputs (N * P, D) if read."""
         n, p = layout.prefix_ids.shape
-        x, kept = self._embed(layout.prefix_ids, slice(0, p), layout.context, inserted[0]), []
+        x, kept = self._embed(layout.prefix_ids, slice(0, p), layout.context, context), []
         blocks = self.transformer.resblocks
         for i, block in enumerate(blocks):
-            if layout.context is not None and 0 < i < len(inserted):
-                x = _place(x, layout.context, inserted[i])
+            if layout.context is not None and 0 < i <= len(deep):
+                x = _place(x, layout.context, deep[i - 1])
             q, k, v = self.steps.project_in(block, x)
             kept.append((k, v))
             if i + 1 < len(blocks) or layout.reads_prefix:
@@ -210,16 +209,17 @@ class TextEncoder(Frozen):
         chunk: Chunk,
         prefix: list[tuple[Tensor, Tensor]],
         opening: Tensor | None,
-        inserted: Sequence[Tensor | None],
+        context: Tensor | None,
+        deep: Sequence[Tensor],
     ) -> tuple[Tensor, Tensor | None]:
         """Run the classes' own positions; return the outputs (K, N, D) at EOS and (K, N, L, D) of the token sets."""
         n, classes, s = chunk.size
         blocks = self.transformer.resblocks
-        x = self._embed(chunk.ids, chunk.places, chunk.context, inserted[0] if inserted else None)  # (X, d)
+        x = self._embed(chunk.ids, chunk.places, chunk.context, context)  # (X, d)
 
         def padded(part: Tensor) -> Tensor:  # (X, d) -> (N * K, S, d)
             if len(part) < n * classes * s:
-                part = part.new_zeros(n * classes * s, part.shape[1]).index_copy(0, chunk.slots, part)
+                part = _Spread.apply(part, chunk.slots, n * classes * s)
             return part.unflatten(0, (n * classes, s))
 
         def behind(opened: Tensor, part: Tensor) -> Tensor:  # (N, P, d), (X, d) -> (N * K, P + S, d)
@@ -236,9 +236,9 @@ class TextEncoder(Frozen):
             return self.steps.finish(block, x, out if len(read) == len(out) else out.index_select(0, read))
 
         for i in range(len(blocks)):
-            if chunk.context is not None and 0 < i < len(inserted):
-                x = _place(x, chunk.context, inserted[i])
-            x = recomputed(self.transformer, lambda x, i=i: run(i, x), x)
+            if chunk.context is not None and 0 < i <= len(deep):
+                x = _place(x, chunk.context, deep[i - 1])
+            x = recomputed(self.transformer, partial(run, i), x)
         x = project_out(self.ln_final(x), self.text_projection)  # (Y, D)
         prompt = F.embedding(chunk.eos.transpose(0, 1), x)  # (K, N, D)
         if chunk.gather is None:
@@ -285,6 +285,24 @@ class TextEncoder(Frozen):
         shape = (*x.shape[:2], vectors.shape[2], x.shape[3])
         index = where[..., : shape[2]].unsqueeze(-1).expand(shape)
         return x.scatter(2, index, vectors.to(x.dtype).expand(shape))
+
+
+class _Spread(torch.autograd.Function):
+    """Rows (X, d) at the places ``slots`` (X,) of ``size`` rows, zeros at the others; keeps no copy of the rows."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, slots: Tensor, size: int) -> Tensor:
+        ctx.save_for_backward(slots)
+        return rows.new_zeros(size, rows.shape[1]).index_copy_(0, slots, rows)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        return upstream.index_select(0, ctx.saved_tensors[0]), None, None
+
+
+def _of_classes(vectors: Tensor, classes: slice) -> Tensor:
+    """Return the vectors (N|1, b, d), or of class-specific ones (N|1, K, b, d) those of some classes."""
+    return vectors if vectors.dim() == 3 else vectors[:, classes]
 
 
 def _place(x: Tensor, where: Tensor, vectors: Tensor) -> Tensor:

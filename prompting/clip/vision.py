@@ -7,6 +7,7 @@ the tower's width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -129,26 +130,28 @@ class VisionEncoder(Frozen):
     def _split(self, x: Tensor, v: Tensor | None, deep: Sequence[Tensor], m: int, return_tokens: bool) -> Tensor:
         """Run the blocks in parts on patches (B, 1 + O, d_v) and prompts (M|1, b, d_v)."""
         blocks, images, steps = self.visual.transformer.resblocks, x.shape[0], self.steps
+        cls_only = not return_tokens
         for i, block in enumerate(blocks):
             heads, last = block.attn.num_heads, i + 1 == len(blocks)
             if 0 < i <= len(deep):
                 x = torch.cat([x, _tile(deep[i - 1], m, images)], 1)  # in place of those that were not computed
+            read = self._read(i, x.shape[1] + (v.shape[1] if v is not None and i == 0 else 0), deep, last and cls_only)
             if i == 0:
+                # Nothing has mixed yet: the patches' queries, keys and values are those of all M copies.
                 parts = steps.project_in(block, x)
                 x = _spread(x, v, m)
                 if v is not None:
-                    parts = tuple(_spread(p, own, m) for p, own in zip(parts, steps.project_in(block, v)))
-                read = self._read(i, x.shape[1], deep, last and not return_tokens)
-                x = steps.finish(block, x[:, :read], attend(parts[0][:, :read], *parts[1:], heads))
-                continue
-            read = self._read(i, x.shape[1], deep, last and not return_tokens)
-
-            def run(x: Tensor, block: Any = block, heads: int = heads, read: int = read) -> Tensor:
-                q, k, v = steps.project_in(block, x, read if read == 1 else None)
-                return steps.finish(block, x[:, :read], attend(q[:, :read], k, v, heads))
-
-            x = recomputed(self.visual.transformer, run, x)
+                    parts = tuple(_spread(part, own, m) for part, own in zip(parts, steps.project_in(block, v)))
+                q, k, value = parts
+                x = steps.finish(block, x[:, :read], attend(q[:, :read], k, value, heads))
+            else:
+                x = recomputed(self.visual.transformer, partial(self._block, block, read), x)
         return x
+
+    def _block(self, block: Any, read: int, x: Tensor) -> Tensor:
+        """Return a block's leading ``read`` outputs."""
+        q, k, v = self.steps.project_in(block, x, read if read == 1 else None)
+        return self.steps.finish(block, x[:, :read], attend(q[:, :read], k, v, block.attn.num_heads))
 
     @staticmethod
     def _read(block: int, length: int, deep: Sequence[Tensor], cls_only: bool) -> int:

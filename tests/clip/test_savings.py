@@ -22,6 +22,7 @@ from prompting.clip import (
 )
 from prompting.clip.blocks import compiled_steps
 from prompting.clip.layout import lay_out
+from tests.reference.saved import saved_bytes
 
 NAMES = ["cat", "yin_yang", "golden retriever", "Boeing 737-800", "dog"]
 TIGHT = {"atol": 1e-10, "rtol": 1e-8}
@@ -225,24 +226,6 @@ def test_memory_does_not_grow_with_the_classes(vit: nn.Module, stream: torch.Gen
     assert sizes[32, 4] < 0.2 * sizes[32, None]
     # The prefixes' own blocks are saved once; a further part adds its indices.
     assert sizes[32, 4] - sizes[8, 4] < 0.1 * sizes[32, None]
-
-
-def saved_bytes(run, *frozen: nn.Module) -> int:
-    """Bytes of the distinct storages that autograd keeps for the backward pass, frozen weights left out."""
-    weights = {p.untyped_storage().data_ptr() for module in frozen for p in module.parameters()}
-    kept: dict[int, int] = {}
-    held = []
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-            held.append(tensor)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        held.append(run())
-    return sum(kept.values())
 
 
 # -- vision ----------------------------------------------------------------------------------------------------------

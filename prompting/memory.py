@@ -1,0 +1,217 @@
+"""What a training step will hold in memory, and how many classes may be run at once for it to fit.
+
+Between the forward and the backward pass a block keeps, for each position it runs and in units of the tower's width:
+the inputs of its two norms (2), queries, keys and values (3), the attention's output (1), the hidden layer of its MLP
+(4). Frozen layers keep nothing more. The vision tower runs B * M * (1 + O + b) positions; the text tower those of its
+layout (``prompting.clip.layout``), of all classes, or of one part of them at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from prompting.clip import PromptTokens, TextEncoder, VisionEncoder
+from prompting.clip.layout import Layout
+from prompting.clip.shape import tower_dtype
+from prompting.learners import Prompts
+
+KEPT = 10  # widths a position and block: 2 + 3 + 1 + 4, see above
+PASSING = 14  # widths a position of the block that is at work, forward or backward
+HEADROOM = 0.9  # of the free memory that is used where no budget is given
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Bytes that a training step will hold at its peak.
+
+    Attributes:
+        parts: bytes by what they are for.
+        classes: K.
+        classes_at_once: classes that the text tower runs together.
+        budget: bytes that may be held; None if nobody asked.
+    """
+
+    parts: dict[str, int]
+    classes: int
+    classes_at_once: int
+    budget: int | None = field(default=None)
+
+    @property
+    def total(self) -> int:
+        """Bytes in all."""
+        return sum(self.parts.values())
+
+    def __str__(self) -> str:
+        listed = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in self.parts.items())
+        of = "" if self.budget is None else f" of {self.budget / 1e9:.2f} GB"
+        how = "" if self.classes_at_once == self.classes else ", recomputed in the backward pass"
+        run = f"{self.classes_at_once} of {self.classes} classes at once{how}"
+        return f"{self.total / 1e9:.2f} GB predicted{of} ({listed}); {run}"
+
+
+def predict(
+    text: TextEncoder,
+    vision: VisionEncoder,
+    tokens: PromptTokens,
+    prompts: Prompts,
+    images: int,
+    *,
+    token_set: Tensor | None = None,
+    classes_at_once: int | None = None,
+    head: int = 0,
+    held: int | None = None,
+    budget: int | None = None,
+) -> Prediction:
+    """Predict the memory of a training step.
+
+    Args:
+        text, vision: the encoders.
+        tokens: the prompts of K classes.
+        prompts: the learned tensors, of which only the shapes matter.
+        images: B.
+        token_set: as for the text encoder.
+        classes_at_once: classes that the text tower runs together; None is all.
+        head: working memory of the head, bytes.
+        held: bytes held already; None takes the weights.
+        budget: put into the result.
+
+    Returns:
+        The prediction.
+    """
+    classes = tokens.ids.shape[1]
+    at_once = min(classes_at_once or classes, classes)
+    kept_text, run_text, outputs = _text(text, tokens, prompts, token_set, at_once)
+    shape, size = vision.shape, _itemsize(vision)
+    m = 1 if prompts.visual is None else max(v.shape[0] for v in (prompts.visual, *prompts.deep_visual))
+    b = 0 if prompts.visual is None else prompts.visual.shape[1]
+    seen = images * m * (1 + shape.patches + b) * shape.vision_width * size
+    parts = {
+        "held" if held is not None else "weights": _weights(text, vision) if held is None else held,
+        # Without visual prompts nothing waits for a backward pass through this tower.
+        "vision": seen * KEPT * shape.vision_layers if prompts.visual is not None else 0,
+        "text": kept_text,
+        "features": outputs + 2 * images * m * (1 + shape.patches + b) * shape.embed_dim * 4,
+        "at work": max(run_text * PASSING, seen * PASSING, head),
+    }
+    return Prediction(parts, classes, at_once, budget)
+
+
+def _text(
+    encoder: TextEncoder, tokens: PromptTokens, prompts: Prompts, token_set: Tensor | None, at_once: int
+) -> tuple[int, int, int]:
+    """Return bytes that the text tower keeps, bytes of one width over the positions it runs at once, and outputs."""
+    given = [v for v in (prompts.text, *prompts.deep_text) if v is not None]
+    n = max([tokens.ids.shape[0], *(v.shape[0] for v in given)])
+    specific = any(v.dim() == 4 for v in given)
+    layout = encoder.layout(tokens, n, learned=bool(given), class_specific=specific, token_set=token_set, step=at_once)
+    width, layers = encoder.token_embedding.weight.shape[1], len(encoder.transformer.resblocks)
+    unit, classes = width * _itemsize(encoder), tokens.ids.shape[1]
+    length = 1 if token_set is None else 1 + int(token_set.sum(-1).max())
+    embed = width if encoder.text_projection is None else _columns(encoder.text_projection)
+    outputs = 3 * classes * n * length * embed * 4  # as they come, gathered, and at length 1 for the head
+    if layout is None:
+        positions = n * tokens.ids[0].numel()
+        return (positions * KEPT * layers * unit if given else 0), positions * unit, outputs
+    kept, at_work = max(_chunk_widths(layout, i) for i in range(len(layout.chunks)))
+    opening = layout.prefix_ids.numel()
+    return ((kept + opening * KEPT) * layers * unit if given else 0), (at_work + opening) * unit, outputs
+
+
+def _chunk_widths(layout: Layout, i: int) -> tuple[int, int]:
+    """Return the widths one block keeps of a part of the classes, and the positions of that part."""
+    chunk, p = layout.chunks[i], layout.prefix_ids.shape[1]
+    n, classes, s = chunk.size
+    run = len(chunk.ids)
+    # Norms and MLP on what is run; queries and output padded; keys and values padded, behind those of the prefix.
+    return run * 6 + n * classes * (2 * s + 2 * (p + s)), run
+
+
+def fit(
+    text: TextEncoder,
+    vision: VisionEncoder,
+    tokens: PromptTokens,
+    prompts: Prompts,
+    images: int,
+    *,
+    budget: int,
+    strict: bool = True,
+    token_set: Tensor | None = None,
+    head: int = 0,
+    held: int | None = None,
+) -> Prediction:
+    """Return the prediction for the most classes at once that fit the budget: all K, or K / 2, K / 4 .. 1.
+
+    Args:
+        budget: bytes that may be held.
+        strict: raise if nothing fits; else return the smallest prediction.
+        text, vision, tokens, prompts, images, token_set, head, held: as for ``predict``.
+
+    Raises:
+        ValueError: if one class at a time is too much, and ``strict``.
+    """
+    at_once = tokens.ids.shape[1]
+    while True:
+        found = predict(
+            text,
+            vision,
+            tokens,
+            prompts,
+            images,
+            token_set=token_set,
+            classes_at_once=at_once,
+            head=head,
+            held=held,
+            budget=budget,
+        )
+        if found.total <= budget or (at_once == 1 and not strict):
+            return found
+        if at_once == 1:
+            raise ValueError(
+                f"a training step needs {found.total / 1e9:.2f} GB with one class at a time, more than the "
+                f"{budget / 1e9:.2f} GB allowed; allow more, or use smaller batches or fewer visual prompts"
+            )
+        at_once = (at_once + 1) // 2
+
+
+def free_bytes(device: torch.device | str = "cpu") -> int:
+    """Return how much memory a device has left."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    listed = Path("/proc/meminfo")
+    if listed.is_file():
+        lines = dict(line.split(":", 1) for line in listed.read_text().splitlines() if ":" in line)
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def held_bytes(device: torch.device | str = "cpu") -> int:
+    """Return how much memory this process holds on a device; on a CPU everything it holds."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    pages = Path("/proc/self/statm")
+    if pages.is_file():
+        return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _itemsize(encoder: TextEncoder | VisionEncoder) -> int:
+    tower = encoder if isinstance(encoder, TextEncoder) else encoder.visual
+    return tower_dtype(tower).itemsize
+
+
+def _weights(*modules: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for module in modules for p in module.parameters())
+
+
+def _columns(projection: nn.Linear | Tensor) -> int:
+    return projection.out_features if isinstance(projection, nn.Linear) else projection.shape[1]

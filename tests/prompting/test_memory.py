@@ -1,0 +1,79 @@
+"""Predicted memory against what autograd keeps, and the choice of how many classes run at once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from prompting import memory
+from prompting.clip import TextEncoder, VisionEncoder, load_clip, token_set_mask, tokenize_prompts
+from prompting.clip.formats import build_clip
+from prompting.learners import Prompts
+from tests.reference.clip_states import vit_state
+from tests.reference.saved import saved_bytes
+
+WIDTH = 128
+
+
+@pytest.fixture(scope="module")
+def clip() -> nn.Module:
+    return load_clip(build_clip(vit_state(d_v=2 * WIDTH, d_l=WIDTH, vision_layers=4, text_layers=4, grid=4), "drawn"))
+
+
+def drawn(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(2)).requires_grad_()
+
+
+def case(clip: nn.Module, classes: int, position: str = "end"):
+    names = [f"cat {'nap ' * (i % 3)}{i}" for i in range(classes)]
+    tokens = tokenize_prompts(names, n_ctx=2, prefixes=["a photo of a", ""], position=position, clip_model=clip)
+    prompts = Prompts(drawn(2, 2, WIDTH), [drawn(2, 2, WIDTH)], drawn(2, 2, 2 * WIDTH), [drawn(2, 2, 2 * WIDTH)])
+    return tokens, prompts
+
+
+@pytest.mark.parametrize("position", ["end", "middle"])
+@pytest.mark.parametrize("classes, at_once", [(24, None), (24, 6)])
+def test_prediction_is_what_autograd_keeps(clip: nn.Module, classes: int, at_once: int | None, position: str) -> None:
+    tokens, prompts = case(clip, classes, position)
+    text, vision, token_set = TextEncoder(clip), VisionEncoder(clip), token_set_mask(tokens)
+    text.classes_at_once = at_once
+    found = memory.predict(text, vision, tokens, prompts, 3, token_set=token_set, classes_at_once=at_once)
+    images = torch.randn(3, 3, 16, 16)
+    seen = saved_bytes(lambda: vision(images, prompts.visual, prompts.deep_visual, return_tokens=True).tokens, vision)
+    assert found.parts["vision"] == pytest.approx(seen, rel=0.15)
+    if at_once is None:
+        read = saved_bytes(lambda: text(tokens, prompts.text, prompts.deep_text, token_set=token_set).tokens, text)
+        assert found.parts["text"] == pytest.approx(read, rel=0.15)
+    else:
+        whole = memory.predict(text, vision, tokens, prompts, 3, token_set=token_set)
+        assert found.parts["text"] < 0.5 * whole.parts["text"] and found.total < whole.total
+
+
+def test_nothing_waits_where_nothing_is_learned(clip: nn.Module) -> None:
+    tokens, _ = case(clip, 4)
+    found = memory.predict(TextEncoder(clip), VisionEncoder(clip), tokens, Prompts(), 2)
+    assert found.parts["text"] == found.parts["vision"] == 0
+    weights = sum(p.numel() for p in clip.parameters() if p is not clip.logit_scale) * 4
+    assert found.parts["weights"] == weights
+
+
+def test_fit_takes_the_most_classes_that_fit(clip: nn.Module) -> None:
+    tokens, prompts = case(clip, 40)
+    text, vision = TextEncoder(clip), VisionEncoder(clip)
+    sizes = {k: memory.predict(text, vision, tokens, prompts, 1, classes_at_once=k).total for k in (40, 20, 10, 1)}
+    assert sizes[40] > sizes[20] > sizes[10] > sizes[1]
+    for most in (40, 20, 10):
+        found = memory.fit(text, vision, tokens, prompts, 1, budget=sizes[most])
+        assert found.classes_at_once == most and found.total == sizes[most] <= found.budget
+        assert f"{most} of 40 classes at once" in str(found) and ("recomputed" in str(found)) == (most < 40)
+    with pytest.raises(ValueError, match="with one class at a time, more than the .* GB allowed"):
+        memory.fit(text, vision, tokens, prompts, 1, budget=sizes[1] - 1)
+    assert memory.fit(text, vision, tokens, prompts, 1, budget=1, strict=False).classes_at_once == 1
+
+
+def test_held_and_free_are_real() -> None:
+    before = memory.held_bytes()
+    block = torch.ones(64 << 20, dtype=torch.uint8)
+    assert memory.held_bytes() - before == pytest.approx(block.nbytes, rel=0.2)
+    assert memory.free_bytes() > block.nbytes

@@ -1,0 +1,90 @@
+"""How a run fits its machine: memory predicted and kept to, towers compiled. No number of the results depends on it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+
+from prompting.clip import PromptTokens
+from prompting.clip.blocks import compiled_steps
+from prompting.learners import Prompts
+from prompting.memory import HEADROOM, Prediction, fit, free_bytes, held_bytes
+
+logger = logging.getLogger("dassl.trainers")
+DEFAULTS = {
+    "MAX_MEMORY_GB": 0.0,  # that a run may hold, in 10^9 bytes; 0 is what the device has free
+    "COMPILE": "",  # backend of torch.compile for the towers' blocks, such as inductor; empty compiles nothing
+}
+
+
+def fit_machine(model: Any, cfg: Any, device: torch.device | str) -> None:
+    """Predict the memory of a training step, log it, and choose how many classes run at once; compile if asked to.
+
+    Args:
+        model: a ``PromptedCLIP`` on its device.
+        cfg: a config; where its ``TRAIN`` node lacks the keys of ``DEFAULTS``, those hold.
+        device: the model's device.
+
+    Raises:
+        ValueError: ``TRAIN.MAX_MEMORY_GB`` is negative, or too little for one class at a time; an unknown backend.
+    """
+    gigabytes, backend = (cfg.TRAIN.get(key, default) for key, default in DEFAULTS.items())
+    if gigabytes < 0:
+        raise ValueError(f"TRAIN.MAX_MEMORY_GB is {gigabytes}; allowed: 0 (what is free) or more")
+    prediction = limit_memory(model, cfg.DATALOADER.TRAIN_X.BATCH_SIZE, int(gigabytes * 1e9), device)
+    if prediction is not None:
+        logger.info(f"Memory of a training step: {prediction}")
+    if backend:
+        model.text_encoder.steps = model.image_encoder.steps = compiled_steps(backend)
+
+
+def limit_memory(model: Any, images: int, budget: int, device: torch.device | str) -> Prediction | None:
+    """Set how many classes the text tower runs at once.
+
+    Args:
+        model: a ``PromptedCLIP``.
+        images: B.
+        budget: bytes; 0 is what is held and nearly all that is free.
+        device: the model's device.
+
+    Returns:
+        What is predicted; None for a model without learned prompts, or one that divides its text side by itself.
+
+    Raises:
+        ValueError: the budget is too little for one class at a time.
+    """
+    tokens, learner = getattr(model, "tokens", None), getattr(model, "prompt_learner", None)
+    if not isinstance(tokens, PromptTokens) or learner is None or model.own_parts:
+        return None
+    with torch.no_grad():
+        prompts = learner()
+    if not isinstance(prompts, Prompts):
+        return None
+    held = held_bytes(device)
+    prediction = fit(
+        model.text_encoder,
+        model.image_encoder,
+        tokens,
+        prompts,
+        images,
+        budget=budget or held + int(HEADROOM * free_bytes(device)),
+        strict=budget > 0,
+        token_set=getattr(model, "token_set", None),
+        head=head_bytes(model, images),
+        held=held,
+    )
+    whole = prediction.classes_at_once == prediction.classes
+    model.text_encoder.classes_at_once = None if whole else prediction.classes_at_once
+    return prediction
+
+
+def head_bytes(model: Any, images: int) -> int:
+    """Return the working memory of a model's transport between tokens: some five floats a cost it holds at once."""
+    head, token_set = getattr(model, "head", None), getattr(model, "token_set", None)
+    if token_set is None or not getattr(head, "uses_tokens", False):
+        return 0
+    n, classes, _ = token_set.shape
+    pairs = images * classes * n * n * model.shape.patches * int(token_set.sum(-1).max())
+    return 5 * 4 * min(pairs, head.settings["max_elements"])
