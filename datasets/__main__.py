@@ -120,7 +120,6 @@ def main(words: Sequence[str] | None = None) -> int:
     flag = next((word for word in pairs[0::2] if word.startswith("-")), None)
     if flag is not None:
         parser.error(f"unrecognized argument: {flag}")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         return args.run(args, find(args.name), _config(args, pairs))
     except (OSError, ValueError, KeyError, AssertionError) as error:
@@ -129,4 +128,5 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    logging.getLogger("dassl").setLevel(logging.WARNING)  # tables only
     sys.exit(main())

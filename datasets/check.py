@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from dassl.utils import read_image
 from tqdm import tqdm
 
+from .catalog import DESCRIPTIONS
 from .files import did_you_mean
 from .partition import Listing
 from .registry import Counts, DescribedDataset, Description, ListedDataset, Source, data_root
@@ -58,7 +59,8 @@ def _check_described(about: Description, root: Path, images: int, any_size: bool
     report = Report(about.name, str(folder), [], [], [])
     if not folder.is_dir():
         made_here = about.prepare is not None
-        hint = "; it is drawn when it is first used" if made_here else did_you_mean(about.folder, os.listdir(root))
+        others = set(os.listdir(root)) - {other.folder for other in DESCRIPTIONS}
+        hint = "; it is drawn when it is first used" if made_here else did_you_mean(about.folder, sorted(others))
         (report.notes if made_here else report.problems).append(f"no folder {folder}{hint}")
         return report
     _check_files(report, about, folder)

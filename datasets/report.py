@@ -5,12 +5,15 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Sequence
+from textwrap import shorten
 
 from tabulate import tabulate
 
 from .check import Report
 from .registry import DescribedDataset, Description, ListedDataset
 from .splits import Split
+
+WIDTH = 90  # of the first problem in a table of many
 
 
 def report_text(report: Report) -> str:
@@ -25,7 +28,7 @@ def report_text(report: Report) -> str:
 
 def summary_text(reports: Sequence[Report]) -> str:
     """Return a table of several reports, a line each."""
-    rows = [(r.name, len(r.problems), r.problems[0] if r.problems else "") for r in reports]
+    rows = [(r.name, len(r.problems), shorten(r.problems[0], WIDTH) if r.problems else "") for r in reports]
     return tabulate(rows, ["data set", "problems", "the first of them"])
 
 

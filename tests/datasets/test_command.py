@@ -97,6 +97,8 @@ def test_missing_things_are_named(tmp_path, capsys):
     assert problems(capsys, "Caltech101", tmp_path) == [
         f"no folder {tmp_path / 'caltech-101'}. Did you mean 'caltech101'?"
     ]
+    (tmp_path / "imagenet").mkdir()  # another set's folder is no misspelling
+    assert problems(capsys, "ImageNetV2", tmp_path) == [f"no folder {tmp_path / 'imagenetv2'}"]
     LAYOUTS["OxfordPets"][0](tmp_path)
     folder = tmp_path / "oxford_pets"
     os.remove(folder / "annotations" / "test.txt")
