@@ -56,6 +56,7 @@ class PromptedCLIP(nn.Module):
         self.image_encoder = VisionEncoder(self.clip)
         self.names: dict[str, str] = {}  # own names of learned tensors -> those of released checkpoints
         self.dataset = cfg.DATASET.NAME
+        self.template = cfg.DATASET.get("TEMPLATE", "")
         self._cache: tuple[Any, Any] = (None, None)
         self.build(self.settings(cfg), classnames)
 

@@ -1,4 +1,4 @@
-"""Zero-shot CLIP: a hand-written sentence a class, nothing learned (arXiv 2103.00020)."""
+"""Zero-shot CLIP: hand-written sentences about each class, nothing learned (arXiv 2103.00020)."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ from collections.abc import Sequence
 from typing import Any
 
 from dassl.engine import TRAINER_REGISTRY
-from torch import Tensor
 
 from prompting.clip import tokenize_texts
-from prompting.clip.templates import fill, template_for
-from prompting.heads import cosine_logits
-from trainers.base import PromptedCLIP, PromptTrainer
+from prompting.clip.templates import ENSEMBLE, fill, template_for
+from prompting.learners import Prompts
+from prompting.ot.checks import check_choice
+from trainers.base import CosineCLIP, PromptTrainer
 
 
-class CustomCLIP(PromptedCLIP):
-    """CLIP's own logits, scale * cos(image, sentence of the class)."""
+class CustomCLIP(CosineCLIP):
+    """CLIP's own logits: the data set's sentence about each class, or the mean feature of 80 sentences."""
 
     node = "ZSCLIP"
+    prompt_learner = staticmethod(Prompts)
 
     def build(self, own: Any, classnames: Sequence[str]) -> None:
-        template = own.TEMPLATE or template_for(self.dataset)
-        self.tokens = tokenize_texts([fill(template, name) for name in classnames], clip_model=self.clip)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return (B, K) logits for ``images`` (B, 3, H, W)."""
-        text = self.cached(lambda: self.text_encoder(self.tokens))
-        image = self.image_encoder(images)
-        return cosine_logits(image.prompt[:, 0], text.prompt[:, 0], self.logit_scale)
+        check_choice("TRAINER.ZSCLIP.TEMPLATES", own.TEMPLATES, ("dataset", "ensemble"))
+        templates = ENSEMBLE if own.TEMPLATES == "ensemble" else (self.template or template_for(self.dataset),)
+        texts = [[fill(template, name) for name in classnames] for template in templates]
+        self.tokens = tokenize_texts(texts, clip_model=self.clip)
 
 
 @TRAINER_REGISTRY.register()
 class ZeroshotCLIP(PromptTrainer):
-    """Evaluates CLIP with the hand-written sentence of each data set; there is nothing to train."""
+    """Evaluates CLIP as it is; there is nothing to train."""
 
     model_name = "zero_shot"
     model_class = CustomCLIP
-    defaults = {"PREC": "auto", "TEMPLATE": ""}  # a sentence with {} for the class name; empty takes the data set's own
+    defaults = {
+        "PREC": "auto",
+        "TEMPLATES": "dataset",  # DATASET.TEMPLATE, else the data set's hand-written one; or ensemble, CLIP's 80
+    }

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from open_clip import OPENAI_IMAGENET_TEMPLATES
+
 from prompting.clip.tokens import clean_name
 
 DEFAULT = "a photo of a {}."
+ENSEMBLE = tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)  # the 80 sentences of CLIP's ImageNet
 
-# By registry name, where a data set has a sentence of its own (CoOp, appendix A; "mini" sets: this project).
+# By registry name, where a data set has a sentence of its own (CoOp, appendix A).
 TEMPLATES = {
     "OxfordPets": "a photo of a {}, a type of pet.",
     "OxfordFlowers": "a photo of a {}, a type of flower.",
