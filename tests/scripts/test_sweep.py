@@ -1,0 +1,161 @@
+"""Sweeps through submitit: real jobs on this machine, and a Slurm that is a few lines of shell."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from scripts import sweep, tables
+from scripts.protocols import Place, plan
+from scripts.runs import PROJECT
+from tests.reference.clip_states import vit_state
+
+
+@pytest.fixture
+def call(monkeypatch, capfd):
+    """Return a function that calls sweep.py: (exit code, stdout, stderr)."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["sweep.py", *map(str, words)])
+        code = sweep.main()
+        return code, *capfd.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Let jobs run a line of Python instead of protocols.py; it sees the method's name as ``sys.argv[1]``."""
+
+    def use(line):
+        monkeypatch.setattr(sweep, "command", lambda job, targets, args: [sys.executable, "-c", line, job.method])
+
+    return use
+
+
+GRID = ("--protocol", "base2new", "--methods", "CoOp", "MaPLe", "--datasets", "mini_source", "--seeds", "1")
+
+
+def test_a_job_is_one_point_of_the_grid(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["sweep.py"])
+    for protocol, shots in (("base2new", 16), ("xd", 16), ("fewshot", 2)):
+        place = Place("r", tmp_path, "", ("OPTIM.MAX_EPOCH", "1"))
+        (job,) = plan(protocol, ["CoOp"], ["mini_source"], [2], place, [shots])
+        args = type("Args", (), {"root": "r", "output": tmp_path, "config": "", "set": ["OPTIM.MAX_EPOCH", "1"]})
+        words = [*sweep.command(job, sweep.targets_of(job), args), "--dry-run"]
+        printed = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+        wanted = [f"--output-dir {run.folder} " for run in job.runs]
+        assert len(printed.splitlines()) == len(wanted)
+        assert all(part in line for part, line in zip(wanted, printed.splitlines()))
+
+
+def test_failed_jobs_are_named_with_the_last_line_of_their_log(call, stand_in, tmp_path):
+    stand_in("import sys; print('first'); sys.exit('the reason' if sys.argv[1] == 'CoOp' else 0)")
+    code, out, err = call(*GRID, "--output", tmp_path, "--jobs", "2")
+    assert code == 1 and "2 jobs: 0 were done, 1 done now, 1 failed" in out
+    assert "failed: CoOp, mini_source, seed 1: the reason (" in err and "failed: MaPLe" not in err
+
+
+def test_one_process_a_gpu(call, stand_in, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "visible_gpus", lambda: [2, 5])
+    log = tmp_path / "gpus"
+    stand_in(f"import os; open({str(log)!r}, 'a').write(os.environ['CUDA_VISIBLE_DEVICES'] + '\\n')")
+    code, _, err = call(*GRID, "--output", tmp_path)
+    assert code == 0, err
+    assert sorted(log.read_text().split()) == ["2", "5"]
+    code, _, err = call(*GRID, "--output", tmp_path, "--jobs", "3")
+    assert code == 1 and "here one process runs on each of 2" in err
+
+
+def test_dry_run_lists_what_is_done(call, tmp_path):
+    code, out, _ = call(*GRID, "--output", tmp_path, "--dry-run")
+    assert code == 0 and "2 jobs, 0 done, 2 to do" in out and "CoOp, mini_source, seed 1" in out and "2 to do" in out
+    assert not list(tmp_path.iterdir())
+
+
+SBATCH = """#!/bin/bash
+export SLURM_JOB_ID=42 SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NTASKS=1 SLURM_JOB_NUM_NODES=1 SLURM_NODEID=0
+export SLURM_JOB_NODELIST=here
+cp "${@: -1}" "$0.script"
+(sleep 0.5; bash "$0.script" > "$0.out" 2>&1) > /dev/null 2>&1 &
+echo "Submitted batch job 42"
+"""
+SRUN = """#!/bin/bash
+while [ $# -gt 0 ] && [ "$1" != "{python}" ]; do shift; done
+exec "$@"
+"""
+
+
+def test_slurm_takes_the_same_words(call, stand_in, tmp_path, monkeypatch):
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    sacct = "#!/bin/bash\necho 'JobID|State|NodeList'; echo '42|COMPLETED|here'\n"
+    for name, text in (("sbatch", SBATCH), ("srun", SRUN.format(python=sys.executable)), ("sacct", sacct)):
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    stand_in(f"open({str(tmp_path / 'ran')!r}, 'w').write('yes')")
+    words = ("--protocol", "xd", "--methods", "CoOp", "--datasets", "mini", "--seeds", "1", "--output", tmp_path)
+    code, out, err = call(*words, "--executor", "slurm", "--slurm", "partition=gpu", "time=30")
+    assert code == 0, err
+    assert "1 done now" in out and (tmp_path / "ran").read_text() == "yes"
+    script = (tools / "sbatch.script").read_text()
+    assert "#SBATCH --partition=gpu" in script and "#SBATCH --time=30" in script
+    assert "#SBATCH --gpus-per-node=1" in script
+    code, _, err = call(*words, "--executor", "slurm", "--slurm", "partitions=gpu")
+    assert code == 1 and err.startswith("sweep: error: ") and "partitions" in err
+    code, _, err = call(*words, "--executor", "slurm", "--slurm", "gpu")
+    assert code == 1 and "--slurm takes KEY=VALUE, but got 'gpu'" in err
+
+
+@pytest.mark.slow
+def test_from_nothing_to_the_table(call, tmp_path, monkeypatch, capfd):
+    """A real sweep with a tiny CLIP: runs, results, predictions; the second time there is nothing to do."""
+    clip = tmp_path / "tiny.pt"
+    torch.save(vit_state(patch=16, grid=4, vision_layers=1, text_layers=1), clip)
+    small = [
+        "MODEL.BACKBONE.NAME",
+        clip,
+        "DATALOADER.NUM_WORKERS",
+        "0",
+        "DATASET.NUM_SHOTS",
+        "1",
+        "OPTIM.MAX_EPOCH",
+        "1",
+    ]
+    grid = ["--protocol", "base2new", "--methods", "CoOp", "--datasets", "mini_relations", "--seeds", "1"]
+    words = [*grid, "--root", tmp_path / "data", "--output", tmp_path / "out", "--set", *small]
+    code, out, err = call(*words)
+    assert code == 0, err
+    code, out, _ = call(*words, "--dry-run")
+    assert code == 0 and "1 jobs, 1 done, 0 to do" in out
+    code, _, err = call(*words, "OPTIM.LR", "0.5", "--dry-run")
+    assert code == 1 and "holds a run with other settings: OPTIM.LR was" in err
+
+    folder = next((tmp_path / "out/base2new/test_new").rglob("results.json")).parent
+    results = json.loads((folder / "results.json").read_text())
+    test = results["metrics"]["test"]
+    with open(folder / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == test["images"]
+    assert 100 * sum(int(row["correct"]) for row in rows) / len(rows) == pytest.approx(test["accuracy"])
+    for row in rows[:20]:
+        assert (tmp_path / "data" / row["path"]).is_file()
+        assert row["class"] == results["classnames"][int(row["label"])]
+        assert row["predicted"] == row["top_1"] and (row["label"] == row["predicted"]) == (row["correct"] == "1")
+        chances = [float(row[f"probability_{k}"]) for k in range(1, 6)]
+        assert chances == sorted(chances, reverse=True) and 0 < sum(chances) <= 1.0001
+    for label, accuracy in enumerate(test["class_accuracy"]):
+        own = [int(row["correct"]) for row in rows if int(row["label"]) == label]
+        assert accuracy == pytest.approx(100 * sum(own) / len(own))
+    assert results["split_sha256"] and results["learned_sha256"] and results["versions"]["torch"]
+
+    monkeypatch.setattr(sys, "argv", ["tables.py", str(tmp_path / "out"), "--table", "base2new"])
+    assert tables.main() == 0
+    assert f"{test['accuracy']:.2f}" in capfd.readouterr().out
