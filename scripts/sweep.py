@@ -140,7 +140,9 @@ class Pool:
                         task, slot = waiting.pop(0), free.pop(0)
                         words = command(task.job, targets_of(task.job), self.args)
                         running[task.name] = (self.submit(words, task.name, slot), slot)
-                    bar.set_postfix_str(f"{len(running)} running, {len(failed)} failed")
+                    stand = f"{len(running)} running, {len(failed)} failed"
+                    if stand != bar.postfix:  # each change is drawn at once
+                        bar.set_postfix_str(stand)
                     for name, (job, slot) in list(running.items()):
                         if job.done():
                             del running[name]

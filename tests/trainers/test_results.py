@@ -1,0 +1,189 @@
+"""What a run leaves: predictions against a recount, hashes, and that nothing is overwritten."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from trainers.predictions import Record, recorded, set_aside, write_predictions
+from trainers.results import changed_keys, record_result, split_file, tensor_hash
+
+NAMES = ["apple", "bell", "cloud", "door", "eel, small", "fox"]
+
+
+class Evaluator:
+    """Counts, as any evaluator may."""
+
+    def __init__(self):
+        self.seen = 0
+
+    def reset(self):
+        self.seen = 0
+
+    def process(self, mo, gt):
+        self.seen += len(gt)
+
+    def evaluate(self):
+        return {"accuracy": 1.0}
+
+
+class ForeignTrainer:
+    """What every Dassl's ``test`` does, in a few lines."""
+
+    def __init__(self, batches):
+        self.evaluator, self.batches = Evaluator(), batches
+
+    def parse_batch_test(self, batch):
+        return batch["img"], batch["label"]
+
+    def test(self):
+        self.evaluator.reset()
+        for batch in self.batches:
+            scores, labels = self.parse_batch_test(batch)
+            self.evaluator.process(scores, labels)
+        return self.evaluator.evaluate()["accuracy"]
+
+
+@pytest.fixture
+def batches():
+    stream = torch.Generator().manual_seed(2)
+    return [
+        {
+            "img": 3 * torch.randn(n, 6, generator=stream),  # the scores themselves
+            "label": torch.randint(0, 5, (n,), generator=stream),
+            "impath": [f"/root/data/set/{n}_{i}.png" for i in range(n)],
+        }
+        for n in (8, 3)
+    ]
+
+
+def record_of(batches):
+    trainer = ForeignTrainer(batches)
+    before = trainer.evaluator
+    with recorded(trainer) as record:
+        assert trainer.test() == 1.0
+    assert trainer.evaluator is before and before.seen == 11 and "parse_batch_test" not in vars(trainer)
+    return record
+
+
+def test_predictions_are_the_scores_own(batches):
+    record = record_of(batches)
+    rows = list(csv.DictReader(io.StringIO(record.as_csv("/root/data", NAMES))))
+    scores, labels = (torch.cat([batch[key] for batch in batches]) for key in ("img", "label"))
+    assert len(rows) == 11 and rows[0]["path"] == "set/8_0.png"
+    for row, own, label in zip(rows, scores, labels.tolist()):
+        order = own.argsort(descending=True).tolist()
+        chances = torch.exp(own) / torch.exp(own).sum()
+        assert [int(row[f"top_{k}"]) for k in range(1, 6)] == order[:5]
+        for k in range(1, 6):
+            assert float(row[f"probability_{k}"]) == pytest.approx(chances[order[k - 1]].item(), rel=1e-4)
+        assert (int(row["label"]), row["class"]) == (label, NAMES[label])
+        assert (int(row["predicted"]), row["predicted_class"]) == (order[0], NAMES[order[0]])
+        assert row["correct"] == str(int(order[0] == label))
+    accuracies = record.class_accuracy(6)
+    for k in range(6):
+        own = [r["correct"] == "1" for r in rows if int(r["label"]) == k]
+        assert accuracies[k] == (pytest.approx(100 * sum(own) / len(own)) if own else None)
+    assert accuracies[5] is None
+
+
+def test_outputs_that_start_with_scores_and_few_classes(batches):
+    record = Record(Evaluator())
+    record.process((batches[0]["img"][:, :3], "features"), batches[0]["label"].clamp(max=2))
+    assert all(len(indices) == 3 for indices, _ in record.top) and record.evaluator.seen == 8
+
+
+def test_nothing_is_overwritten(batches, tmp_path):
+    record = record_of(batches)
+    for _ in range(2):  # the same once more: one file
+        write_predictions(record, "test", str(tmp_path), "/root/data", NAMES)
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]
+    first = (tmp_path / "predictions.csv").read_text()
+    for k in (1, 2):
+        record.predicted[0] = (record.predicted[0] + k) % 6
+        write_predictions(record, "test", str(tmp_path), "/root/data", NAMES)
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 3 and len({path.read_text() for path in files}) == 3
+    assert first in {path.read_text() for path in files if path.name != "predictions.csv"}
+    write_predictions(record, "val", str(tmp_path), "/root/data", NAMES)
+    assert (tmp_path / "predictions_val.csv").is_file()
+
+
+def test_batches_without_paths_get_a_warning_and_no_file(batches, tmp_path, caplog):
+    for batch in batches:
+        del batch["impath"]
+    with caplog.at_level(logging.WARNING):
+        write_predictions(record_of(batches), "test", str(tmp_path), "", NAMES)
+    assert "saw 11 labels, the batches 0 paths" in caplog.text and not list(tmp_path.iterdir())
+
+
+def test_set_aside_never_meets_a_name_that_is_taken(tmp_path):
+    for k in range(4):
+        path = tmp_path / "results.json"
+        path.write_text(str(k))
+        set_aside(path)
+    assert sorted(path.read_text() for path in tmp_path.iterdir()) == ["0", "1", "2", "3"]
+
+
+def test_changed_keys():
+    before = {"OPTIM": {"LR": 0.1, "NAME": "sgd"}, "TEST": {"SPLIT": "test"}, "GONE": 1, "SEED": 1}
+    now = {"OPTIM": {"LR": 0.2, "NAME": "sgd"}, "TEST": {"SPLIT": "val"}, "ADDED": 1, "SEED": 2}
+    assert changed_keys(before, now) == [("OPTIM.LR", 0.1, 0.2), ("SEED", 1, 2)]
+
+
+def test_tensor_hash_sees_names_shapes_and_values():
+    a = {"x": torch.arange(6.0), "y": torch.zeros(0)}
+    same = {"y": torch.zeros(0), "x": torch.arange(12.0)[:6].clone()}
+    assert tensor_hash(a) == tensor_hash(same) == tensor_hash({**a, "x": torch.arange(6.0).requires_grad_()})
+    others = [{"z": a["x"], "y": a["y"]}, {**a, "x": a["x"].view(2, 3)}, {**a, "x": a["x"] + 1e-6}, {}]
+    assert len({tensor_hash(other) for other in [a, *others]}) == 5
+
+
+def test_split_files_of_ours_and_of_coops_classes(tmp_path):
+    path = tmp_path / "split.json"
+    path.write_text("{}")
+    about = SimpleNamespace(split_file=lambda folder: folder / "split.json")
+    assert split_file(SimpleNamespace(description=about, dataset_dir=str(tmp_path))) == path
+    assert split_file(SimpleNamespace(split_path=str(path))) == path
+    assert split_file(SimpleNamespace(split_path=str(tmp_path / "none"))) is None
+    assert split_file(SimpleNamespace()) is None
+
+
+@pytest.fixture
+def trainer(make_cfg, tmp_path):
+    """As much of a trainer as ``record_result`` looks at."""
+    cfg = make_cfg("TRAINER.NAME", "CoOp", "OUTPUT_DIR", str(tmp_path), "SEED", 3)
+    images = [SimpleNamespace(impath=f"{i}.png", label=i % 2) for i in range(4)]
+    data = SimpleNamespace(train_x=images, val=[], test=images, classnames=NAMES)
+    return SimpleNamespace(
+        cfg=cfg, dm=SimpleNamespace(dataset=data), model=nn.Linear(2, 2), max_epoch=1, device=torch.device("cpu"),
+        precision=SimpleNamespace(name="fp32"), output_dir=str(tmp_path),
+    )  # fmt: skip
+
+
+def test_results_are_complete_and_kept(trainer, batches, tmp_path):
+    record = record_of(batches)
+    record_result(trainer, "val", 50.0, 1.0, record)
+    record_result(trainer, "test", 75.0, 2.0, record)
+    content = json.loads((tmp_path / "results.json").read_text())
+    assert {split: of["accuracy"] for split, of in content["metrics"].items()} == {"val": 50.0, "test": 75.0}
+    assert content["metrics"]["test"]["class_accuracy"] == record.class_accuracy(len(NAMES))
+    assert (content["seed"], content["config"]["SEED"], content["config"]["TRAINER"]["NAME"]) == (3, 3, "CoOp")
+    assert set(content["config"]["TRAINER"]) == {"NAME", "COOP"}
+    for key in ("learned_sha256", "train_images_sha256", "test_images_sha256", "versions", "device", "peak_memory_mb"):
+        assert content[key]
+    record_result(trainer, "test", 75.0, 3.0, record)  # the same again
+    assert len(list(tmp_path.glob("results*.json"))) == 1
+    record_result(trainer, "test", 80.0, 2.0, record)  # another outcome: the old one stays
+    kept = [json.loads(path.read_text())["metrics"]["test"]["accuracy"] for path in tmp_path.glob("results*.json")]
+    assert sorted(kept) == [75.0, 80.0]
+    trainer.cfg.OPTIM.LR = 0.7  # another run
+    record_result(trainer, "test", 80.0, 2.0, record)
+    assert len(list(tmp_path.glob("results*.json"))) == 3
