@@ -14,10 +14,11 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from . import draw as drawing
@@ -27,34 +28,37 @@ from .world import COUNTS, DIGITS, FIGURE_TEXTURES, FILL_TEXTURES, LETTERS, LOOK
 log = logging.getLogger(__name__)
 
 SEED = 2024
+DIGIT_SIZE = 40  # of SIZE: as tall as printed ones
 MARKER = "mini.json"
 SPLITS = ("train", "val", "test")
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Difficulty: the looks of the sets. None of them is a look of pre-training.
+# Difficulty: the looks of the sets. None of them is a look of pre-training. The numbers were chosen after
+# pre-training, so that zero-shot accuracy of the mini CLIP leaves room above and below: how high it is says how the
+# suite was set, not how good the model is.
 # ---------------------------------------------------------------------------------------------------------------------
 CHALK = Look(
-    paper=((20, 44, 36), (40, 66, 56)), contrast=0.0, grain=0.05, radius=(0.45, 0.7), turn=25.0, drift=0.25,
-    second="paper", tint=0.35, medium=(235, 235, 225), rough=0.3, wobble=0.03, ruled=0.25, pen=0.03,
+    paper=((20, 44, 36), (40, 66, 56)), contrast=0.0, grain=0.05, radius=(0.55, 0.8), turn=18.0, drift=0.15,
+    second="paper", tint=0.35, medium=(235, 235, 225), rough=0.29, wobble=0.03, ruled=0.22, pen=0.03,
     pen_ink=(235, 235, 225),
 )  # fmt: skip
 PENCIL = replace(
     CHALK, paper=((225, 222, 214), (250, 248, 242)), tint=0.0, medium=(70, 70, 75), pen_ink=(70, 70, 75), ruled=0.0,
     rough=0.35, grain=0.03, wobble=0.05,
 )  # fmt: skip
-CLUTTER = replace(CHALK, distractors=5, cover=0.16, tint=0.6)
+CLUTTER = replace(CHALK, distractors=2, cover=0.04, rough=0.1)
 RENDITION = Look(
-    paper=((150, 90, 30), (235, 190, 120)), contrast=0.2, grain=0.10, radius=(0.4, 0.75), turn=35.0, drift=0.25,
-    tint=0.6, medium=(90, 40, 120), blur=1.1, wobble=0.08, negative=True, pen=0.04, pen_ink=(250, 240, 200),
+    paper=((150, 90, 30), (235, 190, 120)), contrast=0.2, grain=0.08, radius=(0.55, 0.8), turn=18.0, drift=0.15,
+    tint=0.7, medium=(90, 40, 120), blur=0.9, wobble=0.08, negative=True, pen=0.04, pen_ink=(250, 240, 200),
 )  # fmt: skip
-DUSK = replace(LOOKS["photo"], radius=(0.3, 0.6), turn=40.0, drift=0.35, tint=0.62, medium=(120, 60, 90), grain=0.09)
-CROWD = replace(LOOKS["photo"], radius=(0.55, 0.85), turn=40.0, grain=0.10, tint=0.7, medium=(60, 90, 120), blur=0.5)
-PLACES = replace(LOOKS["photo"], radius=(0.6, 0.8), turn=25.0, grain=0.09, tint=0.7, medium=(120, 90, 60), blur=0.4)
+DUSK = replace(LOOKS["photo"], radius=(0.4, 0.7), turn=25.0, drift=0.22, tint=0.64, medium=(120, 60, 90), grain=0.085)
+CROWD = replace(LOOKS["photo"], turn=20.0, grain=0.05, tint=0.85, medium=(60, 90, 120))
+PLACES = replace(LOOKS["photo"], turn=20.0, grain=0.06, tint=0.85, medium=(120, 90, 60))
 CLOTH = replace(
     LOOKS["photo"], period=(0.14, 0.6), slant=180.0, tint=0.5, medium=(150, 130, 110), rough=0.15, grain=0.10
 )  # fmt: skip
 PRINT = replace(
-    LOOKS["photo"], turn=20.0, drift=0.2, radius=(0.5, 0.8), grain=0.08,
+    LOOKS["photo"], turn=15.0, drift=0.15, grain=0.06,
     fonts=("default", "STIXGeneral.ttf", "STIXGeneralBolIta.ttf", "cmb10.ttf", "cmss10.ttf", "cmtt10.ttf"),
 )  # fmt: skip
 
@@ -143,7 +147,7 @@ SUITE: dict[str, MiniSet] = {
     s.folder: s
     for s in (
         MiniSet("MiniSource", _SOURCE, CHALK, (24, 4, 25)),
-        MiniSet("MiniSourceV2", _SOURCE, replace(CHALK, turn=35.0, drift=0.3), (0, 0, 10), test_only=True),
+        MiniSet("MiniSourceV2", _SOURCE, replace(CHALK, turn=22.0, drift=0.18), (0, 0, 10), test_only=True),
         MiniSet("MiniSketch", _SOURCE, PENCIL, (0, 0, 10), test_only=True),
         MiniSet("MiniClutter", _SOURCE[::2], CLUTTER, (0, 0, 15), test_only=True),
         MiniSet("MiniRendition", _SOURCE[1::2], RENDITION, (0, 0, 15), test_only=True),
@@ -166,19 +170,21 @@ def _settle(scene: Scene, rng: np.random.Generator) -> Scene:
     return replace(scene, figures=tuple(figures))
 
 
-def _digit(number: int, index: int) -> Image.Image:
-    """Return scikit-learn's picture ``index`` of a digit (8 x 8, 17 grays), white on black, enlarged."""
-    data = _load_digits()
-    small = Image.fromarray((data.images[np.flatnonzero(data.target == number)[index]] * (255 / 16)).astype(np.uint8))
-    return small.resize((SIZE, SIZE), Image.Resampling.BICUBIC).convert("RGB")
-
-
-def _load_digits():
+@lru_cache(maxsize=1)
+def _handwriting() -> tuple[np.ndarray, np.ndarray]:
     from sklearn.datasets import load_digits
 
-    if not hasattr(_load_digits, "data"):
-        _load_digits.data = load_digits()
-    return _load_digits.data
+    data = load_digits()
+    return data.images, data.target
+
+
+def _digit(number: int, index: int) -> Image.Image:
+    """Return scikit-learn's picture ``index`` of a digit (8 x 8, 17 grays), enlarged, as dark ink on light paper."""
+    images, target = _handwriting()
+    ink = Image.fromarray((images[np.flatnonzero(target == number)[index]] * (255 / 16)).astype(np.uint8))
+    page = Image.new("L", (SIZE, SIZE), 0)
+    page.paste(ink.resize((DIGIT_SIZE, DIGIT_SIZE), Image.Resampling.BICUBIC), ((SIZE - DIGIT_SIZE) // 2,) * 2)
+    return ImageOps.colorize(page, black=(245, 245, 245), white=(10, 10, 10))
 
 
 def picture(mini: MiniSet, split: str, label: int, number: int, seed: int = SEED) -> Image.Image:
