@@ -18,16 +18,12 @@ from statistics import mean, pstdev
 from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from scripts.arrange import harmonic  # noqa: E402
 from scripts.protocols import SHOTS, Place, base2new, methods_with_settings, prepare_root  # noqa: E402
 from scripts.runs import PROJECT, Run, commands, run_all  # noqa: E402
 
 DATASET = "mini_source"
 COLUMNS = ("base", "new", "H")
-
-
-def harmonic(base: float, new: float) -> float:
-    """Return H = 2 B N / (B + N)."""
-    return 2 * base * new / (base + new) if base + new else 0.0
 
 
 def collect(pairs: Sequence[tuple[Run, ...]]) -> dict[str, list]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -53,6 +56,33 @@ def test_base_to_new():
     assert {value(run, "--seed") for run in job.runs} == {"3"} and {value(run, "--root") for run in job.runs} == {
         "root"
     }
+
+
+def test_the_demo_is_base_to_new_in_a_folder_of_its_own():
+    job = protocols.base2new("ALIGN", "mini_source", 1, Place(output=Path("output/demo")), under="")
+    tail = "mini_source/shots_16/ALIGN/mini/seed1"
+    assert [str(run.folder) for run in job.runs] == [
+        f"output/demo/{part}/{tail}" for part in ("train_base", "test_new")
+    ]
+    assert [run.part for run in job.runs] == ["train on base", "test on new"]
+
+
+@pytest.mark.parametrize("script", PROTOCOLS)
+def test_shell_scripts_say_the_same(script, tmp_path):
+    """From any folder; DATA and OUTPUT are read from the environment."""
+    env = {**os.environ, "PYTHON": sys.executable, "DATA": "my data", "OUTPUT": "out"}
+    words = [PROJECT / "scripts" / f"{script}.sh", "CoOp", "mini", "2", "--dry-run"]
+    run = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    place = Place("my data", Path("out"))
+    wanted = [run for job in plan(script, ["CoOp"], ["mini"], [2], place) for run in job.runs]
+    assert [line.split(maxsplit=1)[0] for line in run.stdout.splitlines()] == ["to"] * len(wanted)
+    assert [shlex.split(line)[4:] for line in run.stdout.splitlines()] == [list(run.words) for run in wanted]
+
+
+def test_reproduce_says_how_it_is_called():
+    run = subprocess.run([PROJECT / "scripts" / "reproduce.sh"], capture_output=True, text=True)
+    assert run.returncode == 2 and "TABLE (base2new, xd, dg, fewshot) METHOD" in run.stderr
 
 
 @pytest.mark.parametrize(
