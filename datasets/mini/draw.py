@@ -234,10 +234,11 @@ def _background(look: Look, inks: list[np.ndarray], rng: np.random.Generator) ->
     """Return a (FINE, FINE, 3) gradient between two paper colours from which every ink stands out, with noise."""
     ends = []
     for _ in range(2):
-        tries = [rng.uniform(_rgb(look.paper[0]), _rgb(look.paper[1])) for _ in range(12)]
-        gaps = [min(float(np.linalg.norm(t - ink)) for ink in inks) for t in tries]
+        tries = rng.uniform(_rgb(look.paper[0]), _rgb(look.paper[1]), (12, 3))
+        gaps = np.linalg.norm(tries[:, None] - np.stack(inks), axis=2).min(1)  # (12,)
         # the first that stands out enough, else the one that stands out most
-        ends.append(tries[next((i for i, g in enumerate(gaps) if g >= look.contrast), int(np.argmax(gaps)))])
+        enough = gaps >= look.contrast
+        ends.append(tries[enough.argmax() if enough.any() else gaps.argmax()])
     u, v = _coordinates(0.0, 0.0, 1.0, rng.uniform(0, 360))
     mix = ((u + 1.4) / 2.8)[..., None]
     canvas = ends[0] * (1 - mix) + ends[1] * mix
