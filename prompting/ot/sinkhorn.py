@@ -8,15 +8,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .checks import check_choice, check_count, check_finite, check_mask
-from .iterate import KernelDomain, LogDomain, iterate
+from .checks import check_choice, check_count, check_mask
+from .chip import ENGINES, use_chip
 from .options import check_solver
+from .solve import KERNEL_LIMIT, clean, solve
+
+__all__ = ["DOMAINS", "ENGINES", "KERNEL_LIMIT", "STOPS", "SinkhornOutput", "sinkhorn"]
 
 DOMAINS = ("auto", "kernel", "log")
 STOPS = ("marginal", "change")
-# Largest (cost - row minimum) / lambda that the kernel domain takes: scalings stay within exp(+-2 * 40), which float32
-# (exp(+-87)) holds with room for sums over thousands of entries.
-KERNEL_LIMIT = 40.0
 
 
 class SinkhornOutput(NamedTuple):
@@ -48,6 +48,8 @@ def sinkhorn(
     domain: str = "auto",
     stop: str = "marginal",
     group_dims: int = 0,
+    keep_plan: bool = True,
+    engine: str = "auto",
 ) -> SinkhornOutput:
     """Solve entropic optimal transport between uniform weights on the valid rows and columns of each cost.
 
@@ -71,6 +73,11 @@ def sinkhorn(
             problems stops after the iteration in which mean |r - r_before| < tol over the valid rows of the group, r
             starting at ones. Either way it is frozen from then on, whatever other problems or groups need.
         group_dims: for ``change``, how many trailing batch dimensions share one stop (0: each problem by itself).
+        keep_plan: False returns None for the plan, and where no gradient is wanted the plans are never held together:
+            on a CPU, problems are solved in blocks that stay in its cache through all iterations.
+        engine: ``torch``; ``triton``: a CUDA kernel that holds each problem on chip through all its iterations, for
+            stop ``marginal``, values up to float32, iterations that are not recorded and at most 2^14 entries a problem
+            (sides rounded up to powers of two); ``auto`` takes ``triton`` for CUDA costs where it can.
 
     Returns:
         SinkhornOutput; a problem's values do not depend on the other problems (``change``: groups).
@@ -85,6 +92,7 @@ def sinkhorn(
     check_solver(lam=lam, max_iter=max_iter, tol=tol, gradient=gradient)
     check_choice("domain", domain, DOMAINS)
     check_choice("stop", stop, STOPS)
+    check_choice("engine", engine, ENGINES)
     if not isinstance(cost, Tensor) or not cost.is_floating_point():
         kind = cost.dtype if isinstance(cost, Tensor) else type(cost).__name__
         raise TypeError(f"cost is {kind}; allowed: a floating tensor (..., J, L)")
@@ -100,79 +108,34 @@ def sinkhorn(
     row = check_mask("row_mask", row_mask, (*batch, rows), cost.device)
     col = check_mask("col_mask", col_mask, (*batch, cols), cost.device)
 
+    learning = torch.is_grad_enabled() and cost.requires_grad
+    recording = learning and gradient == "unrolled"
     with torch.autocast(cost.device.type, enabled=False):
-        work = cost if cost.dtype == torch.float64 else cost.float()
+        masks = None
         if row is not None or col is not None:
-            row = torch.ones(*batch, rows, dtype=torch.bool, device=cost.device) if row is None else row
-            col = torch.ones(*batch, cols, dtype=torch.bool, device=cost.device) if col is None else col
-            work = work.masked_fill(~(row.unsqueeze(-1) & col.unsqueeze(-2)), 0.0)
-        check_finite("cost", work)
-        group = (math.prod(batch[: len(batch) - group_dims]), math.prod(batch[len(batch) - group_dims :]))
-        masks = None if row is None or col is None else (row.reshape(*group, rows), col.reshape(*group, cols))
-        with torch.set_grad_enabled(gradient == "unrolled" and torch.is_grad_enabled()):
-            flat = work.reshape(*group, rows, cols)
-            solved = _solve(flat, masks, lam, domain, {"max_iter": max_iter, "tol": tol, "stop": stop})
-            plan = solved.plan.reshape(cost.shape)
-            f, g = solved.f.reshape(*batch, rows), solved.g.reshape(*batch, cols)
-        distance = (plan * work).sum((-2, -1))
-    each = [x.reshape(batch) for x in (solved.iterations, solved.error, solved.converged)]
-    return SinkhornOutput(plan, distance, (f, g), each[0], each[1], each[2])
-
-
-class _Solved(NamedTuple):
-    plan: Tensor  # (G, Q, J, L)
-    f: Tensor  # (G, Q, J)
-    g: Tensor  # (G, Q, L)
-    iterations: Tensor  # (G, Q)
-    error: Tensor  # (G, Q)
-    converged: Tensor  # (G, Q)
-
-
-def _solve(cost: Tensor, masks: tuple[Tensor, Tensor] | None, lam: float, domain: str, options: dict) -> _Solved:
-    """Solve (G, Q, J, L) finite costs, choosing a domain for each group."""
-    # The shift changes neither plan nor potentials, so it may be a constant to autograd.
-    shift, valid = cost.detach(), None
-    if masks is not None:
-        valid = masks[0].unsqueeze(-1) & masks[1].unsqueeze(-2)
-        shift = shift.masked_fill(~valid, math.inf)
-    shift = shift.amin(-1)  # (G, Q, J)
-    if masks is not None:
-        shift = shift.masked_fill(~masks[0], 0.0)
-    scaled = (cost - shift.unsqueeze(-1)) / lam
-    if valid is not None:
-        scaled = scaled.masked_fill(~valid, 0.0)
-    if domain != "log":
-        exponent = scaled.detach().amax((1, 2, 3)) if scaled.numel() else scaled.new_zeros(scaled.shape[0])
-        small = exponent <= KERNEL_LIMIT
-        if bool(small.all()):
-            domain = "kernel"
-        elif domain == "kernel":
-            raise ValueError(
-                f"domain is 'kernel' but the largest (cost - row minimum) / lam is {float(exponent.max()):.4g}; "
-                f"allowed: at most {KERNEL_LIMIT:g}, or domain 'auto' or 'log'"
+            valid = torch.ones((), dtype=torch.bool, device=cost.device)
+            row = valid.expand(*batch, rows) if row is None else row
+            col = valid.expand(*batch, cols) if col is None else col
+            masks = (row.reshape(-1, rows), col.reshape(-1, cols))
+        flat = cost.reshape(-1, rows, cols) if cost.numel() else cost.new_empty(0, rows, cols)
+        with torch.set_grad_enabled(recording):
+            solved = solve(
+                flat,
+                masks,
+                lam=lam,
+                domain=domain,
+                keep_plan=keep_plan or learning,
+                on_chip=use_chip(engine, cost, domain=domain, stop=stop, recording=recording),
+                group=math.prod(batch[len(batch) - group_dims :]),
+                max_iter=max_iter,
+                tol=tol,
+                stop=stop,
             )
-        elif not bool(small.any()):
-            domain = "log"
-        else:
-            parts = [small.nonzero().squeeze(-1), (~small).nonzero().squeeze(-1)]
-            solved = [
-                _solve(cost[part], None if masks is None else (masks[0][part], masks[1][part]), lam, name, options)
-                for part, name in zip(parts, ("kernel", "log"))
-            ]
-            order = torch.cat(parts).argsort()
-            return _Solved(*(torch.cat(fields)[order] for fields in zip(*solved)))
-
-    u, v = (
-        torch.full((*cost.shape[:2], n), 1.0 / n, dtype=cost.dtype, device=cost.device)
-        if masks is None
-        else masks[i].to(cost.dtype) / masks[i].sum(-1, keepdim=True)
-        for i, n in enumerate(cost.shape[2:])
-    )
-    space = KernelDomain(scaled) if domain == "kernel" else LogDomain(scaled)
-    end = iterate(space, u, v, shift / lam, **options)
-    plan = space.plan(end.r, end.c)
-    f, g = lam * space.logarithm(end.r, u) + shift, lam * space.logarithm(end.c, v)
-    with torch.no_grad():
-        error = (plan.sum(-1) - u).abs().sum(-1) + (plan.sum(-2) - v).abs().sum(-1)
-    iterations, stopped = (x.unsqueeze(-1).expand(cost.shape[:2]) for x in (end.iterations, end.stopped))
-    return _Solved(plan, f, g, iterations, error, stopped)
+        plan, distance = solved.plan, solved.distance
+        if plan is not None:
+            if learning:
+                distance = (plan * clean(flat, masks)).sum((-2, -1))
+            plan = plan.reshape(cost.shape)
+    f, g = solved.f.reshape(*batch, rows), solved.g.reshape(*batch, cols)
+    each = [x.reshape(batch) for x in (distance, solved.iterations, solved.error, solved.converged)]
+    return SinkhornOutput(plan if keep_plan else None, each[0], (f, g), each[1], each[2], each[3])

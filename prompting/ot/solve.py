@@ -1,0 +1,182 @@
+"""From costs to plans: blocks of problems that fit a cache, a domain for each group, what is reported of each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .checks import check_finite
+from .iterate import KernelDomain, LogDomain, iterate
+
+# Largest (cost - row minimum) / lambda that the kernel domain takes: scalings stay within exp(+-2 * 40), which float32
+# (exp(+-87)) holds with room for sums over thousands of entries.
+KERNEL_LIMIT = 40.0
+# What the kernels of a block may take of each CPU thread's cache.
+CACHE_BYTES = 2**20
+
+Masks = tuple[Tensor, Tensor]  # (P, J) and (P, L), True where valid
+
+
+class Solved(NamedTuple):
+    """Of P problems: what ``SinkhornOutput`` says of them."""
+
+    plan: Tensor | None  # (P, J, L)
+    distance: Tensor  # (P,)
+    f: Tensor  # (P, J)
+    g: Tensor  # (P, L)
+    iterations: Tensor  # (P,)
+    error: Tensor  # (P,)
+    converged: Tensor  # (P,)
+
+
+def clean(cost: Tensor, masks: Masks | None) -> Tensor:
+    """The costs (P, J, L) in float32 or better, zero on masked entries."""
+    cost = cost if cost.dtype == torch.float64 else cost.float()
+    return cost if masks is None else cost.masked_fill(~(masks[0].unsqueeze(-1) & masks[1].unsqueeze(-2)), 0.0)
+
+
+def cached(bytes_each: int) -> int:
+    """How many things of ``bytes_each`` the caches of all CPU threads hold together, at least 1."""
+    return max(1, torch.get_num_threads() * CACHE_BYTES // bytes_each)
+
+
+def solve(
+    cost: Tensor,
+    masks: Masks | None,
+    *,
+    lam: float,
+    domain: str,
+    keep_plan: bool,
+    on_chip: bool,
+    group: int,
+    **stopping: Any,
+) -> Solved:
+    """Solve P problems (P, J, L) as ``sinkhorn`` says, each ``group`` neighbours stopping together.
+
+    On a CPU, and where autograd does not record, block after block: a block's kernel stays in cache for all iterations.
+    """
+
+    def check() -> None:
+        check_finite("cost", clean(cost, masks))
+
+    def run(part: Any) -> Solved:
+        part_masks = None if masks is None else (masks[0][part], masks[1][part])
+        costs = clean(cost[part], part_masks)
+        return _solve_block(costs, part_masks, lam, domain, keep_plan, group, stopping, check)
+
+    problems, rows, cols = cost.shape
+    if not problems:
+        return _none(cost)
+    if on_chip:
+        from .chip.kernel import solve_on_chip  # needs Triton
+
+        solved, depth = solve_on_chip(cost, masks, lam, keep_plan, stopping["max_iter"], stopping["tol"])
+        beyond = (~(depth <= KERNEL_LIMIT)).nonzero().squeeze(-1)  # not finite, or for the log domain
+        return _write(solved, beyond, run(beyond)) if len(beyond) else solved
+    size = problems
+    if cost.device.type == "cpu" and not (torch.is_grad_enabled() and cost.requires_grad):
+        size = group * cached(group * max(4, cost.element_size()) * (rows * cols + 2 * (rows + cols)))
+    if size >= problems:
+        return run(slice(None))
+    solved = None
+    for start in range(0, problems, size):
+        block = run(slice(start, start + size))
+        if solved is None:
+            solved = Solved(*(None if x is None else _like(x, problems) for x in block))
+        solved = _write(solved, slice(start, start + size), block)
+    return solved
+
+
+def _none(cost: Tensor) -> Solved:
+    each, none = clean(cost, None).sum((-2, -1)), torch.zeros(0, dtype=torch.int64, device=cost.device)
+    return Solved(clean(cost, None), each, cost[:, :, 0], cost[:, 0], none, each, none.bool())
+
+
+def _like(x: Tensor, problems: int) -> Tensor:
+    # Plans come with J innermost (see iterate.py); written as they come they need no transposition.
+    return x.mT.new_empty(problems, *x.mT.shape[1:]).mT if x.dim() == 3 else x.new_empty(problems, *x.shape[1:])
+
+
+def _write(whole: Solved, part: Any, values: Solved) -> Solved:
+    for x, value in zip(whole, values):
+        if x is not None:
+            x[part] = value
+    return whole
+
+
+def _solve_block(
+    cost: Tensor,
+    masks: Masks | None,
+    lam: float,
+    domain: str,
+    keep_plan: bool,
+    group: int,
+    stopping: dict[str, Any],
+    check: Callable[[], None],
+) -> Solved:
+    """Solve clean costs (P, J, L), choosing a domain for each group; ``check`` raises if they are not finite."""
+    wide = cost.shape[2] > cost.shape[1]  # the longer side is kept innermost in memory
+    dense = torch.contiguous_format
+    exponent = cost.clone(memory_format=dense).mT if wide else cost.mT.clone(memory_format=dense)
+    outside = None if masks is None else ~(masks[1].unsqueeze(-1) & masks[0].unsqueeze(-2))  # (P, L, J)
+    if outside is not None:
+        exponent.masked_fill_(outside, math.inf)
+    # The shift changes neither plan nor potentials, so it may be a constant to autograd.
+    shift = exponent.detach().amin(-2)  # (P, J)
+    if masks is not None:
+        shift = shift.masked_fill(~masks[0], 0.0)
+    exponent = exponent.sub_(shift.unsqueeze(-2)).mul_(-1.0 / lam)
+    if outside is not None:
+        exponent.masked_fill_(outside, 0.0)
+
+    depth = -exponent.detach().amin((-2, -1)).reshape(-1, group).amin(-1)
+    small = depth <= KERNEL_LIMIT
+    if not bool(small.all()):
+        if not bool(torch.isfinite(depth).all()):
+            check()
+        if domain == "kernel":
+            raise ValueError(
+                f"domain is 'kernel' but the largest (cost - row minimum) / lam is {float(depth.max()):.4g}; "
+                f"allowed: at most {KERNEL_LIMIT:g}, or domain 'auto' or 'log'"
+            )
+        if domain == "auto" and bool(small.any()):
+            by_group = small.repeat_interleave(group)
+            parts = [chosen.nonzero().squeeze(-1) for chosen in (by_group, ~by_group)]
+            solved = [
+                _solve_block(
+                    cost[part],
+                    None if masks is None else (masks[0][part], masks[1][part]),
+                    lam,
+                    name,
+                    keep_plan,
+                    group,
+                    stopping,
+                    check,
+                )
+                for part, name in zip(parts, ("kernel", "log"))
+            ]
+            order = torch.cat(parts).argsort()
+            return Solved(*(None if x[0] is None else torch.cat(x)[order] for x in zip(*solved)))
+        domain = "log"
+
+    u, v = (
+        torch.full((1, n), 1.0 / n, dtype=cost.dtype, device=cost.device).expand(len(cost), n)
+        if masks is None
+        else masks[i].to(cost.dtype) / masks[i].sum(-1, keepdim=True)
+        for i, n in enumerate(cost.shape[1:])
+    )
+    space = LogDomain(exponent) if domain == "log" else KernelDomain(exponent)
+    end = iterate(space, u, v, shift / lam, group=group, **stopping)
+    f, g = lam * space.logarithm(end.r, u) + shift, lam * space.logarithm(end.c, v)
+    with torch.no_grad():
+        error = (space.product(end.r, space.rows(end.c)) - u).abs_().sum(-1)
+        error += (space.product(end.c, space.columns(end.r)) - v).abs_().sum(-1)
+    plan = space.plan(end.r, end.c)  # (P, L, J)
+    with torch.no_grad():
+        distance = (plan * cost.mT if keep_plan else plan.mul_(cost.mT)).sum((-2, -1))
+    iterations, stopped = (x.repeat_interleave(group) for x in (end.iterations, end.stopped))
+    return Solved(plan.mT if keep_plan else None, distance, f, g, iterations, error, stopped)
