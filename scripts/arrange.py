@@ -215,14 +215,16 @@ def in_order(methods: set[str]) -> list[str]:
 
 
 def missing(tables: Sequence[Table], seeds: Sequence[int]) -> list[str]:
-    """Return a line for every cell that lacks seeds; averages and H follow from the others."""
+    """Return a line for the cells of a method that lack the same seeds; averages and H follow from the others."""
     lines = []
     for table in tables:
         for method, cells in table.rows.items():
+            lacking: dict[tuple[int, ...], list[str]] = {}
             for column in table.columns:
-                if AVERAGE in (table.title, column) or column == "H":
-                    continue
-                lacking = [seed for seed in seeds if column not in cells or seed not in cells[column].seeds]
-                if lacking:
-                    lines.append(f"{method}, {table.title}, {column}: seed {', '.join(map(str, lacking))}")
+                there = cells[column].seeds if column in cells else {}
+                absent = tuple(seed for seed in seeds if seed not in there)
+                if absent and AVERAGE not in (table.title, column) and column != "H":
+                    lacking.setdefault(absent, []).append(column)
+            for absent, columns in lacking.items():
+                lines.append(f"{method}, {table.title}, {', '.join(columns)}: seed {', '.join(map(str, absent))}")
     return lines

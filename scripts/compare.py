@@ -20,7 +20,7 @@ from tabulate import tabulate
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from scripts.arrange import harmonic  # noqa: E402
 from scripts.protocols import SHOTS, Place, base2new, methods_with_settings, prepare_root  # noqa: E402
-from scripts.runs import PROJECT, Run, commands, run_all  # noqa: E402
+from scripts.runs import PROJECT, Run, commands, in_one_line, run_all  # noqa: E402
 
 DATASET = "mini_source"
 COLUMNS = ("base", "new", "H")
@@ -81,20 +81,18 @@ def main() -> int:
     parser.add_argument("--root", default="data", help="folder of the data sets; made if it is missing")
     parser.add_argument("--output", type=Path, default=Path("output/demo"))
     args = parser.parse_args()
+    return in_one_line("compare", lambda: compare(args))
+
+
+def compare(args: argparse.Namespace) -> int:
+    """Run what is not done, and report."""
     methods = methods_with_settings("base2new", [DATASET]) if args.methods == ["all"] else args.methods
 
     place = Place(args.root, args.output)
     pairs = {m: [base2new(m, DATASET, seed, place, under="").runs for seed in args.seeds] for m in methods}
     runs = [run for of_method in pairs.values() for pair in of_method for run in pair]
     prepare_root(args.root, runs)
-    try:
-        run_all(runs)
-    except (RuntimeError, ValueError) as error:
-        print(f"compare: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("compare: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    run_all(runs)
 
     found = {method: collect(of_method) for method, of_method in pairs.items()}
     seeds = f"seed{'s' if len(args.seeds) > 1 else ''} {', '.join(map(str, args.seeds))}"

@@ -38,8 +38,8 @@ def draw(maker: Any, path: Path) -> None:
         axes.set(title=panel, xlabel="shots a class", ylabel="accuracy (%)", xticks=maker.shots)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
-    handles, labels = grid.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False)
+    named = {label: line for axes in grid.flat for line, label in zip(*axes.get_legend_handles_labels())}
+    figure.legend(named.values(), named, loc="outside lower center", ncols=min(len(named), 6), frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     plt.close(figure)

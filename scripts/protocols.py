@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from scripts.runs import PROJECT, Run, commands, run_all, state  # noqa: E402
+from scripts.runs import PROJECT, Run, commands, in_one_line, run_all, state  # noqa: E402
 
 SEEDS = (1, 2, 3)
 SHOTS = 16
@@ -360,24 +360,22 @@ def main() -> int:
     parser.add_argument("--dry-run", action="store_true", help="print the commands and what is done already")
     add_place(parser)
     args = parser.parse_intermixed_args()
-    try:
-        datasets, seeds = split_words(args.words)
-        jobs = plan(args.protocol, args.method.split(","), datasets, seeds, place_of(args), args.shots)
-        runs = [run for job in jobs for run in job.runs]
-        if args.dry_run:
-            for run, command in zip(runs, commands(runs)):
-                print(f"{state(run):<6} {command}")
-            return 0
-        prepare_root(args.root, runs)
-        run_all(runs, args.quiet)
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"protocols: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("protocols: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    print(f"{args.protocol}: {len(jobs)} jobs done; the table: "
-          f"python scripts/tables.py {args.output} --table {args.protocol}")  # fmt: skip
+    return in_one_line("protocols", lambda: run(args))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the command line asks for."""
+    datasets, seeds = split_words(args.words)
+    jobs = plan(args.protocol, args.method.split(","), datasets, seeds, place_of(args), args.shots)
+    runs = [run for job in jobs for run in job.runs]
+    if args.dry_run:
+        for one, command in zip(runs, commands(runs)):
+            print(f"{state(one):<6} {command}")
+        return 0
+    prepare_root(args.root, runs)
+    run_all(runs, args.quiet)
+    table = f"python scripts/tables.py {args.output} --table {args.protocol}"
+    print(f"{args.protocol}: {len(jobs)} jobs done; the table: {table}")
     return 0
 
 

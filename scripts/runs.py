@@ -7,7 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,18 @@ def run_all(runs: Sequence[Run], quiet: bool = False) -> None:
                 except RuntimeError as error:
                     raise RuntimeError(f"{run.folder} failed: {error}") from None
             bar.update()
+
+
+def in_one_line(name: str, act: Callable[[], int]) -> int:
+    """Return what ``act`` returns; of a user's mistake print one line and return 1, of an interruption 130."""
+    try:
+        return act()
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"{name}: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
 
 
 def commands(runs: Iterable[Run]) -> Iterator[str]:

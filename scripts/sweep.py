@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from scripts.protocols import PROTOCOLS, SEEDS, Job, add_place, place_of, plan, prepare_root  # noqa: E402
-from scripts.runs import PROJECT, state  # noqa: E402
+from scripts.runs import PROJECT, in_one_line, state  # noqa: E402
 
 EXECUTORS = ("local", "slurm")
 A_WEEK = 7 * 24 * 60  # minutes: submitit ends local jobs after two by default
@@ -197,24 +197,22 @@ def main() -> int:
     add("--dry-run", action="store_true", help="list the jobs and what is done already")
     add_place(parser)
     args = parser.parse_args()
-    try:
-        wrong = [pair for pair in args.slurm if "=" not in pair]
-        if wrong:
-            raise ValueError(f"--slurm takes KEY=VALUE, but got {wrong[0]!r}")
-        jobs = plan(args.protocol, args.methods, args.datasets, args.seeds, place_of(args), args.shots)
-        tasks = [Task(job, tuple(state(run) for run in job.runs)) for job in jobs]
-        todo = [task for task in tasks if not task.done]
-        if args.dry_run:
-            print(f"{listing(tasks)}\n\n{len(tasks)} jobs, {len(tasks) - len(todo)} done, {len(todo)} to do")
-            return 0
-        prepare_root(args.root, [run for job in jobs for run in job.runs])
-        failed = Pool(args, PROJECT / args.output / "sweep").run(todo) if todo else {}
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"sweep: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("sweep: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    return in_one_line("sweep", lambda: run(args))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the command line asks for."""
+    wrong = [pair for pair in args.slurm if "=" not in pair]
+    if wrong:
+        raise ValueError(f"--slurm takes KEY=VALUE, but got {wrong[0]!r}")
+    jobs = plan(args.protocol, args.methods, args.datasets, args.seeds, place_of(args), args.shots)
+    tasks = [Task(job, tuple(state(run) for run in job.runs)) for job in jobs]
+    todo = [task for task in tasks if not task.done]
+    if args.dry_run:
+        print(f"{listing(tasks)}\n\n{len(tasks)} jobs, {len(tasks) - len(todo)} done, {len(todo)} to do")
+        return 0
+    prepare_root(args.root, [run for job in jobs for run in job.runs])
+    failed = Pool(args, PROJECT / args.output / "sweep").run(todo) if todo else {}
     before, now = len(tasks) - len(todo), len(todo) - len(failed)
     print(f"{len(tasks)} jobs: {before} were done, {now} done now, {len(failed)} failed")
     for name, reason in failed.items():

@@ -21,7 +21,9 @@ from tabulate import tabulate
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from scripts.arrange import Cell, Maker, Published, Table, missing  # noqa: E402
 from scripts.collect import collect  # noqa: E402
+from scripts.curves import draw  # noqa: E402
 from scripts.protocols import PROTOCOLS, SUITES, expand  # noqa: E402
+from scripts.runs import in_one_line  # noqa: E402
 
 FORMATS = {"terminal": "simple", "markdown": "github", "latex": "latex_raw", "csv": ""}
 # Best and second best, by format.
@@ -136,27 +138,26 @@ def main() -> int:
     add("--configs", nargs="+", default=[], help="only runs with these YAML files (stems)")
     add("--plot", type=Path, help="draw the few-shot curves into this file")
     args = parser.parse_args()
-    try:
-        if args.plot and args.table != "fewshot":
-            raise ValueError(f"--plot draws few-shot curves; the table asked for is {args.table}")
-        found, notes = [], []
-        for place in places(args.output, args.table):
-            some, remarks = collect(place)
-            found += [one for one in some if not args.configs or one.config in args.configs]
-            notes += remarks
-        datasets = expand(args.table, args.datasets) if args.datasets else []
-        maker = Maker(args.table, found, datasets, Published())
-        tables = maker.make()
-        if not any(cells for table in tables for cells in table.rows.values()):
-            reasons = "".join(f"\n  {note}" for note in notes)
-            raise ValueError(f"no result for {args.table} in {args.output}{reasons}")
-        if args.plot:
-            from scripts.curves import draw
+    return in_one_line("tables", lambda: run(args))
 
-            draw(maker, args.plot)
-    except (ValueError, OSError) as error:
-        print(f"tables: error: {error}", file=sys.stderr)
-        return 1
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the command line asks for."""
+    if args.plot and args.table != "fewshot":
+        raise ValueError(f"--plot draws few-shot curves; the table asked for is {args.table}")
+    found, notes = [], []
+    for place in places(args.output, args.table):
+        some, remarks = collect(place)
+        found += [one for one in some if not args.configs or one.config in args.configs]
+        notes += remarks
+    datasets = expand(args.table, args.datasets) if args.datasets else []
+    maker = Maker(args.table, found, datasets, Published())
+    tables = maker.make()
+    if not any(cells for table in tables for cells in table.rows.values()):
+        reasons = "".join(f"\n  {note}" for note in notes)
+        raise ValueError(f"no result for {args.table} in {args.output}{reasons}")
+    if args.plot:
+        draw(maker, args.plot)
     seeds = args.seeds or sorted({seed for runs in maker.results.runs.values() for seed in runs})
     lacking = missing(tables, seeds)
     if args.format == "csv":

@@ -221,13 +221,12 @@ def test_a_run_that_fails_is_named_with_its_last_words(tmp_path):
         run_all([run], quiet=True)
 
 
-def test_dry_run_prints_the_commands(job, monkeypatch, capsys, tmp_path):
+def test_dry_run_prints_the_commands(job, call_main, tmp_path):
     finish(job.runs[0])
-    words = ["protocols.py", "base2new", "CoOp", "mini_source", "1", "--output", str(tmp_path), "--dry-run"]
-    monkeypatch.setattr(sys, "argv", words)
-    assert protocols.main() == 0
-    first, second = capsys.readouterr().out.splitlines()
+    words = ("--output", tmp_path, "--dry-run")
+    code, out, _ = call_main(protocols, "base2new", "CoOp", "mini_source", "1", *words)
+    first, second = out.splitlines()
+    assert code == 0
     assert first.startswith("done   python train.py --root data") and second.startswith("to do  python train.py")
-    monkeypatch.setattr(sys, "argv", [*words[:3], "mini_sauce", "--dry-run"])
-    assert protocols.main() == 1
-    assert capsys.readouterr().err.startswith("protocols: error: no data set mini_sauce (did you mean mini_source?)")
+    code, _, err = call_main(protocols, "base2new", "CoOp", "mini_sauce", *words)
+    assert code == 1 and err.startswith("protocols: error: no data set mini_sauce (did you mean mini_source?)")

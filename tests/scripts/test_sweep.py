@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -18,15 +19,8 @@ from tests.reference.clip_states import vit_state
 
 
 @pytest.fixture
-def call(monkeypatch, capfd):
-    """Return a function that calls sweep.py: (exit code, stdout, stderr)."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["sweep.py", *map(str, words)])
-        code = sweep.main()
-        return code, *capfd.readouterr()
-
-    return run
+def call(call_main):
+    return partial(call_main, sweep)
 
 
 @pytest.fixture
@@ -115,7 +109,7 @@ def test_slurm_takes_the_same_words(call, stand_in, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_from_nothing_to_the_table(call, tmp_path, monkeypatch, capfd):
+def test_from_nothing_to_the_table(call, call_main, tmp_path):
     """A real sweep with a tiny CLIP: runs, results, predictions; the second time there is nothing to do."""
     clip = tmp_path / "tiny.pt"
     torch.save(vit_state(patch=16, grid=4, vision_layers=1, text_layers=1), clip)
@@ -156,6 +150,5 @@ def test_from_nothing_to_the_table(call, tmp_path, monkeypatch, capfd):
         assert accuracy == pytest.approx(100 * sum(own) / len(own))
     assert results["split_sha256"] and results["learned_sha256"] and results["versions"]["torch"]
 
-    monkeypatch.setattr(sys, "argv", ["tables.py", str(tmp_path / "out"), "--table", "base2new"])
-    assert tables.main() == 0
-    assert f"{test['accuracy']:.2f}" in capfd.readouterr().out
+    code, out, _ = call_main(tables, tmp_path / "out", "--table", "base2new")
+    assert code == 0 and f"{test['accuracy']:.2f}" in out

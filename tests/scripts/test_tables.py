@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
+from functools import partial
 from statistics import mean
 
 import pytest
@@ -19,15 +19,8 @@ PAPER = SUITES["all"]
 
 
 @pytest.fixture
-def show(monkeypatch, capsys):
-    """Return a function that calls tables.py: (exit code, stdout, stderr)."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["tables.py", *map(str, words)])
-        code = tables.main()
-        return code, *capsys.readouterr()
-
-    return call
+def show(call_main):
+    return partial(call_main, tables)
 
 
 def read_csv(text):
@@ -81,8 +74,9 @@ def test_marks_and_missing_runs_in_every_format(two_sets, show):
     assert "published" not in terminal  # there is nothing published on our own data sets
     _, markdown, _ = show(root, "--table", "base2new", "--format", "markdown", "--seeds", "1", "2", "3")
     assert "**82.50** ± 0.50" in markdown and "<u>81.50</u> ± 0.50" in markdown
+    assert "Missing: MaPLe, mini_colors, base: seed 3" in markdown
     assert "Missing: MaPLe, mini_colors, new: seed 2, 3" in markdown
-    assert "Missing: ALIGN, mini_digits, base: seed 1, 2, 3" in markdown  # two of a suite: all of it is expected
+    assert "Missing: ALIGN, mini_digits, base, new: seed 1, 2, 3" in markdown  # two of a suite: all of it is expected
     _, latex, _ = show(root, "--table", "base2new", "--format", "latex", "--datasets", "mini_source")
     assert r"\textbf{82.50} $\pm$ 0.50" in latex and r"% mini_source" in latex and latex.count("tabular") == 2
 
