@@ -117,7 +117,8 @@ def footer(tables: Sequence[Table], form: str, lacking: Sequence[str], notes: Se
     lines += [f"Published: {'; '.join(sources)}."] if sources else []
     lines += [f"Missing: {line}" for line in lacking]
     lines += [f"Nothing found in {note}" for note in notes]
-    return "\n".join(f"% {line}" if form == "latex" else line for line in lines)
+    start = {"latex": "% ", "markdown": "- "}.get(form, "")
+    return "\n".join(start + line for line in lines)
 
 
 def places(output: Path, table: str) -> list[Path]:
