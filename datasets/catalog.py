@@ -38,7 +38,7 @@ def _twice(*paths: str) -> tuple[tuple[str, str], ...]:
 
 DESCRIPTIONS = (
     Description(
-        "ImageNet", "imagenet", "", "images", "", read=readers.imagenet,
+        "ImageNet", "imagenet", "", "images", read=readers.imagenet,
         card=Card(
             pictures=(
                 ("images/train/*/*.JPEG", WNIDS.format("1,000")),
@@ -55,7 +55,7 @@ DESCRIPTIONS = (
         ),
     ),
     Description(
-        "Caltech101", "caltech-101", "split_zhou_Caltech101.json", "101_ObjectCategories", "",
+        "Caltech101", "caltech-101", "split_zhou_Caltech101.json", "101_ObjectCategories",
         read=partial(readers.from_class_folders, ignored=CALTECH_IGNORED, rename=CALTECH_NAMES),
         card=Card(
             pictures=(("101_ObjectCategories/*/*.jpg", f"class folders; {' and '.join(CALTECH_IGNORED)} are ignored"),),
@@ -69,7 +69,7 @@ DESCRIPTIONS = (
         ),
     ),
     Description(
-        "OxfordPets", "oxford_pets", "split_zhou_OxfordPets.json", "images", "",
+        "OxfordPets", "oxford_pets", "split_zhou_OxfordPets.json", "images",
         read=partial(readers.from_lists, files=PET_FILES, rows=readers.pet_rows),
         card=Card(
             pictures=(("images/*.jpg", "such as Abyssinian_1.jpg"),),
@@ -80,7 +80,7 @@ DESCRIPTIONS = (
         ),
     ),
     Description(
-        "StanfordCars", "stanford_cars", "split_zhou_StanfordCars.json", "", "",
+        "StanfordCars", "stanford_cars", "split_zhou_StanfordCars.json", "",
         read=partial(readers.from_lists, files=CAR_FILES, rows=readers.car_rows),
         card=Card(
             pictures=(("cars_train/*.jpg", "such as 00001.jpg"), ("cars_test/*.jpg", "such as 00001.jpg")),
@@ -95,7 +95,7 @@ DESCRIPTIONS = (
         ),
     ),
     Description(
-        "OxfordFlowers", "oxford_flowers", "split_zhou_OxfordFlowers.json", "jpg", "",
+        "OxfordFlowers", "oxford_flowers", "split_zhou_OxfordFlowers.json", "jpg",
         read=readers.flowers,
         card=Card(
             pictures=(("jpg/image_*.jpg", "image_00001.jpg to image_08189.jpg"),),
@@ -106,7 +106,7 @@ DESCRIPTIONS = (
         ),
     ),
     Description(
-        "Food101", "food-101", "split_zhou_Food101.json", "images", "", read=readers.from_class_folders,
+        "Food101", "food-101", "split_zhou_Food101.json", "images", read=readers.from_class_folders,
         card=Card(
             pictures=(("images/*/*.jpg", "101 class folders"),),
             counts=Counts(101, 50_500, 20_200, 30_300),
@@ -115,7 +115,7 @@ DESCRIPTIONS = (
         ),
     ),
     Description(
-        "FGVCAircraft", "fgvc_aircraft", "", "images", "",
+        "FGVCAircraft", "fgvc_aircraft", "", "images",
         read=partial(readers.from_lists, files=AIRCRAFT_FILES, rows=readers.aircraft_rows),
         card=Card(
             pictures=(("images/*.jpg", "such as 0034309.jpg"),),
@@ -129,7 +129,7 @@ DESCRIPTIONS = (
         ),
     ),
     Description(
-        "SUN397", "sun397", "split_zhou_SUN397.json", "SUN397", "",
+        "SUN397", "sun397", "split_zhou_SUN397.json", "SUN397",
         read=partial(readers.from_lists, files=SCENE_FILES, rows=readers.scene_rows),
         card=Card(
             pictures=(("SUN397/*/**/*.jpg", "such as SUN397/a/abbey/sun_aaalbzqrimafwbiv.jpg"),),
@@ -140,7 +140,7 @@ DESCRIPTIONS = (
         ),
     ),
     Description(
-        "DescribableTextures", "dtd", "split_zhou_DescribableTextures.json", "images", "",
+        "DescribableTextures", "dtd", "split_zhou_DescribableTextures.json", "images",
         read=readers.from_class_folders,
         card=Card(
             pictures=(("images/*/*.jpg", "47 class folders"),),
@@ -150,7 +150,7 @@ DESCRIPTIONS = (
         ),
     ),
     Description(
-        "EuroSAT", "eurosat", "split_zhou_EuroSAT.json", "2750", "",
+        "EuroSAT", "eurosat", "split_zhou_EuroSAT.json", "2750",
         read=partial(readers.from_class_folders, rename=EUROSAT_NAMES),
         card=Card(
             pictures=(("2750/*/*.jpg", "10 class folders"),),
@@ -160,7 +160,7 @@ DESCRIPTIONS = (
         ),
     ),
     Description(
-        "UCF101", "ucf101", "split_zhou_UCF101.json", "UCF-101-midframes", "",
+        "UCF101", "ucf101", "split_zhou_UCF101.json", "UCF-101-midframes",
         read=partial(readers.from_lists, files=ACTION_FILES, rows=readers.action_rows),
         card=Card(
             pictures=(("UCF-101-midframes/*/*.jpg", "such as Apply_Lipstick/v_ApplyLipstick_g01_c01.jpg"),),
@@ -174,7 +174,7 @@ DESCRIPTIONS = (
         ),
     ),
     Description(
-        "ImageNetV2", "imagenetv2", "", "imagenetv2-matched-frequency-format-val", "", True,
+        "ImageNetV2", "imagenetv2", "", "imagenetv2-matched-frequency-format-val", True,
         read=readers.numbered_folders,
         card=Card(
             pictures=(("imagenetv2-matched-frequency-format-val/*/*.jpeg", "folders 0 to 999"),),
@@ -184,7 +184,7 @@ DESCRIPTIONS = (
         ),
     ),
     Description(
-        "ImageNetSketch", "imagenet-sketch", "", "images", "", True, read=readers.wnid_folders,
+        "ImageNetSketch", "imagenet-sketch", "", "images", True, read=readers.wnid_folders,
         card=Card(
             pictures=(("images/*/*.JPEG", WNIDS.format("1,000")),),
             files=NAMES_FILE,
@@ -194,7 +194,7 @@ DESCRIPTIONS = (
         ),
     ),
     Description(
-        "ImageNetA", "imagenet-adversarial", "", "imagenet-a", "", True, read=readers.wnid_folders,
+        "ImageNetA", "imagenet-adversarial", "", "imagenet-a", True, read=readers.wnid_folders,
         card=Card(
             pictures=(("imagenet-a/*/*.jpg", WNIDS.format("200")),),
             files=NAMES_FILE,
@@ -204,7 +204,7 @@ DESCRIPTIONS = (
         ),
     ),
     Description(
-        "ImageNetR", "imagenet-rendition", "", "imagenet-r", "", True, read=readers.wnid_folders,
+        "ImageNetR", "imagenet-rendition", "", "imagenet-r", True, read=readers.wnid_folders,
         card=Card(
             pictures=(("imagenet-r/*/*.jpg", WNIDS.format("200")),),
             files=NAMES_FILE,

@@ -15,7 +15,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 from .classnames import name_classes, names_file
 from .files import did_you_mean, log, read_text
 from .partition import Listing, Rows, cut_by_ratios
-from .registry import DEFAULT_TEMPLATE, ListedDataset, Source, absolute
+from .registry import ListedDataset, Source, absolute
 from .scan import is_picture, sub_folders
 from .splits import make_split, read_listing
 
@@ -32,7 +32,7 @@ HEADER = ("path", "classname", "split")
 
 
 class OwnDataset(ListedDataset):
-    """Base of the three: class names and template from keys, the rest from ``rows``."""
+    """Base of the three: class names from a key, the rest from ``rows``."""
 
     @classmethod
     def rows(cls, root: Path, node: Any) -> tuple[Listing, Path]:
@@ -55,7 +55,7 @@ class OwnDataset(ListedDataset):
         if node.CLASSNAMES:
             listing = name_classes(listing, names_file(node.CLASSNAMES, folder))
         split = make_split(listing, images, f"data set {root}")
-        return Source(split, folder, images, node.TEMPLATE or DEFAULT_TEMPLATE)
+        return Source(split, folder, images)
 
 
 @DATASET_REGISTRY.register()

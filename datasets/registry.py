@@ -13,8 +13,6 @@ from .files import cache_folder, cache_root, log, split_place, write_json
 from .partition import Listing
 from .splits import Split, check_subsample, few_shot, make_split, read_listing, subsample_classes
 
-DEFAULT_TEMPLATE = "a photo of a {}."
-
 
 class Counts(NamedTuple):
     """What a complete copy of a data set has."""
@@ -53,7 +51,6 @@ class Description:
         folder: the data set's folder under ``DATASET.ROOT``.
         split: the split file in that folder; "" if the set has none.
         images: folder of images in that folder ("" for itself).
-        template: sentence around a class name; "" leaves it to the method.
         test_only: a variant to test on, as ImageNet's are: test also stands in for train, there is no val, and
             NUM_SHOTS and SUBSAMPLE_CLASSES are not looked at.
         prepare: called with the root before reading, for sets that can be made on the spot.
@@ -65,7 +62,6 @@ class Description:
     folder: str
     split: str
     images: str = "images"
-    template: str = DEFAULT_TEMPLATE
     test_only: bool = False
     prepare: Callable[[Path], Any] | None = None
     read: Callable[[Path, Path], Listing] | None = None
@@ -107,7 +103,6 @@ class Source(NamedTuple):
     split: Split
     folder: Path
     images: Path
-    template: str
     test_only: bool = False
 
 
@@ -122,7 +117,7 @@ class ListedDataset(DatasetBase):
     def __init__(self, cfg: Any) -> None:
         check_subsample(cfg.DATASET.SUBSAMPLE_CLASSES)
         source = self.source(cfg)
-        self.dataset_dir, self.image_dir, self.template = str(source.folder), str(source.images), source.template
+        self.dataset_dir, self.image_dir = str(source.folder), str(source.images)
         split = reduce(source, cfg)
         super().__init__(train_x=split.train, val=split.val or None, test=split.test)
 
@@ -172,7 +167,7 @@ class DescribedDataset(ListedDataset):
             raise FileNotFoundError(_with(str(error), advice)) from None
         except ValueError as error:
             raise ValueError(_with(str(error), advice)) from None
-        return Source(split, folder, images, about.template, about.test_only)
+        return Source(split, folder, images, about.test_only)
 
 
 def _with(words: str, advice: str) -> str:

@@ -23,6 +23,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 from datasets.mini.suite import SUITE, MiniSet, picture  # noqa: E402
 from prompting.clip import load_clip  # noqa: E402
+from prompting.clip.templates import fill, template_for  # noqa: E402
 
 WEIGHTS = PROJECT / "assets" / "mini_clip" / "mini_clip.safetensors"
 
@@ -41,7 +42,7 @@ def test_pictures(mini: MiniSet, seed: int | None = None, split: str = "test") -
 @torch.no_grad()
 def similarities(model: torch.nn.Module, mini: MiniSet, images: torch.Tensor) -> torch.Tensor:
     """Return the cosine similarity (n, K) of pictures and class sentences."""
-    sentences = [mini.template.format(name) for name, _ in mini.classes]
+    sentences = [fill(template_for(mini.name), name) for name, _ in mini.classes]
     text = F.normalize(model.encode_text(SimpleTokenizer()(sentences)), dim=-1)
     image = F.normalize(torch.cat([model.encode_image(part) for part in images.split(256)]), dim=-1)
     return image @ text.T
@@ -74,7 +75,7 @@ def main() -> None:
         mini = SUITE[name]
         images, labels = test_pictures(mini)
         found = accuracies(similarities(model, mini, images), labels, mini.test_only)
-        table[name] = {"template": mini.template, "pictures": len(labels), "accuracy": found}
+        table[name] = {"template": template_for(mini.name), "pictures": len(labels), "accuracy": found}
         print(f"{mini.name:<15}" + "  ".join(f"{part} {value:5.1f}" for part, value in found.items()), flush=True)
     if args.out:
         command = "python scripts/eval_mini_zero_shot.py --out assets/mini_clip/zero_shot.json"

@@ -13,7 +13,6 @@ MINI_DATASETS = {
             name=mini.name,
             folder=mini.folder,
             split=mini.split_file,
-            template=mini.template,
             test_only=mini.test_only,
             # our own set, and always the same: a root that lacks it gets it
             prepare=partial(ensure, mini),

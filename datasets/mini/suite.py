@@ -72,7 +72,6 @@ class MiniSet:
         classes: (class name, scene) in the order of labels; colour "any" is drawn anew for each picture.
         look: how it is drawn; None for scikit-learn's digits, which are photographs of handwriting.
         sizes: train, val and test pictures a class.
-        template: sentence around a class name.
         test_only: see ``datasets.registry.Description``.
     """
 
@@ -80,7 +79,6 @@ class MiniSet:
     classes: tuple[tuple[str, Scene], ...]
     look: Look | None
     sizes: tuple[int, int, int] = (20, 4, 12)
-    template: str = "a photo of a {}."
     test_only: bool = False
 
     @property
@@ -152,10 +150,10 @@ SUITE: dict[str, MiniSet] = {
         MiniSet("MiniClutter", _SOURCE[::2], CLUTTER, (0, 0, 15), test_only=True),
         MiniSet("MiniRendition", _SOURCE[1::2], RENDITION, (0, 0, 15), test_only=True),
         MiniSet("MiniColors", tuple(_colour_classes()), DUSK),
-        MiniSet("MiniCounts", tuple(_count_classes()), CROWD, template="a photo of {}."),
-        MiniSet("MiniRelations", tuple(_relation_classes()), PLACES, template="a photo of {}."),
+        MiniSet("MiniCounts", tuple(_count_classes()), CROWD),
+        MiniSet("MiniRelations", tuple(_relation_classes()), PLACES),
         MiniSet("MiniTextures", tuple((t, _one("fill", t)) for t in FILL_TEXTURES), CLOTH, (20, 4, 25), "{} texture."),
-        MiniSet("MiniLetters", _glyph_classes("letter", LETTERS), PRINT, template="a photo of the {}."),
+        MiniSet("MiniLetters", _glyph_classes("letter", LETTERS), PRINT),
         MiniSet("MiniDigits", _glyph_classes("digit", DIGITS), None, (80, 20, 50), "a photo of the {}."),
     )
 }

@@ -9,7 +9,7 @@ from prompting.clip.tokens import clean_name
 DEFAULT = "a photo of a {}."
 ENSEMBLE = tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)  # the 80 sentences of CLIP's ImageNet
 
-# By registry name, where a data set has a sentence of its own (CoOp, appendix A).
+# By registry name, where a data set has a sentence of its own (CoOp, appendix A; the Mini sets are this project's).
 TEMPLATES = {
     "OxfordPets": "a photo of a {}, a type of pet.",
     "OxfordFlowers": "a photo of a {}, a type of flower.",
@@ -18,6 +18,9 @@ TEMPLATES = {
     "EuroSAT": "a centered satellite photo of {}.",
     "Food101": "a photo of {}, a type of food.",
     "UCF101": "a photo of a person doing {}.",
+    "MiniCounts": "a photo of {}.",
+    "MiniRelations": "a photo of {}.",
+    "MiniLetters": "a photo of the {}.",
 }
 
 

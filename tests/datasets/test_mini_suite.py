@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from datasets.mini.suite import DIGIT_SIZE, SPLITS, SUITE, MiniSet, ensure, picture, source_classes
+from prompting.clip.templates import template_for
 
 SMALL = replace(SUITE["mini_source"], name="MiniSmall", classes=source_classes()[:5], sizes=(3, 1, 2))
 
@@ -80,7 +81,7 @@ def test_what_is_not_ours_is_never_touched(tmp_path):
 def test_sets_are_well_formed(mini: MiniSet):
     names = [name for name, _ in mini.classes]
     assert len(set(names)) == len(names) >= 10
-    assert mini.template.count("{}") == 1
+    assert template_for(mini.name).count("{}") == 1
     assert mini.sizes[2] > 0 and (mini.test_only or min(mini.sizes) > 0)
     assert mini.test_only or mini.sizes[0] >= 16  # 16 shots
     first, last = picture(mini, "test", 0, 0), picture(mini, "test", len(names) - 1, mini.sizes[2] - 1)

@@ -54,7 +54,6 @@ def test_one_folder_is_divided_by_ratios_whatever_the_runs_seed(tmp_path):
     text(tmp_path / "cat" / "notes.txt", ["no image"])
     made = make("Folder", tmp_path)
     assert made.classnames == ANIMALS and sizes(made) == (18, 6, 9)  # 11 a class: round(5.5) = 6, 2, 3
-    assert made.template == "a photo of a {}."
     assert paths(make("Folder", tmp_path, seed=2)) == paths(made)
     other = make("Folder", tmp_path, "DATASET.SPLIT_SEED", 2)
     assert sizes(other) == sizes(made) and paths(other) != paths(made)
@@ -154,7 +153,7 @@ def test_class_names_from_a_file(tmp_path, file, content, names):
     (tmp_path / file).write_text(content)
     for given in (file, tmp_path / file):
         made = make("Folder", tmp_path / "data", "DATASET.CLASSNAMES", given, "DATASET.TEMPLATE", "a drawing of a {}.")
-        assert made.classnames == names and made.template == "a drawing of a {}."
+        assert made.classnames == names
         folders = {made.classnames[d.label]: Path(d.impath).parent.name for d in made.test}
         old = {"a cat": "cat", "a dog": "dog", "hound": "dog", "a sparrow": "house sparrow"}
         assert folders == {name: old.get(name, name) for name in names}

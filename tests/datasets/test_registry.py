@@ -47,7 +47,7 @@ def test_a_mini_set_is_drawn_where_it_is_missing_and_read(tmp_path, monkeypatch)
     made = make(ABOUT, tmp_path)
     assert (len(made.train_x), len(made.val), len(made.test), made.num_classes) == (30, 25, 10, 5)
     assert made.classnames == [name for name, _ in SMALL.classes]
-    assert made.dataset_dir == str(tmp_path / "mini_small") and made.template == "a photo of a {}."
+    assert made.dataset_dir == str(tmp_path / "mini_small")
 
 
 def test_base_and_new_share_one_few_shot_draw(tmp_path, monkeypatch):
