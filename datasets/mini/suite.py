@@ -152,9 +152,9 @@ SUITE: dict[str, MiniSet] = {
         MiniSet("MiniColors", tuple(_colour_classes()), DUSK),
         MiniSet("MiniCounts", tuple(_count_classes()), CROWD),
         MiniSet("MiniRelations", tuple(_relation_classes()), PLACES),
-        MiniSet("MiniTextures", tuple((t, _one("fill", t)) for t in FILL_TEXTURES), CLOTH, (20, 4, 25), "{} texture."),
+        MiniSet("MiniTextures", tuple((t, _one("fill", t)) for t in FILL_TEXTURES), CLOTH, (20, 4, 25)),
         MiniSet("MiniLetters", _glyph_classes("letter", LETTERS), PRINT),
-        MiniSet("MiniDigits", _glyph_classes("digit", DIGITS), None, (80, 20, 50), "a photo of the {}."),
+        MiniSet("MiniDigits", _glyph_classes("digit", DIGITS), None, (80, 20, 50)),
     )
 }
 

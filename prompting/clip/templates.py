@@ -20,7 +20,9 @@ TEMPLATES = {
     "UCF101": "a photo of a person doing {}.",
     "MiniCounts": "a photo of {}.",
     "MiniRelations": "a photo of {}.",
+    "MiniTextures": "{} texture.",
     "MiniLetters": "a photo of the {}.",
+    "MiniDigits": "a photo of the {}.",
 }
 
 
