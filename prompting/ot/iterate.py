@@ -1,6 +1,6 @@
 """The Sinkhorn iteration itself, in either domain, for groups of problems that stop by themselves.
 
-Shapes: P problems, of which each ``group`` neighbours stop together (G groups); weights u (P, J) and v (P, L), zero on
+Shapes: P problems, of which each ``group`` neighbours stop together (G groups); weights u (P, 1, J), v (P, 1, L), zero on
 masked entries; exponents -(cost - row minimum) / lam as (P, L, J). With J, the longer side as a rule, last, both
 products of an iteration are a row vector times a matrix, the form that batched matrix products do fastest on a CPU.
 A weight of zero makes its scaling zero from the first iteration on, so masked entries need no other treatment.
@@ -30,11 +30,13 @@ class KernelDomain:
 
     def __init__(self, exponent: Tensor) -> None:
         self.matrix = exponent.exp_()
+        self.across = self.matrix.mT
 
     def take(self, index: Tensor) -> KernelDomain:
         """The problems of ``index`` alone, copied."""
         part = object.__new__(KernelDomain)
         part.matrix = self.matrix.index_select(0, index)
+        part.across = part.matrix.mT
         return part
 
     def lift(self, logarithm: Tensor) -> Tensor:
@@ -42,12 +44,12 @@ class KernelDomain:
         return torch.exp(logarithm)
 
     def rows(self, c: Tensor, out: Tensor | None = None) -> Tensor:
-        """K c, (P, J)."""
-        return _vector_times(c, self.matrix, out)
+        """K c, (P, 1, J)."""
+        return torch.bmm(c, self.matrix) if out is None else torch.bmm(c, self.matrix, out=out)
 
     def columns(self, r: Tensor, out: Tensor | None = None) -> Tensor:
-        """K' r, (P, L)."""
-        return _vector_times(r, self.matrix.mT, out)
+        """K' r, (P, 1, L)."""
+        return torch.bmm(r, self.across) if out is None else torch.bmm(r, self.across, out=out)
 
     def fit(self, weights: Tensor, total: Tensor, out: Tensor | None = None) -> Tensor:
         """The scaling that brings ``total`` to ``weights``."""
@@ -60,8 +62,8 @@ class KernelDomain:
     def plan(self, r: Tensor, c: Tensor) -> Tensor:
         """The plan, (P, L, J), in the matrix's own memory where nothing is recorded: the last thing asked for."""
         if _recording(self.matrix):
-            return self.matrix * r.unsqueeze(-2) * c.unsqueeze(-1)
-        return self.matrix.mul_(r.unsqueeze(-2)).mul_(c.unsqueeze(-1))
+            return self.matrix * r * c.mT
+        return self.matrix.mul_(r).mul_(c.mT)
 
     def logarithm(self, scaling: Tensor, weights: Tensor) -> Tensor:
         """The scaling's logarithm, zero where the weight is zero (so that no gradient meets log 0)."""
@@ -83,12 +85,12 @@ class LogDomain:
         return logarithm
 
     def rows(self, c: Tensor, out: Tensor | None = None) -> Tensor:
-        """log(K c), (P, J)."""
-        return torch.logsumexp(self.matrix + c.unsqueeze(-1), dim=-2, out=out)
+        """log(K c), (P, 1, J)."""
+        return torch.logsumexp(self.matrix + c.mT, dim=-2, keepdim=True, out=out)
 
     def columns(self, r: Tensor, out: Tensor | None = None) -> Tensor:
-        """log(K' r), (P, L)."""
-        return torch.logsumexp(self.matrix + r.unsqueeze(-2), dim=-1, out=out)
+        """log(K' r), (P, 1, L)."""
+        return torch.logsumexp(self.matrix.mT + r.mT, dim=-2, keepdim=True, out=out)
 
     def fit(self, weights: Tensor, total: Tensor, out: Tensor | None = None) -> Tensor:
         """The log scaling that brings ``total`` to ``weights``."""
@@ -100,7 +102,7 @@ class LogDomain:
 
     def plan(self, r: Tensor, c: Tensor) -> Tensor:
         """The plan, (P, L, J)."""
-        return torch.exp(self.matrix + r.unsqueeze(-2) + c.unsqueeze(-1))
+        return torch.exp(self.matrix + r + c.mT)
 
     def logarithm(self, scaling: Tensor, weights: Tensor) -> Tensor:
         """The log scaling, zero where the weight is zero."""
@@ -110,8 +112,8 @@ class LogDomain:
 class Scalings(NamedTuple):
     """Where the iteration ended: r, c in the domain's representation, and how each group got there."""
 
-    r: Tensor  # (P, J)
-    c: Tensor  # (P, L)
+    r: Tensor  # (P, 1, J)
+    c: Tensor  # (P, 1, L)
     iterations: Tensor  # (G,) int64
     stopped: Tensor  # (G,) bool: by the tolerance, not by max_iter
 
@@ -127,14 +129,14 @@ def iterate(
     tol: float,
     stop: str,
 ) -> Scalings:
-    """Alternate r = u / (K c), c = v / (K' r) from c = 1 until each group of problems stops, and hold it as it was then.
+    """Alternate r = u / (K c), c = v / (K' r) from c = 1 until each group of problems stops, and hold it so.
 
     Where autograd does not record, everything is written in place, and stopped groups leave the working arrays.
 
     Args:
         domain: holds the kernel or the exponents of all problems.
-        u, v: weights (P, J), (P, L), zero on masked entries.
-        offset: (P, J) logarithm by which the rows of the domain's kernel were scaled up; the ``change`` rule looks
+        u, v: weights (P, 1, J), (P, 1, L), zero on masked entries.
+        offset: (P, 1, J) logarithm by which the rows of the domain's kernel were scaled up; the ``change`` rule looks
             at the unscaled r, since its tolerance is absolute.
         group: neighbouring problems that stop together; 1 for ``marginal``.
         stop: ``marginal``: |r * (K c) - u|_1 <= tol (the columns are met exactly by the last half step);
@@ -143,7 +145,9 @@ def iterate(
     recording, look = _recording(domain.matrix), ask_every(u.device)
     groups = u.shape[0] // group
     valid = (u > 0).reshape(groups, -1)
-    divisor = valid.sum(-1) if stop == "change" else torch.ones_like(valid[:, 0], dtype=torch.int64)
+    # The most that a group's summed gap may be; below zero, which no gap is, for groups that have stopped.
+    limit = tol * (valid.sum(-1) if stop == "change" else torch.ones_like(valid[:, 0])).to(u.dtype)
+    passes = torch.le if stop == "marginal" else torch.lt
     before = valid.to(u.dtype).reshape(u.shape)
     unscale = domain.lift(offset) if stop == "change" else before
     held_r, held_c = (domain.lift(torch.log((w > 0).to(w.dtype))) for w in (u, v))
@@ -165,15 +169,14 @@ def iterate(
                 after = domain.product(r, unscale, spare)
                 gap = torch.sub(before, after, out=before)
                 before, spare = after, gap
-            gap = gap.abs_().reshape(len(active), -1).sum(-1)
-            small = active & (gap <= tol if stop == "marginal" else gap / divisor < tol)
+            small = passes(gap.abs_().view(len(active), -1).sum(-1), limit)
         last = step == max_iter
         if not last and look == 1 and not bool(small.any()):
             continue
         leaving = active if last else small
         stopped, iterations = stopped | small, torch.where(leaving, step, iterations)
         held_r, held_c = (_choose(leaving, new, held, recording) for new, held in ((r, held_r), (c, held_c)))
-        active = active & ~leaving
+        active, limit = active & ~leaving, limit.masked_fill(leaving, -1.0)
         if last or step % look:
             continue
         left = int(active.sum())
@@ -189,21 +192,13 @@ def iterate(
             u, v, unscale, before, r, spare, c, total, held_r, held_c = (
                 _take(x, problems) for x in (u, v, unscale, before, r, spare, c, total, held_r, held_c)
             )
-            active, iterations, stopped, divisor = (x[index] for x in (active, iterations, stopped, divisor))
+            active, iterations, stopped, limit = (x[index] for x in (active, iterations, stopped, limit))
     held = (held_r, held_c, iterations, stopped)
     return Scalings(*(_store(ends, live, held, group) if ends else held))
 
 
 def _recording(matrix: Tensor) -> bool:
     return torch.is_grad_enabled() and matrix.requires_grad
-
-
-def _vector_times(x: Tensor, matrix: Tensor, out: Tensor | None) -> Tensor:
-    """x (P, I) times matrix (P, I, O), (P, O)."""
-    if out is None:
-        return torch.bmm(x.unsqueeze(1), matrix).squeeze(1)
-    torch.bmm(x.unsqueeze(1), matrix, out=out.unsqueeze(1))
-    return out
 
 
 def _choose(groups: Tensor, new: Tensor, old: Tensor, recording: bool) -> Tensor:

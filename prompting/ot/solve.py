@@ -163,20 +163,20 @@ def _solve_block(
             return Solved(*(None if x[0] is None else torch.cat(x)[order] for x in zip(*solved)))
         domain = "log"
 
-    u, v = (
-        torch.full((1, n), 1.0 / n, dtype=cost.dtype, device=cost.device).expand(len(cost), n)
+    u, v = (  # (P, 1, J), (P, 1, L)
+        torch.full((1, 1, n), 1.0 / n, dtype=cost.dtype, device=cost.device).expand(len(cost), 1, n)
         if masks is None
-        else masks[i].to(cost.dtype) / masks[i].sum(-1, keepdim=True)
+        else (masks[i].to(cost.dtype) / masks[i].sum(-1, keepdim=True)).unsqueeze(1)
         for i, n in enumerate(cost.shape[1:])
     )
     space = LogDomain(exponent) if domain == "log" else KernelDomain(exponent)
-    end = iterate(space, u, v, shift / lam, group=group, **stopping)
-    f, g = lam * space.logarithm(end.r, u) + shift, lam * space.logarithm(end.c, v)
+    end = iterate(space, u, v, shift.unsqueeze(1) / lam, group=group, **stopping)
+    f, g = (lam * space.logarithm(x, w).squeeze(1) for x, w in ((end.r, u), (end.c, v)))
     with torch.no_grad():
-        error = (space.product(end.r, space.rows(end.c)) - u).abs_().sum(-1)
-        error += (space.product(end.c, space.columns(end.r)) - v).abs_().sum(-1)
+        error = (space.product(end.r, space.rows(end.c)) - u).abs_().sum((1, 2))
+        error += (space.product(end.c, space.columns(end.r)) - v).abs_().sum((1, 2))
     plan = space.plan(end.r, end.c)  # (P, L, J)
     with torch.no_grad():
         distance = (plan * cost.mT if keep_plan else plan.mul_(cost.mT)).sum((-2, -1))
     iterations, stopped = (x.repeat_interleave(group) for x in (end.iterations, end.stopped))
-    return Solved(plan.mT if keep_plan else None, distance, f, g, iterations, error, stopped)
+    return Solved(plan.mT if keep_plan else None, distance, f + shift, g, iterations, error, stopped)

@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from .sinkhorn import SinkhornOutput, sinkhorn
+from .solve import cached
 
 
 def unit(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
@@ -23,6 +24,17 @@ def unit(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
 def token_cost(r: Tensor, s: Tensor) -> Tensor:
     """1 - cos(r_j, s_l) for unit features: r (B, M, J, D), s (K, N, L, D) -> (B, K, M, N, J, L) (Eq. 5)."""
     return 1.0 - torch.einsum("bmjd,knld->bkmnjl", r, s)
+
+
+def _cost_in_place(r: Tensor, s: Tensor) -> Tensor:
+    """``token_cost`` without a copy of its own size, and with J innermost in memory, as the iterations want it."""
+    (images, prompts, rows, _), (classes, texts, cols, _) = r.shape, s.shape
+    cost = r.new_empty(images, classes, prompts, texts, cols, rows)
+    for image, tokens in enumerate(r):
+        for prompt, visual in enumerate(tokens):
+            cosine = (s.flatten(0, 2) @ visual.mT).reshape(classes, texts, cols, rows)
+            torch.sub(1.0, cosine, out=cost[image, :, prompt])
+    return cost.mT
 
 
 def solve_tokens(
@@ -100,13 +112,13 @@ def _solve_chunk(
     row_mask = None if r_mask is None else r_mask[:, None, :, None]
     col_mask = None if s_mask is None else s_mask[None, :, None]
 
-    def run(r: Tensor, s: Tensor) -> SinkhornOutput:
-        solved = sinkhorn(
-            token_cost(r, s), row_mask=row_mask, col_mask=col_mask, gradient=gradient, **solver
-        )  # batch (b, k, M, N)
-        return solved if keep_plans else solved._replace(plan=None)
-
     learning = torch.is_grad_enabled() and (r.requires_grad or s.requires_grad)
+
+    def run(r: Tensor, s: Tensor) -> SinkhornOutput:
+        cost = token_cost(r, s) if torch.is_grad_enabled() and learning else _cost_in_place(r, s)  # (b, k, M, N, J, L)
+        masks = {"row_mask": row_mask, "col_mask": col_mask}
+        return sinkhorn(cost, gradient=gradient, keep_plan=keep_plans, **masks, **solver)
+
     if gradient == "unrolled" and learning:
         return SinkhornOutput(*checkpoint(run, r, s, use_reentrant=False)) if recompute else run(r, s)
     with torch.no_grad():
@@ -144,13 +156,28 @@ class _EnvelopeDistance(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         r, s, r_mask, s_mask, f, g = ctx.saved_tensors
+        if r_mask is not None:
+            f = f.masked_fill(~r_mask[:, None, :, None], -torch.inf)
+        if s_mask is not None:
+            g = g.masked_fill(~s_mask[None, :, None], -torch.inf)
+        grad_r, grad_s = (
+            torch.zeros(x.shape, dtype=x.dtype, device=x.device) if need else None
+            for x, need in zip((r, s), ctx.needs_input_grad)
+        )
+        (_, prompts, rows, _), (classes, texts, cols, _) = r.shape, s.shape
+        part = cached(texts * cols * rows * r.element_size()) if r.device.type == "cpu" else classes
+        blocks = [slice(k, k + part) for k in range(0, classes, part)]
         with torch.autocast(r.device.type, enabled=False):
-            plan = torch.exp((f.unsqueeze(-1) + g.unsqueeze(-2) - token_cost(r, s)) / ctx.lam)
-            if r_mask is not None:
-                plan = plan.masked_fill(~r_mask[:, None, :, None, :, None], 0.0)
-            if s_mask is not None:
-                plan = plan.masked_fill(~s_mask[None, :, None, :, None, :], 0.0)
-            pull = upstream[..., None, None] * plan  # (b, k, M, N, J, L)
-            grad_r = -torch.einsum("bkmnjl,knld->bmjd", pull, s) if ctx.needs_input_grad[0] else None
-            grad_s = -torch.einsum("bkmnjl,bmjd->knld", pull, r) if ctx.needs_input_grad[1] else None
+            for b in range(len(r)):
+                for m in range(prompts):
+                    visual = r[b, m]  # (J, D)
+                    for block in blocks:
+                        text = s[block].flatten(0, 2)  # (k N L, D)
+                        pull = (text @ visual.mT).reshape(-1, texts, cols, rows)  # the cosines, then plan * upstream
+                        pull.add_(f[b, block, m].unsqueeze(-2)).add_((g[b, block, m] - 1.0).unsqueeze(-1))
+                        pull = pull.div_(ctx.lam).exp_().mul_(upstream[b, block, m, :, None, None]).flatten(0, 2)
+                        if grad_r is not None:
+                            grad_r[b, m].addmm_(pull.mT, text, alpha=-1.0)
+                        if grad_s is not None:
+                            grad_s[block].flatten(0, 2).addmm_(pull, visual, alpha=-1.0)
         return grad_r, grad_s, None, None, None, None, None, None

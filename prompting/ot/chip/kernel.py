@@ -13,8 +13,8 @@ from . import rounded
 
 @triton.jit
 def _sinkhorn(
-    cost_ptr, row_ptr, col_ptr, plan_ptr, f_ptr, g_ptr, distance_ptr, error_ptr, depth_ptr, iterations_ptr, converged_ptr,
-    cost_p, cost_j, cost_l, row_p, row_j, col_p, col_l, rows, cols, lam, tol, max_iter, limit,
+    cost_ptr, row_ptr, col_ptr, plan_ptr, f_ptr, g_ptr, distance_ptr, error_ptr, depth_ptr, iterations_ptr,
+    converged_ptr, cost_p, cost_j, cost_l, row_p, row_j, col_p, col_l, rows, cols, lam, tol, max_iter, limit,
     MASKED: tl.constexpr, KEEP_PLAN: tl.constexpr, J: tl.constexpr, L: tl.constexpr,
 ):  # fmt: skip
     """Solve problem ``program_id(0)``; the same steps as ``iterate`` with a ``KernelDomain`` and stop ``marginal``."""
