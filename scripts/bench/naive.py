@@ -1,0 +1,84 @@
+"""ALIGN's `released` reading without any saving: the baseline of the benchmarks, written from docs/methods.md.
+
+Every text prompt is padded to the full context, every image is run M times, no feature is kept between batches, and
+the transport is solved by Python loops over images and classes that ask after each iteration whether to stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def text_features(model: Any, context: Tensor, deep: Sequence[Tensor]) -> tuple[Tensor, Tensor, int]:
+    """Return the outputs at EOS (K, N, D) and everywhere (K, N, context length, D), and the positions run."""
+    clip, tokens = model.clip, model.tokens
+    full = clip.positional_embedding.shape[0]
+    ids = F.pad(tokens.ids, (0, full - tokens.ids.shape[2]))  # (N, K, full)
+    x = clip.token_embedding(ids)
+    n, classes, b = *ids.shape[:2], context.shape[1]
+
+    def put(x: Tensor, vectors: Tensor) -> Tensor:
+        vectors = vectors.unsqueeze(1).expand(-1, classes, -1, -1)
+        return torch.cat([x[:, :, :1], vectors, x[:, :, 1 + b :]], 2)
+
+    x = put(x, context) + clip.positional_embedding
+    for i, block in enumerate(clip.transformer.resblocks):
+        if 0 < i <= len(deep):
+            x = put(x, deep[i - 1])
+        x = block(x.flatten(0, 1), attn_mask=clip.attn_mask).unflatten(0, (n, classes))
+    x = (clip.ln_final(x) @ clip.text_projection).transpose(0, 1)  # (K, N, full, D)
+    where = tokens.eos.T[:, :, None, None].expand(-1, -1, 1, x.shape[3])
+    return x.gather(2, where).squeeze(2), x, n * classes * full
+
+
+def image_features(model: Any, images: Tensor, prompts: Tensor, deep: Sequence[Tensor]) -> tuple[Tensor, Tensor, int]:
+    """Return the outputs at CLS (B, M, D) and at patches and prompts (B, M, J, D), and the positions run."""
+    visual, (m, b) = model.clip.visual, prompts.shape[:2]
+    x = visual.conv1(images).flatten(2).transpose(1, 2)
+    cls = visual.class_embedding.expand(len(x), 1, -1)
+    x = (torch.cat([cls, x], 1) + visual.positional_embedding).repeat_interleave(m, 0)
+    x = visual.ln_pre(torch.cat([x, prompts.repeat(len(images), 1, 1)], 1))
+    for i, block in enumerate(visual.transformer.resblocks):
+        if 0 < i <= len(deep):
+            x = torch.cat([x[:, :-b], deep[i - 1].repeat(len(images), 1, 1)], 1)
+        x = block(x)
+    positions = x.shape[0] * x.shape[1]
+    x = (visual.ln_post(x) @ visual.proj).unflatten(0, (-1, m))
+    return x[:, :, 0], x[:, :, 1:], positions
+
+
+@torch.no_grad()
+def plan(cost: Tensor, lam: float = 0.1, tol: float = 0.01, most: int = 100) -> Tensor:
+    """Return plans for costs (problems, rows, columns), all stopped together by the mean change of r."""
+    kernel = torch.exp(-cost / lam)
+    r, c = torch.ones_like(cost[:, :, 0]), torch.ones_like(cost[:, 0])
+    for _ in range(most):
+        before = r
+        r = (1 / cost.shape[1]) / torch.matmul(kernel, c.unsqueeze(-1)).squeeze(-1)
+        c = (1 / cost.shape[2]) / torch.matmul(kernel.transpose(1, 2), r.unsqueeze(-1)).squeeze(-1)
+        if (r - before).abs().mean().item() < tol:
+            break
+    return r.unsqueeze(2) * kernel * c.unsqueeze(1)
+
+
+def logits(model: Any, images: Tensor) -> tuple[Tensor, dict[str, int]]:
+    """Return the logits (B, K) and the positions run through each tower."""
+    learned = model.prompt_learner()
+    h, s, text_positions = text_features(model, learned.text, learned.deep_text)
+    z, r, image_positions = image_features(model, images, learned.visual, learned.deep_visual)
+    z, h, r, s = (F.normalize(part, dim=-1) for part in (z, h, r, s))
+    cosine, costs = torch.einsum("bmd,knd->bkmn", z, h), []
+    for b in range(len(z)):
+        for k in range(len(h)):
+            last = int(model.tokens.eos[0, k]) - 1
+            near = torch.einsum("mjd,nld->mnjl", r[b], s[k, :, :last]).flatten(0, 1)  # (M * N, J, L)
+            term = (plan(1 - near) * near).sum((1, 2)).view(cosine.shape[2:])
+            costs.append(1 - cosine[b, k] + term.detach())
+    transport = plan(torch.stack(costs)).view(cosine.shape)
+    score = model.logit_scale * (transport * cosine).sum((2, 3))
+    return score, {"text": text_positions, "vision": image_positions}
