@@ -12,8 +12,10 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
+import yaml
 from dassl.config import get_cfg_default
 from dassl.engine import build_trainer
 from dassl.utils import collect_env_info, set_random_seed, setup_logger
@@ -78,23 +80,34 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     for flag, key in FLAG_KEYS.items():
         value = getattr(args, flag)
         if value is not None:
-            cfg.merge_from_list([key, value])
+            *parents, leaf = key.split(".")
+            node = reduce(lambda node, name: node[name], parents, cfg)
+            node[leaf] = tuple(value) if isinstance(value, list) else value  # as it is: --output-dir 2024 is a name
     cfg.merge_from_list([word for word in args.opts if word != "--"])
     cfg.freeze()
     return cfg
 
 
 def check_file(path: str) -> None:
-    """Raise ``FileNotFoundError``, naming the nearest file beside it, unless ``path`` is a file."""
+    """Raise unless ``path`` is a YAML file of keys and values; of a missing one, name the nearest file beside it."""
     if not os.path.isfile(path):
         folder, name = os.path.split(path)
         near = difflib.get_close_matches(name, os.listdir(folder or ".") if os.path.isdir(folder or ".") else [], n=1)
         hint = f"; did you mean {os.path.join(folder, near[0])}?" if near else ""
         raise FileNotFoundError(f"no such config file: {path}{hint}")
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = yaml.safe_load(file)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"the config file {path} is not YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"the config file {path} holds a {type(content).__name__}; it should hold KEY: VALUE lines")
 
 
 def run(args: argparse.Namespace) -> None:
     """Do what the command line asks for."""
+    if (args.model_dir or args.load_epoch is not None) and not args.eval_only:
+        raise ValueError("--model-dir and --load-epoch go with --eval-only (to go on with a run: --resume FOLDER)")
     cfg = setup_cfg(args)
     if cfg.SEED >= 0:
         set_random_seed(cfg.SEED)
@@ -114,8 +127,10 @@ def run(args: argparse.Namespace) -> None:
 
 def one_line(error: BaseException) -> str:
     """Return an error's message as one line."""
-    words = error.args[0] if isinstance(error, KeyError) and error.args else error
-    return " ".join(str(words).split()) or type(error).__name__
+    words = str(error.args[0] if isinstance(error, KeyError) and error.args else error).strip()
+    if "Original Traceback" in words:  # of a worker process that reads images
+        words = words.splitlines()[-1].partition(": ")[2]
+    return " ".join(words.split()) or type(error).__name__
 
 
 def main() -> int:
@@ -126,7 +141,6 @@ def main() -> int:
     except USER_ERRORS as error:
         if args.traceback or os.environ.get("ALIGN_TRACEBACK"):
             raise
-        logger.debug("The error came from here:", exc_info=True)
         print(f"train.py: error: {one_line(error)} (--traceback shows where)", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -114,7 +115,7 @@ def compare(args: argparse.Namespace) -> int:
     }
     print(f"\n{title}\n\n{text}\n\nWritten (the last five for {methods[-1]}, seed {args.seeds[0]}):")
     for what, path in written.items():
-        print(f"  {what:<12} {path.relative_to(PROJECT) if path.is_absolute() else path}")
+        print(f"  {what:<12} {os.path.relpath(PROJECT / path, PROJECT)}")
     return 0
 
 

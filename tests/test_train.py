@@ -59,9 +59,10 @@ def test_train_then_test_on_new_classes(call, tmp_path):
     assert {p.name for p in folder.iterdir()} == {"checkpoint", "model.pth.tar-1", "model.pth.tar-2"}
     saved = torch.load(folder / "model.pth.tar-2", weights_only=True)
     assert all(name.startswith("prompt_learner.") and "token" not in name for name in saved["state_dict"])
-    assert sum(value.numel() for value in saved["state_dict"].values()) == json.loads(
-        (run / "results.json").read_text()
-    )["learned_parameters"]
+    assert (
+        sum(value.numel() for value in saved["state_dict"].values())
+        == json.loads((run / "results.json").read_text())["learned_parameters"]
+    )
 
     new = ["DATASET.SUBSAMPLE_CLASSES", "new"]
     code, out, err = call("--eval-only", "--model-dir", run, "--load-epoch", "2", output=tmp_path / "new", opts=new)
@@ -90,6 +91,34 @@ def test_the_same_seed_gives_the_same_run_and_a_finished_run_is_tested_only(call
     assert code == 0 and "will resume training" in out and "epoch [" not in out
     code, _, err = call(output=tmp_path / "a", opts=["OPTIM.LR", "0.1"])
     assert code == 1 and "OPTIM.LR was 0.0025 and is now 0.1" in err
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_another_depth_or_another_method(call, tmp_path):
+    assert call("--no-train")[0] == 0
+    assert call(opts=["OPTIM.MAX_EPOCH", "1"], output=tmp_path / "deep")[0] == 0
+    shallow = ["TRAINER.ALIGN.TEXT_PROMPT_DEPTH", "1", "TRAINER.ALIGN.VISION_PROMPT_DEPTH", "1"]
+    for opts in (shallow, ["TRAINER.ALIGN.COUPLING", "independent"]):
+        code, _, err = call("--eval-only", "--model-dir", tmp_path / "deep", output=tmp_path / "no", opts=opts)
+        assert code == 1 and "model.pth.tar-1" in err and "trained with another method" in err, err
+        assert len(err.strip().splitlines()[-1].split("train.py: error: ")) == 2 and "Traceback" not in err
+
+
+def test_model_dir_goes_with_eval_only(call, tmp_path):
+    code, _, err = call("--model-dir", tmp_path)
+    assert code == 1 and "--eval-only" in err
+
+
+def test_yaml_that_is_none(call, tmp_path):
+    for text, message in (("TRAINER: [", "is not YAML"), ("just words", "holds a str")):
+        (tmp_path / "own.yaml").write_text(text)
+        code, _, err = call(config=tmp_path / "own.yaml")
+        assert code == 1 and message in err and "Traceback" not in err
+
+
+def test_names_that_look_like_numbers_stay_names():
+    cfg = train.setup_cfg(train.parse_args(["--output-dir", "2024", "--root", "1e5", "--source-domains", "a", "b"]))
+    assert (cfg.OUTPUT_DIR, cfg.DATASET.ROOT, cfg.DATASET.SOURCE_DOMAINS) == ("2024", "1e5", ("a", "b"))
 
 
 def test_seed_zero_is_a_seed():

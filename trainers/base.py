@@ -173,7 +173,7 @@ class PromptTrainer(TrainerX):
         start = self.start_file()
         if start:
             logger.info(f"Starting from {start}")
-            load_learned(saved, load_checkpoint(start)["state_dict"], start, getattr(saved, "names", None))
+            load_learned(saved, state_of(start), start, getattr(saved, "names", None))
         if learned:
             self.optim = build_optimizer(list(learned.values()), cfg.OPTIM)
             self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
@@ -228,7 +228,7 @@ class PromptTrainer(TrainerX):
             path = checkpoint_path(Path(directory) / name, epoch)
             logger.info(f"Loading weights to {name} from {path}")
             part = self._models[name]
-            load_learned(part, load_checkpoint(str(path))["state_dict"], str(path), getattr(part, "names", None))
+            load_learned(part, state_of(str(path)), str(path), getattr(part, "names", None))
             self.loaded_from = str(path)
 
     def before_train(self) -> None:
@@ -246,11 +246,27 @@ class PromptTrainer(TrainerX):
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
         """Evaluate on ``split`` (default ``TEST.SPLIT``), record it, and return the accuracy in percent."""
+        split = split or self.cfg.TEST.SPLIT
+        if split == "val" and self.val_loader is None:
+            logger.warning("There are no validation images: evaluating on the test images instead")
+            split = "test"
         start = time.perf_counter()
         with recorded(self) as record:
             accuracy = super().test(split)
-        record_result(self, split or self.cfg.TEST.SPLIT, accuracy, time.perf_counter() - start, record)
+        record_result(self, split, accuracy, time.perf_counter() - start, record)
         return accuracy
+
+
+def state_of(path: str) -> dict[str, Tensor]:
+    """Return the state dict in a checkpoint file.
+
+    Raises:
+        ValueError: the file holds none.
+    """
+    checkpoint = load_checkpoint(path)
+    if "state_dict" not in checkpoint:
+        raise ValueError(f"{path} is no checkpoint of a run: it holds {', '.join(map(str, checkpoint)) or 'nothing'}")
+    return checkpoint["state_dict"]
 
 
 def checkpoint_path(folder: Path, epoch: int | None) -> Path:

@@ -23,7 +23,8 @@ from trainers.predictions import Record, set_aside, write_predictions
 # Settings that may differ between two parts of one run: where and how fast it runs, what it prints and evaluates.
 FREE_KEYS = (
     "OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "VERSION", "DATASET.ROOT", "DATALOADER.NUM_WORKERS",
-    "TRAIN.PRINT_FREQ", "TRAIN.CHECKPOINT_FREQ", "TRAIN.MAX_MEMORY_GB", "TRAIN.COMPILE", "TEST",
+    "TRAIN.PRINT_FREQ", "TRAIN.CHECKPOINT_FREQ", "TRAIN.MAX_MEMORY_GB", "TRAIN.COMPILE",
+    "TEST.PER_CLASS_RESULT", "TEST.COMPUTE_CMAT", "TEST.NO_TEST", "TEST.SPLIT",
 )  # fmt: skip
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "Pillow")
 
@@ -71,13 +72,15 @@ def write_atomically(path: Path, content: dict[str, Any]) -> None:
 def check_same_run(trainer: Any) -> None:
     """Write ``run.json``; where there is one, raise ``ValueError`` unless it asks for the same run.
 
-    A folder belongs to one run: going on in it with other settings or classes would mix two.
+    A folder belongs to one run: going on in it with other settings or classes would mix two. A run that saved nothing
+    leaves its folder free.
     """
-    folder = Path(trainer.cfg.RESUME or trainer.output_dir)
     config = method_config(trainer.cfg, trainer.cfg.TRAINER.NAME)
     asked = {"config": config, "classnames": list(trainer.dm.dataset.classnames)}
-    path = folder / "run.json"
-    if path.is_file():
+    for folder in dict.fromkeys((Path(trainer.cfg.RESUME or trainer.output_dir), Path(trainer.output_dir))):
+        path = folder / "run.json"
+        if not path.is_file() or not (any(folder.glob("*/checkpoint")) or (folder / "results.json").is_file()):
+            continue
         before = json.loads(path.read_text())
         changed = changed_keys(before["config"], config)
         if changed:

@@ -61,11 +61,21 @@ def write_json(obj: Any, fpath: str) -> None:
 
 
 def read_image(path: str) -> Image:
-    """Return an image file as an RGB PIL image; the file is closed."""
+    """Return an image file as an RGB PIL image; the file is closed.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not an image, or damaged.
+    """
     from PIL import Image
 
-    with Image.open(path) as image:
-        return image.convert("RGB")
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"No such image: {path}")
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"Unreadable image: {path} ({error})") from None
 
 
 def set_random_seed(seed: int) -> None:
