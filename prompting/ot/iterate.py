@@ -1,7 +1,7 @@
 """The Sinkhorn iteration itself, in either domain, for groups of problems that stop by themselves.
 
-Shapes: P problems, of which each ``group`` neighbours stop together (G groups); weights u (P, 1, J), v (P, 1, L), zero on
-masked entries; exponents -(cost - row minimum) / lam as (P, L, J). With J, the longer side as a rule, last, both
+Shapes: P problems, of which each ``group`` neighbours stop together (G groups); weights u (P, 1, J), v (P, 1, L), zero
+on masked entries; exponents -(cost - row minimum) / lam as (P, L, J). With J, the longer side as a rule, last, both
 products of an iteration are a row vector times a matrix, the form that batched matrix products do fastest on a CPU.
 A weight of zero makes its scaling zero from the first iteration on, so masked entries need no other treatment.
 """

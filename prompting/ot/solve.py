@@ -15,8 +15,8 @@ from .iterate import KernelDomain, LogDomain, iterate
 # Largest (cost - row minimum) / lambda that the kernel domain takes: scalings stay within exp(+-2 * 40), which float32
 # (exp(+-87)) holds with room for sums over thousands of entries.
 KERNEL_LIMIT = 40.0
-# What the kernels of a block may take of each CPU thread's cache.
-CACHE_BYTES = 2**20
+# What a block may take for each CPU thread: of 0.5 to 8 MiB, 4 took the least processor time (docs/benchmarks.md).
+CACHE_BYTES = 2**22
 
 Masks = tuple[Tensor, Tensor]  # (P, J) and (P, L), True where valid
 
@@ -82,13 +82,13 @@ def solve(
         size = group * cached(group * max(4, cost.element_size()) * (rows * cols + 2 * (rows + cols)))
     if size >= problems:
         return run(slice(None))
-    solved = None
-    for start in range(0, problems, size):
-        block = run(slice(start, start + size))
-        if solved is None:
-            solved = Solved(*(None if x is None else _like(x, problems) for x in block))
-        solved = _write(solved, slice(start, start + size), block)
-    return solved
+    first = run(slice(0, size))
+    fields: list[Any] = [None if x is None else _like(x, problems) for x in first]
+    whole = _write(Solved(*fields), slice(0, size), first)
+    for start in range(size, problems, size):
+        part = slice(start, start + size)
+        whole = _write(whole, part, run(part))
+    return whole
 
 
 def _none(cost: Tensor) -> Solved:
@@ -103,7 +103,7 @@ def _like(x: Tensor, problems: int) -> Tensor:
 
 def _write(whole: Solved, part: Any, values: Solved) -> Solved:
     for x, value in zip(whole, values):
-        if x is not None:
+        if x is not None and value is not None:
             x[part] = value
     return whole
 
@@ -160,7 +160,8 @@ def _solve_block(
                 for part, name in zip(parts, ("kernel", "log"))
             ]
             order = torch.cat(parts).argsort()
-            return Solved(*(None if x[0] is None else torch.cat(x)[order] for x in zip(*solved)))
+            fields: list[Any] = [None if x[0] is None else torch.cat(x)[order] for x in zip(*solved)]
+            return Solved(*fields)
         domain = "log"
 
     u, v = (  # (P, 1, J), (P, 1, L)

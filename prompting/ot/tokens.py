@@ -116,8 +116,7 @@ def _solve_chunk(
 
     def run(r: Tensor, s: Tensor) -> SinkhornOutput:
         cost = token_cost(r, s) if torch.is_grad_enabled() and learning else _cost_in_place(r, s)  # (b, k, M, N, J, L)
-        masks = {"row_mask": row_mask, "col_mask": col_mask}
-        return sinkhorn(cost, gradient=gradient, keep_plan=keep_plans, **masks, **solver)
+        return sinkhorn(cost, row_mask=row_mask, col_mask=col_mask, gradient=gradient, keep_plan=keep_plans, **solver)
 
     if gradient == "unrolled" and learning:
         return SinkhornOutput(*checkpoint(run, r, s, use_reentrant=False)) if recompute else run(r, s)

@@ -12,7 +12,7 @@ from . import rounded
 
 
 @triton.jit
-def _sinkhorn(
+def _sinkhorn(  # type: ignore[no-untyped-def]
     cost_ptr, row_ptr, col_ptr, plan_ptr, f_ptr, g_ptr, distance_ptr, error_ptr, depth_ptr, iterations_ptr,
     converged_ptr, cost_p, cost_j, cost_l, row_p, row_j, col_p, col_l, rows, cols, lam, tol, max_iter, limit,
     MASKED: tl.constexpr, KEEP_PLAN: tl.constexpr, J: tl.constexpr, L: tl.constexpr,

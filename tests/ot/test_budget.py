@@ -1,0 +1,69 @@
+"""What the head holds at once, and that blocks and problems that leave the working arrays change no result."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from prompting.ot import hierarchical_ot, iterate, sinkhorn, solve
+from tests.reference import ot_naive as naive
+
+
+def peak_bytes(run, folder) -> int:
+    """The most memory that ``run`` holds above what was held before, from the allocator's own log."""
+    with torch.profiler.profile(profile_memory=True) as profile:
+        run()
+    profile.export_chrome_trace(str(folder / "trace.json"))
+    events = [e for e in json.loads((folder / "trace.json").read_text())["traceEvents"] if e["name"] == "[memory]"]
+    held = most = 0
+    for event in sorted(events, key=lambda e: e["ts"]):
+        held += event["args"]["Bytes"]
+        most = max(most, held)
+    return most
+
+
+@pytest.mark.parametrize("stop, group_dims", [("marginal", 0), ("change", 1)])
+@pytest.mark.parametrize("shape", [(13, 4, 9, 5), (13, 4, 5, 9)])
+@pytest.mark.parametrize("scale", [1.0, 8.0])
+def test_blocks_equal_the_whole(monkeypatch, stop, group_dims, shape, scale):
+    cost = torch.rand(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    cost[::2] *= scale  # 8: beyond the kernel domain, so that both domains meet in a block
+    options = {"lam": 0.1, "stop": stop, "group_dims": group_dims, "tol": 1e-4}
+    whole = sinkhorn(cost, **options)
+    monkeypatch.setattr(solve, "cached", lambda size: 3)
+    monkeypatch.setattr(iterate, "DENSE", 1.0)
+    blocks = sinkhorn(cost, **options)
+    short = sinkhorn(cost, keep_plan=False, **options)
+    torch.testing.assert_close(blocks, whole, atol=1e-12, rtol=0)
+    assert short.plan is None
+    torch.testing.assert_close(tuple(short[1:]), tuple(whole[1:]), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("learn", [False, True])
+def test_memory_is_one_chunk_of_costs_and_one_block_whatever_the_number_of_classes(monkeypatch, tmp_path, learn):
+    monkeypatch.setattr(solve, "CACHE_BYTES", 2**14)
+    chunk, block = 2**16, 2**14 * torch.get_num_threads()
+    peaks = []
+    for classes in (16, 32):
+        f = naive.features(2, images=3, classes=classes, rows=40, cols=8, dtype=torch.float32)
+        f = {name: x.requires_grad_(learn) for name, x in f.items()}
+
+        def run(f=f):
+            out = hierarchical_ot(**f, max_elements=chunk)
+            if learn:
+                out.logits.sum().backward()
+
+        run()
+        small = sum(x.numel() for x in f.values()) * 4 * 6 + 3 * classes * 6 * (40 + 8 + 8) * 4 * 3
+        peaks.append(peak_bytes(run, tmp_path) - small)
+    assert max(peaks) <= 4 * chunk + 8 * block, (peaks, chunk, block)
+
+
+def test_backward_keeps_potentials_not_plans_in_uneven_chunks():
+    f = {n: x.requires_grad_() for n, x in naive.features(3, images=3, classes=5, rows=40, cols=20).items()}
+    sizes: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.numel()) or x, lambda x: x):
+        hierarchical_ot(**f, max_elements=2 * 3 * 2 * 40 * 20)
+    assert sizes and max(sizes) < 3 * 2 * 40 * 20, "less than the plans of one (image, class) pair"
