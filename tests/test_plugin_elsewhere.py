@@ -1,0 +1,241 @@
+"""docs/plugin.md, done: ALIGN in a checkout laid out like CoOp's, with its own data set, evaluator and train.py."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from open_clip import tokenize
+
+from tests.reference.clip_states import vit_state
+
+PROJECT = Path(__file__).resolve().parent.parent
+PAGE = (PROJECT / "docs" / "plugin.md").read_text()
+
+TRAIN = """\
+import argparse
+
+import torch
+from dassl.config import get_cfg_default
+from dassl.engine import build_trainer
+from dassl.utils import collect_env_info, set_random_seed, setup_logger
+
+import datasets.own
+{line 1}
+
+
+def reset_cfg(cfg, args):
+    for value, node, key in (
+        (args.root, cfg.DATASET, "ROOT"),
+        (args.output_dir, cfg, "OUTPUT_DIR"),
+        (args.seed, cfg, "SEED"),
+        (args.trainer, cfg.TRAINER, "NAME"),
+        (args.backbone, cfg.MODEL.BACKBONE, "NAME"),
+    ):
+        if value:
+            node[key] = value
+
+
+def extend_cfg(cfg):
+    from yacs.config import CfgNode as CN
+
+    cfg.TRAINER.COOP = CN()
+    cfg.TRAINER.COOP.N_CTX = 16
+    cfg.DATASET.SUBSAMPLE_CLASSES = "all"
+    {line 2}
+
+
+def setup_cfg(args):
+    cfg = get_cfg_default()
+    extend_cfg(cfg)
+    if args.dataset_config_file:
+        cfg.merge_from_file(args.dataset_config_file)
+    if args.config_file:
+        cfg.merge_from_file(args.config_file)
+    reset_cfg(cfg, args)
+    cfg.merge_from_list(args.opts)
+    cfg.freeze()
+    return cfg
+
+
+def main(args):
+    cfg = setup_cfg(args)
+    if cfg.SEED >= 0:
+        set_random_seed(cfg.SEED)
+    setup_logger(cfg.OUTPUT_DIR)
+    print(collect_env_info())
+    trainer = build_trainer(cfg)
+    if args.eval_only:
+        trainer.load_model(args.model_dir, epoch=args.load_epoch)
+        trainer.test()
+    else:
+        trainer.train()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    for flag in ("root", "output-dir", "config-file", "dataset-config-file", "trainer", "backbone", "model-dir"):
+        parser.add_argument("--" + flag, type=str, default="")
+    parser.add_argument("--seed", type=int, default=-1)
+    parser.add_argument("--load-epoch", type=int)
+    parser.add_argument("--eval-only", action="store_true")
+    parser.add_argument("opts", default=None, nargs=argparse.REMAINDER)
+    main(parser.parse_args())
+"""
+
+OWN = """\
+import os
+
+import torch
+from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
+from dassl.evaluation import EVALUATOR_REGISTRY
+from dassl.evaluation.evaluator import Classification
+from torchvision.transforms.functional import to_pil_image
+
+
+@DATASET_REGISTRY.register()
+class Noise(DatasetBase):
+    dataset_dir = "noise"
+
+    def __init__(self, cfg):
+        folder = os.path.join(cfg.DATASET.ROOT, self.dataset_dir)
+        os.makedirs(folder, exist_ok=True)
+        stream = torch.Generator().manual_seed(0)
+
+        def draw(split, number):
+            items = []
+            for label, name in enumerate(("rough_noise", "fine noise", "snow")):
+                for i in range(number):
+                    path = os.path.join(folder, f"{split}_{label}_{i}.png")
+                    to_pil_image(torch.rand(3, 12, 12, generator=stream)).save(path)
+                    items.append(Datum(impath=path, label=label, classname=name))
+            return items
+
+        super().__init__(train_x=draw("train", 4), test=draw("test", 7))
+
+
+@EVALUATOR_REGISTRY.register()
+class Tally(Classification):
+    def evaluate(self):
+        results = super().evaluate()
+        print(f"TALLY {len(self._y_true)} images")
+        results["tally"] = 17.0
+        return results
+"""
+
+
+def named_files() -> set[str]:
+    """Return the files and folders that the page says to copy."""
+    return {name for row in re.findall(r"^\| (`.*?) \|", PAGE, re.M) for name in re.findall(r"`([^`]+)`", row)}
+
+
+def two_lines() -> list[str]:
+    """Return the lines that the page adds to train.py."""
+    block = re.search(r"```python\n(.*?)```", PAGE, re.S)[1]
+    return [line for line in block.splitlines() if line.split("#")[0].strip()]
+
+
+def needed_files() -> set[str]:
+    """Return the files of ``trainers/`` that ALIGN reaches by imports, and that are not empty in the checkout."""
+    found, left = set(), ["trainers/align.py"]
+    while left:
+        name = left.pop()
+        found.add(name)
+        for node in ast.walk(ast.parse((PROJECT / name).read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("trainers."):
+                modules = [node.module]
+            elif isinstance(node, ast.ImportFrom) and node.module == "trainers":
+                modules = [f"trainers.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names if alias.name.startswith("trainers.")]
+            else:
+                modules = []
+            left += {f"{module.replace('.', '/')}.py" for module in modules} - found
+    return found
+
+
+def test_the_page_names_exactly_the_trainer_files_that_align_needs():
+    assert {name for name in named_files() if name.startswith("trainers/")} == needed_files()
+
+
+def test_the_page_adds_two_lines():
+    assert len(two_lines()) == 2
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A checkout with what the page says, and nothing else of this project."""
+    root = tmp_path_factory.mktemp("checkout")
+    for name in named_files():
+        source, target = PROJECT / name, root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    first, second = two_lines()
+    (root / "train.py").write_text(TRAIN.replace("{line 1}", first).replace("{line 2}", second))
+    for package in ("datasets", "trainers", "clip"):
+        (root / package).mkdir(exist_ok=True)
+        (root / package / "__init__.py").write_text("")
+    (root / "clip" / "clip.py").write_text("raise ImportError('the checkout has a CLIP of its own')\n")
+    (root / "datasets" / "own.py").write_text(OWN)
+    (root / "noise.yaml").write_text('DATASET:\n  NAME: "Noise"\nTEST:\n  EVALUATOR: "Tally"\n')
+    torch.save(vit_state(patch=4, grid=3, vision_layers=2, text_layers=2), root / "tiny.pt")
+    return root
+
+
+def call(checkout: Path, *words: str) -> str:
+    """Run the checkout's train.py with ``--trainer ALIGN`` and return what it printed."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    flags = "--root data --trainer ALIGN --seed 1 --dataset-config-file noise.yaml --backbone tiny.pt".split()
+    flags += ["--config-file", "configs/trainers/ALIGN/vit_b16_base2new.yaml", *words, "INPUT.SIZE", "(12, 12)"]
+    flags += "DATALOADER.NUM_WORKERS 0 OPTIM.MAX_EPOCH 1 OPTIM.WARMUP_EPOCH 0 TRAIN.PRINT_FREQ 1".split()
+    flags += "TRAINER.ALIGN.TEXT_PROMPT_DEPTH 2 TRAINER.ALIGN.VISION_PROMPT_DEPTH 2 USE_CUDA False".split()
+    done = subprocess.run(
+        [sys.executable, "train.py", *flags],
+        cwd=checkout,
+        env={**env, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_align_trains_tests_and_saves_in_another_checkout(checkout):
+    out = call(checkout, "--output-dir", "run")
+    for line in (r"epoch \[1/1\] batch \[3/3\] .* loss \d", r"\* total: 21$", r"TALLY 21 images"):
+        assert re.search(line, out, re.M), out
+    run = json.loads((checkout / "run" / "results.json").read_text())
+    assert (run["method"], run["dataset"]) == ("ALIGN", "Noise")
+    assert run["classnames"] == ["rough_noise", "fine noise", "snow"]
+    metrics = run["metrics"]["test"]
+    assert metrics["tally"] == 17 and metrics["images"] == 21
+    assert f"* accuracy: {metrics['accuracy']:.1f}%" in out
+    rows = (checkout / "run" / "predictions.csv").read_text().splitlines()
+    assert len(rows) == 22 and rows[1].startswith("noise/test_0_0.png,0,rough_noise,")
+
+    state = torch.load(checkout / "run/MultiModalPromptLearner/model.pth.tar-1", weights_only=True)["state_dict"]
+    assert all(name.startswith("prompt_learner.") and torch.isfinite(value).all() for name, value in state.items())
+    assert sum(value.numel() for value in state.values()) == run["learned_parameters"]
+    words = torch.load(checkout / "tiny.pt")["token_embedding.weight"][tokenize(["a photo"])[0, 1:3]]
+    moved = (state["prompt_learner.ctx"][0] - words).abs().max()
+    assert 1e-6 < moved < 0.1  # the first prompt starts from CTX_INIT's words, and three small steps follow
+
+    again = call(checkout, "--output-dir", "again", "--eval-only", "--model-dir", "run", "--load-epoch", "1")
+    assert "epoch [" not in again
+    evaluated = json.loads((checkout / "again" / "results.json").read_text())
+    assert evaluated["learned_sha256"] == run["learned_sha256"]
+    assert evaluated["metrics"]["test"]["accuracy"] == metrics["accuracy"]
