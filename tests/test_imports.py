@@ -23,7 +23,7 @@ TABLE = {
         "dassl", "torch", "torchvision", "numpy", "yacs", "PIL", "tqdm", "tabulate", "tensorboard", "sklearn",
         "matplotlib",
     },
-    "train.py": {"torch", "yacs", "dassl", "datasets", "trainers"},
+    "train.py": {"torch", "yacs", "yaml", "dassl", "datasets", "trainers"},
 }  # fmt: skip
 FILES = [
     p for top in ("prompting", "trainers", "datasets", "engine/dassl") for p in sorted((PROJECT / top).rglob("*.py"))
