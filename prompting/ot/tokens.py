@@ -27,14 +27,14 @@ def token_cost(r: Tensor, s: Tensor) -> Tensor:
 
 
 def _cost_in_place(r: Tensor, s: Tensor) -> Tensor:
-    """``token_cost`` without a copy of its own size, and with J innermost in memory, as the iterations want it."""
-    (images, prompts, rows, _), (classes, texts, cols, _) = r.shape, s.shape
-    cost = r.new_empty(images, classes, prompts, texts, cols, rows)
-    for image, tokens in enumerate(r):
-        for prompt, visual in enumerate(tokens):
-            cosine = (s.flatten(0, 2) @ visual.mT).reshape(classes, texts, cols, rows)
-            torch.sub(1.0, cosine, out=cost[image, :, prompt])
-    return cost.mT
+    """``token_cost`` with J innermost in memory, as the iterations want it."""
+    cosine = _cosines(r, s)  # (B, M, K, N, L, J)
+    return cosine.neg_().add_(1.0).transpose(1, 2).mT
+
+
+def _cosines(r: Tensor, s: Tensor) -> Tensor:
+    """cos(r_j, s_l) for unit features r (B, M, J, D), s (K, N, L, D) as (B, M, K, N, L, J): one product for all."""
+    return (s.flatten(0, 2) @ r.mT).unflatten(2, s.shape[:3])
 
 
 def solve_tokens(
@@ -163,20 +163,19 @@ class _EnvelopeDistance(torch.autograd.Function):
             torch.zeros(x.shape, dtype=x.dtype, device=x.device) if need else None
             for x, need in zip((r, s), ctx.needs_input_grad)
         )
-        (_, prompts, rows, _), (classes, texts, cols, _) = r.shape, s.shape
-        part = cached(texts * cols * rows * r.element_size()) if r.device.type == "cpu" else classes
-        blocks = [slice(k, k + part) for k in range(0, classes, part)]
+        classes, problem = len(s), r.shape[:3].numel() * s.shape[1:3].numel()  # costs a class: B * M * J * N * L
+        part = cached(problem * r.element_size()) if r.device.type == "cpu" else classes
         with torch.autocast(r.device.type, enabled=False):
-            for b in range(len(r)):
-                for m in range(prompts):
-                    visual = r[b, m]  # (J, D)
-                    for block in blocks:
-                        text = s[block].flatten(0, 2)  # (k N L, D)
-                        pull = (text @ visual.mT).reshape(-1, texts, cols, rows)  # the cosines, then plan * upstream
-                        pull.add_(f[b, block, m].unsqueeze(-2)).add_((g[b, block, m] - 1.0).unsqueeze(-1))
-                        pull = pull.div_(ctx.lam).exp_().mul_(upstream[b, block, m, :, None, None]).flatten(0, 2)
-                        if grad_r is not None:
-                            grad_r[b, m].addmm_(pull.mT, text, alpha=-1.0)
-                        if grad_s is not None:
-                            grad_s[block].flatten(0, 2).addmm_(pull, visual, alpha=-1.0)
+            for k in range(0, classes, part):  # blocks of classes that stay in the cache
+                block = slice(k, k + part)
+                text = s[block]
+                pull = _cosines(r, text)  # (B, M, k, N, L, J): the cosines, then plan * upstream
+                pull.add_(f[:, block].transpose(1, 2).unsqueeze(-2))
+                pull.add_((g[:, block] - 1.0).transpose(1, 2).unsqueeze(-1))
+                pull.div_(ctx.lam).exp_().mul_(upstream[:, block].transpose(1, 2)[..., None, None])
+                pull = pull.flatten(2, 4)  # (B, M, k N L, J)
+                if grad_r is not None:
+                    grad_r -= pull.mT @ text.flatten(0, 2)
+                if grad_s is not None:
+                    grad_s[block] -= torch.einsum("bmxj,bmjd->xd", pull, r).view_as(text)
         return grad_r, grad_s, None, None, None, None, None, None
