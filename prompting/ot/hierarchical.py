@@ -75,8 +75,8 @@ def hierarchical_ot(
         keep_plans: return the token plans too.
         max_elements: the most token costs (of B * K * M * N * J * L) held at once, >= 1; more are solved in chunks over
             classes and images, to the same result. One (image, class) pair is the smallest chunk. On a
-            CPU a chunk's costs are all that is held of this size, forward; backward, and for plans of a chunk, blocks
-            of 4 MiB a thread (``unrolled`` holds every iteration of a chunk).
+            CPU one chunk of costs and a few blocks of 4 MiB a thread are held at once, in the backward pass the blocks
+            alone; ``keep_plans`` and ``unrolled`` (every iteration of a chunk) hold more.
 
     Returns:
         HierarchicalOutput.

@@ -90,10 +90,10 @@ def token_costs(problems: int, rows: int, cols: int, width: int = 64) -> Tensor:
     return 1.0 - torch.nn.functional.normalize(r, dim=-1) @ torch.nn.functional.normalize(s, dim=-1).mT
 
 
-def measure(problems: int, rows: int, cols: int, iterations: int, repeat: int) -> dict[str, Any]:
+def measure(problems: int, rows: int, cols: int, iterations: int, repeat: int, names: list[str]) -> dict[str, Any]:
     """Time all solvers in turns on one size."""
     cost = token_costs(problems, rows, cols)
-    chosen = solvers(iterations)
+    chosen = {name: solver for name, solver in solvers(iterations).items() if name in names}
     times: dict[str, list[Times]] = {name: [] for name in chosen}
     values = {name: solve(cost[:number]) for name, (solve, number) in chosen.items()}  # warms up too
     for _ in range(repeat):
@@ -123,6 +123,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs=2, action="append", metavar=("J", "L"), help="may be repeated")
     parser.add_argument("--iterations", type=int, nargs="+", default=[5, 20, 100])
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0 leaves its own choice")
+    parser.add_argument("--solvers", nargs="*", choices=list(solvers(1)), default=list(solvers(1)), help="besides ours")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--short", action="store_true", help="800 problems of two sizes, three repeats")
     parser.add_argument("--out", type=Path, default=None)
@@ -136,7 +137,11 @@ def main() -> None:
     results = []
     for rows, cols in sizes:
         for iterations in args.iterations:
-            results.append(measure(args.problems, rows, cols, iterations, args.repeat))
+            results.append(
+                measure(
+                    args.problems, rows, cols, iterations, args.repeat, ["ours", "plain batched loop", *args.solvers]
+                )
+            )
             sys.stdout.write(json.dumps(results[-1]) + "\n")
             sys.stdout.flush()
             out.parent.mkdir(parents=True, exist_ok=True)
