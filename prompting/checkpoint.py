@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 # Buffers of class-name embeddings that the CoOp family saves; they belong to the classes of the training run.
 CLASS_NAME_BUFFERS = ("token_prefix", "token_suffix", "token_midfix")
+# Learned prompts that the family keeps among a tower's weights (VPT, IVLP).
+PROMPTS_IN_TOWERS = ("VPT", "VPT_shallow")
 # Top-level names under which the family's whole-model checkpoints keep the frozen CLIP.
 FROZEN_PARTS = ("image_encoder", "text_encoder", "clip_model", "clip", "logit_scale", "model", "ZS_image_encoder")
 
@@ -74,4 +76,5 @@ def load_learned(
 
 
 def _is_ignored(name: str) -> bool:
-    return name.split(".")[0] in FROZEN_PARTS or name.split(".")[-1] in CLASS_NAME_BUFFERS
+    first, last = name.split(".")[0], name.split(".")[-1]
+    return last in CLASS_NAME_BUFFERS or (first in FROZEN_PARTS and last not in PROMPTS_IN_TOWERS)

@@ -89,6 +89,7 @@ def test_the_same_seed_gives_the_same_run_and_a_finished_run_is_tested_only(call
 
     code, out, _ = call(output=tmp_path / "a")
     assert code == 0 and "will resume training" in out and "epoch [" not in out
+    assert json.loads((tmp_path / "a" / "results.json").read_text())["train_seconds"] == a["train_seconds"] > 0
     code, _, err = call(output=tmp_path / "a", opts=["OPTIM.LR", "0.1"])
     assert code == 1 and "OPTIM.LR was 0.0025 and is now 0.1" in err
 

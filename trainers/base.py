@@ -25,7 +25,7 @@ from prompting.heads import cosine_logits
 from prompting.learners import Prompts
 from prompting.precision import Precision
 from trainers.predictions import recorded
-from trainers.results import check_same_run, record_result
+from trainers.results import check_same_run, record_epoch, record_result, seconds_before
 from trainers.speed import fit_machine
 
 logger = logging.getLogger("dassl.trainers")
@@ -235,13 +235,14 @@ class PromptTrainer(TrainerX):
         """Refuse to go on with a run of other settings, then start or resume."""
         check_same_run(self)
         super().before_train()
-        self.train_seconds = 0.0
+        self.train_seconds = seconds_before(self)
 
     def run_epoch(self) -> None:
         """Run one epoch and add up its time."""
         start = time.perf_counter()
         super().run_epoch()
         self.train_seconds += time.perf_counter() - start
+        record_epoch(self)
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:

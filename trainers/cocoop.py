@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from prompting.clip import tokenize_prompts, word_vectors
+from prompting.clip.tokens import clean_name
 from prompting.heads import cosine_logits
 from prompting.learners import TextPrompts
 from trainers.base import PromptedCLIP, PromptTrainer
@@ -49,7 +50,7 @@ class CustomCLIP(PromptedCLIP):
     own_parts = True
 
     def build(self, own: Any, classnames: Sequence[str]) -> None:
-        length = len(own.CTX_INIT.split()) or own.N_CTX
+        length = len(clean_name(own.CTX_INIT).split()) or own.N_CTX
         words = [word_vectors(self.clip, own.CTX_INIT, length)] if own.CTX_INIT else []
         self.prompt_learner = ConditionalPrompts(length, self.shape.text_width, self.shape.embed_dim, words)
         self.tokens = tokenize_prompts(classnames, n_ctx=length, prefixes=[own.CTX_INIT], clip_model=self.clip)
@@ -61,22 +62,27 @@ class CustomCLIP(PromptedCLIP):
         classes = self.tokens.ids.shape[1]
         step_k = min(classes, MAX_PROMPTS)
         step_b = max(1, MAX_PROMPTS // step_k)
+        whole = len(images) <= step_b and classes <= step_k
         rows = []
         for b in range(0, len(images), step_b):
             some = slice(b, b + step_b)
-            columns = [self.some_logits(image[some], contexts[some], k, step_k) for k in range(0, classes, step_k)]
+            columns = [
+                self.some_logits(image[some], contexts[some], k, step_k, whole) for k in range(0, classes, step_k)
+            ]
             rows.append(torch.cat(columns, 1))
         return torch.cat(rows)
 
-    def some_logits(self, image: Tensor, contexts: Tensor, start: int, step: int) -> Tensor:
-        """Return the logits of some images and of the ``step`` classes from ``start`` on."""
+    def some_logits(self, image: Tensor, contexts: Tensor, start: int, step: int, whole: bool) -> Tensor:
+        """Return the logits of some images and of the ``step`` classes from ``start`` on.
+
+        Where they are not the ``whole``, the backward pass computes them again instead of keeping what they took.
+        """
         tokens = self.tokens.select(slice(start, start + step)).to(image.device)
 
         def compute(image: Tensor, contexts: Tensor) -> Tensor:
             text = self.text_encoder(tokens, contexts).prompt  # (K, B, D): one prompt an image
             return cosine_logits(image, text.transpose(0, 1), self.logit_scale)
 
-        whole = len(image) * tokens.ids.shape[1] == len(image) * self.tokens.ids.shape[1] and start == 0
         if whole or not torch.is_grad_enabled():
             return compute(image, contexts)
         return checkpoint(compute, image, contexts, use_reentrant=False)

@@ -9,6 +9,7 @@ from dassl.engine import TRAINER_REGISTRY
 from torch import nn
 
 from prompting.clip import ClipShape, PromptTokens, tokenize_prompts, word_vectors
+from prompting.clip.tokens import clean_name
 from prompting.learners import ClassContexts, TextPrompts
 from trainers.base import CosineCLIP, PromptTrainer
 
@@ -42,7 +43,7 @@ def learned_contexts(
     """
     width = ClipShape.of(clip_model).text_width
     starts = list(starts[: number or 1])
-    length = len(starts[0].split()) if starts else own.N_CTX
+    length = len(clean_name(starts[0]).split()) if starts else own.N_CTX
     learner: nn.Module
     if own.CSC and not starts:
         learner = ClassContexts(number, len(classnames), length, width)

@@ -77,6 +77,7 @@ def check_same_run(trainer: Any) -> None:
     """
     config = method_config(trainer.cfg, trainer.cfg.TRAINER.NAME)
     asked = {"config": config, "classnames": list(trainer.dm.dataset.classnames)}
+    times: dict[str, float] = {}
     for folder in dict.fromkeys((Path(trainer.cfg.RESUME or trainer.output_dir), Path(trainer.output_dir))):
         path = folder / "run.json"
         if not path.is_file() or not (any(folder.glob("*/checkpoint")) or (folder / "results.json").is_file()):
@@ -91,7 +92,22 @@ def check_same_run(trainer: Any) -> None:
             )
         if before["classnames"] != asked["classnames"]:
             raise ValueError(f"{folder} holds a run on other classes; give another --output-dir")
-    write_atomically(Path(trainer.output_dir) / "run.json", asked)
+        times = times or before.get("train_seconds", {})
+    write_atomically(Path(trainer.output_dir) / "run.json", {**asked, "train_seconds": times})
+
+
+def record_epoch(trainer: Any) -> None:
+    """Keep the training time up to the epoch just done in ``run.json``, for a run that is resumed."""
+    path = Path(trainer.output_dir) / "run.json"
+    content = json.loads(path.read_text())
+    content["train_seconds"][str(trainer.epoch + 1)] = trainer.train_seconds
+    write_atomically(path, content)
+
+
+def seconds_before(trainer: Any) -> float:
+    """Return the training time of the epochs before the one to start with; 0 for a new run."""
+    content = json.loads((Path(trainer.output_dir) / "run.json").read_text())
+    return content["train_seconds"].get(str(trainer.start_epoch), 0.0)
 
 
 def record_result(trainer: Any, split: str, accuracy: float, seconds: float, record: Record) -> None:

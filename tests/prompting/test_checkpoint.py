@@ -50,6 +50,10 @@ def test_whole_model_checkpoint(model, prefix):
 @pytest.mark.parametrize(
     "change, message",
     [
+        (
+            lambda s: s.update({"image_encoder.transformer.resblocks.1.VPT_shallow": torch.zeros(2, 4)}),
+            "does not have, first 'image_encoder.transformer.resblocks.1.VPT_shallow'",
+        ),
         (lambda s: s.pop("prompt_learner.deep.0"), "lacks 1 of the 2 learned tensors, first 'prompt_learner.deep.0'"),
         (
             lambda s: s.update({"prompt_learner.deep.1": torch.zeros(2, 4)}),
