@@ -49,7 +49,7 @@ def sinkhorn(
     stop: str = "marginal",
     group_dims: int = 0,
     keep_plan: bool = True,
-    engine: str = "auto",
+    engine: str = "torch",
 ) -> SinkhornOutput:
     """Solve entropic optimal transport between uniform weights on the valid rows and columns of each cost.
 
