@@ -93,7 +93,7 @@ class MiniSet:
 
     @property
     def fingerprint(self) -> str:
-        """Changes with anything that changes a picture."""
+        """Changes with the set's description and with ``draw.py``: what is on disk is then drawn anew."""
         return hashlib.sha256((repr(self) + str(SEED) + inspect.getsource(drawing)).encode()).hexdigest()[:16]
 
 

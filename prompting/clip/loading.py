@@ -110,7 +110,9 @@ def _from_name(source: str, folder: str | os.PathLike[str] | None) -> nn.Module:
     if path.is_file() or path.suffix in SUFFIXES or source.startswith(("/", "./", "../", "~")):
         return _from_file(path, "checkpoint")
     pairs = [f"{name}::{tag}" for name, tag in open_clip.list_pretrained()]
-    raise unknown("CLIP backbone", source, [*_registered, *OPENAI_NAMES, *pairs])
+    named = [*_registered, *OPENAI_NAMES]
+    listing = f"{', '.join(named)}, name::pretrained of open_clip, or a path"
+    raise unknown("CLIP backbone", source, [*named, *pairs], listing=listing)
 
 
 def _from_file(path: Path, what: str) -> nn.Module:
