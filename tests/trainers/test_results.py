@@ -58,7 +58,7 @@ def batches():
         {
             "img": 3 * torch.randn(n, 6, generator=stream),  # the scores themselves
             "label": torch.randint(0, 5, (n,), generator=stream),
-            "impath": [f"/root/data/set/{n}_{i}.png" for i in range(n)],
+            "impath": [f"/data/set/{n}_{i}.png" for i in range(n)],
         }
         for n in (8, 3)
     ]
@@ -75,7 +75,7 @@ def record_of(batches):
 
 def test_predictions_are_the_scores_own(batches):
     record = record_of(batches)
-    rows = list(csv.DictReader(io.StringIO(record.as_csv("/root/data", NAMES))))
+    rows = list(csv.DictReader(io.StringIO(record.as_csv("/data", NAMES))))
     scores, labels = (torch.cat([batch[key] for batch in batches]) for key in ("img", "label"))
     assert len(rows) == 11 and rows[0]["path"] == "set/8_0.png"
     for row, own, label in zip(rows, scores, labels.tolist()):
@@ -103,16 +103,16 @@ def test_outputs_that_start_with_scores_and_few_classes(batches):
 def test_nothing_is_overwritten(batches, tmp_path):
     record = record_of(batches)
     for _ in range(2):  # the same once more: one file
-        write_predictions(record, "test", str(tmp_path), "/root/data", NAMES)
+        write_predictions(record, "test", str(tmp_path), "/data", NAMES)
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]
     first = (tmp_path / "predictions.csv").read_text()
     for k in (1, 2):
         record.predicted[0] = (record.predicted[0] + k) % 6
-        write_predictions(record, "test", str(tmp_path), "/root/data", NAMES)
+        write_predictions(record, "test", str(tmp_path), "/data", NAMES)
     files = sorted(tmp_path.iterdir())
     assert len(files) == 3 and len({path.read_text() for path in files}) == 3
     assert first in {path.read_text() for path in files if path.name != "predictions.csv"}
-    write_predictions(record, "val", str(tmp_path), "/root/data", NAMES)
+    write_predictions(record, "val", str(tmp_path), "/data", NAMES)
     assert (tmp_path / "predictions_val.csv").is_file()
 
 
