@@ -7,8 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from prompting.clip import PromptTokens, TextEncoder, VisionEncoder, load_clip, tokenize_prompts, tokenize_texts
-from prompting.clip.encoders import word_vectors
+from prompting.clip import (
+    PromptTokens,
+    TextEncoder,
+    VisionEncoder,
+    load_clip,
+    tokenize_prompts,
+    tokenize_texts,
+    word_vectors,
+)
 from prompting.clip.formats import build_clip
 from tests.reference import clip_naive as naive
 from tests.reference.clip_states import vit_state
