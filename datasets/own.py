@@ -35,6 +35,7 @@ class OwnDataset(ListedDataset):
     """Base of the three: class names from a key, the rest from ``rows``. ``pattern`` is of the file to read, if any."""
 
     pattern = ""
+    root_is_data = True  # another DATASET.ROOT is other data, not another copy of it
 
     @classmethod
     def rows(cls, path: Path, node: Any) -> tuple[Listing, Path]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor
 from yacs.config import CfgNode
@@ -22,6 +23,7 @@ from prompting.memory import peak_bytes
 from trainers.predictions import Record, set_aside, write_predictions
 
 # Settings that may differ between two parts of one run: where and how fast it runs, what it prints and evaluates.
+# DATASET.ROOT may not where it is the data itself (changed_keys).
 FREE_KEYS = (
     "OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "VERSION", "DATASET.ROOT", "DATALOADER.NUM_WORKERS",
     "DATALOADER.CACHE_MB",
@@ -58,9 +60,20 @@ def method_config(cfg: Any, method: str) -> dict[str, Any]:
 
 
 def changed_keys(before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Return (key, then, now) of the settings that differ; keys that one of two versions does not have do not count."""
+    """Return (key, then, now) of the settings that differ; keys that one of two versions does not have do not count.
+
+    ``DATASET.ROOT`` counts where it is the data itself, not the folder of all data sets: another root is other data.
+    """
     old, new = flat(before), flat(now)
+    for leaves, config in ((old, before), (new, now)):
+        if _is_own_data(config.get("DATASET", {})):
+            leaves["DATASET.ROOT"] = os.path.realpath(os.path.expanduser(config["DATASET"]["ROOT"]))
     return [(key, old[key], new[key]) for key in sorted(old) if key in new and old[key] != new[key]]
+
+
+def _is_own_data(data: dict[str, Any]) -> bool:
+    name = data.get("NAME")
+    return name in DATASET_REGISTRY.registered_names() and getattr(DATASET_REGISTRY.get(name), "root_is_data", False)
 
 
 def writes() -> bool:

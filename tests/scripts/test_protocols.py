@@ -222,6 +222,17 @@ def test_other_settings_in_the_folder_are_refused(job):
         run_all(job.runs, quiet=True)
 
 
+def test_other_own_data_in_the_folder_is_refused(tmp_path):
+    first, second = (
+        plan("base2new", ["CoOp"], ["folder"], [1], Place(str(tmp_path / root), tmp_path / "out", "vit_b16_ctxv1"))[0]
+        for root in ("photos", "others")
+    )
+    finish(first.runs[0])
+    assert is_done(first.runs[0])
+    with pytest.raises(ValueError, match=r"other settings: DATASET.ROOT was '.*/photos' and is now '.*/others'; give"):
+        is_done(second.runs[0])
+
+
 def test_a_run_that_fails_is_named_with_its_last_words(tmp_path):
     run = Run("CoOp", "mini_source", 1, "train", tmp_path, ("--config-file", "nowhere.yaml"))
     with pytest.raises(RuntimeError, match=f"{tmp_path} failed: train.py: error: no such config file: nowhere.yaml"):

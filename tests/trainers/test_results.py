@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import nn
 
+import datasets  # noqa: F401  registers the data sets
 from trainers.predictions import Record, recorded, set_aside, write_predictions
-from trainers.results import changed_keys, record_result, seconds_before, split_file, tensor_hash
+from trainers.results import changed_keys, check_same_run, record_result, seconds_before, split_file, tensor_hash
 
 NAMES = ["apple", "bell", "cloud", "door", "eel, small", "fox"]
 
@@ -138,6 +139,19 @@ def test_changed_keys():
     assert changed_keys(before, now) == [("OPTIM.LR", 0.1, 0.2), ("SEED", 1, 2)]
 
 
+@pytest.mark.parametrize("name", ["Folder", "Csv", "SplitJson"])
+def test_the_root_of_own_data_is_part_of_the_run(name, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "photos")
+    before, now = ({"DATASET": {"NAME": name, "ROOT": str(tmp_path / root)}} for root in ("photos", "other"))
+    roots = str(tmp_path / "photos"), str(tmp_path / "other")
+    assert changed_keys(before, now) == [("DATASET.ROOT", *roots)]
+    now["DATASET"]["ROOT"] = str(tmp_path / "link")  # the same folder by another name
+    assert changed_keys(before, now) == []
+    for of in (before, now):  # a set under the root: the root says where it is on this machine
+        of["DATASET"]["NAME"] = "EuroSAT"
+    assert changed_keys(before, {"DATASET": {"NAME": "EuroSAT", "ROOT": "elsewhere"}}) == []
+
+
 def test_tensor_hash_sees_names_shapes_and_values():
     a = {"x": torch.arange(6.0), "y": torch.zeros(0)}
     same = {"y": torch.zeros(0), "x": torch.arange(12.0)[:6].clone()}
@@ -197,3 +211,13 @@ def test_a_damaged_file_is_kept_or_named(trainer, batches, tmp_path):
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(ValueError, match=r"run.json is damaged \(.*\); move it away, or give another --output-dir"):
         seconds_before(trainer)
+
+
+def test_a_folder_refuses_other_own_data(trainer, tmp_path):
+    trainer.cfg.DATASET.NAME, trainer.cfg.DATASET.ROOT = "Folder", str(tmp_path / "photos")
+    check_same_run(trainer)
+    (tmp_path / "results.json").write_text("{}")
+    check_same_run(trainer)
+    trainer.cfg.DATASET.ROOT = str(tmp_path / "others")
+    with pytest.raises(ValueError, match=r"other settings: DATASET.ROOT was '.*photos' and is now '.*others'; give"):
+        check_same_run(trainer)
