@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import logging
 import os
@@ -79,9 +80,13 @@ def write_json(content: Any, path: Path, over: bool = True) -> bool:
 
 
 def cache_root(dataset_dir: str | os.PathLike[str]) -> Path:
-    """Return the cache folder of a data set: its name under ``$ALIGN_CACHE``, or under ``~/.cache/align``."""
-    base = os.environ.get(CACHE_VARIABLE)
-    return (Path(base).expanduser() if base else Path.home() / ".cache" / "align") / Path(dataset_dir).name
+    """Return the cache folder of a data folder: under ``$ALIGN_CACHE``, or under ``~/.cache/align``.
+
+    Its name is the data folder's with a hash of where that is, because folders of one name may hold other data.
+    """
+    base, folder = os.environ.get(CACHE_VARIABLE), Path(dataset_dir).resolve()
+    name = f"{folder.name}-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
+    return (Path(base).expanduser() if base else Path.home() / ".cache" / "align") / name
 
 
 def _writable(folder: Path) -> bool:
@@ -97,8 +102,8 @@ def split_place(dataset_dir: str | os.PathLike[str], name: str) -> Path:
 def cache_folder(dataset_dir: str | os.PathLike[str]) -> Path:
     """Return where the few-shot draws of a data set are kept.
 
-    ``$ALIGN_CACHE/<name of the data folder>/split_fewshot`` if that variable is set; else ``split_fewshot`` in the
-    data folder, CoOp's place, if it can be written to; else ``~/.cache/align/<name of the data folder>/split_fewshot``.
+    ``split_fewshot`` in ``cache_root`` if ``ALIGN_CACHE`` is set; else in the data folder, CoOp's place, if it can be
+    written to; else in ``cache_root`` again.
     """
     folder = Path(dataset_dir)
     usual = folder / "split_fewshot"

@@ -120,9 +120,9 @@ def action_rows(folder: Path, name: str) -> Rows:
 
 def imagenet(folder: Path, images: Path) -> Listing:
     """List ``train`` and ``val``; ``val`` is the test, and there is none to choose by."""
-    names = _wnid_names(folder)
-    if images.joinpath("val").is_dir():
+    if images.joinpath("val").is_dir():  # first: a missing classnames.txt should not hide it
         _check_not_flat(images / "val")
+    names = _wnid_names(folder)
     found = {part: kept_scan(images / part, cache_root(folder) / f"listing_{part}.json") for part in ("train", "val")}
     odd = sorted(found["train"].keys() ^ found["val"].keys())
     if odd:

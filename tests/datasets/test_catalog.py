@@ -193,11 +193,29 @@ def test_a_split_goes_to_the_cache_where_the_data_cannot_be_written(tmp_path, ca
     LAYOUTS["Food101"][0](tmp_path)
     monkeypatch.setattr("os.access", lambda path, mode: False)
     first = make("Food101", tmp_path, shots=1)
-    kept = sorted(path.relative_to(cache).as_posix() for path in cache.rglob("*.json"))
-    assert kept == ["food-101/split_fewshot/shot_1-seed_1.json", "food-101/split_zhou_Food101.json"]
+    (place,) = cache.iterdir()
+    kept = sorted(path.relative_to(place).as_posix() for path in place.rglob("*.json"))
+    assert place.name.startswith("food-101-")
+    assert kept == ["split_fewshot/shot_1-seed_1.json", "split_zhou_Food101.json"]
     assert sorted(path.name for path in (tmp_path / "food-101").iterdir()) == ["images", "meta"]
     second = make("Food101", tmp_path, seed=2, shots=1)
     assert rows(second.train_x, second) == rows(first.train_x, first)
+
+
+def test_folders_of_one_name_share_no_cache(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    for place in ("one", "two"):
+        LAYOUTS["Food101"][0](tmp_path / place)
+    image = tmp_path / "two" / "food-101" / "images"
+    renamed = image / "apple_pie_too"
+    next(iter(sorted(image.iterdir()))).rename(renamed)
+    first, second = (make("Food101", tmp_path / place, shots=1) for place in ("one", "two"))
+    assert first.classnames != second.classnames and renamed.name in second.classnames
+    assert len(list(cache.iterdir())) == 2
+    (tmp_path / "link").symlink_to(tmp_path / "one")  # one folder by two names: one cache
+    linked = make("Food101", tmp_path / "link", seed=2)
+    assert rows(linked.test, linked) == rows(first.test, first)
+    assert len(list(cache.iterdir())) == 2
 
 
 @pytest.mark.parametrize("name", [n for n in LAYOUTS if n not in TEST_ONLY])

@@ -75,6 +75,9 @@ def test_flat_val(tmp_path, capsys):
     put(tmp_path / "imagenet" / "images" / "val", ["ILSVRC2012_val_00000001.JPEG"])
     (found,) = problems(capsys, "ImageNet", tmp_path)
     assert "val is flat" in found and "val/<wnid>/" in found
+    os.remove(tmp_path / "imagenet" / "classnames.txt")
+    missing, found = problems(capsys, "ImageNet", tmp_path)
+    assert "classnames.txt" in missing and "val is flat" in found
 
 
 def test_kaggles_cars(tmp_path, capsys):

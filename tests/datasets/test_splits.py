@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 
@@ -131,9 +132,10 @@ def test_where_draws_are_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert cache_folder(tmp_path) == tmp_path / "split_fewshot"
     monkeypatch.setattr("os.access", lambda path, mode: False)
-    assert cache_folder(tmp_path) == tmp_path / "home" / ".cache" / "align" / tmp_path.name / "split_fewshot"
+    name = f"{tmp_path.name}-{hashlib.sha256(str(tmp_path.resolve()).encode()).hexdigest()[:8]}"
+    assert cache_folder(tmp_path) == tmp_path / "home" / ".cache" / "align" / name / "split_fewshot"
     monkeypatch.setenv("ALIGN_CACHE", str(tmp_path / "elsewhere"))
-    assert cache_folder(tmp_path) == tmp_path / "elsewhere" / tmp_path.name / "split_fewshot"
+    assert cache_folder(tmp_path) == tmp_path / "elsewhere" / name / "split_fewshot"
 
 
 def test_base_and_new(images):
