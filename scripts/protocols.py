@@ -78,6 +78,7 @@ def _same(config: str) -> dict[str, Any]:
 
 _COOP = _by_shots("vit_b16_ep50", "vit_b16_ep100", "vit_b16")
 _LIKE_COOP = {**_same("vit_b16_ep50"), "fewshot": _COOP, "fewshot/imagenet": "vit_b16_ep50"}
+_LIKE_ALIGN = _by_shots("vit_b16_fewshot_1shot", "vit_b16_fewshot_2shot_4shot", "vit_b16_fewshot_8shot_16shot")
 CONFIGS: dict[str, dict[str, Any]] = {
     "ZeroshotCLIP": _same("vit_b16"),
     "CoOp": {
@@ -105,14 +106,36 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "VPT": _same("vit_b16_c2_ep5_batch4_4"),
     "UPT": _LIKE_COOP,
     "IVLP": _same("vit_b16_c2_ep5_batch4_2+2ctx"),
-    "MaPLe": {**_same("vit_b16_c2_ep5_batch4_2ctx"), "xd": "vit_b16_c2_ep5_batch4_2ctx_cross_datasets"},
+    "MaPLe": {
+        "base2new": "vit_b16_c2_ep5_batch4_2ctx",
+        "xd": "vit_b16_c2_ep5_batch4_2ctx_cross_datasets",
+        "fewshot": _LIKE_ALIGN,
+        "fewshot/imagenet": "vit_b16_fewshot_imagenet",
+    },
     "ALIGN": {
         **_same("vit_b16_base2new"),
         "base2new/sun397": "vit_b16_base2new_sun397",
-        "fewshot": _by_shots("vit_b16_fewshot_1shot", "vit_b16_fewshot_2shot_4shot", "vit_b16_fewshot_8shot_16shot"),
+        "fewshot": _LIKE_ALIGN,
         "fewshot/imagenet": "vit_b16_base2new",
     },
-    "MMP": {**_same("vit_b16_c2_ep5_batch4_2ctx"), "base2new/sun397": "sun397"},
+    "MMP": {
+        **_same("vit_b16_c2_ep5_batch4_2ctx"),
+        "base2new/sun397": "sun397",
+        "fewshot": _LIKE_ALIGN,
+        "fewshot/imagenet": "vit_b16_c2_ep5_batch4_2ctx",
+    },
+}
+
+# Method -> data set -> KEY VALUE words over the few-shot YAML, where what is published differs for one data set.
+_TWO = "TRAINER.{0}.TEXT_PROMPT_NUMBER 2 TRAINER.{0}.VISION_PROMPT_NUMBER 2"
+_SUN397 = f"{_TWO} OPTIM.LR 0.002 DATALOADER.TEST.BATCH_SIZE 4"
+FEWSHOT_WORDS: dict[str, dict[str, str]] = {
+    "PLOT": {
+        "imagenet": "TRAINER.PLOT.TRADE_OFF True",
+        **dict.fromkeys(("oxford_flowers", "fgvc_aircraft", "stanford_cars"), "DATALOADER.TRAIN_X.BATCH_SIZE 32"),
+    },
+    "ALIGN": {"sun397": _SUN397.format("ALIGN")},
+    "MMP": {"sun397": _SUN397.format("MMP")},
 }
 
 
@@ -239,10 +262,11 @@ def transfer(protocol: str, method: str, targets: Sequence[str], seed: int, plac
 def fewshot(method: str, dataset: str, shots: int, seed: int, place: Place) -> Job:
     """Train on ``shots`` images of every class, test on all classes."""
     *first, last = configs_of(method, "fewshot", dataset, shots, place.config)
+    own = "" if place.config else FEWSHOT_WORDS.get(method, {}).get(dataset, "")
     runs: list[Run] = []
     for config, base in (*((stage, "first_stage") for stage in first), (last, "fewshot")):
         before = (STAGE_KEYS[method], str(runs[-1].folder)) if runs else ()
-        at = replace(place, words=(*before, *place.words))
+        at = replace(place, words=(*before, *own.split(), *place.words))
         runs.append(_train(at, method, dataset, config, shots, seed, place.output / base))
     return Job("fewshot", method, dataset, shots, seed, tuple(runs))
 

@@ -112,15 +112,56 @@ def test_transfer_trains_once_and_tests_on_every_target(protocol, word, source, 
         assert str(run.folder).startswith(f"output/{protocol}/test/{run.dataset}/shots_16/MaPLe/")
 
 
-def test_few_shot_settings_go_by_shots():
-    jobs = plan("fewshot", ["ALIGN"], ["dtd"], [1], Place())
-    assert [job.shots for job in jobs] == list(FEWSHOT)
-    epochs = [train.setup_cfg(train.parse_args(list(job.runs[0].words))).OPTIM.MAX_EPOCH for job in jobs]
-    assert epochs == [30, 50, 50, 80, 80]
-    (imagenet,) = plan("fewshot", ["ALIGN"], ["imagenet"], [1], Place(), [16])
-    assert train.setup_cfg(train.parse_args(list(imagenet.runs[0].words))).OPTIM.MAX_EPOCH == 20
-    sun = plan("base2new", ["ALIGN"], ["sun397"], [1], Place())[0].runs[0]
-    assert train.setup_cfg(train.parse_args(list(sun.words))).TRAINER.ALIGN.TEXT_PROMPT_NUMBER == 2
+def settings(method, dataset, shots, protocol="fewshot", **place):
+    """The config of the last training run."""
+    job = plan(protocol, [method], [dataset], [1], Place(**place), [shots])[0]
+    return train.setup_cfg(train.parse_args([run for run in job.runs if run.trained is None][-1].words))
+
+
+# Epochs for 1, 2, 4, 8 and 16 shots, and for ImageNet. ALIGN's train.py sets those of every method it runs.
+FEWSHOT_EPOCHS = {
+    **dict.fromkeys(("ALIGN", "MMP", "MaPLe"), ((30, 50, 50, 80, 80), 20)),
+    **dict.fromkeys(("CoOp", "PLOT", "PLOTPP", "ProDA", "UPT"), ((50, 100, 100, 200, 200), 50)),
+    **dict.fromkeys(("VPT", "IVLP"), ((5,) * 5, 5)),  # base-to-new's, as nobody published any for few shots
+    "CoCoOp": ((10,) * 5, 10),
+}
+
+
+@pytest.mark.parametrize("method", [name for name in NAMES if name not in LEARNS_NOTHING])
+def test_few_shot_epochs_go_by_shots(method):
+    by_shots, imagenet = FEWSHOT_EPOCHS[method]
+    assert tuple(settings(method, "dtd", shots).OPTIM.MAX_EPOCH for shots in FEWSHOT) == by_shots
+    assert {settings(method, "imagenet", shots).OPTIM.MAX_EPOCH for shots in FEWSHOT} == {imagenet}
+
+
+@pytest.mark.parametrize("protocol", ["base2new", "fewshot"])
+@pytest.mark.parametrize("method", ["ALIGN", "MMP"])
+def test_sun397_has_fewer_prompts_and_a_lower_rate(method, protocol):
+    for shots in FEWSHOT:
+        found = {}
+        for dataset in ("sun397", "dtd"):
+            cfg = settings(method, dataset, shots, protocol)
+            own = cfg.TRAINER[method]
+            found[dataset] = own.TEXT_PROMPT_NUMBER, own.VISION_PROMPT_NUMBER, cfg.OPTIM.LR
+        assert found == {"sun397": (2, 2, 0.002), "dtd": (4, 4, 0.0025)}
+
+
+def test_plots_few_shot_settings_by_data_set():
+    """Batches of 32 for Flowers, Aircraft and Cars; global logits for ImageNet."""
+    for shots in FEWSHOT:
+        found = {}
+        for dataset in ("oxford_flowers", "fgvc_aircraft", "stanford_cars", "dtd", "imagenet"):
+            cfg = settings("PLOT", dataset, shots)
+            found[dataset] = cfg.DATALOADER.TRAIN_X.BATCH_SIZE, cfg.TRAINER.PLOT.TRADE_OFF
+        assert found == {
+            "oxford_flowers": (32, False), "fgvc_aircraft": (32, False), "stanford_cars": (32, False),
+            "dtd": (128, False), "imagenet": (128, True),
+        }  # fmt: skip
+
+
+def test_what_the_user_asks_for_goes_before_a_data_sets_settings():
+    assert settings("PLOT", "imagenet", 1, words=("TRAINER.PLOT.TRADE_OFF", "False")).TRAINER.PLOT.TRADE_OFF is False
+    assert settings("PLOT", "stanford_cars", 1, config="rn50").DATALOADER.TRAIN_X.BATCH_SIZE == 128
 
 
 def test_two_stages_follow_one_another():
