@@ -14,7 +14,7 @@ from .catalog import DESCRIPTIONS
 from .files import did_you_mean
 from .partition import Listing
 from .registry import Counts, DescribedDataset, Description, ListedDataset, Source, data_root
-from .splits import checked_rows
+from .splits import checked_listing
 
 NAMED = 3  # how many of many are named
 
@@ -99,8 +99,7 @@ def _check_files(report: Report, about: Description, folder: Path) -> None:
 
 def _check_listing(report: Report, listing: Listing, images: Path, counts: Counts | None, opened: int) -> None:
     try:
-        for part, rows in zip(Listing._fields, listing):
-            checked_rows(rows, f"{report.name}, {part!r}")
+        checked_listing(listing, report.name)
     except ValueError as error:
         report.problems.append(str(error))
         return

@@ -17,7 +17,7 @@ from .files import did_you_mean, log, read_text
 from .partition import Listing, Rows, cut_by_ratios
 from .registry import ListedDataset, Source, absolute
 from .scan import is_picture, sub_folders
-from .splits import make_split, read_listing
+from .splits import checked_listing, make_split, read_listing
 
 # Keys under DATASET that only these three read, and their defaults.
 KEYS: dict[str, Any] = {
@@ -55,6 +55,7 @@ class OwnDataset(ListedDataset):
         for part in ("train", "test"):
             if not getattr(listing, part):
                 raise ValueError(f"data set {root} has no image for {part}")
+        checked_listing(listing, f"data set {root}", names=True)
         folder = root if root.is_dir() else root.parent
         if node.CLASSNAMES:
             listing = name_classes(listing, names_file(node.CLASSNAMES, folder))

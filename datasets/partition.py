@@ -10,6 +10,8 @@ import random
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from .files import did_you_mean
+
 Row = tuple  # (path relative to the folder of images, label, class name), as in a split file
 Rows = list  # of Row
 
@@ -88,3 +90,40 @@ def hold_out_val(rows: Sequence[Row], val: float = 0.2, rng: Any = random) -> tu
         kept[1].extend(group[:count])
         kept[0].extend(group[count:])
     return kept
+
+
+def check_classes(listing: Listing, where: str, names: bool = False) -> None:
+    """Raise ``ValueError`` unless the classes of a listing fit together; one line with the nearest right thing.
+
+    The labels of train (of the test, where there is no train) are 0 to K - 1, and those of val and test among them.
+
+    Args:
+        listing: rows of all parts.
+        where: where the listing is from, for the error's words.
+        names: whether also each label has one name and each name one label (CLIP's names of ImageNet repeat).
+    """
+    known = {label: name for _, label, name in reversed(listing.train or listing.test)}
+    labels = {name: label for label, name in sorted(known.items(), reverse=True)}
+
+    def refuse(found: str, name: str, rule: str = "") -> None:
+        near = f"; {name!r} is label {labels[name]}" if name in labels else did_you_mean(name, labels)
+        raise ValueError(f"{where}: {found}{rule}{near}")
+
+    # each once: ImageNet has a million rows
+    rows = dict.fromkeys((part, row[1], row[2]) for part, of in zip(Listing._fields, listing) for row in of)
+    for part, label, name in rows:
+        if label not in known:
+            refuse(f"class {name!r} (label {label}) is in {part}, but not in train", name)
+    gap = next((label for label in range(len(known)) if label not in known), None)
+    if gap is not None:
+        most = max(known)
+        found = f"there are {len(known)} classes and no label {gap}, but a label {most} ({known[most]!r})"
+        raise ValueError(f"{where}: {found}; labels should be 0 to {len(known) - 1}")
+    for part, label, name in rows if names else ():
+        if name != known[label]:
+            found = f"label {label} is {known[label]!r} in train and {name!r} in {part}"
+            refuse(found, name, "; each label should have one name")
+    for label, name in known.items() if names else ():
+        if labels[name] != label:
+            found = f"{name!r} has the labels {labels[name]} and {label}"
+            raise ValueError(f"{where}: {found}; each name should have one label")

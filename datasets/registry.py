@@ -11,7 +11,7 @@ from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 
 from .files import cache_folder, cache_root, log, split_place, write_json
 from .partition import Listing
-from .splits import Split, check_subsample, few_shot, make_split, read_listing, subsample_classes
+from .splits import Split, check_subsample, checked_listing, few_shot, make_split, read_listing, subsample_classes
 
 
 class Counts(NamedTuple):
@@ -166,7 +166,8 @@ class DescribedDataset(ListedDataset):
         if not folder.is_dir():
             raise FileNotFoundError(_with(f"data set {about.name}: no folder {folder}; DATASET.ROOT is {root}", advice))
         try:
-            split = make_split(about.listing(folder, keep), images, about.split or f"data set {about.name}")
+            where = about.split or f"data set {about.name}"
+            split = make_split(checked_listing(about.listing(folder, keep), where), images, where)
         except FileNotFoundError as error:
             raise FileNotFoundError(_with(str(error), advice)) from None
         except ValueError as error:

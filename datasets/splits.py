@@ -19,11 +19,11 @@ from dassl.data.datasets import Datum
 
 from .files import cache_folder, did_you_mean, log, read_json, write_json
 from .legacy import Record, read_pickled_draw, relocate
-from .partition import Listing, Rows
+from .partition import Listing, Rows, check_classes
 
 __all__ = [
-    "Items", "Split", "cache_folder", "check_subsample", "checked_rows", "few_shot", "make_split", "read_listing",
-    "read_split", "subsample_classes",
+    "Items", "Split", "cache_folder", "check_subsample", "checked_listing", "checked_rows", "few_shot", "make_split",
+    "read_listing", "read_split", "subsample_classes",
 ]  # fmt: skip
 SUBSAMPLES = ("all", "base", "new")
 Items = list[Datum]
@@ -48,6 +48,20 @@ def checked_rows(rows: object, where: str) -> Rows:
         if os.path.isabs(row[0]) or ".." in row[0].split("/"):
             raise ValueError(f"{where}, row {number}: the path {row[0]!r} leaves the folder of images")
     return rows
+
+
+def checked_listing(listing: Listing, where: str, names: bool = False) -> Listing:
+    """Return a listing as it is, or raise ValueError if a row is malformed or its classes do not fit together.
+
+    Args:
+        listing: rows as they were read.
+        where: where the listing is from, for the error's words.
+        names: see ``check_classes``.
+    """
+    for part, rows in zip(Split._fields, listing):
+        checked_rows(rows, f"{where}, {part!r}")
+    check_classes(listing, where, names)
+    return listing
 
 
 def _items(rows: object, images: Path, where: str) -> Items:

@@ -189,6 +189,26 @@ def test_a_split_file_needs_no_annotations(tmp_path):
     assert made.classnames == ["x"] and made.val is None
 
 
+def test_the_labels_of_a_split_file_fit_together_but_names_may_repeat(tmp_path):
+    folder = tmp_path / "dtd"
+    put(folder / "images", ["a.jpg"])
+    split = {"train": [["a.jpg", 0, "x"], ["a.jpg", 1, "x"]], "test": [["a.jpg", 1, "x"]]}
+    path = folder / "split_zhou_DescribableTextures.json"
+    path.write_text(json.dumps(split))
+    assert make("DescribableTextures", tmp_path).classnames == ["x", "x"]
+    path.write_text(json.dumps({**split, "test": [["a.jpg", 2, "y"]]}))
+    with pytest.raises(ValueError, match=r"class 'y' \(label 2\) is in test, but not in train.*; `python -m datasets"):
+        make("DescribableTextures", tmp_path)
+
+
+def test_classes_of_imagenet_may_share_a_name(tmp_path):
+    for name in ("ImageNet", "ImageNetA"):
+        LAYOUTS[name][0](tmp_path)
+        path = tmp_path / CATALOG[name].description.folder / "classnames.txt"
+        path.write_text("".join(f"{line.split()[0]} crane\n" for line in path.read_text().splitlines()))
+        assert set(make(name, tmp_path).classnames) == {"crane"}
+
+
 def test_a_split_goes_to_the_cache_where_the_data_cannot_be_written(tmp_path, cache, monkeypatch):
     LAYOUTS["Food101"][0](tmp_path)
     monkeypatch.setattr("os.access", lambda path, mode: False)

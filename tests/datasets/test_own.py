@@ -12,6 +12,7 @@ import pytest
 from dassl.data.datasets import DATASET_REGISTRY
 
 import train
+from datasets import __main__ as command
 from datasets.own import KEYS, OWN_DATASETS
 from tests.reference.layouts import class_folders, put, text
 
@@ -246,6 +247,40 @@ def test_bad_csv_files_are_named(tmp_path, lines, words):
     put(tmp_path, ["a.jpg", "b.jpg"])
     text(tmp_path / "own.csv", lines)
     with pytest.raises((ValueError, FileNotFoundError), match=words):
+        make("Csv", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ("train 0 ant, train 1 cat, test 2 cow", r"class 'cow' \(label 2\) is in test, but not in train"),
+        ("train 0 ant, train 1 cat, val 2 cart, test 0 ant", r"'cart' \(label 2\) is in val.* Did you mean 'cat'\?"),
+        ("train 0 ant, train 1 cat, test 2 cat", r"'cat' \(label 2\) is in test, but not in train; 'cat' is label 1"),
+        ("train 0 ant, train 2 cat, test 2 cat", r"2 classes and no label 1, but a label 2 \('cat'\); .* 0 to 1"),
+        ("train 1 ant, test 1 ant", r"1 classes and no label 0, but a label 1 \('ant'\); labels should be 0 to 0"),
+        ("train 0 ant, train 1 cat, test 1 dog", "label 1 is 'cat' in train and 'dog' in test; each label"),
+        ("train 0 ant, train 1 cat, test 1 ant", "label 1 is 'cat' in train and 'ant' in test; .*; 'ant' is label 0"),
+        ("train 0 ant, train 0 bee, test 0 ant", "label 0 is 'ant' in train and 'bee' in train"),
+        ("train 0 ant, train 1 ant, test 1 ant", "'ant' has the labels 0 and 1; each name should have one label"),
+    ],
+)
+def test_classes_that_do_not_fit_together_are_named(tmp_path, capsys, rows, words):
+    put(tmp_path, ["a.jpg"])
+    split = {"train": [], "val": [], "test": []}
+    for part, label, name in (row.split() for row in rows.split(", ")):
+        split[part].append(["a.jpg", int(label), name])
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    with pytest.raises(ValueError, match=words) as caught:
+        make("SplitJson", tmp_path)
+    assert "\n" not in str(caught.value)
+    assert command.main(["check", "SplitJson", "--root", str(tmp_path)]) == 1
+    assert f"problem: {caught.value}\n" in capsys.readouterr().out
+
+
+def test_a_class_that_is_only_in_the_test_of_a_csv_file_is_named(tmp_path):
+    put(tmp_path, ["a.jpg"])
+    text(tmp_path / "own.csv", ["a.jpg,ant,train", "a.jpg,dog,train", "a.jpg,cat,test", "a.jpg,dog,test"])
+    with pytest.raises(ValueError, match=r"class 'cat' \(label 1\) is in test, but not in train"):
         make("Csv", tmp_path)
 
 
