@@ -1,0 +1,154 @@
+"""Defaults and YAML files hold the values that were published, each written out here once more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import train
+from trainers import METHODS
+
+FOLDER = Path(__file__).resolve().parent.parent / "configs" / "trainers"
+PHRASE = "a photo of a"
+COOP = {"N_CTX": 16, "CSC": False, "CTX_INIT": "", "PREC": "fp16", "CLASS_TOKEN_POSITION": "end"}
+
+# What the published code puts into the config node of each method.
+DEFAULTS = {
+    "CoOp": COOP,
+    "CoCoOp": {"N_CTX": 16, "CTX_INIT": "", "PREC": "fp16"},
+    "PLOT": {**COOP, "N": 4},
+    "PLOTPP": {
+        **COOP, "N_CTX": 4, "CTX_INIT": True, "N": 4, "M": 4, "TRADE_OFF": False, "PRETRAIN_DIR": "", "MODEL_UPD": "",
+        "N_CTX_V": 2,
+    },
+    "VPT": {"N_CTX_VISION": 2, "CTX_INIT": PHRASE, "PREC": "fp16", "PROMPT_DEPTH_VISION": 1},
+    "IVLP": {
+        "N_CTX_VISION": 2, "N_CTX_TEXT": 2, "CTX_INIT": PHRASE, "PREC": "fp16", "PROMPT_DEPTH_VISION": 9,
+        "PROMPT_DEPTH_TEXT": 9,
+    },
+    "MaPLe": {"N_CTX": 2, "CTX_INIT": PHRASE, "PREC": "fp16", "PROMPT_DEPTH": 9},
+    "MMP": {
+        "N_CTX": 2, "CTX_INIT": PHRASE, "PREC": "fp16", "TEXT_PROMPT_DEPTH": 1, "VISION_PROMPT_DEPTH": 1,
+        "TEXT_PROMPT_NUMBER": 4, "VISION_PROMPT_NUMBER": 4, "HIERARCHICAL": True, "USECT": True,
+    },
+}  # fmt: skip
+# What this project adds or changes; what has no published code is all its own.
+OURS = {"PLOT": {"TRADE_OFF": False}, "MMP": {"USECT": False}}
+OWN = {
+    "ZeroshotCLIP": {"PREC": "auto", "TEMPLATES": "dataset"},
+    "ProDA": {"N_CTX": 16, "PREC": "auto", "N": 32, "PROMPT_BATCH": 4, "ALPHA": 0.1},
+    "UPT": {"N_CTX_TEXT": 4, "N_CTX_VISION": 4, "PREC": "auto", "PROMPT_DEPTH": 9},
+    "ALIGN": {
+        "N_CTX": 2, "CTX_INIT": PHRASE, "PREC": "auto", "TEXT_PROMPT_NUMBER": 4, "VISION_PROMPT_NUMBER": 4,
+        "TEXT_PROMPT_DEPTH": 9, "VISION_PROMPT_DEPTH": 9, "COUPLING": "projected", "IMAGE_SET": "prompts",
+        "READING": "paper", "BETA": 1.0, "LAMBDA_PROMPT": 0.1, "LAMBDA_TOKEN": 0.1, "MAX_ITER": 100, "TOL": 0.01,
+        "GRADIENT": "envelope",
+    },
+}  # fmt: skip
+
+
+def default(method):
+    return OWN[method] if method in OWN else {**DEFAULTS[method], **OURS.get(method, {})}
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__name__)
+def test_defaults(method):
+    assert method.defaults == default(method.__name__)
+
+
+DEEP = {"TEXT_PROMPT_DEPTH": 9, "VISION_PROMPT_DEPTH": 9}
+TWO = {"TEXT_PROMPT_NUMBER": 2, "VISION_PROMPT_NUMBER": 2}
+WORDS = {"CTX_INIT": PHRASE}
+B16 = "ViT-B/16"
+
+# YAML -> backbone, rate, epochs, images a training batch, and what differs from the defaults in the method's node.
+PUBLISHED = {
+    "CoOp/rn50": ("RN50", 0.002, 200, 32, {}),
+    "CoOp/rn50_ep100": ("RN50", 0.002, 100, 32, {}),
+    "CoOp/rn50_ep50": ("RN50", 0.002, 50, 32, {}),
+    "CoOp/rn50_ctxv1": ("RN50", 0.002, 200, 32, WORDS),
+    "CoOp/rn50_ep50_ctxv1": ("RN50", 0.002, 50, 32, WORDS),
+    "CoOp/rn101": ("RN101", 0.002, 200, 32, {}),
+    "CoOp/rn101_ep50": ("RN101", 0.002, 50, 32, {}),
+    "CoOp/vit_b32": ("ViT-B/32", 0.002, 200, 32, {}),
+    "CoOp/vit_b32_ep50": ("ViT-B/32", 0.002, 50, 32, {}),
+    "CoOp/vit_b16": (B16, 0.002, 200, 32, {}),
+    "CoOp/vit_b16_ep100": (B16, 0.002, 100, 32, {}),
+    "CoOp/vit_b16_ep50": (B16, 0.002, 50, 32, {}),
+    "CoOp/vit_b16_ctxv1": (B16, 0.002, 200, 32, WORDS),
+    "CoOp/vit_b16_ep100_ctxv1": (B16, 0.002, 100, 32, WORDS),
+    "CoOp/vit_b16_ep50_ctxv1": (B16, 0.002, 50, 32, WORDS),
+    "CoCoOp/vit_b16_c16_ep10_batch1": (B16, 0.002, 10, 1, {}),
+    "CoCoOp/vit_b16_c8_ep10_batch1": (B16, 0.002, 10, 1, {"N_CTX": 8}),
+    "CoCoOp/vit_b16_c4_ep10_batch1": (B16, 0.002, 10, 1, {"N_CTX": 4}),
+    "CoCoOp/vit_b16_c4_ep10_batch1_ctxv1": (B16, 0.002, 10, 1, {"N_CTX": 4, **WORDS}),
+    "PLOT/rn50": ("RN50", 0.002, 50, 128, {}),
+    "PLOT/rn50_ep100": ("RN50", 0.002, 100, 128, {}),
+    "PLOT/rn50_ep200": ("RN50", 0.002, 200, 128, {}),
+    "PLOTPP/vit": (B16, 0.002, 50, 32, {}),
+    "PLOTPP/vit_vision": (B16, 0.002, 50, 32, {"TRADE_OFF": True, "MODEL_UPD": "vision"}),
+    "PLOTPP/vit_vision_ep100": (B16, 0.002, 100, 32, {"TRADE_OFF": True, "MODEL_UPD": "vision"}),
+    "PLOTPP/vit_vision_ep200": (B16, 0.002, 200, 32, {"TRADE_OFF": True, "MODEL_UPD": "vision"}),
+    "PLOTPP/vit_joint": (B16, 0.002, 50, 32, {"MODEL_UPD": "joint"}),
+    "PLOTPP/vit_joint_ep100": (B16, 0.002, 100, 32, {"MODEL_UPD": "joint"}),
+    "PLOTPP/vit_joint_ep200": (B16, 0.002, 200, 32, {"MODEL_UPD": "joint"}),
+    "VPT/vit_b16_c2_ep5_batch4_4": (B16, 0.0025, 5, 4, {"N_CTX_VISION": 8, "PROMPT_DEPTH_VISION": 12}),
+    "IVLP/vit_b16_c2_ep5_batch4_2+2ctx": (
+        B16, 0.0035, 5, 4, {"PROMPT_DEPTH_VISION": 12, "PROMPT_DEPTH_TEXT": 12},
+    ),
+    "IVLP/vit_b16_c2_ep20_batch4_4+4ctx": (B16, 0.0025, 20, 4, {"N_CTX_VISION": 4, "N_CTX_TEXT": 4}),
+    "IVLP/vit_b16_c2_ep5_batch4_4ctx_language_only": (
+        B16, 0.0025, 5, 4, {"N_CTX_VISION": 0, "N_CTX_TEXT": 4, "PROMPT_DEPTH_VISION": 0, "PROMPT_DEPTH_TEXT": 12},
+    ),
+    "MaPLe/vit_b16_c2_ep5_batch4_2ctx": (B16, 0.0035, 5, 4, {}),
+    "MaPLe/vit_b16_c2_ep5_batch4_2ctx_cross_datasets": (B16, 0.0026, 2, 4, {"PROMPT_DEPTH": 3}),
+    "MaPLe/vit_b16_fewshot_1shot": (B16, 0.0035, 30, 4, {}),
+    "MaPLe/vit_b16_fewshot_2shot_4shot": (B16, 0.0035, 50, 4, {}),
+    "MaPLe/vit_b16_fewshot_8shot_16shot": (B16, 0.0035, 80, 4, {}),
+    "MaPLe/vit_b16_fewshot_imagenet": (B16, 0.0035, 20, 4, {}),
+    "ALIGN/vit_b16_base2new": (B16, 0.0025, 20, 4, {}),
+    "ALIGN/vit_b16_base2new_sun397": (B16, 0.002, 20, 4, TWO),
+    "ALIGN/vit_b16_fewshot_1shot": (B16, 0.0025, 30, 4, {}),
+    "ALIGN/vit_b16_fewshot_2shot_4shot": (B16, 0.0025, 50, 4, {}),
+    "ALIGN/vit_b16_fewshot_8shot_16shot": (B16, 0.0025, 80, 4, {}),
+    "MMP/vit_b16_c2_ep5_batch4_2ctx": (B16, 0.0025, 20, 4, DEEP),
+    "MMP/sun397": (B16, 0.002, 20, 4, {**DEEP, **TWO}),
+    "MMP/vit_h": ("ViT-H/14", 0.0025, 20, 4, DEEP),
+    "MMP/vit_b16_fewshot_1shot": (B16, 0.0025, 30, 4, DEEP),
+    "MMP/vit_b16_fewshot_2shot_4shot": (B16, 0.0025, 50, 4, DEEP),
+    "MMP/vit_b16_fewshot_8shot_16shot": (B16, 0.0025, 80, 4, DEEP),
+}  # fmt: skip
+NOTHING_TO_TRAIN = {"CoOp/rn50_val", "ZeroshotCLIP/vit_b16", "ZeroshotCLIP/vit_b16_ensemble"}
+
+
+def cfg_of(name):
+    return train.setup_cfg(train.parse_args(["--config-file", str(FOLDER / f"{name}.yaml")]))
+
+
+@pytest.mark.parametrize("name", list(PUBLISHED))
+def test_published_yaml(name):
+    backbone, rate, epochs, batch, changes = PUBLISHED[name]
+    cfg, method = cfg_of(name), name.split("/")[0]
+    assert cfg.MODEL.BACKBONE.NAME == backbone
+    assert (cfg.OPTIM.LR, cfg.OPTIM.MAX_EPOCH, cfg.DATALOADER.TRAIN_X.BATCH_SIZE) == (rate, epochs, batch)
+    optim = (cfg.OPTIM.NAME, cfg.OPTIM.LR_SCHEDULER, cfg.OPTIM.MOMENTUM, cfg.OPTIM.WEIGHT_DECAY)
+    warmup = (cfg.OPTIM.WARMUP_EPOCH, cfg.OPTIM.WARMUP_TYPE, cfg.OPTIM.WARMUP_CONS_LR)
+    assert (optim, warmup) == (("sgd", "cosine", 0.9, 5e-4), (1, "constant", 1e-5))
+    assert list(cfg.INPUT.TRANSFORMS) == ["random_resized_crop", "random_flip", "normalize"]
+    node = next(each.node for each in METHODS if each.__name__ == method)
+    assert dict(cfg.TRAINER[node]) == {**default(method), **changes}
+
+
+def test_every_yaml_is_published_or_says_that_it_is_not():
+    names = {f"{path.parent.name}/{path.stem}" for path in FOLDER.rglob("*.yaml")}
+    assert set(PUBLISHED) <= names
+    for name in names - set(PUBLISHED) - NOTHING_TO_TRAIN:
+        header = (FOLDER / f"{name}.yaml").read_text().splitlines()[0]
+        own = ("mini suite", "ALIGN as ", "not a published setting", "no published files")
+        assert any(words in header for words in own), name
+
+
+def test_eighty_sentences():
+    assert cfg_of("ZeroshotCLIP/vit_b16_ensemble").TRAINER.ZSCLIP.TEMPLATES == "ensemble"
+    assert cfg_of("ZeroshotCLIP/vit_b16").TRAINER.ZSCLIP.TEMPLATES == "dataset"
