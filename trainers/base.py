@@ -45,6 +45,8 @@ class PromptedCLIP(nn.Module):
 
     node: ClassVar[str]
     own_parts: ClassVar[bool] = False  # whether ``forward`` divides the text side by itself
+    prompt_learner: Callable[[], Prompts]
+    tokens: PromptTokens
 
     def __init__(self, cfg: Any, classnames: Sequence[str], clip_model: nn.Module) -> None:
         super().__init__()
@@ -71,6 +73,13 @@ class PromptedCLIP(nn.Module):
     def logit_scale(self) -> Tensor:
         """1 / tau, CLIP's learned inverse temperature."""
         return self.clip.logit_scale.exp()
+
+    def training_text(self) -> list[tuple[PromptTokens, Prompts]]:
+        """Return what a training step runs through the text tower: the prompts of K classes, then what is beside them.
+
+        Memory is predicted from it (``trainers.speed``).
+        """
+        return [(self.tokens, self.prompt_learner())]
 
     def train(self, mode: bool = True) -> PromptedCLIP:
         """Set the mode of the learned part; the frozen CLIP stays in evaluation mode."""
@@ -107,9 +116,6 @@ class CosineCLIP(PromptedCLIP):
     A method sets ``prompt_learner``, which returns ``Prompts``, and ``tokens``. Several sentences a class (a leading
     axis N of the tokens) are averaged after normalisation.
     """
-
-    prompt_learner: Callable[[], Prompts]
-    tokens: PromptTokens
 
     def class_features(self, prompts: Prompts) -> Tensor:
         """Return (K, D) features of the classes."""

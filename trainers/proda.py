@@ -40,7 +40,6 @@ class CustomCLIP(PromptedCLIP):
     """
 
     node = "PRODA"
-    own_parts = True
 
     def build(self, own: Any, classnames: Sequence[str]) -> None:
         if not 2 <= own.PROMPT_BATCH <= own.N:
@@ -58,6 +57,13 @@ class CustomCLIP(PromptedCLIP):
         # The contexts without a class name: SOS t_1 .. t_b . EOS
         nameless = tokenize_texts([" ".join([PLACEHOLDER] * own.N_CTX) + "."], clip_model=self.clip)
         self.nameless = nameless._replace(context=torch.arange(1, own.N_CTX + 1).view(1, 1, -1))
+
+    def training_text(self) -> list[tuple[PromptTokens, Prompts]]:
+        """Return the prompts of one step, and the nameless ones of all N."""
+        contexts = self.prompt_learner().text
+        # Those with the class name in front, which come first, take the most memory: they share the least.
+        few = PromptTokens(*(field[: self.batch] for field in self.tokens))
+        return [(few, Prompts(contexts[: self.batch])), (self.nameless, Prompts(contexts))]
 
     def class_weights(self, contexts: Tensor, chosen: Tensor) -> Tensor:
         """Return the unit class weights (K, n, D) of the prompts ``chosen`` (n,) from ``contexts`` (N, b, d_l)."""

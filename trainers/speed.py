@@ -6,10 +6,8 @@ from typing import Any
 
 import torch
 
-from prompting.clip import PromptTokens
 from prompting.clip.blocks import compiled_steps
-from prompting.learners import Prompts
-from prompting.memory import HEADROOM, Prediction, fit, free_bytes, held_bytes
+from prompting.memory import HEADROOM, Prediction, fit, free_bytes, held_bytes, predict
 from trainers.log import logger
 
 DEFAULTS = {
@@ -49,23 +47,21 @@ def limit_memory(model: Any, images: int, budget: int, device: torch.device | st
         device: the model's device.
 
     Returns:
-        What is predicted; None for a model without learned prompts, or one that divides its text side by itself.
+        What is predicted; None for a model that divides its text side by itself.
 
     Raises:
         ValueError: the budget is too little for one class at a time.
     """
-    tokens, learner = getattr(model, "tokens", None), getattr(model, "prompt_learner", None)
-    if not isinstance(tokens, PromptTokens) or learner is None or model.own_parts:
+    if model.own_parts:
         return None
     with torch.no_grad():
-        prompts = learner()
-    if not isinstance(prompts, Prompts):
-        return None
+        (tokens, prompts), *others = model.training_text()
+    towers = model.text_encoder, model.image_encoder
+    beside = sum(predict(*towers, *run, images=0).parts["text"] for run in others)
     held, free = held_bytes(device), free_bytes(device)
     there = None if free is None else (held or 0) + int(HEADROOM * free)
     prediction = fit(
-        model.text_encoder,
-        model.image_encoder,
+        *towers,
         tokens,
         prompts,
         images,
@@ -73,7 +69,7 @@ def limit_memory(model: Any, images: int, budget: int, device: torch.device | st
         strict=budget > 0,
         token_set=getattr(model, "token_set", None),
         head=head_bytes(model, images),
-        held=held,
+        held=held if held is None else held + beside,
     )
     whole = prediction.classes_at_once == prediction.classes
     model.text_encoder.classes_at_once = None if whole else prediction.classes_at_once
