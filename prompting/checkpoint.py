@@ -7,7 +7,7 @@ import os
 import pickletools
 import zipfile
 from collections.abc import Mapping
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
@@ -74,11 +74,18 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 def _imports(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
     """Return the module and the name of everything that reading a file would import, without reading it."""
-    with zipfile.ZipFile(path) as archive:
-        pickled = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-        operations = pickletools.genops(archive.read(pickled))
-        found = {str(argument) for code, argument, _ in operations if code.name == "GLOBAL"}
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            found = _globals(archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl"))))
+    else:  # torch's format before 1.6: a magic number, a version, a system, the content, the names of its storages
+        with open(path, "rb") as file:
+            found = set().union(*(_globals(file) for _ in range(5)))
     return [(module, name) for module, _, name in (line.partition(" ") for line in sorted(found))]
+
+
+def _globals(pickled: bytes | IO[bytes]) -> set[str]:
+    """Return "<module> <name>" of all imports of the pickle at the start of ``pickled``; a file is left behind it."""
+    return {str(argument) for code, argument, _ in pickletools.genops(pickled) if code.name == "GLOBAL"}
 
 
 def _stand_in(module: str, name: str) -> Any:

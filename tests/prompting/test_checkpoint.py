@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -85,23 +86,26 @@ SCHEDULES = {
 }
 
 
-def write(path, **content):
-    torch.save(content, path)
+FORMATS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before torch 1.6"])
+
+
+def write(path, zipped=True, **content):
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
     return str(path)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("schedule", list(SCHEDULES))
 @pytest.mark.parametrize("kind", OPTIMIZERS, ids=lambda kind: kind.__name__)
-def test_tensors_are_read_past_pickled_optimizers_and_schedules(tmp_path, kind, schedule):
+@FORMATS
+def test_tensors_are_read_past_pickled_optimizers_and_schedules(tmp_path, kind, schedule, zipped):
     net = nn.Linear(2, 1)
     optimizer = kind(net.parameters(), lr=0.1)
     net(torch.ones(1, 2)).sum().backward()
     optimizer.step()
     state = {"a.half": torch.randn(3).half(), "b": nn.Parameter(torch.randn(2, 2)), "n": torch.tensor(7)}
-    path = write(
-        tmp_path / "old.tar", state_dict=state, epoch=5, scheduler={"successor": SCHEDULES[schedule](optimizer)}
-    )
+    schedules = {"successor": SCHEDULES[schedule](optimizer)}
+    path = write(tmp_path / "old.tar", zipped, state_dict=state, epoch=5, scheduler=schedules)
     with pytest.raises(Exception, match="[Ww]eights"):
         torch.load(path, weights_only=True)
     known = set(torch.serialization.get_safe_globals())
@@ -123,9 +127,10 @@ class Unknown:
     pass
 
 
-def test_files_that_bring_code_are_refused(tmp_path):
+@FORMATS
+def test_files_that_bring_code_are_refused(tmp_path, zipped):
     for thing, name in ((Bomb(str(tmp_path / "exploded")), "mkdir"), (Unknown(), "Unknown"), (nn.ReLU(), "nn.*ReLU")):
-        path = write(tmp_path / "bad.tar", state_dict={"a": torch.ones(1)}, scheduler=thing)
+        path = write(tmp_path / "bad.tar", zipped, state_dict={"a": torch.ones(1)}, scheduler=thing)
         known = set(torch.serialization.get_safe_globals())
         with pytest.raises(
             ValueError, match=f'Unable to load checkpoint from ".*bad.tar": .*never read: .*{name}'
@@ -143,6 +148,8 @@ def test_what_is_no_checkpoint(tmp_path):
         read_state_dict(write(tmp_path / "other.tar", epoch=1, optimizer={}))
     (tmp_path / "half.tar").write_bytes((tmp_path / "other.tar").read_bytes()[:-40])
     (tmp_path / "empty.tar").write_bytes(b"")
-    for name in ("half", "empty"):
+    old = write(tmp_path / "whole.tar", zipped=False, state_dict={"a": torch.ones(3)})
+    (tmp_path / "old.tar").write_bytes(Path(old).read_bytes()[:-8])
+    for name in ("half", "empty", "old"):
         with pytest.raises(ValueError, match=f"Unable to load checkpoint.*{name}.tar.*damaged"):
             read_state_dict(tmp_path / f"{name}.tar")
