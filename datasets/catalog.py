@@ -31,9 +31,10 @@ NAMES_FILE = ("classnames.txt",)
 WNIDS = "{} class folders such as n01440764"
 
 
-def _twice(*paths: str) -> tuple[tuple[str, str], ...]:
+def _twice(*paths: str) -> tuple[tuple[str, str, str], ...]:
     """Archives unpacked into a folder of their own name."""
-    return tuple((path, f"move what it holds one folder up, into {path.rpartition('/')[0]}") for path in paths)
+    above = ((path, path.rpartition("/")[0]) for path in paths)
+    return tuple((path, right, f"move what it holds one folder up, into {right}") for path, right in above)
 
 
 DESCRIPTIONS = (
@@ -48,8 +49,8 @@ DESCRIPTIONS = (
             counts=Counts(1000, 1_281_167, 0, 50_000),
             source="image-net.org (ILSVRC2012); classnames.txt has CLIP's class names, a line `wnid name` each (CoOp)",
             mistakes=(
-                ("train", "it belongs into imagenet/images"),
-                ("val", "it belongs into imagenet/images"),
+                ("train", "images/train", "it belongs into imagenet/images"),
+                ("val", "images/val", "it belongs into imagenet/images"),
                 *_twice("images/train/train", "images/val/val"),
             ),
         ),
@@ -62,8 +63,8 @@ DESCRIPTIONS = (
             counts=Counts(100, 4_128, 1_649, 2_465),
             source="data.caltech.edu (Caltech 101: 101_ObjectCategories.tar.gz)",
             mistakes=(
-                ("caltech-101", "move what it holds one folder up"),
-                ("101_ObjectCategories.tar.gz", "unpack it here"),
+                ("caltech-101", "101_ObjectCategories", "move what it holds one folder up"),
+                ("101_ObjectCategories.tar.gz", "101_ObjectCategories", "unpack it here"),
                 *_twice("101_ObjectCategories/101_ObjectCategories"),
             ),
         ),
@@ -90,7 +91,7 @@ DESCRIPTIONS = (
             # as copies on Kaggle unpack
             mistakes=(
                 *_twice("cars_train/cars_train", "cars_test/cars_test"),
-                ("car_devkit", "move its devkit one folder up"),
+                ("car_devkit", "devkit", "move its devkit one folder up"),
             ),
         ),
     ),
@@ -111,7 +112,7 @@ DESCRIPTIONS = (
             pictures=(("images/*/*.jpg", "101 class folders"),),
             counts=Counts(101, 50_500, 20_200, 30_300),
             source="data.vision.ee.ethz.ch/cvl/datasets_extra/food-101 (food-101.tar.gz)",
-            mistakes=(("food-101", "move what it holds one folder up"), *_twice("images/images")),
+            mistakes=(("food-101", "images", "move what it holds one folder up"), *_twice("images/images")),
         ),
     ),
     Description(
@@ -123,8 +124,8 @@ DESCRIPTIONS = (
             counts=Counts(100, 3_334, 3_333, 3_333),
             source="www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft (fgvc-aircraft-2013b.tar.gz: what its data/ holds)",
             mistakes=(
-                ("data", "move what it holds one folder up"),
-                ("fgvc-aircraft-2013b", "move what its data/ holds to fgvc_aircraft"),
+                ("data", "images", "move what it holds one folder up"),
+                ("fgvc-aircraft-2013b", "images", "move what its data/ holds to fgvc_aircraft"),
             ),
         ),
     ),
@@ -136,7 +137,7 @@ DESCRIPTIONS = (
             files=("ClassName.txt", *SCENE_FILES),
             counts=Counts(397, 15_880, 3_970, 19_850),
             source="vision.princeton.edu/projects/2010/SUN (SUN397.tar.gz, Partitions.zip)",
-            mistakes=(*_twice("SUN397/SUN397"), ("Partitions", "move what it holds one folder up")),
+            mistakes=(*_twice("SUN397/SUN397"), ("Partitions", "Training_01.txt", "move what it holds one folder up")),
         ),
     ),
     Description(
@@ -146,7 +147,7 @@ DESCRIPTIONS = (
             pictures=(("images/*/*.jpg", "47 class folders"),),
             counts=Counts(47, 2_820, 1_128, 1_692),
             source="www.robots.ox.ac.uk/~vgg/data/dtd (dtd-r1.0.1.tar.gz)",
-            mistakes=(("dtd", "move what it holds one folder up"), *_twice("images/images")),
+            mistakes=(("dtd", "images", "move what it holds one folder up"), *_twice("images/images")),
         ),
     ),
     Description(
@@ -156,7 +157,11 @@ DESCRIPTIONS = (
             pictures=(("2750/*/*.jpg", "10 class folders"),),
             counts=Counts(10, 13_500, 5_400, 8_100),
             source="github.com/phelber/EuroSAT (EuroSAT.zip, the RGB images)",
-            mistakes=(("EuroSAT", "rename it to 2750"), ("EuroSAT_RGB", "rename it to 2750"), *_twice("2750/2750")),
+            mistakes=(
+                ("EuroSAT", "2750", "rename it to 2750"),
+                ("EuroSAT_RGB", "2750", "rename it to 2750"),
+                *_twice("2750/2750"),
+            ),
         ),
     ),
     Description(
@@ -169,7 +174,7 @@ DESCRIPTIONS = (
             source="UCF-101-midframes.zip (CoOp); www.crcv.ucf.edu/data/UCF101.php has the lists",
             mistakes=(
                 *_twice("UCF-101-midframes/UCF-101-midframes"),
-                ("UCF-101", "videos are not read; UCF-101-midframes has the middle frame of each"),
+                ("UCF-101", "UCF-101-midframes", "videos are not read; UCF-101-midframes has the middle frame of each"),
             ),
         ),
     ),
@@ -190,7 +195,7 @@ DESCRIPTIONS = (
             files=NAMES_FILE,
             counts=Counts(1000, 0, 0, 50_889),
             source="github.com/HaohanWang/ImageNet-Sketch; classnames.txt as in imagenet/",
-            mistakes=(("sketch", "the archive's folder; rename it to images"), *_twice("images/sketch")),
+            mistakes=(("sketch", "images", "the archive's folder; rename it to images"), *_twice("images/sketch")),
         ),
     ),
     Description(

@@ -79,8 +79,10 @@ def _check_described(about: Description, root: Path, images: int, any_size: bool
 
 def _check_files(report: Report, about: Description, folder: Path) -> None:
     card, split = about.card, about.split_file(folder)
-    for path, advice in card.mistakes if card else ():
-        if (folder / path).exists():
+    # beside the split file nobody asks for annotations
+    unneeded = [name.partition("/")[0] for name in card.files] if card and split else []
+    for path, right, advice in card.mistakes if card else ():
+        if (folder / path).exists() and right not in unneeded and not _is_filled(folder / right, folder / path):
             report.problems.append(f"{folder / path} is misplaced: {advice}")
     # the fixed part of each pattern: a folder that has to be there
     for pattern, _ in card.pictures if card else ():
@@ -95,6 +97,13 @@ def _check_files(report: Report, about: Description, folder: Path) -> None:
         if not (folder / name).is_file():
             why = f", and no {about.split} instead of it" if about.split else ""
             report.problems.append(f"annotation file not found: {folder / name}{why}")
+
+
+def _is_filled(place: Path, but: Path) -> bool:
+    """Say whether a file is there, or a folder that holds more than ``but``."""
+    if not place.is_dir():
+        return place.exists()
+    return any(entry != but for entry in place.iterdir() if not entry.name.startswith("."))
 
 
 def _check_listing(report: Report, listing: Listing, images: Path, counts: Counts | None, opened: int) -> None:

@@ -32,14 +32,14 @@ class Card:
         source: where the set comes from.
         counts: what a complete copy has.
         files: annotation files, needed where there is no split file.
-        mistakes: a path that is there after a common mistake, and what to do about it.
+        mistakes: a path that is there after a common mistake, the one it should have become, and what to do about it.
     """
 
     pictures: tuple[tuple[str, str], ...]
     source: str
     counts: Counts
     files: tuple[str, ...] = ()
-    mistakes: tuple[tuple[str, str], ...] = ()
+    mistakes: tuple[tuple[str, str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,36 @@ def test_unrenamed_sketch(tmp_path, capsys):
     assert second == f"no folder {folder / 'images'}"
 
 
+MISTAKES = [(name, *mistake) for name in LAYOUTS for mistake in CATALOG[name].description.card.mistakes]
+
+
+@pytest.mark.parametrize(("name", "path", "right", "advice"), MISTAKES, ids=lambda value: value)
+def test_a_mistake_is_one_only_where_the_right_place_is_empty(name, path, right, advice, tmp_path, capsys):
+    LAYOUTS[name][0](tmp_path)
+    folder = tmp_path / CATALOG[name].description.folder
+    for split in folder.glob("split_*.json"):  # with it, no annotation would be asked for
+        split.unlink()
+    if path.endswith(".gz"):
+        (folder / path).write_text("an archive that was kept")
+    else:
+        (folder / path).mkdir()
+    assert not [line for line in problems(capsys, name, tmp_path) if "is misplaced" in line]
+    place = folder / right
+    shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+    if path.startswith(f"{right}/"):
+        (folder / path).mkdir(parents=True)
+        (place / ".DS_Store").write_text("")
+    assert f"{folder / path} is misplaced: {advice}" in problems(capsys, name, tmp_path)
+
+
+def test_annotations_are_not_asked_for_beside_the_split_file(tmp_path, capsys):
+    folder = tmp_path / "sun397"
+    put(folder / "SUN397", ["a.jpg", "b.jpg"])
+    (folder / "Partitions").mkdir()
+    text(folder / "split_zhou_SUN397.json", ['{"train": [["a.jpg", 0, "x"]], "test": [["b.jpg", 0, "x"]]}'])
+    assert problems(capsys, "SUN397", tmp_path) == []
+
+
 def test_missing_things_are_named(tmp_path, capsys):
     (tmp_path / "caltech101").mkdir()
     assert problems(capsys, "Caltech101", tmp_path) == [
