@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from prompting.learners.textual import Prompts, TextPrompts
+from prompting.learners.textual import Prompts, TextPrompts, check_positive
 from prompting.learners.visual import VisualPrompts
 
 
@@ -43,6 +43,9 @@ class ProjectedPrompts(TextPrompts):
         depth: blocks of each tower that see prompts, at least 1.
         init: starting values of the first text contexts, as in ``TextPrompts``.
 
+    Raises:
+        ValueError: a number, length or depth below 1.
+
     Source: MaPLe (arXiv 2210.03117, section 3.2), the coupling that ALIGN's released code uses.
     """
 
@@ -55,6 +58,7 @@ class ProjectedPrompts(TextPrompts):
         depth: int = 1,
         init: Sequence[Tensor] = (),
     ) -> None:
+        check_positive("projected", depth=depth)
         super().__init__(number, length, width, depth, init)
         self.proj = nn.Linear(width, visual_width)
         layer = nn.Linear(width, visual_width)

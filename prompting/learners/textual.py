@@ -39,6 +39,13 @@ def with_prompt_axis(prompt: Tensor, dims: int = 3) -> Tensor:
     return prompt if prompt.dim() >= dims else prompt.unsqueeze(0)
 
 
+def check_positive(kind: str, **values: int | None) -> None:
+    """Raise ``ValueError`` for a value below 1 of a ``kind`` of prompts; ``None`` stands for one."""
+    for name, value in values.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name.replace('_', ' ')} of {kind} prompts is {value}; allowed: 1 or more")
+
+
 class ClassContexts(nn.Module):
     """A context of its own for each of K classes (CoOp's class-specific contexts, arXiv 2109.01134, Eq. 3).
 
@@ -47,10 +54,14 @@ class ClassContexts(nn.Module):
         classes: K.
         length: b, vectors in a context.
         width: d_l, the text tower's width.
+
+    Raises:
+        ValueError: a number or length below 1.
     """
 
     def __init__(self, number: int | None, classes: int, length: int, width: int) -> None:
         super().__init__()
+        check_positive("text", number=number, length=length)
         shape = (classes, length, width)
         self.ctx = nn.Parameter(fresh(*shape) if number is None else fresh(number, *shape))
 
@@ -69,6 +80,9 @@ class TextPrompts(nn.Module):
         depth: blocks that see prompts, the input included; 0 learns nothing on the text side.
         init: starting values of the first contexts, (b, d_l) each; the others start as N(0, 0.02).
 
+    Raises:
+        ValueError: a number or length below 1 where there is a depth.
+
     Source: section 3.1 of the paper; deep prompts as in MaPLe (arXiv 2210.03117, section 3.2).
     """
 
@@ -81,6 +95,8 @@ class TextPrompts(nn.Module):
         init: Sequence[Tensor] = (),
     ) -> None:
         super().__init__()
+        if depth:
+            check_positive("text", number=number, length=length)
         shape = (length, width) if number is None else (number, length, width)
         context = fresh(*shape)
         rows = with_prompt_axis(context)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from prompting.learners.textual import Prompts, fresh
+from prompting.learners.textual import Prompts, check_positive, fresh
 
 HEAD_WIDTH = 64  # of CLIP's own attention heads
 
@@ -33,9 +33,7 @@ class UnifiedPrompts(nn.Module):
 
     def __init__(self, text_length: int, visual_length: int, width: int, visual_width: int, depth: int = 1) -> None:
         super().__init__()
-        for name, value in (("text length", text_length), ("visual length", visual_length), ("depth", depth)):
-            if value < 1:
-                raise ValueError(f"{name} of unified prompts is {value}; allowed: 1 or more")
+        check_positive("unified", text_length=text_length, visual_length=visual_length, depth=depth)
         self.lengths = (text_length, visual_length)
         self.ctx = nn.Parameter(fresh(depth, text_length + visual_length, width))
         heads = width // HEAD_WIDTH if width % HEAD_WIDTH == 0 else 1

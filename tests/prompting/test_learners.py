@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from prompting.checkpoint import learned_state
-from prompting.learners import IndependentPrompts, ProjectedPrompts, TextPrompts, VisualPrompts
+from prompting.learners import ClassContexts, IndependentPrompts, ProjectedPrompts, TextPrompts, VisualPrompts
 
 
 def test_projected_names_and_values():
@@ -55,3 +55,22 @@ def test_independent_depths(text_depth, vision_depth):
     assert (prompts.visual is None) == (vision_depth == 0) and len(prompts.deep_visual) == max(0, vision_depth - 1)
     if vision_depth:
         assert prompts.visual.shape == (4, 2, 5)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: ProjectedPrompts(2, 2, 8, 5, depth=0), "depth of projected prompts is 0"),
+        (lambda: ProjectedPrompts(0, 2, 8, 5), "number of text prompts is 0"),
+        (lambda: TextPrompts(None, 0, 8), "length of text prompts is 0"),
+        (lambda: TextPrompts(0, 2, 8), "number of text prompts is 0"),
+        (lambda: ClassContexts(0, 3, 2, 8), "number of text prompts is 0"),
+        (lambda: ClassContexts(None, 3, -1, 8), "length of text prompts is -1"),
+        (lambda: VisualPrompts(None, 0, 5), "length of visual prompts is 0"),
+        (lambda: VisualPrompts(0, 2, 5), "number of visual prompts is 0"),
+    ],
+)
+def test_nothing_to_learn_is_refused(make, message):
+    with pytest.raises(ValueError, match=f"^{message}; allowed: 1 or more$"):
+        make()
+    assert TextPrompts(0, 0, 8, depth=0)() == VisualPrompts(0, 0, 5, depth=0)() == (None, (), None, ())

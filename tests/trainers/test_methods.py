@@ -99,6 +99,31 @@ def test_visual_prompts_on_a_resnet(method):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "method, words",
+    [
+        ("CoOp", ("N_CTX", 0)),
+        ("CoOp", ("N_CTX", 0, "CSC", True)),
+        ("CoCoOp", ("N_CTX", 0)),
+        ("ProDA", ("N_CTX", 0)),
+        ("PLOT", ("N", 0)),
+        ("PLOTPP", ("M", 0)),
+        ("PLOTPP", ("N", 0)),
+        ("PLOTPP", ("N_CTX_V", 0)),
+        ("VPT", ("N_CTX_VISION", 0)),
+        ("IVLP", ("N_CTX_TEXT", 0)),
+        ("MaPLe", ("N_CTX", 0)),
+        ("MaPLe", ("PROMPT_DEPTH", 0)),
+        ("UPT", ("N_CTX_VISION", 0)),
+        ("ALIGN", ("N_CTX", 0)),
+        ("ALIGN", ("TEXT_PROMPT_NUMBER", 0, "VISION_PROMPT_NUMBER", 0)),
+    ],
+)
+def test_settings_that_learn_nothing_are_refused(method, words):
+    with pytest.raises(ValueError, match=r"(depth|length|number) of \w+ prompts is 0; allowed: 1 or more$"):
+        build(method, *words)
+
+
 @pytest.mark.parametrize("position", ["front", "middle", "end"])
 @pytest.mark.parametrize("method", ["CoOp", "PLOT", "PLOTPP"])
 def test_positions_and_class_specific_contexts(method, position):
