@@ -75,14 +75,16 @@ def _stats(args: argparse.Namespace, made: list[type[ListedDataset]], cfg: Any) 
     for one in made:
         random.seed(args.seed)  # as a run does before it reads its data
         try:
-            split = reduce(one.source(cfg, keep=False), cfg, keep=False)
+            source = one.source(cfg, keep=False)
+            split = reduce(source, cfg, keep=False)
         except (OSError, ValueError) as error:
             if len(made) == 1:
                 raise
             print(f"{one.__name__}\nproblem: {error}", end="\n\n")
             failed = 1
             continue
-        print(stats_text(one.__name__, split, classes=len(made) == 1), end="\n\n", flush=True)
+        note = one.description.split_note(source.folder) if issubclass(one, DescribedDataset) else ""
+        print(stats_text(one.__name__, split, len(made) == 1, note), end="\n\n", flush=True)
     return failed
 
 

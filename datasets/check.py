@@ -65,6 +65,7 @@ def _check_described(about: Description, root: Path, images: int, any_size: bool
         return report
     _check_files(report, about, folder)
     try:
+        report.notes.extend(filter(None, [about.split_note(folder)]))
         listing = about.listing(folder, keep=False)
     except (OSError, ValueError) as error:
         if not any(str(error) in problem or problem in str(error) for problem in report.problems):
@@ -91,8 +92,6 @@ def _check_files(report: Report, about: Description, folder: Path) -> None:
             report.problems.append(f"no folder {place}")
     if split is not None:
         return
-    if about.split and about.read is not None:
-        report.notes.append(f"no {about.split}: train, val and test will be drawn here, unlike the published ones")
     for name in card.files if card else ():
         if not (folder / name).is_file():
             why = f", and no {about.split} instead of it" if about.split else ""

@@ -61,7 +61,8 @@ class OwnDataset(ListedDataset):
             listing = name_classes(listing, names_file(node.CLASSNAMES, folder))
         split = make_split(listing, images, f"data set {root}")
         # files that lie side by side are different data sets
-        return Source(split, folder, images, draws=path.stem if cls.pattern else "")
+        draws = path.stem if cls.pattern else ""
+        return Source(split, folder, images, path if cls.pattern else None, draws=draws)
 
 
 @DATASET_REGISTRY.register()

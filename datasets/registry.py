@@ -11,7 +11,16 @@ from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 
 from .files import cache_folder, cache_root, log, split_place, write_json
 from .partition import Listing
-from .splits import Split, check_subsample, checked_listing, few_shot, make_split, read_listing, subsample_classes
+from .splits import (
+    Split,
+    check_subsample,
+    checked_listing,
+    drawn_with,
+    few_shot,
+    make_split,
+    read_listing,
+    subsample_classes,
+)
 
 
 class Counts(NamedTuple):
@@ -72,12 +81,22 @@ class Description:
         places = [folder / self.split, cache_root(folder) / self.split] if self.split else []
         return next((path for path in places if path.is_file()), None)
 
-    def listing(self, folder: Path, keep: bool = True) -> Listing:
+    def split_note(self, folder: Path) -> str:
+        """Return a remark if the split is, or would be, drawn here and is not the published one; else ""."""
+        path = self.split_file(folder)
+        if path is None:
+            drawn = "train, val and test will be drawn here, unlike the published ones"
+            return f"no {self.split}: {drawn}" if self.split and self.read is not None else ""
+        how = drawn_with(path)
+        return f"{path} was drawn here (seed {how.get('seed')}), unlike the published split" if how else ""
+
+    def listing(self, folder: Path, keep: bool = True, seed: int = -1) -> Listing:
         """Return the rows of the split file, or of the annotations.
 
         Args:
             folder: the data set's folder.
             keep: whether a split that is drawn here is written to a split file.
+            seed: what the caller has seeded ``random`` with, to be noted in that file.
 
         Raises:
             FileNotFoundError: if neither is there.
@@ -89,9 +108,8 @@ class Description:
         listing = self.read(folder, folder / self.images)
         if self.split and keep:
             path = split_place(folder, self.split)
-            if not write_json(
-                listing._asdict(), path, over=False
-            ):  # a run beside this one, of another seed, was quicker
+            content = {**listing._asdict(), "drawn": {"seed": seed}}  # CoOp reads the other three
+            if not write_json(content, path, over=False):  # a run beside this one, of another seed, was quicker
                 return read_listing(path)
             log.warning(
                 "%s: %s has no %s; a split was drawn and saved to %s (published results are on the published split)",
@@ -101,11 +119,21 @@ class Description:
 
 
 class Source(NamedTuple):
-    """A data set as found on disk: its whole split, where it lies, and where under ``split_fewshot`` its draws go."""
+    """A data set as found on disk.
+
+    Args:
+        split: all of it.
+        folder: where it lies.
+        images: folder of images.
+        file: what the split was read from; None if that is folders or annotations.
+        test_only: a variant to test on.
+        draws: where under ``split_fewshot`` its draws go.
+    """
 
     split: Split
     folder: Path
     images: Path
+    file: Path | None = None
     test_only: bool = False
     draws: str = ""
 
@@ -122,6 +150,8 @@ class ListedDataset(DatasetBase):
         check_subsample(cfg.DATASET.SUBSAMPLE_CLASSES)
         source = self.source(cfg)
         self.dataset_dir, self.image_dir = str(source.folder), str(source.images)
+        self.split_path = str(source.file or "")  # CoOp's word for it
+        self.split_drawn = drawn_with(source.file)
         split = reduce(source, cfg)
         super().__init__(train_x=split.train, val=split.val or None, test=split.test)
 
@@ -167,12 +197,12 @@ class DescribedDataset(ListedDataset):
             raise FileNotFoundError(_with(f"data set {about.name}: no folder {folder}; DATASET.ROOT is {root}", advice))
         try:
             where = about.split or f"data set {about.name}"
-            split = make_split(checked_listing(about.listing(folder, keep), where), images, where)
+            split = make_split(checked_listing(about.listing(folder, keep, cfg.SEED), where), images, where)
         except FileNotFoundError as error:
             raise FileNotFoundError(_with(str(error), advice)) from None
         except ValueError as error:
             raise ValueError(_with(str(error), advice)) from None
-        return Source(split, folder, images, about.test_only)
+        return Source(split, folder, images, about.split_file(folder), about.test_only)
 
 
 def _with(words: str, advice: str) -> str:

@@ -60,13 +60,14 @@ def _entries(about: Description) -> list[tuple[str, str]]:
     return entries
 
 
-def stats_text(name: str, split: Split, classes: bool = True) -> str:
+def stats_text(name: str, split: Split, classes: bool = True, note: str = "") -> str:
     """Return the counts of a split: a table of its parts, and one of its classes.
 
     Args:
         name: the data set's name.
         split: images.
         classes: whether to add the table of classes.
+        note: a remark on the split, if any.
     """
     counts = [Counter(item.label for item in part) for part in split]
     rows = []
@@ -75,6 +76,7 @@ def stats_text(name: str, split: Split, classes: bool = True) -> str:
             mean = sum(of.values()) / len(of)
             rows.append((part, f"{sum(of.values()):,}", len(of), min(of.values()), f"{mean:.1f}", max(of.values())))
     text = f"{name}\n" + tabulate(rows, ["split", "images", "classes", "fewest a class", "mean", "most"])
+    text += f"\nnote: {note}" if note else ""
     if classes:
         names = {item.label: item.classname for part in reversed(split) for item in part}
         lines = [(label, names[label], *(of[label] for of in counts)) for label in sorted(names)]

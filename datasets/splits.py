@@ -1,9 +1,9 @@
 """Which images are trained, validated and tested on: split files, few-shot draws, base and new classes.
 
 A split file is CoOp's: ``{"train": [[path, label, classname], ...], "val": ..., "test": ...}`` with paths relative to
-the folder of images. The same form, with paths relative to the same folder, caches few-shot draws as
-``shot_{K}-seed_{S}.json`` (JSON, because a pickle from a shared folder runs code; CoOp's own ``shot_{K}-seed_{S}.pkl``
-is read by a reader that runs none).
+the folder of images; one that was drawn here has also ``"drawn": {"seed": ...}``. The same form, with paths relative to
+the same folder, caches few-shot draws as ``shot_{K}-seed_{S}.json`` (JSON, because a pickle from a shared folder runs
+code; CoOp's own ``shot_{K}-seed_{S}.pkl`` is read by a reader that runs none).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from .legacy import Record, read_pickled_draw, relocate
 from .partition import Listing, Rows, check_classes
 
 __all__ = [
-    "Items", "Split", "cache_folder", "check_subsample", "checked_listing", "checked_rows", "few_shot", "make_split",
-    "read_listing", "read_split", "subsample_classes",
+    "Items", "Split", "cache_folder", "check_subsample", "checked_listing", "checked_rows", "drawn_with", "few_shot",
+    "make_split", "read_listing", "read_split", "subsample_classes",
 ]  # fmt: skip
 SUBSAMPLES = ("all", "base", "new")
 Items = list[Datum]
@@ -98,6 +98,12 @@ def read_listing(path: str | os.PathLike[str]) -> Listing:
         if not content.get(part):
             raise ValueError(f"split file {path}: {part!r} is {'empty' if part in content else 'missing'}")
     return Listing(*(content.get(part, []) for part in Split._fields))
+
+
+def drawn_with(path: Path | None) -> dict[str, int] | None:
+    """Return how a split file was drawn, ``{"seed": ...}``, if it was drawn here; None for any other file or none."""
+    found = read_json(path, "split file").get("drawn") if path and path.suffix == ".json" else None
+    return found if isinstance(found, dict) else None
 
 
 def make_split(listing: Listing, images: str | os.PathLike[str], where: str) -> Split:

@@ -167,7 +167,7 @@ def record_result(trainer: Any, split: str, accuracy: float, seconds: float, rec
     entry = {**metrics, "images": images, "seconds": seconds, "ms_per_image": 1000 * seconds / images}
     if record.labels:
         entry["class_accuracy"] = record.class_accuracy(len(data.classnames))
-    learned = learned_state(trainer.model)
+    learned, root = learned_state(trainer.model), data_folder(cfg.DATASET.ROOT)
     result = {
         "method": cfg.TRAINER.NAME,
         "dataset": cfg.DATASET.NAME,
@@ -186,8 +186,10 @@ def record_result(trainer: Any, split: str, accuracy: float, seconds: float, rec
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {"python": platform.python_version(), **{name: version_of(name) for name in PACKAGES}},
         "split_sha256": file_hash(split_file(data)),
-        "train_images_sha256": listing_hash(data.train_x, cfg.DATASET.ROOT),
-        "test_images_sha256": listing_hash(data.test, cfg.DATASET.ROOT),
+        "split_drawn": getattr(data, "split_drawn", None),  # how, where it is not a published one
+        "train_images_sha256": listing_hash(data.train_x, root),
+        "val_images_sha256": listing_hash(data.val, root) if data.val else None,
+        "test_images_sha256": listing_hash(data.test, root),
         "classnames": list(data.classnames),
         "config": method_config(cfg, cfg.TRAINER.NAME),
         "metrics": {split: entry},
@@ -206,12 +208,18 @@ def record_result(trainer: Any, split: str, accuracy: float, seconds: float, rec
         else:
             set_aside(path)
     write_atomically(path, result)
-    write_predictions(record, split, trainer.output_dir, cfg.DATASET.ROOT, result["classnames"])
+    write_predictions(record, split, trainer.output_dir, root, result["classnames"])
+
+
+def data_folder(root: str) -> str:
+    """Return the folder that recorded paths are relative to: ``DATASET.ROOT``, or that of the file it names."""
+    path = os.path.abspath(os.path.expanduser(root))
+    return os.path.dirname(path) if os.path.isfile(path) else path
 
 
 def listing_hash(items: Any, root: str) -> str:
-    """Return the SHA-256 of a list of images: relative path and label of each, in order."""
-    lines = (f"{os.path.relpath(item.impath, root or '.')}\t{item.label}\n" for item in items)
+    """Return the SHA-256 of a list of images: path relative to ``root`` and label of each, in order."""
+    lines = (f"{os.path.relpath(item.impath, root)}\t{item.label}\n" for item in items)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -226,9 +234,8 @@ def tensor_hash(tensors: dict[str, Tensor]) -> str:
 
 
 def split_file(data: Any) -> Path | None:
-    """Return the split file that a data set was read from, if it has one: ours, or one of CoOp's classes."""
-    describe = getattr(getattr(data, "description", None), "split_file", None)
-    path = describe(Path(data.dataset_dir)) if callable(describe) else getattr(data, "split_path", None)
+    """Return the file that a data set's split was read from, if there is one: of ours, or of one of CoOp's classes."""
+    path = getattr(data, "split_path", None)
     return Path(path) if path and Path(path).is_file() else None
 
 

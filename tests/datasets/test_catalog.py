@@ -153,7 +153,8 @@ def test_a_drawn_split_is_written_as_coop_writes_it_and_read_again(name, tmp_pat
     first = make(name, tmp_path, seed=1)
     about = CATALOG[name].description
     content = json.loads((tmp_path / about.folder / f"split_zhou_{name}.json").read_text())
-    assert list(content) == ["train", "val", "test"]
+    assert content.keys() == {"train", "val", "test", "drawn"} and content["drawn"] == {"seed": 1}
+    assert first.split_drawn == {"seed": 1} and Path(first.split_path).name == f"split_zhou_{name}.json"
     assert [tuple(row) for row in content["train"]] == rows(first.train_x, first)
     second = make(name, tmp_path, seed=2)
     assert rows(second.train_x, second) == rows(first.train_x, first)
@@ -186,7 +187,7 @@ def test_a_split_file_needs_no_annotations(tmp_path):
     split = {"train": [["cars_train/a.jpg", 0, "x"]], "val": [], "test": [["cars_test/b.jpg", 0, "x"]]}
     (folder / "split_zhou_StanfordCars.json").write_text(json.dumps(split))
     made = make("StanfordCars", tmp_path)
-    assert made.classnames == ["x"] and made.val is None
+    assert made.classnames == ["x"] and made.val is None and made.split_drawn is None
 
 
 def test_the_labels_of_a_split_file_fit_together_but_names_may_repeat(tmp_path):

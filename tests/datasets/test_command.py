@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from dassl.config import get_cfg_default
 
 import train
 from datasets.__main__ import find, main
@@ -233,6 +235,24 @@ def test_stats(tmp_path, capsys):
     assert not list(tmp_path.rglob("split_fewshot"))
     code, out, _ = run(capsys, "stats", "all", "--root", tmp_path)
     assert code == 1 and "FGVCAircraft\nsplit" in out and "EuroSAT\nproblem: data set EuroSAT: no folder" in out
+
+
+def test_a_drawn_split_is_never_taken_for_the_published_one(tmp_path, capsys):
+    LAYOUTS["Food101"][0](tmp_path)
+    words = ("Food101", "--root", tmp_path)
+    for command in ("check", "stats"):
+        assert "note: no split_zhou_Food101.json: train, val" in run(capsys, command, *words)[1]
+    cfg = get_cfg_default()
+    cfg.SEED, cfg.DATASET.ROOT, cfg.DATASET.SUBSAMPLE_CLASSES = 7, str(tmp_path), "all"
+    CATALOG["Food101"](cfg)
+    path = tmp_path / "food-101" / "split_zhou_Food101.json"
+    note = f"note: {path} was drawn here (seed 7), unlike the published split\n"
+    for command in ("check", "stats"):
+        assert note in run(capsys, command, *words)[1]
+    split = json.loads(path.read_text())
+    path.write_text(json.dumps({part: split[part] for part in ("train", "val", "test")}))  # as a file from elsewhere
+    for command in ("check", "stats"):
+        assert "note:" not in run(capsys, command, *words)[1]
 
 
 def test_images_to_open_are_spread():

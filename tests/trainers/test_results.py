@@ -6,13 +6,15 @@ import csv
 import io
 import json
 import logging
+from hashlib import sha256
 from types import SimpleNamespace
 
 import pytest
 import torch
+from dassl.data.datasets import DATASET_REGISTRY
 from torch import nn
 
-import datasets  # noqa: F401  registers the data sets
+import train
 from trainers.predictions import Record, recorded, set_aside, write_predictions
 from trainers.results import changed_keys, check_same_run, record_result, seconds_before, split_file, tensor_hash
 
@@ -163,10 +165,9 @@ def test_tensor_hash_sees_names_shapes_and_values():
 def test_split_files_of_ours_and_of_coops_classes(tmp_path):
     path = tmp_path / "split.json"
     path.write_text("{}")
-    about = SimpleNamespace(split_file=lambda folder: folder / "split.json")
-    assert split_file(SimpleNamespace(description=about, dataset_dir=str(tmp_path))) == path
     assert split_file(SimpleNamespace(split_path=str(path))) == path
     assert split_file(SimpleNamespace(split_path=str(tmp_path / "none"))) is None
+    assert split_file(SimpleNamespace(split_path="")) is None
     assert split_file(SimpleNamespace()) is None
 
 
@@ -180,6 +181,41 @@ def trainer(make_cfg, tmp_path):
         cfg=cfg, dm=SimpleNamespace(dataset=data), model=nn.Linear(2, 2), max_epoch=1, device=torch.device("cpu"),
         precision=SimpleNamespace(name="fp32"), output_dir=str(tmp_path),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("yaml", "file", "content"),
+    [
+        ("csv", "own.csv", "a.png,ant,train\nb.png,ant,val\nc.png,ant,test\n"),
+        ("split_json", "split.json",
+         '{"train": [["a.png", 0, "ant"]], "val": [["b.png", 0, "ant"]], "test": [["c.png", 0, "ant"]], '
+         '"drawn": {"seed": 9}}'),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("as_file", [True, False])
+def test_own_files_are_hashed_and_their_images_named_from_their_folder(
+    trainer, tmp_path, yaml, file, content, as_file, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / file).write_text(content)
+    for name in "abc":
+        (folder / f"{name}.png").write_bytes(b"")
+    root = f"~/photos/{file}" if as_file else str(folder)
+    cfg = train.setup_cfg(train.parse_args(["--root", root, "--dataset-config-file", f"configs/datasets/{yaml}.yaml"]))
+    trainer.cfg.DATASET = cfg.DATASET
+    trainer.dm.dataset = data = DATASET_REGISTRY.get(cfg.DATASET.NAME)(cfg)
+    record = Record(Evaluator())
+    record.process(torch.ones(1, 1), torch.zeros(1, dtype=torch.int64))
+    record.paths = [data.test[0].impath]
+    record_result(trainer, "test", 75.0, 2.0, record)
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert (tmp_path / "predictions.csv").read_text().splitlines()[1].startswith("c.png,0,ant")
+    assert found["split_sha256"] == sha256(content.encode()).hexdigest()
+    assert found["split_drawn"] == ({"seed": 9} if yaml == "split_json" else None)
+    for part, name in (("train", "a"), ("val", "b"), ("test", "c")):
+        assert found[f"{part}_images_sha256"] == sha256(f"{name}.png\t0\n".encode()).hexdigest()
 
 
 def test_results_are_complete_and_kept(trainer, batches, tmp_path):
