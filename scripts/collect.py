@@ -79,7 +79,15 @@ def collect(root: Path) -> tuple[list[Found], list[str]]:
             found.append(read_folder(folder))
         except ValueError as error:
             notes.append(f"{folder}: {str(error).replace(f'{folder}{os.sep}', '')}")
-    return found, notes
+    # scripts that test a training anew, in test_base, leave its result twice: the test is what was asked for
+    tested = {one.folder for one in found}
+    return [one for one in found if _test_of(one.folder) not in tested], notes
+
+
+def _test_of(folder: Path) -> Path | None:
+    """Return where the base classes are tested anew with what was trained in ``folder``; None for other folders."""
+    parts = ["test_base" if part == "train_base" else part for part in folder.parts]
+    return Path(*parts) if "train_base" in folder.parts else None
 
 
 def run_folders(root: Path) -> Iterator[Path]:

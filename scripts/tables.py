@@ -136,7 +136,7 @@ def main() -> int:
     add("--format", choices=FORMATS, default="terminal")
     add("--datasets", nargs="+", default=[], help="names, all or mini; default: what was found")
     add("--methods", nargs="+", default=["all"], help="methods that should be there; default: all that were found")
-    add("--seeds", type=int, nargs="+", help="seeds that should be there; default: those found")
+    add("--seeds", type=int, nargs="+", help="only these seeds, which should be there; default: those found")
     add("--shots", type=int, nargs="+", default=[], help="of fewshot, that should be there; default: those found")
     add(
         "--configs", nargs="+", default=[], help="only runs with these YAML files (stems) or CoOp's folders of settings"
@@ -153,6 +153,7 @@ def run(args: argparse.Namespace) -> int:
     found, notes, wanted = [], [], set(args.configs)
     for place in places(args.output, args.table):
         some, remarks = collect(place)
+        some = [one for one in some if not args.seeds or one.seed in args.seeds]
         found += [one for one in some if not wanted or wanted & {one.config, *one.config.split("/")}]
         notes += remarks
     datasets = expand(args.table, args.datasets) if args.datasets else []

@@ -41,6 +41,18 @@ def test_layouts(folder, said, ours, tmp_path):
     assert found.backbone == "ViT-B/16" and not notes
 
 
+def test_a_base_half_that_was_tested_anew_counts_once(tmp_path):
+    tail = "shots_16/MaPLe/c"
+    for part, form in (("train_base", LOG_06), ("test_base", LOG_TEST), ("test_new", LOG_TEST)):
+        write_log(tmp_path / f"base2new/{part}/dtd/{tail}/seed1", {"train_base": 80.0}.get(part, 79.0), form)
+    write_log(tmp_path / f"base2new/train_base/dtd/{tail}/seed2", 81.0, LOG_06)  # not tested anew
+    found, notes = collect(tmp_path)
+    assert sorted((one.part, one.seed, one.accuracy) for one in found) == [
+        ("base", 1, 79.0), ("base", 2, 81.0), ("new", 1, 79.0)
+    ]  # fmt: skip
+    assert not notes
+
+
 @pytest.mark.parametrize("folder", ["ZeroshotCLIP/mini/seed1", "runs/CoOp/seed1", "dtd/CoOp/shots_x/seed1"])
 def test_a_folder_that_says_too_little(folder, tmp_path):
     write_log(tmp_path / folder, 93.3, LOG_TEST)

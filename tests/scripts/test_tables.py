@@ -103,6 +103,16 @@ def test_published_figures_stand_beside(tmp_path, show):
     assert next(line for line in out.splitlines() if line.startswith("PLOT")).split()[2:4] == ["-", "-"]
 
 
+def test_the_seeds_asked_for_are_those_of_the_table(two_sets, show):
+    root, values = two_sets
+    words = ("--table", "base2new", "--datasets", "mini_source", "--format", "csv", "--seeds", "2")
+    rows = read_csv(show(root, *words)[1])
+    row = rows["mini_source", "ALIGN", "base"]
+    assert row["seeds"] == "2" and float(row["mean"]) == values["ALIGN", "mini_source", 2][0]
+    _, _, err = show(root, *words, "3")
+    assert err.count("ALIGN, mini_source, base, new: seed 3") == 1
+
+
 @pytest.mark.parametrize("table, part", [("xd", "others"), ("dg", "shifts")])
 def test_transfer_tables(table, part, tmp_path, show):
     targets = getattr(PAPER, part)
@@ -283,6 +293,30 @@ def test_target_averages(table, part, off):
         of = {f["dataset"]: f["values"]["accuracy"] for f in MAIN
               if (f["table"], f["method"], f["backbone"]) == (table, method, "ViT-B/16")}  # fmt: skip
         assert mean(of[name] for name in getattr(PAPER, part)) == pytest.approx(of["average"], abs=off), method
+
+
+@pytest.mark.parametrize(
+    "table, method, backbone, shots",
+    sorted({(f["table"], f["method"], f["backbone"], f["shots"]) for f in MAIN}),
+    ids=lambda value: str(value),
+)
+def test_every_figure_stands_beside_a_run(table, method, backbone, shots, tmp_path):
+    """Of the method, with its name as a trainer, on all data sets of the table."""
+    published = Published()
+    trainer = next((name for name, known in published.names.items() if known == method), method)
+    parts = {"base2new": ("base", "new"), "fewshot": ("all",)}.get(table, ("target",))
+    names = [(name, part) for name in PAPER.datasets(table) for part in parts]
+    names += [] if table in ("base2new", "fewshot") else [(PAPER.source, "source")]
+    found = [Found(trainer, name, part, shots, 1, "c", 50.0, backbone, tmp_path, True) for name, part in names]
+    tables = Maker(table, found, PAPER.datasets(table), published).make()
+    shown = {}
+    for one in tables:
+        for column, cell in one.rows[trainer].items():
+            where = (one.title, column) if table == "base2new" else (column, "accuracy")
+            shown[where] = cell.published
+    for f in MAIN:
+        if (f["table"], f["method"], f["backbone"], f["shots"]) == (table, method, backbone, shots):
+            assert {column: shown[f["dataset"], column] for column in f["values"]} == f["values"]
 
 
 def test_no_figure_of_align_is_made_up():
