@@ -12,6 +12,7 @@ from prompting.clip import ClipShape, PromptTokens, tokenize_prompts, word_vecto
 from prompting.clip.tokens import clean_name
 from prompting.learners import ClassContexts, TextPrompts
 from trainers.base import CosineCLIP, PromptTrainer
+from trainers.log import logger
 
 
 class CustomCLIP(CosineCLIP):
@@ -34,7 +35,7 @@ def learned_contexts(
     """Return the learner and the tokens of CoOp's contexts, and of the methods that learn several of them.
 
     Args:
-        own: a config node with ``N_CTX``, ``CSC`` and ``CLASS_TOKEN_POSITION``.
+        own: a config node with ``N_CTX``, ``CSC`` (which words to start from set aside) and ``CLASS_TOKEN_POSITION``.
         number: N, or ``None`` for one context that is stored without a leading axis.
         classnames: K class names.
         clip_model: the CLIP to prompt.
@@ -45,6 +46,8 @@ def learned_contexts(
     starts = list(starts[: number or 1])
     length = len(clean_name(starts[0]).split()) if starts else own.N_CTX
     learner: nn.Module
+    if own.CSC and starts:
+        logger.warning("CSC is not used: contexts that start from words (CTX_INIT) are the same for all classes")
     if own.CSC and not starts:
         learner = ClassContexts(number, len(classnames), length, width)
     else:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from prompting.checkpoint import learned_state
-from prompting.learners import ClassContexts
+from prompting.learners import ClassContexts, TextPrompts
 from tests.reference.methods import (
     DEEP,
     METHODS,
@@ -134,6 +134,22 @@ def test_positions_and_class_specific_contexts(method, position):
     check_reach(model, tiny_vit())
     by_position = {build(method, "CLASS_TOKEN_POSITION", p).tokens.context[0, 1].tolist()[0] for p in ("front", "end")}
     assert len(by_position) == 2
+
+
+WORDS = {"CoOp": "a photo of a", "PLOT": "a photo of a", "PLOTPP": True}
+
+
+@pytest.mark.parametrize("method", list(WORDS))
+def test_class_specific_contexts_that_start_from_words_are_warned_of(method, caplog):
+    """One context for all classes is learned, as in the published code; a method's defaults say nothing."""
+    build(method)
+    build(method, "CTX_INIT", WORDS[method])
+    build(method, "CSC", True, "CTX_INIT", "" if method != "PLOTPP" else False)
+    assert caplog.messages == []
+    model = build(method, "CSC", True, "CTX_INIT", WORDS[method])
+    assert [message.split(":")[0] for message in caplog.messages] == ["CSC is not used"]
+    learner = model.prompt_learner.text if method == "PLOTPP" else model.prompt_learner
+    assert isinstance(learner, TextPrompts)
 
 
 def deep(name, *numbers):
