@@ -1,4 +1,4 @@
-"""Checkpoints as CoOp, CoCoOp, PLOT, PLOT++, MaPLe, VPT and IVLP publish them, made here, evaluate as theirs do.
+"""Checkpoints as CoOp, CoCoOp, PLOT, PLOT++, MaPLe, VPT, IVLP and ALIGN publish them, made here, evaluate as theirs do.
 
 Such a file holds the whole model or the prompt learner in float16, embeddings of the class names of its own training
 run, and a pickled scheduler that holds a pickled optimizer.
@@ -14,8 +14,11 @@ import torch
 from prompting.checkpoint import learned_state
 from tests.reference.methods import NAMES, build, draw_images, relearn, tiny_vit, train_on_four
 
-EPOCHS = {"CoOp": 50, "CoCoOp": 10, "PLOT": 50, "PLOTPP": 50, "MaPLe": 5, "IVLP": 5, "VPT": 5}
-FOLDER = {"MaPLe": "MultiModalPromptLearner", "IVLP": "VLPromptLearner"}  # the others: prompt_learner
+EPOCHS = {"CoOp": 50, "CoCoOp": 10, "PLOT": 50, "PLOTPP": 50, "MaPLe": 5, "IVLP": 5, "VPT": 5, "MMP": 20, "ALIGN": 20}
+FOLDER = {
+    **dict.fromkeys(("MaPLe", "MMP", "ALIGN"), "MultiModalPromptLearner"),
+    "IVLP": "VLPromptLearner",
+}  # the others: prompt_learner
 OTHER_CLASSES, LENGTH, WIDTH = 7, 20, 64  # the checkpoint's run had other classes than ours
 
 
@@ -83,7 +86,7 @@ def test_evaluates_as_the_learned_tensors(method, tmp_path):
         names = trainer.dm.dataset.classnames
         expected = source(images)[:, [NAMES.index(name) for name in names]]
     assert (before - expected).abs().max() > 0.1
-    if method in ("PLOT", "PLOTPP"):
+    if method in ("PLOT", "PLOTPP", "MMP"):
         # Their plans stop by the mean over the batch's problems, so that a class's logit depends on the others.
         expected = rebuild(method, source, names)(images).detach()
     torch.testing.assert_close(after, expected, atol=1e-4, rtol=1e-4)
