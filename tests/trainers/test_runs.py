@@ -66,26 +66,49 @@ def images_by_hand(items, batch, size, epochs):
             yield paths, torch.stack([change(Image.open(path).convert("RGB")) for path in paths])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", list(RUNS))
-def test_same_images_and_learning_rates(name, root, golden_clip_file, tmp_path):
+def publish(trainer, path):
+    """Write a file as the family does: learned tensors drawn anew, a frozen tower's, those of other class names."""
+    part = trainer.model.get_submodule(trainer.saved_part)
+    learned = {name: 0.1 * torch.randn_like(tensor) for name, tensor in part.state_dict().items()}
+    whole = not trainer.saved_part
+    beside = {"prompt_learner.token_prefix" if whole else "token_prefix": torch.zeros(7, 1, 4)}
+    if whole:  # stored in half precision
+        learned = {name: tensor.half() for name, tensor in learned.items()}
+        beside["image_encoder.conv1.weight"] = torch.zeros(3)
+    schedule = {"successor": torch.optim.lr_scheduler.StepLR(torch.optim.SGD([torch.zeros(1)], 0.1), 1)}
+    torch.save({"state_dict": {**beside, **learned}, "epoch": 5, "scheduler": schedule}, path)
+    return {name: tensor.float() for name, tensor in learned.items()}
+
+
+def start(name, root, clip_file, folder, *more):
+    """A trainer of one of ``RUNS``, and the list of paths and images that it will train on."""
     method, config, words, batch = RUNS[name]
-    flags = ["--root", root, "--seed", "1", "--trainer", method, "--output-dir", str(tmp_path)]
-    flags += [
-        "--dataset-config-file",
-        "configs/datasets/eurosat.yaml",
-        "--config-file",
-        f"configs/trainers/{config}.yaml",
-    ]
-    flags += ["--backbone", golden_clip_file, "INPUT.SIZE", "(48, 48)", "DATASET.NUM_SHOTS", "4", "USE_CUDA", "False"]
-    flags += ["OPTIM.MAX_EPOCH", "3", "DATALOADER.NUM_WORKERS", "0", "DATALOADER.TRAIN_X.BATCH_SIZE", str(batch)]
-    cfg = train.setup_cfg(train.parse_args([*flags, *words.split()]))
+    flags = ["--root", root, "--seed", "1", "--trainer", method, "--output-dir", str(folder)]
+    flags += ["--dataset-config-file", "configs/datasets/eurosat.yaml"]
+    flags += ["--config-file", f"configs/trainers/{config}.yaml", "--backbone", clip_file]
+    flags += ["INPUT.SIZE", "(48, 48)", "DATASET.NUM_SHOTS", "4", "USE_CUDA", "False", "OPTIM.MAX_EPOCH", "3"]
+    flags += ["DATALOADER.NUM_WORKERS", "0", "DATALOADER.TRAIN_X.BATCH_SIZE", str(batch), *words.split(), *more]
+    cfg = train.setup_cfg(train.parse_args(flags))
     set_random_seed(cfg.SEED)
-    seen = []
-    with setup_logger(cfg.OUTPUT_DIR):
-        trainer = build_trainer(cfg)
-        parse = trainer.parse_batch_train
-        trainer.parse_batch_train = lambda batch: seen.append((batch["impath"], batch["img"].clone())) or parse(batch)
+    trainer, seen = build_trainer(cfg), []
+    parse = trainer.parse_batch_train
+    trainer.parse_batch_train = lambda batch: seen.append((batch["impath"], batch["img"].clone())) or parse(batch)
+    return trainer, seen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("begin", ["at random", "from a checkpoint"])
+@pytest.mark.parametrize("name", list(RUNS))
+def test_same_images_and_learning_rates(name, begin, root, golden_clip_file, tmp_path):
+    batch, more, given = RUNS[name][-1], (), None
+    if begin == "from a checkpoint":
+        given = publish(start(name, root, golden_clip_file, tmp_path / "other")[0], tmp_path / "reference.pth.tar-5")
+        more = ("MODEL.INIT_WEIGHTS", str(tmp_path / "reference.pth.tar-5"))
+    with setup_logger(str(tmp_path)):
+        trainer, seen = start(name, root, golden_clip_file, tmp_path, *more)
+        if given is not None:
+            begun = trainer.model.get_submodule(trainer.saved_part).state_dict()
+            assert set(begun) == set(given) and all(torch.equal(begun[key], given[key]) for key in given)
         torch.manual_seed(11)
         trainer.train()
 
