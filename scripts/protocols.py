@@ -267,7 +267,8 @@ def fewshot(method: str, dataset: str, shots: int, seed: int, place: Place) -> J
     for config, base in (*((stage, "first_stage") for stage in first), (last, "fewshot")):
         before = (STAGE_KEYS[method], str(runs[-1].folder)) if runs else ()
         at = replace(place, words=(*before, *own.split(), *place.words))
-        runs.append(_train(at, method, dataset, config, shots, seed, place.output / base))
+        one = _train(at, method, dataset, config, shots, seed, place.output / base)
+        runs.append(replace(one, start=runs[-1] if runs else None))
     return Job("fewshot", method, dataset, shots, seed, tuple(runs))
 
 

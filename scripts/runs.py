@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -38,6 +39,7 @@ class Run:
         folder: where its results go.
         words: the command line.
         trained: the run whose prompts are tested; None if this one trains them.
+        start: the run before, whose prompts this training starts from; None without one.
     """
 
     method: str
@@ -47,6 +49,7 @@ class Run:
     folder: Path
     words: tuple[str, ...]
     trained: Run | None = None
+    start: Run | None = None
 
     @property
     def results(self) -> Path:
@@ -66,7 +69,7 @@ def read_results(run: Run) -> dict[str, Any] | None:
 
 
 def is_done(run: Run) -> bool:
-    """Say whether a run is finished: tested, and with the prompts that the training run has now.
+    """Say whether a run is finished: tested, and with the prompts that the run before it has now.
 
     Raises:
         ValueError: the folder holds a run with other settings.
@@ -87,7 +90,34 @@ def is_done(run: Run) -> bool:
         )
     trained = read_results(run.trained) if run.trained else found
     same = trained is not None and trained.get("learned_sha256") == found.get("learned_sha256")
-    return same
+    return same and starts_as_now(run, found)
+
+
+def starts_as_now(run: Run, left: dict[str, Any]) -> bool:
+    """Say whether what a run left comes from the prompts that its first stage has now; yes if neither says."""
+    then = left.get("start_sha256")
+    if run.start is None or then is None:
+        return True
+    first = read_results(run.start)
+    return first is not None and first.get("learned_sha256") == then
+
+
+def begin_anew(run: Run) -> None:
+    """Move a training that started from other prompts than the first stage has now aside, so that none resumes it."""
+    asked = asked_for(run)
+    if asked is None or starts_as_now(run, asked):
+        return
+    folder = run.results.parent
+    aside = folder / time.strftime("before-%Y-%m-%d-%H-%M-%S")
+    aside.mkdir()
+    for path in (folder / "run.json", *(pointer.parent for pointer in folder.glob("*/checkpoint"))):
+        path.rename(aside / path.name)
+
+
+def asked_for(run: Run) -> dict[str, Any] | None:
+    """Return the ``run.json`` in a run's folder; None if there is none."""
+    path = run.results.parent / "run.json"
+    return read_file(path, {}) if path.is_file() else None
 
 
 def state(run: Run) -> str:
@@ -98,7 +128,8 @@ def state(run: Run) -> str:
     """
     if is_done(run):
         return "done"
-    return "begun" if (run.results.parent / "run.json").is_file() and run.trained is None else "to do"
+    asked = asked_for(run) if run.trained is None else None
+    return "begun" if asked is not None and starts_as_now(run, asked) else "to do"
 
 
 def execute(run: Run, bar: tqdm) -> None:
@@ -150,6 +181,7 @@ def run_all(runs: Sequence[Run], quiet: bool = False) -> None:
             if not is_done(run):
                 bar.set_description(f"{run.method}, seed {run.seed}: {run.part}")
                 bar.set_postfix_str("")
+                begin_anew(run)
                 try:
                     execute(run, bar)
                 except RuntimeError as error:

@@ -104,11 +104,13 @@ def read_json(path: Path) -> dict[str, Any]:
 def check_same_run(trainer: Any) -> None:
     """Write ``run.json``; where there is one, raise ``ValueError`` unless it asks for the same run.
 
-    A folder belongs to one run: going on in it with other settings or classes would mix two. A run that saved nothing
-    leaves its folder free.
+    A folder belongs to one run: going on in it with other settings, classes or prompts to start from would mix two. A
+    run that saved nothing leaves its folder free.
     """
     config = method_config(trainer.cfg, trainer.cfg.TRAINER.NAME)
-    asked = {"config": config, "classnames": list(trainer.dm.dataset.classnames)}
+    start = getattr(trainer, "start_file", str)()
+    trainer.start_sha256 = tensor_hash(learned_state(trainer.model)) if start else None
+    asked = {"config": config, "classnames": list(trainer.dm.dataset.classnames), "start_sha256": trainer.start_sha256}
     times: dict[str, float] = {}
     for folder in dict.fromkeys((Path(trainer.cfg.RESUME or trainer.output_dir), Path(trainer.output_dir))):
         path = folder / "run.json"
@@ -124,6 +126,11 @@ def check_same_run(trainer: Any) -> None:
             )
         if before["classnames"] != asked["classnames"]:
             raise ValueError(f"{folder} holds a run on other classes; give another --output-dir")
+        if before.get("start_sha256", trainer.start_sha256) != trainer.start_sha256:
+            raise ValueError(
+                f"{folder} holds a run that started from other prompts than {start} holds now; "
+                "give another --output-dir"
+            )
         times = times or before.get("train_seconds", {})
     if writes():
         write_atomically(Path(trainer.output_dir) / "run.json", {**asked, "train_seconds": times})
@@ -179,6 +186,7 @@ def record_result(trainer: Any, split: str, accuracy: float, seconds: float, rec
         "learned_parameters": sum(tensor.numel() for tensor in learned.values()),
         "learned_sha256": tensor_hash(learned),
         "loaded_from": getattr(trainer, "loaded_from", None),
+        "start_sha256": getattr(trainer, "start_sha256", None),  # of the prompts that a second stage started from
         "train_seconds": getattr(trainer, "train_seconds", None),
         "peak_memory_mb": peak_memory_mb(trainer.device),
         "device": device_name(trainer.device),

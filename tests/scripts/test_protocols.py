@@ -233,13 +233,13 @@ def job(tmp_path):
     return plan("base2new", ["CoOp"], ["mini_source"], [1], Place(output=tmp_path))[0]
 
 
-def finish(run, split="test", learned="x", **changed):
+def finish(run, split="test", learned="x", start=None, **changed):
     """Write the results.json that a run leaves, as far as one looks at it."""
     config = method_config(train.setup_cfg(train.parse_args(list(run.words))), run.method)
     config["OPTIM"].update(changed)
     run.results.parent.mkdir(parents=True, exist_ok=True)
     content = {"config": config, "metrics": {split: {"accuracy": 1.0}}, "learned_sha256": learned}
-    content.update(method=run.method, backbone="mini")
+    content.update(method=run.method, backbone="mini", start_sha256=start)
     run.results.write_text(json.dumps(content))
 
 
@@ -255,6 +255,22 @@ def test_done_begun_and_to_do(job):
     assert is_done(tested)
     finish(trained, learned="y")  # trained anew since it was tested
     assert is_done(trained) and not is_done(tested)
+
+
+def test_a_second_stage_is_done_only_with_the_first_one_as_it_is_now(tmp_path):
+    (job,) = plan("fewshot", ["PLOTPP"], ["dtd"], [1], Place(output=tmp_path), [16])
+    first, second = job.runs
+    finish(first, learned="x")
+    finish(second, learned="y", start="x")
+    assert [state(run) for run in job.runs] == ["done", "done"]
+    asked = second.results.parent / "run.json"
+    asked.write_text('{"start_sha256": "x"}')
+    finish(first, learned="z")  # trained anew
+    assert [state(run) for run in job.runs] == ["done", "to do"]  # no "begun": it will not resume
+    asked.write_text('{"start_sha256": "z"}')
+    assert state(second) == "begun"
+    finish(second, learned="y")  # of a version that did not say
+    assert is_done(second)
 
 
 def test_other_settings_in_the_folder_are_refused(job):

@@ -257,3 +257,14 @@ def test_a_folder_refuses_other_own_data(trainer, tmp_path):
     trainer.cfg.DATASET.ROOT = str(tmp_path / "others")
     with pytest.raises(ValueError, match=r"other settings: DATASET.ROOT was '.*photos' and is now '.*others'; give"):
         check_same_run(trainer)
+
+
+def test_a_folder_refuses_a_run_that_starts_from_other_prompts(trainer, tmp_path):
+    trainer.start_file = lambda: "first/prompt_learner/model.pth.tar-5"
+    check_same_run(trainer)
+    assert json.loads((tmp_path / "run.json").read_text())["start_sha256"] == tensor_hash(trainer.model.state_dict())
+    (tmp_path / "results.json").write_text("{}")
+    check_same_run(trainer)
+    trainer.model = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match="started from other prompts than first/prompt_learner/model.pth.tar-5 holds"):
+        check_same_run(trainer)
