@@ -14,7 +14,7 @@ from dassl.config import get_cfg_default
 from . import CATALOG, MINI_DATASETS, OWN_DATASETS
 from .check import check
 from .files import did_you_mean
-from .own import KEYS
+from .keys import KEYS
 from .registry import DescribedDataset, ListedDataset, reduce
 from .report import layout_text, report_text, stats_text, summary_text
 

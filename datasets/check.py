@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from .catalog import DESCRIPTIONS
 from .files import did_you_mean
+from .keys import check_keys, data_root
 from .partition import Listing
-from .registry import Counts, DescribedDataset, Description, ListedDataset, Source, data_root
+from .registry import Counts, DescribedDataset, Description, ListedDataset, Source
 from .splits import checked_listing
 
 NAMED = 3  # how many of many are named
@@ -39,10 +40,11 @@ def check(made: type[ListedDataset], cfg: Any, images: int = 500, any_size: bool
         any_size: whether other numbers of classes and images than the complete set's are no problem.
 
     Raises:
-        ValueError: if ``DATASET.ROOT`` is empty.
+        ValueError: if ``DATASET.ROOT`` is empty, or a key is set that the data set does not read.
         FileNotFoundError: if there is no such folder.
     """
     if issubclass(made, DescribedDataset):
+        check_keys(made.__name__, cfg.DATASET)
         return _check_described(made.description, data_root(cfg.DATASET.ROOT), images, any_size)
     report = Report(made.__name__, cfg.DATASET.ROOT, [], [], [])
     try:

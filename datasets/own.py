@@ -14,19 +14,12 @@ from dassl.data.datasets import DATASET_REGISTRY
 
 from .classnames import name_classes, names_file
 from .files import did_you_mean, log, read_text
+from .keys import absolute
 from .partition import Listing, Rows, cut_by_ratios
-from .registry import ListedDataset, Source, absolute
+from .registry import ListedDataset, Source
 from .scan import is_picture, sub_folders
 from .splits import checked_listing, make_split, read_listing
 
-# Keys under DATASET that only these three read, and their defaults.
-KEYS: dict[str, Any] = {
-    "CLASSNAMES": "",  # file of class names
-    "TEMPLATE": "",  # sentence with {} for the class name
-    "RATIOS": (0.5, 0.2, 0.3),  # shares of train, val (may be 0) and test, where the data is not divided
-    "SPLIT_SEED": 1,  # seeds that division; not SEED, so that all runs share one test set
-    "IMAGES": "",  # folder that paths in a file are relative to; "": the file's own
-}
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 HEADER = ("path", "classname", "split")
 

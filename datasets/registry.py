@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
@@ -10,6 +9,7 @@ from typing import Any, Callable, NamedTuple
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 
 from .files import cache_folder, cache_root, log, split_place, write_json
+from .keys import check_keys, data_root
 from .partition import Listing
 from .splits import (
     Split,
@@ -187,6 +187,7 @@ class DescribedDataset(ListedDataset):
     def source(cls, cfg: Any, keep: bool = True) -> Source:
         """Read the data set under ``DATASET.ROOT``."""
         about = cls.description
+        check_keys(about.name, cfg.DATASET)
         root = data_root(cfg.DATASET.ROOT)
         if about.prepare is not None and keep:
             about.prepare(root)
@@ -207,26 +208,6 @@ class DescribedDataset(ListedDataset):
 
 def _with(words: str, advice: str) -> str:
     return f"{words}; {advice}" if advice else words
-
-
-def data_root(root: str) -> Path:
-    """Return ``DATASET.ROOT`` as an absolute path.
-
-    Raises:
-        ValueError: if it is empty.
-        FileNotFoundError: if there is no such folder.
-    """
-    path = absolute(root)
-    if not path.is_dir():
-        raise FileNotFoundError(f"DATASET.ROOT is {root!r}, but there is no folder {path}")
-    return path
-
-
-def absolute(root: str) -> Path:
-    """Return ``DATASET.ROOT``, which may be a file, as an absolute path; raise ValueError if it is empty."""
-    if not root:
-        raise ValueError("DATASET.ROOT is empty; say where the data sets are with --root FOLDER")
-    return Path(os.path.abspath(os.path.expanduser(root)))
 
 
 def register(description: Description) -> type[DescribedDataset]:

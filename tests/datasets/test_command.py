@@ -20,6 +20,7 @@ import train
 from datasets.__main__ import find, main
 from datasets.catalog import CATALOG
 from datasets.check import spread
+from datasets.keys import KEYS
 from datasets.registry import Counts
 from tests.reference.clip_states import vit_state
 from tests.reference.layouts import LAYOUTS, class_folders, put, text
@@ -174,6 +175,21 @@ def test_own_data_is_checked(tmp_path, capsys):
     assert "class 'cat' has 3 images" in problems(capsys, "Folder", tmp_path)[0]
     code, out, _ = run(capsys, "check", "Folder", "--root", tmp_path, "DATASET.RATIOS", "(0.4, 0.3, 0.3)")
     assert code == 0 and "no problem found" in out
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("CLASSNAMES", "n.txt"), ("RATIOS", "(0.6, 0.1, 0.3)"), ("SPLIT_SEED", 2), ("IMAGES", "pictures")],
+)
+def test_keys_of_own_data_are_refused_elsewhere(key, value, tmp_path, capsys):
+    LAYOUTS["EuroSAT"][0](tmp_path)
+    for command in ("check", "stats"):
+        words = (command, "EuroSAT", "--root", tmp_path)
+        code, _, err = run(capsys, *words, f"DATASET.{key}", value)
+        assert code == 1 and f"DATASET.{key} is " in err and "but EuroSAT does not read it; leave it at" in err
+        assert err.count("\n") == 1
+        _, _, err = run(capsys, *words, f"DATASET.{key}", KEYS[key], "DATASET.TEMPLATE", "{} from above")
+        assert "does not read" not in err
 
 
 @pytest.mark.parametrize(

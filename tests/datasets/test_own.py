@@ -13,7 +13,8 @@ from dassl.data.datasets import DATASET_REGISTRY
 
 import train
 from datasets import __main__ as command
-from datasets.own import KEYS, OWN_DATASETS
+from datasets.keys import KEYS
+from datasets.own import OWN_DATASETS
 from tests.reference.layouts import class_folders, put, text
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "datasets"
