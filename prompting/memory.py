@@ -3,11 +3,15 @@
 Between the forward and the backward pass a block keeps, for each position it runs and in units of the tower's width:
 the inputs of its two norms (2), queries, keys and values (3), the attention's output (1), the hidden layer of its MLP
 (4). Frozen layers keep nothing more. The vision tower runs B * M * (1 + O + b) positions; the text tower those of its
-layout (``prompting.clip.layout``), of all classes, or of one part of them at a time.
+layout (``prompting.clip.layout``), of all classes, or of one part of them at a time. Where that is too much, the text
+tower runs fewer classes at once and blocks of the vision tower drop their hidden layer; both are computed again in the
+backward pass, and what costs the least computing is chosen.
 """
 
 from __future__ import annotations
 
+import ctypes
+import math
 import os
 import sys
 from dataclasses import dataclass, field
@@ -18,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from prompting.clip import PromptTokens, TextEncoder, VisionEncoder
+from prompting.clip.blocks import can_split
 from prompting.clip.layout import Layout
 from prompting.clip.shape import tower_dtype
 from prompting.learners import Prompts
@@ -27,7 +32,9 @@ try:
 except ImportError:  # not on Windows
     resource: Any = None  # type: ignore[no-redef]
 
-KEPT = 10  # widths a position and block: 2 + 3 + 1 + 4, see above
+HIDDEN = 4  # widths of an MLP's hidden layer
+KEPT = 6 + HIDDEN  # widths a position and block: 2 + 3 + 1 + 4, see above
+KEPT_LAST = 3  # of a last block that is asked for CLS alone: the inputs of its first norm, keys and values
 PASSING = 14  # widths a position of the block that is at work, forward or backward
 HEADROOM = 0.9  # of the free memory that is used where no budget is given
 
@@ -41,12 +48,16 @@ class Prediction:
         classes: K.
         classes_at_once: classes that the text tower runs together.
         budget: bytes that may be held; None if nobody asked.
+        lean: blocks of the vision tower whose hidden layer is computed again.
+        again: products (multiplications and additions) that are computed again in the backward pass.
     """
 
     parts: dict[str, int]
     classes: int
     classes_at_once: int
     budget: int | None = field(default=None)
+    lean: int = 0
+    again: int = 0
 
     @property
     def total(self) -> int:
@@ -58,6 +69,7 @@ class Prediction:
         of = "" if self.budget is None else f" of {self.budget / 1e9:.2f} GB"
         how = "" if self.classes_at_once == self.classes else ", recomputed in the backward pass"
         run = f"{self.classes_at_once} of {self.classes} classes at once{how}"
+        run += f"; hidden layers of {self.lean} vision blocks recomputed" if self.lean else ""
         return f"{self.total / 1e9:.2f} GB predicted{of} ({listed}); {run}"
 
 
@@ -69,7 +81,9 @@ def predict(
     images: int,
     *,
     token_set: Tensor | None = None,
+    constant_tokens: bool = False,
     classes_at_once: int | None = None,
+    lean: int = 0,
     head: int = 0,
     held: int | None = None,
     budget: int | None = None,
@@ -81,8 +95,9 @@ def predict(
         tokens: the prompts of K classes.
         prompts: the learned tensors, of which only the shapes matter.
         images: B.
-        token_set: as for the text encoder.
+        token_set, constant_tokens: as for the encoders; tokens that nobody asks for are constant, too.
         classes_at_once: classes that the text tower runs together; None is all.
+        lean: as of the vision encoder.
         head: working memory of the head, bytes.
         held: bytes held already; None takes the weights.
         budget: put into the result.
@@ -92,26 +107,43 @@ def predict(
     """
     classes = tokens.ids.shape[1]
     at_once = min(classes_at_once or classes, classes)
-    kept_text, run_text, outputs = _text(text, tokens, prompts, token_set, at_once)
+    kept_text, again, run_text, outputs = _text(text, tokens, prompts, token_set, constant_tokens, at_once)
     shape, size = vision.shape, _itemsize(vision)
     m = 1 if prompts.visual is None else max(v.shape[0] for v in (prompts.visual, *prompts.deep_visual))
     b = 0 if prompts.visual is None else prompts.visual.shape[1]
-    seen = images * m * (1 + shape.patches + b) * shape.vision_width * size
+    positions = images * m * (1 + shape.patches + b)
+    seen, lean = positions * shape.vision_width * size, min(lean, _lean_most(vision, prompts, constant_tokens))
+    part = min(images, vision.images_at_once(m) or images)
+    kept = KEPT * shape.vision_layers - HIDDEN * lean - (KEPT - KEPT_LAST if constant_tokens else 0)
     parts = {
         "held" if held is not None else "weights": _weights(text, vision) if held is None else held,
         # Without visual prompts nothing waits for a backward pass through this tower.
-        "vision": seen * KEPT * shape.vision_layers if prompts.visual is not None else 0,
+        "vision": seen * kept if prompts.visual is not None else 0,
         "text": kept_text,
-        "features": outputs + 2 * images * m * (1 + shape.patches + b) * shape.embed_dim * 4,
-        "at work": max(run_text * PASSING, seen * PASSING, head),
+        "features": outputs + 2 * positions * shape.embed_dim * 4,
+        "at work": max(run_text * PASSING, seen * PASSING * part // images if images else 0, head),
     }
-    return Prediction(parts, classes, at_once, budget)
+    again += HIDDEN * lean * positions * shape.vision_width**2
+    return Prediction(parts, classes, at_once, budget, lean, again)
+
+
+def _lean_most(vision: VisionEncoder, prompts: Prompts, constant_tokens: bool) -> int:
+    """Return how many blocks of the vision tower keep a hidden layer that they could do without."""
+    if prompts.visual is None or not can_split(vision.visual.transformer):
+        return 0
+    return vision.shape.vision_layers - constant_tokens
 
 
 def _text(
-    encoder: TextEncoder, tokens: PromptTokens, prompts: Prompts, token_set: Tensor | None, at_once: int
-) -> tuple[int, int, int]:
-    """Return bytes that the text tower keeps, bytes of one width over the positions it runs at once, and outputs."""
+    encoder: TextEncoder,
+    tokens: PromptTokens,
+    prompts: Prompts,
+    token_set: Tensor | None,
+    constant_tokens: bool,
+    at_once: int,
+) -> tuple[int, int, int, int]:
+    """Return bytes that the text tower keeps, products computed again, bytes of one width over the positions it runs at
+    once, and bytes of its outputs."""
     given = [v for v in (prompts.text, *prompts.deep_text) if v is not None]
     n = max([tokens.ids.shape[0], *(v.shape[0] for v in given)])
     specific = any(v.dim() == 4 for v in given)
@@ -123,10 +155,15 @@ def _text(
     outputs = 3 * classes * n * length * embed * 4  # as they come, gathered, and at length 1 for the head
     if layout is None:
         positions = n * tokens.ids[0].numel()
-        return (positions * KEPT * layers * unit if given else 0), positions * unit, outputs
+        return (positions * KEPT * layers * unit if given else 0), 0, positions * unit, outputs
     kept, at_work = max(_chunk_widths(layout, i) for i in range(len(layout.chunks)))
     opening = layout.prefix_ids.numel()
-    return ((kept + opening * KEPT) * layers * unit if given else 0), (at_work + opening) * unit, outputs
+    widths = (kept + opening * KEPT) * layers
+    if constant_tokens:  # of the last block's second half EOS alone
+        widths -= (1 + HIDDEN) * (at_work + opening)
+    # What a block multiplies: four maps of attention, two of the MLP, each HIDDEN times as wide.
+    again = (4 + 2 * HIDDEN) * (layout.positions - opening) * layers * width**2 if len(layout.chunks) > 1 else 0
+    return (widths * unit if given else 0), again, (at_work + opening) * unit, outputs
 
 
 def _chunk_widths(layout: Layout, i: int) -> tuple[int, int]:
@@ -147,42 +184,48 @@ def fit(
     *,
     budget: int | None,
     strict: bool = True,
-    token_set: Tensor | None = None,
-    head: int = 0,
-    held: int | None = None,
+    **rest: Any,
 ) -> Prediction:
-    """Return the prediction for the most classes at once that fit the budget: all K, or K / 2, K / 4 .. 1.
+    """Return the prediction that fits the budget and computes the least again.
+
+    Classes at once are all K, or K / 2, K / 4 .. 1; lean blocks of the vision tower as few as it takes.
 
     Args:
+        text, vision, tokens, prompts, images: as for ``predict``.
         budget: bytes that may be held; None is no limit.
         strict: raise if nothing fits; else return the smallest prediction.
-        text, vision, tokens, prompts, images, token_set, head, held: as for ``predict``.
+        **rest: further arguments of ``predict``, but for those chosen here.
 
     Raises:
         ValueError: if one class at a time is too much, and ``strict``.
     """
-    at_once = tokens.ids.shape[1]
+    fitting, at_once = [], tokens.ids.shape[1]
+    most = _lean_most(vision, prompts, rest.get("constant_tokens", False))
     while True:
-        found = predict(
-            text,
-            vision,
-            tokens,
-            prompts,
-            images,
-            token_set=token_set,
-            classes_at_once=at_once,
-            head=head,
-            held=held,
-            budget=budget,
+        found, least = (
+            predict(text, vision, tokens, prompts, images, classes_at_once=at_once, lean=lean, budget=budget, **rest)
+            for lean in (0, most)
         )
-        if budget is None or found.total <= budget or (at_once == 1 and not strict):
-            return found
+        if budget is None or found.total <= budget:
+            fitting.append(found)
+            break  # fewer classes at once would compute no less again
+        if least.total <= budget:
+            each = (found.total - least.total) / most
+            lean = math.ceil((found.total - budget) / each)
+            again = dict(classes_at_once=at_once, lean=lean, budget=budget, **rest)
+            fitting.append(predict(text, vision, tokens, prompts, images, **again))
         if at_once == 1:
-            raise ValueError(
-                f"a training step needs {found.total / 1e9:.2f} GB with one class at a time, more than the "
-                f"{budget / 1e9:.2f} GB allowed; allow more, or use smaller batches or fewer visual prompts"
-            )
+            break
         at_once = (at_once + 1) // 2
+    if fitting:
+        return min(fitting, key=lambda one: one.again)
+    if not strict:
+        return least
+    assert budget is not None  # for the type checker: without one everything fits
+    raise ValueError(
+        f"a training step needs {least.total / 1e9:.2f} GB with one class at a time, more than the "
+        f"{budget / 1e9:.2f} GB allowed; allow more, or use smaller batches or fewer visual prompts"
+    )
 
 
 def free_bytes(device: torch.device | str = "cpu") -> int | None:
@@ -219,6 +262,15 @@ def peak_bytes(device: torch.device | str = "cpu") -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def return_freed() -> None:
+    """From now on give the memory of tensors back to the system as they are freed, where the C library is glibc.
+
+    It would keep most of it for itself, with holes that no later tensor fits: a quarter on top of what is predicted.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(-3, 2**18)  # M_MMAP_THRESHOLD, in bytes
 
 
 def _itemsize(encoder: TextEncoder | VisionEncoder) -> int:

@@ -9,8 +9,8 @@ from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from prompting.clip import token_set_mask, tokenize_prompts, word_vectors
-from prompting.learners import IndependentPrompts, ProjectedPrompts, TextPrompts, VisualPrompts
+from prompting.clip import TextFeatures, token_set_mask, tokenize_prompts, word_vectors
+from prompting.learners import IndependentPrompts, ProjectedPrompts, Prompts, TextPrompts, VisualPrompts
 from prompting.ot import HierarchicalOT
 from prompting.ot.checks import check_choice
 from trainers.base import PromptedCLIP, PromptTrainer, add_node
@@ -45,6 +45,7 @@ class CustomCLIP(PromptedCLIP):
             tol=own.TOL,
             gradient=own.GRADIENT,
         )
+        self.constant_tokens = not (self.head.learns_tokens or self.image_set == "patches")
 
     def learner(self, own: Any, init: Sequence[Tensor]) -> nn.Module:
         """Return the learned prompts; ``init`` holds the first text prompts that start from words, (b, d_l) each."""
@@ -58,17 +59,27 @@ class CustomCLIP(PromptedCLIP):
             TextPrompts(*text, own.TEXT_PROMPT_DEPTH, init), VisualPrompts(*visual, own.VISION_PROMPT_DEPTH)
         )
 
+    def class_features(self, prompts: Prompts) -> TextFeatures:
+        """Return h (K, N, D) and, where the token level is used, s (K, N, L, D) with its mask (K, N, L)."""
+        token_set = self.token_set if self.head.uses_tokens else None
+        return self.text_encoder(
+            self.tokens, prompts.text, prompts.deep_text, token_set=token_set, constant_tokens=self.constant_tokens
+        )
+
     def forward(self, images: Tensor) -> Tensor:
         """Return the (B, K) logits (1 - d(X, k)) / tau of Eq. 7 for ``images`` (B, 3, H, W)."""
         prompts = self.prompt_learner()
-        tokens = self.head.uses_tokens
+        patches = self.image_set == "patches"
         image = self.image_encoder(
-            images, prompts.visual, prompts.deep_visual, return_tokens=tokens or self.image_set == "patches"
+            images,
+            prompts.visual,
+            prompts.deep_visual,
+            return_tokens=self.head.uses_tokens or patches,
+            constant_tokens=self.constant_tokens,
         )
-        token_set = self.token_set if tokens else None
-        text = self.cached(lambda: self.text_encoder(self.tokens, prompts.text, prompts.deep_text, token_set=token_set))
+        text = self.cached(lambda: self.class_features(prompts))
         visual = image.prompt
-        if self.image_set == "patches":
+        if patches:
             visual = image.tokens[:, :, : self.shape.patches].flatten(1, 2)  # (B, M * O, D)
         score = self.head(
             visual, text.prompt, image.tokens, text.tokens, s_mask=text.mask, logit_scale=self.logit_scale

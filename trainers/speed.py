@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from prompting.clip.blocks import compiled_steps
-from prompting.memory import HEADROOM, Prediction, fit, free_bytes, held_bytes, predict
+from prompting.memory import HEADROOM, Prediction, fit, free_bytes, held_bytes, predict, return_freed
 from trainers.log import logger
 
 DEFAULTS = {
@@ -17,7 +17,7 @@ DEFAULTS = {
 
 
 def fit_machine(model: Any, cfg: Any, device: torch.device | str) -> None:
-    """Predict the memory of a training step, log it, and choose how many classes run at once; compile if asked to.
+    """Predict the memory of a training step, log it, and choose what is computed again; compile if asked to.
 
     Args:
         model: a ``PromptedCLIP`` on its device.
@@ -38,7 +38,7 @@ def fit_machine(model: Any, cfg: Any, device: torch.device | str) -> None:
 
 
 def limit_memory(model: Any, images: int, budget: int, device: torch.device | str) -> Prediction | None:
-    """Set how many classes the text tower runs at once.
+    """Set how many classes the text tower runs at once, and what the vision tower computes again.
 
     Args:
         model: a ``PromptedCLIP``.
@@ -68,11 +68,15 @@ def limit_memory(model: Any, images: int, budget: int, device: torch.device | st
         budget=budget or there,
         strict=budget > 0,
         token_set=getattr(model, "token_set", None),
+        constant_tokens=model.constant_tokens,
         head=head_bytes(model, images),
         held=held if held is None else held + beside,
     )
     whole = prediction.classes_at_once == prediction.classes
     model.text_encoder.classes_at_once = None if whole else prediction.classes_at_once
+    model.image_encoder.lean = prediction.lean
+    if budget and torch.device(device).type == "cpu":
+        return_freed()
     return prediction
 
 

@@ -92,6 +92,7 @@ class TextEncoder(Frozen):
         *,
         return_tokens: bool = False,
         token_set: Tensor | None = None,
+        constant_tokens: bool = False,
     ) -> TextFeatures:
         """Encode N prompts of K classes.
 
@@ -102,6 +103,7 @@ class TextEncoder(Frozen):
                 first b' context positions before block i + 1 (block 0 reads ``context``).
             return_tokens: also return the outputs at every position (L = T).
             token_set: bool (N|1, K, T); also return the outputs at these positions (L the largest set's size).
+            constant_tokens: those carry no gradient, and nothing is kept or computed for one.
 
         Returns:
             ``prompt`` (K, N, D), not normalised; ``tokens`` (K, N, L, D) or None; both in the tower's dtype; ``mask``.
@@ -130,19 +132,23 @@ class TextEncoder(Frozen):
         specific = any(v.dim() == 4 for v in given)
         layout = self.layout(tokens, n, learned=bool(given), class_specific=specific, token_set=token_set)
         if layout is None:
-            return self._whole(tokens, context, deep, n, token_set)
-        prefix, opening = self._prefix(layout, context, deep)
+            found = self._whole(tokens, context, deep, n, token_set)
+            if found.tokens is None or not constant_tokens:
+                return found
+            return found._replace(tokens=found.tokens.detach())
+        apart = constant_tokens and token_set is not None and torch.is_grad_enabled()
+        prefix, opening = self._prefix(layout, context, deep, apart)
         recompute = len(layout.chunks) > 1 and torch.is_grad_enabled()
         start, parts = 0, []
         for chunk in layout.chunks:
             some = slice(start, start + chunk.size[1])
             start = some.stop
             own = None if context is None else _of_classes(context, some)
-            run = (chunk, prefix, opening, own, [_of_classes(vectors, some) for vectors in deep])
+            run = (chunk, prefix, opening, own, [_of_classes(vectors, some) for vectors in deep], apart)
             parts.append(checkpoint(self._suffix, *run, use_reentrant=False) if recompute else self._suffix(*run))
-        prompt, found = (torch.cat(part) if part[0] is not None else None for part in zip(*parts))
+        prompt, read = (torch.cat(part) if part[0] is not None else None for part in zip(*parts))
         assert prompt is not None  # for the type checker: every chunk has one
-        return TextFeatures(prompt, found, layout.mask)
+        return TextFeatures(prompt, read, layout.mask)
 
     def layout(
         self,
@@ -187,9 +193,10 @@ class TextEncoder(Frozen):
         return x + self.positional_embedding[places].to(x.dtype)
 
     def _prefix(
-        self, layout: Layout, context: Tensor | None, deep: Sequence[Tensor]
+        self, layout: Layout, context: Tensor | None, deep: Sequence[Tensor], apart: bool
     ) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
-        """Run the prefixes; return keys and values (N, P, d) of each block, and the outputs (N * P, D) if read."""
+        """Run the prefixes; return keys and values (N, P, d) of each block, and the outputs (N * P, D) if read, which
+        ``apart`` carry no gradient."""
         n, p = layout.prefix_ids.shape
         x, kept = self._embed(layout.prefix_ids, slice(0, p), layout.context, context), []
         blocks = self.transformer.resblocks
@@ -198,11 +205,17 @@ class TextEncoder(Frozen):
                 x = _place(x, layout.context, deep[i - 1])
             q, k, v = self.steps.project_in(block, x)
             kept.append((k, v))
-            if i + 1 < len(blocks) or layout.reads_prefix:
+            if i + 1 < len(blocks):
                 x = self.steps.finish(block, x, attend(q, k, v, block.attn.num_heads, causal=True))
         if not layout.reads_prefix:
             return kept, None
-        return kept, project_out(self.ln_final(x), self.text_projection).flatten(0, 1)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not apart):
+            x = self.steps.finish(blocks[-1], x, attend(q, k, v, blocks[-1].attn.num_heads, causal=True))
+            return kept, self._project(x).flatten(0, 1)
+
+    def _project(self, x: Tensor) -> Tensor:
+        """Map outputs (..., d_l) to (..., D)."""
+        return project_out(self.ln_final(x), self.text_projection)
 
     def _suffix(
         self,
@@ -211,8 +224,10 @@ class TextEncoder(Frozen):
         opening: Tensor | None,
         context: Tensor | None,
         deep: Sequence[Tensor],
+        apart: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        """Run the classes' own positions; return the outputs (K, N, D) at EOS and (K, N, L, D) of the token sets."""
+        """Run the classes' own positions; return the outputs (K, N, D) at EOS and (K, N, L, D) of the token sets, which
+        ``apart`` carry no gradient."""
         n, classes, s = chunk.size
         blocks = self.transformer.resblocks
         x = self._embed(chunk.ids, chunk.places, chunk.context, context)  # (X, d)
@@ -226,26 +241,39 @@ class TextEncoder(Frozen):
             opened = opened.unsqueeze(1).expand(-1, classes, -1, -1).flatten(0, 1)
             return torch.cat([opened, padded(part)], 1)
 
-        def run(i: int, x: Tensor) -> Tensor:
-            block, last = blocks[i], i + 1 == len(blocks)
+        def attended(i: int, x: Tensor) -> Tensor:  # (X, d) -> (N * K * S, d)
+            block = blocks[i]
             q, k, v = self.steps.project_in(block, x)
             k, v = behind(prefix[i][0], k), behind(prefix[i][1], v)
-            out = attend(padded(q), k, v, block.attn.num_heads, chunk.mask).flatten(0, 1)  # (N * K * S, d)
-            # Nobody reads the last block's other outputs.
-            read, x = (chunk.slots[chunk.keep], x.index_select(0, chunk.keep)) if last else (chunk.slots, x)
-            return self.steps.finish(block, x, out if len(read) == len(out) else out.index_select(0, read))
+            return attend(padded(q), k, v, block.attn.num_heads, chunk.mask).flatten(0, 1)
 
-        for i in range(len(blocks)):
+        def finished(i: int, x: Tensor, out: Tensor, rows: Tensor | None = None) -> Tensor:
+            slots, x = (chunk.slots, x) if rows is None else (chunk.slots[rows], x.index_select(0, rows))
+            return self.steps.finish(blocks[i], x, out if len(slots) == len(out) else out.index_select(0, slots))
+
+        def run(i: int, x: Tensor) -> Tensor:
+            return finished(i, x, attended(i, x))
+
+        last = len(blocks) - 1
+        for i in range(last + 1):
             if chunk.context is not None and 0 < i <= len(deep):
                 x = _place(x, chunk.context, deep[i - 1])
-            x = recomputed(self.transformer, partial(run, i), x)
-        x = project_out(self.ln_final(x), self.text_projection)  # (Y, D)
-        prompt = F.embedding(chunk.eos.transpose(0, 1), x)  # (K, N, D)
-        if chunk.gather is None:
-            return prompt, None
-        pool = x if opening is None else torch.cat([opening, x])
-        shift = n * prefix[0][0].shape[1] if opening is None else 0
-        return prompt, F.embedding((chunk.gather - shift).clamp(min=0).transpose(0, 1), pool)  # (K, N, L, D)
+            if i < last:
+                x = recomputed(self.transformer, partial(run, i), x)
+        out = attended(last, x)
+        # Nobody reads the last block's other outputs, and of constant ones EOS alone is asked for a gradient.
+        if apart:
+            eos = chunk.keep[chunk.eos.transpose(0, 1)]  # (K, N) among the X
+            prompt = self._project(finished(last, x, out, eos.flatten())).unflatten(0, eos.shape)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not apart):
+            y = self._project(finished(last, x, out, chunk.keep))  # (Y, D)
+            if not apart:
+                prompt = F.embedding(chunk.eos.transpose(0, 1), y)  # (K, N, D)
+            if chunk.gather is None:
+                return prompt, None
+            pool = y if opening is None else torch.cat([opening, y])
+            shift = n * prefix[0][0].shape[1] if opening is None else 0
+            return prompt, F.embedding((chunk.gather - shift).clamp(min=0).transpose(0, 1), pool)  # (K, N, L, D)
 
     def _whole(
         self, tokens: PromptTokens, context: Tensor | None, deep: Sequence[Tensor], n: int, token_set: Tensor | None
@@ -265,7 +293,7 @@ class TextEncoder(Frozen):
 
         x = run_whole(self.transformer, x.flatten(0, 1), mask, before, len(deep))  # (N * K, T, d_l)
         x = x.unflatten(0, (n, classes))
-        prompt = project_out(self.ln_final(_pick(x, tokens.eos.unsqueeze(-1))), self.text_projection).squeeze(2)
+        prompt = self._project(_pick(x, tokens.eos.unsqueeze(-1))).squeeze(2)
         if token_set is None:
             return TextFeatures(prompt.transpose(0, 1))
         token_set = token_set.to(x.device).expand(n, -1, -1)
@@ -273,7 +301,7 @@ class TextEncoder(Frozen):
         size_l = int(counts.max())
         order = torch.arange(length, device=x.device)
         where = torch.where(token_set, order, length).sort(-1).values[..., :size_l].clamp(max=length - 1)
-        found = project_out(self.ln_final(_pick(x, where)), self.text_projection)  # (N, K, L, D)
+        found = self._project(_pick(x, where))  # (N, K, L, D)
         valid = (torch.arange(size_l, device=x.device) < counts.unsqueeze(-1)).transpose(0, 1)
         return TextFeatures(prompt.transpose(0, 1), found.transpose(0, 1), None if bool(valid.all()) else valid)
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from prompting.clip.blocks import (
     Frozen,
     Steps,
+    ask,
     attend,
     can_split,
     check_deep,
@@ -28,6 +29,9 @@ from prompting.clip.blocks import (
     run_whole,
 )
 from prompting.clip.shape import NEEDS_VIT, ClipShape, tower_dtype, vision_tower
+
+HIDDEN = 4  # widths of an MLP's hidden layer
+CACHED = 2**24  # bytes of a hidden layer that stay in a CPU's last cache with what is beside them
 
 
 class VisualFeatures(NamedTuple):
@@ -50,6 +54,8 @@ class VisionEncoder(Frozen):
         clip: a loaded open_clip model.
 
     Attributes:
+        lean: the number of blocks, from the first, that keep nothing of their MLP for the backward pass, where its
+            hidden layer is computed again: the same gradient, less memory, more work.
         plain: run whole copies of the images through the blocks as they are; what all else is compared with.
         steps: the parts of a block, as they are or compiled.
 
@@ -61,6 +67,7 @@ class VisionEncoder(Frozen):
         super().__init__()
         self.visual = vision_tower(clip)
         self.shape = ClipShape.of(clip)
+        self.lean = 0
         self.plain = False
         self.steps = Steps()
         self.eval()
@@ -72,6 +79,7 @@ class VisionEncoder(Frozen):
         deep: Sequence[Tensor] = (),
         *,
         return_tokens: bool = False,
+        constant_tokens: bool = False,
     ) -> VisualFeatures:
         """Encode B images, each with M sets of prompts.
 
@@ -84,6 +92,7 @@ class VisionEncoder(Frozen):
             deep: at most layers - 1 tensors (M, b', d_v) with b' <= b; ``deep[i]`` replaces the last b' positions
                 before block i + 1 (block 0 reads ``prompts``).
             return_tokens: also return the outputs at patches and prompts.
+            constant_tokens: those carry no gradient, and nothing is kept or computed for one.
 
         Returns:
             ``prompt`` (B, M, D), not normalised, ``tokens`` (B, M, J, D) or None, and no mask, as all J are valid.
@@ -103,10 +112,18 @@ class VisionEncoder(Frozen):
         if prompts is None and len(deep):
             raise ValueError("deep visual prompts need visual prompts at the input; found none")
         check_deep(len(deep), self.shape.vision_layers)
-        return self._vit(images, prompts, deep, return_tokens)
+        found = self._vit(images, prompts, deep, return_tokens, return_tokens and constant_tokens)
+        if found.tokens is None or not constant_tokens:
+            return found
+        return found._replace(tokens=found.tokens.detach())
 
     def _vit(
-        self, images: Tensor, prompts: Tensor | None, deep: Sequence[Tensor], return_tokens: bool
+        self,
+        images: Tensor,
+        prompts: Tensor | None,
+        deep: Sequence[Tensor],
+        return_tokens: bool,
+        apart: bool,
     ) -> VisualFeatures:
         visual, m = self.visual, 1
         x = visual.conv1(images.to(tower_dtype(visual))).flatten(2).transpose(1, 2)  # (B, O, d_v)
@@ -122,20 +139,61 @@ class VisionEncoder(Frozen):
             m = common_number("visual", [v.shape[0] for v in (prompts, *deep)])
             v = visual.ln_pre(prompts.to(x.dtype))  # (M|1, b, d_v)
         deep = [vectors.to(x.dtype) for vectors in deep]
-        run = self._whole if self.plain or not can_split(visual.transformer) else self._split
-        x = run(x, v, deep, m, return_tokens)  # (B * M, 1 + J | 1, d_v)
-        x = project_out(visual.ln_post(x), visual.proj).unflatten(0, (-1, m))  # (B, M, 1 + J | 1, D)
-        return VisualFeatures(x[:, :, 0], x[:, :, 1:] if return_tokens else None)
+        if self.plain or not can_split(visual.transformer):
+            x = self._project(self._whole(x, v, deep, m, return_tokens), m)  # (B, M, 1 + J | 1, D)
+            return VisualFeatures(x[:, :, 0], x[:, :, 1:] if return_tokens else None)
+        parts = [
+            self._part(part, v, deep, m, return_tokens, apart) for part in x.split(self.images_at_once(m) or len(x))
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        prompt, tokens = (torch.cat(part) if part[0] is not None else None for part in zip(*(p[:2] for p in parts)))
+        assert prompt is not None  # for the type checker: every part has one
+        return VisualFeatures(prompt, tokens)
 
-    def _split(self, x: Tensor, v: Tensor | None, deep: Sequence[Tensor], m: int, return_tokens: bool) -> Tensor:
-        """Run the blocks in parts on patches (B, 1 + O, d_v) and prompts (M|1, b, d_v)."""
+    def images_at_once(self, m: int) -> int | None:
+        """Return how many images are run together, each ``m`` times: on a CPU those whose hidden layer its cache holds,
+        which saves passes over memory; elsewhere all, None."""
+        visual, weight = self.visual, self.visual.conv1.weight
+        if weight.device.type != "cpu" or isinstance(visual, ModifiedResNet) or not can_split(visual.transformer):
+            return None
+        hidden = m * (1 + self.shape.patches) * self.shape.vision_width * HIDDEN * weight.element_size()
+        return max(1, CACHED // hidden)
+
+    def _part(
+        self, x: Tensor, v: Tensor | None, deep: Sequence[Tensor], m: int, return_tokens: bool, apart: bool
+    ) -> VisualFeatures:
+        """Run some of the images, patches (B, 1 + O, d_v), with the prompts (M|1, b, d_v)."""
+        x, tokens = self._split(x, v, deep, m, return_tokens, apart)
+        x = self._project(x, m)  # (B, M, 1 + J | 1, D)
+        if tokens is None:
+            return VisualFeatures(x[:, :, 0], x[:, :, 1:] if return_tokens else None)
+        with torch.no_grad():
+            tokens = self._project(tokens, m)
+        return VisualFeatures(x[:, :, 0], tokens)
+
+    def _project(self, x: Tensor, m: int) -> Tensor:
+        """Map outputs (B * M, length, d_v) to (B, M, length, D)."""
+        return project_out(self.visual.ln_post(x), self.visual.proj).unflatten(0, (-1, m))
+
+    def _split(
+        self, x: Tensor, v: Tensor | None, deep: Sequence[Tensor], m: int, return_tokens: bool, apart: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Run the blocks in parts on patches (B, 1 + O, d_v) and prompts (M|1, b, d_v).
+
+        Returns:
+            (B * M, 1 + J | 1, d_v) and None; or ``apart`` CLS (B * M, 1, d_v) and without a gradient (B * M, J, d_v).
+        """
         blocks, images, steps = self.visual.transformer.resblocks, x.shape[0], self.steps
-        cls_only = not return_tokens
+        apart = apart and torch.is_grad_enabled() and len(blocks) > 1
         for i, block in enumerate(blocks):
             heads, last = block.attn.num_heads, i + 1 == len(blocks)
             if 0 < i <= len(deep):
                 x = torch.cat([x, _tile(deep[i - 1], m, images)], 1)  # in place of those that were not computed
-            read = self._read(i, x.shape[1] + (v.shape[1] if v is not None and i == 0 else 0), deep, last and cls_only)
+            if last and apart:
+                return self._apart(block, x)
+            length = x.shape[1] + (v.shape[1] if v is not None and i == 0 else 0)
+            read = self._read(i, length, deep, last and not return_tokens)
             if i == 0:
                 # Nothing has mixed yet: the patches' queries, keys and values are those of all M copies.
                 parts = steps.project_in(block, x)
@@ -143,15 +201,23 @@ class VisionEncoder(Frozen):
                 if v is not None:
                     parts = tuple(_spread(part, own, m) for part, own in zip(parts, steps.project_in(block, v)))
                 q, k, value = parts
-                x = steps.finish(block, x[:, :read], attend(q[:, :read], k, value, heads))
+                x = steps.finish(block, x[:, :read], attend(q[:, :read], k, value, heads), self.lean > 0)
             else:
-                x = recomputed(self.visual.transformer, partial(self._block, block, read), x)
-        return x
+                x = recomputed(self.visual.transformer, partial(self._block, block, read, i < self.lean), x)
+        return x, None
 
-    def _block(self, block: Any, read: int, x: Tensor) -> Tensor:
+    def _apart(self, block: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a block's output at CLS and, without a gradient, those at all other positions."""
+        heads, rest = block.attn.num_heads, x[:, 1:]
+        q, k, v = self.steps.project_in(block, x, 1)
+        cls = self.steps.finish(block, x[:, :1], attend(q, k, v, heads))
+        with torch.no_grad():
+            return cls, self.steps.finish(block, rest, attend(ask(block, rest), k, v, heads))
+
+    def _block(self, block: Any, read: int, lean: bool, x: Tensor) -> Tensor:
         """Return a block's leading ``read`` outputs."""
         q, k, v = self.steps.project_in(block, x, read if read == 1 else None)
-        return self.steps.finish(block, x[:, :read], attend(q[:, :read], k, v, block.attn.num_heads))
+        return self.steps.finish(block, x[:, :read], attend(q[:, :read], k, v, block.attn.num_heads), lean)
 
     @staticmethod
     def _read(block: int, length: int, deep: Sequence[Tensor], cls_only: bool) -> int:

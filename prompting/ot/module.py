@@ -55,6 +55,11 @@ class HierarchicalOT(nn.Module):
         """Whether ``forward`` needs r and s."""
         return bool(self.settings["hierarchical"] and self.settings["beta"] > 0)
 
+    @property
+    def learns_tokens(self) -> bool:
+        """Whether a gradient goes through r and s."""
+        return self.uses_tokens and self.settings["reading"] != "released"
+
     def forward(
         self,
         z: Tensor,

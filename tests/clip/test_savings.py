@@ -231,9 +231,11 @@ def test_memory_does_not_grow_with_the_classes(vit: nn.Module, stream: torch.Gen
 # -- vision ----------------------------------------------------------------------------------------------------------
 
 
-def compare_vision(model: nn.Module, images: Tensor, values: list[Tensor | None], return_tokens: bool) -> None:
+def compare_vision(
+    model: nn.Module, images: Tensor, values: list[Tensor | None], return_tokens: bool, lean: int = 0
+) -> None:
     encoders, results = (VisionEncoder(model), VisionEncoder(model)), []
-    encoders[1].plain = True
+    encoders[0].lean, encoders[1].plain = lean, True
     for encoder in encoders:
         own = leaves(values)
         out = encoder(images, own[0], own[1:], return_tokens=return_tokens)
@@ -252,6 +254,68 @@ def test_vision_is_exact(vit: nn.Module, stream: torch.Generator, numbers: list[
 def test_shorter_deep_visual_prompts(vit: nn.Module, stream: torch.Generator, return_tokens: bool) -> None:
     values = [draw(stream, 2, 3, 2 * WIDTH), draw(stream, 2, 1, 2 * WIDTH), draw(stream, 1, 3, 2 * WIDTH)]
     compare_vision(vit, draw(stream, 2, 3, 12, 12), values, return_tokens)
+
+
+@pytest.mark.parametrize("each", [1, 2, 3])
+def test_parts_of_the_images_are_exact(
+    vit: nn.Module, stream: torch.Generator, monkeypatch: pytest.MonkeyPatch, each: int
+) -> None:
+    values: list[Tensor | None] = [draw(stream, 2, 2, 2 * WIDTH) for _ in range(2)]
+    runs = []
+    hidden = 2 * 10 * 2 * WIDTH * 4 * 8  # M copies of CLS and nine patches, four widths of float64
+    monkeypatch.setattr("prompting.clip.vision.CACHED", each * hidden)
+    monkeypatch.setattr(VisionEncoder, "_part", lambda self, x, *rest: (runs.append(len(x)), part(self, x, *rest))[1])
+    compare_vision(vit, draw(stream, 5, 3, 12, 12), values, True)
+    assert runs == {1: [1] * 5, 2: [2, 2, 1], 3: [3, 2]}[each]
+
+
+part = VisionEncoder._part
+
+
+@pytest.mark.parametrize("lean", [1, 2, 3])
+def test_hidden_layers_computed_again_are_exact_and_not_kept(
+    vit: nn.Module, stream: torch.Generator, lean: int
+) -> None:
+    images, values = draw(stream, 2, 3, 12, 12), [draw(stream, 2, 2, 2 * WIDTH) for _ in range(2)]
+    compare_vision(vit, images, values, True, lean)
+    kept = []
+    for number in (0, lean):
+        encoder = VisionEncoder(vit)
+        encoder.lean = number
+        own = leaves(values)
+        kept.append(saved_bytes(lambda e=encoder, v=own: e(images, v[0], v[1:], return_tokens=True).tokens, vit))
+    # The first block's prompts are replaced, so their hidden layer was not there to be dropped.
+    rows = 2 * 2 * (10 * lean + 2 * (lean - 1))
+    assert kept[0] - kept[1] == pytest.approx(rows * 2 * WIDTH * 4 * 8, rel=0.02)
+
+
+def test_constant_tokens_keep_nothing(vit: nn.Module, stream: torch.Generator) -> None:
+    """The same outputs in both towers; gradients are those of CLS and EOS, and less waits for them."""
+    images, values = draw(stream, 2, 3, 12, 12), [draw(stream, 2, 2, 2 * WIDTH) for _ in range(2)]
+    tokens = tokenize_prompts(NAMES, n_ctx=2, prefixes=["a photo of a", ""], clip_model=vit)
+    words = [draw(stream, 2, 2, WIDTH) for _ in range(2)]
+    for reading in ("paper", "released"):
+        token_set = token_set_mask(tokens, reading)
+        for encoder, run, start in (
+            (VisionEncoder(vit), lambda e, v, **k: e(images, v[0], v[1:], return_tokens=True, **k), values),
+            (TextEncoder(vit), lambda e, v, **k: e(tokens, v[0], v[1:], token_set=token_set, **k), words),  # noqa: B023
+        ):
+            for plain in (False, True):
+                encoder.plain = plain
+                outs, grads = [], []
+                for constant in (False, True):
+                    own = leaves(start)
+                    outs.append(run(encoder, own, constant_tokens=constant))
+                    grads.append(pulled(outs[-1][:1], own))
+                assert outs[0].tokens.requires_grad and not outs[1].tokens.requires_grad
+                torch.testing.assert_close(outs[0][:2], (outs[1].prompt, outs[1].tokens), **TIGHT)
+                torch.testing.assert_close(*grads, **TIGHT)
+            encoder.plain, own = False, leaves(start)
+            sizes = [
+                saved_bytes(lambda c=c, e=encoder, v=own: run(e, v, constant_tokens=c).prompt, vit)  # noqa: B023
+                for c in (False, True)
+            ]
+            assert sizes[1] < 0.9 * sizes[0]
 
 
 def test_patches_take_no_gradient_work(vit: nn.Module, stream: torch.Generator) -> None:

@@ -71,9 +71,45 @@ def test_fit_takes_the_most_classes_that_fit(clip: nn.Module) -> None:
         found = memory.fit(text, vision, tokens, prompts, 1, budget=sizes[most])
         assert found.classes_at_once == most and found.total == sizes[most] <= found.budget
         assert f"{most} of 40 classes at once" in str(found) and ("recomputed" in str(found)) == (most < 40)
+    least = memory.predict(text, vision, tokens, prompts, 1, classes_at_once=1, lean=4).total
+    assert memory.fit(text, vision, tokens, prompts, 1, budget=least).total == least
     with pytest.raises(ValueError, match="with one class at a time, more than the .* GB allowed"):
-        memory.fit(text, vision, tokens, prompts, 1, budget=sizes[1] - 1)
+        memory.fit(text, vision, tokens, prompts, 1, budget=least - 1)
     assert memory.fit(text, vision, tokens, prompts, 1, budget=1, strict=False).classes_at_once == 1
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.9, 1.0])
+@pytest.mark.parametrize("images", [1, 16])
+def test_fit_computes_the_least_again(clip: nn.Module, images: int, share: float) -> None:
+    """Against every choice that there is: what fits the budget, and of that the least that is computed again."""
+    tokens, prompts = case(clip, 40)
+    text, vision = TextEncoder(clip), VisionEncoder(clip)
+    every = [
+        memory.predict(text, vision, tokens, prompts, images, classes_at_once=k, lean=lean)
+        for k in (40, 20, 10, 5, 3, 2, 1)
+        for lean in range(5)
+    ]
+    least, most = (pick(every, key=lambda one: one.total).total for pick in (min, max))
+    budget = least + int(share * (most - least))
+    found = memory.fit(text, vision, tokens, prompts, images, budget=budget)
+    assert found.total <= budget
+    assert found.again == min(one.again for one in every if one.total <= budget)
+    assert ("hidden layers of" in str(found)) == (found.lean > 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what it holds")
+def test_freed_memory_is_returned() -> None:
+    """In a process of its own: tensors of odd sizes come and go, and what is held falls back to what it was."""
+    program = (
+        "import torch; from prompting import memory; memory.return_freed()\n"
+        "torch.ones(2**22); before = memory.held_bytes()\n"  # glibc draws its conclusions from what is freed
+        "kept = [[torch.ones(2**19 + 97 * i), torch.ones(2**14)] for i in range(100)]\n"
+        "held = memory.held_bytes(); kept = [pair[1] for pair in kept]\n"
+        "print(memory.held_bytes() - before, held - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    after, held = map(int, done.stdout.split())
+    assert held > 200e6 and after < 0.15 * held
 
 
 def test_held_and_free_are_real() -> None:
