@@ -43,6 +43,10 @@ class KernelDomain:
         """Turn a logarithm into this domain's representation."""
         return torch.exp(logarithm)
 
+    def ones(self, weights: Tensor) -> Tensor:
+        """Scalings of 1, of 0 where the weight is zero."""
+        return (weights > 0).to(weights.dtype)
+
     def rows(self, c: Tensor, out: Tensor | None = None) -> Tensor:
         """K c, (P, 1, J)."""
         return torch.bmm(c, self.matrix) if out is None else torch.bmm(c, self.matrix, out=out)
@@ -71,7 +75,7 @@ class KernelDomain:
 
     def logarithm(self, scaling: Tensor, weights: Tensor) -> Tensor:
         """The scaling's logarithm, zero where the weight is zero (so that no gradient meets log 0)."""
-        return torch.log(torch.where(weights > 0, scaling, 1.0))
+        return torch.log(scaling if _unmasked(weights) else torch.where(weights > 0, scaling, 1.0))
 
 
 class LogDomain:
@@ -87,6 +91,10 @@ class LogDomain:
     def lift(self, logarithm: Tensor) -> Tensor:
         """Turn a logarithm into this domain's representation."""
         return logarithm
+
+    def ones(self, weights: Tensor) -> Tensor:
+        """Log scalings of 1, of 0 where the weight is zero."""
+        return torch.log((weights > 0).to(weights.dtype))
 
     def rows(self, c: Tensor, out: Tensor | None = None) -> Tensor:
         """log(K c), (P, 1, J)."""
@@ -114,7 +122,7 @@ class LogDomain:
 
     def logarithm(self, scaling: Tensor, weights: Tensor) -> Tensor:
         """The log scaling, zero where the weight is zero."""
-        return torch.where(weights > 0, scaling, 0.0)
+        return scaling if _unmasked(weights) else torch.where(weights > 0, scaling, 0.0)
 
 
 class Scalings(NamedTuple):
@@ -124,6 +132,7 @@ class Scalings(NamedTuple):
     c: Tensor  # (P, 1, L)
     iterations: Tensor  # (G,) int64
     stopped: Tensor  # (G,) bool: by the tolerance, not by max_iter
+    gap: Tensor  # (G,) what the stop rule compared with the tolerance, summed over the group
 
 
 def iterate(
@@ -149,6 +158,7 @@ def iterate(
         group: neighbouring problems that stop together; 1 for ``marginal``.
         stop: ``marginal``: |r * (K c) - u|_1 <= tol (the columns are met exactly by the last half step);
             ``change``: mean |r - r_before| over the group's valid rows is < tol, r starting at ones.
+        max_iter, tol: as for ``sinkhorn``. With tol = 0 nothing stops before max_iter, so nothing is looked at.
     """
     recording, look = _recording(domain.matrix), ask_every(u.device)
     groups = u.shape[0] // group
@@ -158,18 +168,23 @@ def iterate(
     passes = torch.le if stop == "marginal" else torch.lt
     before = valid.to(u.dtype).reshape(u.shape)
     unscale = domain.lift(offset) if stop == "change" else before
-    held_r, held_c = (domain.lift(torch.log((w > 0).to(w.dtype))) for w in (u, v))
+    held_r, held_c = domain.ones(u), domain.ones(v)
     c = held_c if recording else held_c.clone()
     total = domain.rows(c)
     r, spare = torch.empty_like(total), torch.empty_like(total)
     active = torch.ones(groups, dtype=torch.bool, device=u.device)
-    iterations, stopped = torch.zeros_like(active, dtype=torch.int64), torch.zeros_like(active)
+    iterations, stopped, held_gap = torch.zeros_like(active, dtype=torch.int64), torch.zeros_like(active), limit
     ends: tuple[Tensor, ...] = ()
     live = active  # once ``ends`` is set: which of its groups the working arrays hold
     for step in range(1, max_iter + 1):
         r = domain.fit(u, total, None if recording else r)
         c = domain.fit(v, domain.columns(r, None if recording else c), None if recording else c)
         total = domain.rows(c, None if recording else total)  # gives the row marginals now and the next r
+        last = step == max_iter
+        if tol == 0 and not last:
+            if stop == "change":
+                before = domain.product(r, unscale, before)
+            continue
         with torch.no_grad():
             if stop == "marginal":
                 gap = domain.product(r, total, spare).sub_(u)
@@ -177,13 +192,14 @@ def iterate(
                 after = domain.product(r, unscale, spare)
                 gap = torch.sub(before, after, out=before)
                 before, spare = after, gap
-            small = passes(gap.abs_().view(len(active), -1).sum(-1), limit)
-        last = step == max_iter
+            gap = gap.abs_().view(len(active), -1).sum(-1)
+            small = passes(gap, limit)
         if not last and look == 1 and not bool(small.any()):
             continue
         leaving = active if last else small
         stopped, iterations = stopped | small, torch.where(leaving, step, iterations)
         held_r, held_c = (_choose(leaving, new, held, recording) for new, held in ((r, held_r), (c, held_c)))
+        held_gap = torch.where(leaving, gap, held_gap)
         active, limit = active & ~leaving, limit.masked_fill(leaving, -1.0)
         if last or step % look:
             continue
@@ -191,7 +207,7 @@ def iterate(
         if left == 0:
             break
         if not recording and left <= DENSE * len(active):
-            held = (held_r, held_c, iterations, stopped)
+            held = (held_r, held_c, iterations, stopped, held_gap)
             ends = _store(ends, live, held, group)
             index = active.nonzero().squeeze(-1)
             live = live[index] if live.dtype == torch.int64 else index
@@ -200,9 +216,16 @@ def iterate(
             u, v, unscale, before, r, spare, c, total, held_r, held_c = (
                 _take(x, problems) for x in (u, v, unscale, before, r, spare, c, total, held_r, held_c)
             )
-            active, iterations, stopped, limit = (x[index] for x in (active, iterations, stopped, limit))
-    held = (held_r, held_c, iterations, stopped)
+            active, iterations, stopped, limit, held_gap = (
+                x[index] for x in (active, iterations, stopped, limit, held_gap)
+            )
+    held = (held_r, held_c, iterations, stopped, held_gap)
     return Scalings(*(_store(ends, live, held, group) if ends else held))
+
+
+def _unmasked(weights: Tensor) -> bool:
+    """Whether all problems share one row of weights, as they do without masks."""
+    return weights.stride(0) == 0
 
 
 def _recording(matrix: Tensor) -> bool:
@@ -222,7 +245,7 @@ def _spread(index: Tensor, group: int) -> Tensor:
 
 
 def _take(x: Tensor, index: Tensor) -> Tensor:
-    return x[: len(index)] if x.stride(0) == 0 else x.index_select(0, index)
+    return x[: len(index)] if _unmasked(x) else x.index_select(0, index)
 
 
 def _store(ends: tuple[Tensor, ...], live: Tensor, held: tuple[Tensor, ...], group: int) -> tuple[Tensor, ...]:

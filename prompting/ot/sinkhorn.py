@@ -31,7 +31,7 @@ class SinkhornOutput(NamedTuple):
     iterations: Tensor
     """(...) int64, iterations done before the problem was frozen."""
     error: Tensor
-    """(...) |plan 1 - u|_1 + |plan' 1 - v|_1."""
+    """(...) |plan 1 - u|_1; the columns' sums are met to rounding."""
     converged: Tensor
     """(...) bool: stopped by the tolerance rather than by ``max_iter``."""
 

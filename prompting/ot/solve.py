@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .checks import check_finite
-from .iterate import KernelDomain, LogDomain, iterate
+from .iterate import KernelDomain, LogDomain, Scalings, iterate
 
 # Largest (cost - row minimum) / lambda that the kernel domain takes: scalings stay within exp(+-2 * 40), which float32
 # (exp(+-87)) holds with room for sums over thousands of entries.
@@ -91,6 +91,12 @@ def solve(
     return whole
 
 
+@torch.no_grad()
+def _row_error(space: KernelDomain | LogDomain, end: Scalings, u: Tensor) -> Tensor:
+    """Return |plan 1 - u|_1 (P,)."""
+    return (space.product(end.r, space.rows(end.c)) - u).abs_().sum((1, 2))
+
+
 def _none(cost: Tensor) -> Solved:
     each, none = clean(cost, None).sum((-2, -1)), torch.zeros(0, dtype=torch.int64, device=cost.device)
     return Solved(clean(cost, None), each, cost[:, :, 0], cost[:, 0], none, each, none.bool())
@@ -131,7 +137,8 @@ def _solve_block(
     if outside is not None:
         exponent.masked_fill_(outside, 0.0)
 
-    depth = -exponent.detach().amin((-2, -1)).reshape(-1, group).amin(-1)
+    depth = -exponent.detach().amin((-2, -1))
+    depth = depth if group == 1 else depth.reshape(-1, group).amax(-1)
     small = depth <= KERNEL_LIMIT
     if not bool(small.all()):
         if not bool(torch.isfinite(depth).all()):
@@ -171,9 +178,8 @@ def _solve_block(
     space = LogDomain(exponent) if domain == "log" else KernelDomain(exponent)
     end = iterate(space, u, v, shift.unsqueeze(1) / lam, group=group, **stopping)
     f, g = (lam * space.logarithm(x, w).squeeze(1) for x, w in ((end.r, u), (end.c, v)))
-    with torch.no_grad():
-        error = (space.product(end.r, space.rows(end.c)) - u).abs_().sum((1, 2))
-        error += (space.product(end.c, space.columns(end.r)) - v).abs_().sum((1, 2))
+    # The last half step was the columns', whose sums are met to rounding.
+    error = end.gap if stopping["stop"] == "marginal" else _row_error(space, end, u)
     plan = space.plan(end.r, end.c) if keep_plan else None  # (P, L, J)
     with torch.no_grad():
         distance = space.average(end.r, end.c, laid) if plan is None else (plan * laid).sum((-2, -1))

@@ -47,10 +47,10 @@ def summary(times: list[Times]) -> dict[str, Any]:
     """Return the median, the extremes and the number of some times."""
     wall, cpu = zip(*times)
     return {
-        "seconds": round(statistics.median(wall), 4),
-        "fastest": round(min(wall), 4),
-        "slowest": round(max(wall), 4),
-        "cpu_seconds": round(statistics.median(cpu), 4),
+        "seconds": round(statistics.median(wall), 6),
+        "fastest": round(min(wall), 6),
+        "slowest": round(max(wall), 6),
+        "cpu_seconds": round(statistics.median(cpu), 6),
         "repeats": len(times),
     }
 

@@ -121,7 +121,8 @@ def test_marginals_and_error(tol):
     rows, cols = out.plan.sum(-1) - 1 / 8, out.plan.sum(-2) - 1 / 6
     assert bool(out.converged.all()) and float(cols.abs().max()) < 1e-14
     assert float(rows.abs().sum(-1).max()) <= tol
-    torch.testing.assert_close(out.error, rows.abs().sum(-1) + cols.abs().sum(-1))
+    torch.testing.assert_close(out.error, rows.abs().sum(-1))
+    torch.testing.assert_close(cols, torch.zeros_like(cols))
 
 
 def test_transpose_swaps_the_roles():
@@ -378,3 +379,16 @@ def test_bad_input_gets_one_clear_line(change, error, message):
     with pytest.raises(error, match=message) as caught:
         sinkhorn(arguments.pop("cost"), **arguments)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("stop", ["marginal", "change"])
+@pytest.mark.parametrize("domain", ["kernel", "log"])
+def test_without_a_tolerance_all_iterations_are_done(domain: str, stop: str) -> None:
+    """Also by a problem that is solved after the first; and what was reached is reported as with a tolerance."""
+    cost = torch.rand(3, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    cost[1] = 1.0
+    every = sinkhorn(cost, lam=0.2, tol=0.0, max_iter=7, domain=domain, stop=stop)
+    least = sinkhorn(cost, lam=0.2, tol=1e-300, max_iter=7, domain=domain, stop=stop)
+    assert every.iterations.tolist() == [7, 7, 7]
+    for x, y in zip((every.plan, *every.potentials, every.error), (least.plan, *least.potentials, least.error)):
+        torch.testing.assert_close(x, y)
