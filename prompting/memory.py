@@ -14,6 +14,7 @@ import ctypes
 import math
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from prompting.clip import PromptTokens, TextEncoder, VisionEncoder
-from prompting.clip.blocks import can_split
+from prompting.clip.blocks import can_split, nothing
 from prompting.clip.layout import Layout
 from prompting.clip.shape import tower_dtype
 from prompting.learners import Prompts
@@ -264,13 +265,18 @@ def peak_bytes(device: torch.device | str = "cpu") -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def return_freed() -> None:
-    """From now on give the memory of tensors back to the system as they are freed, where the C library is glibc.
+def return_freed() -> Callable[[], object]:
+    """From now on give the memory of large tensors back to the system as they are freed, where the C library is glibc.
 
-    It would keep most of it for itself, with holes that no later tensor fits: a quarter on top of what is predicted.
+    It would keep most for itself, with holes that no later tensor fits: a quarter on top of what is predicted.
+
+    Returns:
+        What returns the holes that smaller tensors left, to be called now and then.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        libc.mallopt(-3, 2**18)  # M_MMAP_THRESHOLD, in bytes
+        libc.mallopt(-3, 2**23)  # M_MMAP_THRESHOLD, in bytes: returning smaller ones one by one takes longer
+        return lambda: libc.malloc_trim(0)
+    return nothing
 
 
 def _itemsize(encoder: TextEncoder | VisionEncoder) -> int:

@@ -76,7 +76,7 @@ def limit_memory(model: Any, images: int, budget: int, device: torch.device | st
     model.text_encoder.classes_at_once = None if whole else prediction.classes_at_once
     model.image_encoder.lean = prediction.lean
     if budget and torch.device(device).type == "cpu":
-        return_freed()
+        model.text_encoder.between = model.image_encoder.between = return_freed()
     return prediction
 
 

@@ -212,6 +212,10 @@ def project_out(x: Tensor, projection: nn.Linear | Tensor | None) -> Tensor:
     return projection(x) if isinstance(projection, nn.Linear) else x @ projection
 
 
+def nothing() -> None:
+    """Do nothing."""
+
+
 class Frozen(nn.Module):
     """A module that never leaves evaluation mode: BatchNorm and dropout of a frozen tower must not wake up."""
 

@@ -6,7 +6,7 @@ what follows it, L text tokens, D embedding width, d_l the tower's width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from prompting.clip.blocks import (
     check_deep,
     check_shape,
     common_number,
+    nothing,
     project_out,
     recomputed,
     run_whole,
@@ -57,6 +58,7 @@ class TextEncoder(Frozen):
     Attributes:
         classes_at_once: classes run together; with fewer than K, each such part is recomputed in the backward pass, so
             that memory does not grow with K. None is all of them.
+        between: is called behind each part of the classes.
         plain: run all T positions of every prompt through the blocks as they are; what all else is compared with.
         steps: the parts of a block, as they are or compiled.
 
@@ -79,6 +81,7 @@ class TextEncoder(Frozen):
         self.text_projection = tower.text_projection
         self.register_buffer("attn_mask", tower.attn_mask, persistent=False)
         self.classes_at_once: int | None = None
+        self.between: Callable[[], object] = nothing
         self.plain = False
         self.steps = Steps()
         self._last_layout: tuple[Any, Layout | None] = (None, None)
@@ -146,6 +149,7 @@ class TextEncoder(Frozen):
             own = None if context is None else _of_classes(context, some)
             run = (chunk, prefix, opening, own, [_of_classes(vectors, some) for vectors in deep], apart)
             parts.append(checkpoint(self._suffix, *run, use_reentrant=False) if recompute else self._suffix(*run))
+            self.between()
         prompt, read = (torch.cat(part) if part[0] is not None else None for part in zip(*parts))
         assert prompt is not None  # for the type checker: every chunk has one
         return TextFeatures(prompt, read, layout.mask)

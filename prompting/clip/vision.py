@@ -6,7 +6,7 @@ the tower's width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from prompting.clip.blocks import (
     check_deep,
     check_shape,
     common_number,
+    nothing,
     project_out,
     recomputed,
     run_whole,
@@ -56,6 +57,7 @@ class VisionEncoder(Frozen):
     Attributes:
         lean: the number of blocks, from the first, that keep nothing of their MLP for the backward pass, where its
             hidden layer is computed again: the same gradient, less memory, more work.
+        between: is called before, between and behind parts of the images.
         plain: run whole copies of the images through the blocks as they are; what all else is compared with.
         steps: the parts of a block, as they are or compiled.
 
@@ -68,6 +70,7 @@ class VisionEncoder(Frozen):
         self.visual = vision_tower(clip)
         self.shape = ClipShape.of(clip)
         self.lean = 0
+        self.between: Callable[[], object] = nothing
         self.plain = False
         self.steps = Steps()
         self.eval()
@@ -142,9 +145,11 @@ class VisionEncoder(Frozen):
         if self.plain or not can_split(visual.transformer):
             x = self._project(self._whole(x, v, deep, m, return_tokens), m)  # (B, M, 1 + J | 1, D)
             return VisualFeatures(x[:, :, 0], x[:, :, 1:] if return_tokens else None)
-        parts = [
-            self._part(part, v, deep, m, return_tokens, apart) for part in x.split(self.images_at_once(m) or len(x))
-        ]
+        parts = []
+        for part in x.split(self.images_at_once(m) or len(x)):
+            self.between()
+            parts.append(self._part(part, v, deep, m, return_tokens, apart))
+        self.between()
         if len(parts) == 1:
             return parts[0]
         prompt, tokens = (torch.cat(part) if part[0] is not None else None for part in zip(*(p[:2] for p in parts)))
