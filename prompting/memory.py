@@ -26,6 +26,7 @@ from prompting.clip import PromptTokens, TextEncoder, VisionEncoder
 from prompting.clip.blocks import can_split, nothing
 from prompting.clip.layout import Layout
 from prompting.clip.shape import tower_dtype
+from prompting.clip.vision import HIDDEN
 from prompting.learners import Prompts
 
 try:
@@ -33,10 +34,10 @@ try:
 except ImportError:  # not on Windows
     resource: Any = None  # type: ignore[no-redef]
 
-HIDDEN = 4  # widths of an MLP's hidden layer
 KEPT = 6 + HIDDEN  # widths a position and block: 2 + 3 + 1 + 4, see above
 KEPT_LAST = 3  # of a last block that is asked for CLS alone: the inputs of its first norm, keys and values
 PASSING = 14  # widths a position of the block that is at work, forward or backward
+FEW = 128  # a product of few rows takes about as long as if it had so many more
 HEADROOM = 0.9  # of the free memory that is used where no budget is given
 
 
@@ -50,7 +51,7 @@ class Prediction:
         classes_at_once: classes that the text tower runs together.
         budget: bytes that may be held; None if nobody asked.
         lean: blocks of the vision tower whose hidden layer is computed again.
-        again: products (multiplications and additions) that are computed again in the backward pass.
+        again: what that costs, in products (multiplications and additions).
     """
 
     parts: dict[str, int]
@@ -113,9 +114,9 @@ def predict(
     m = 1 if prompts.visual is None else max(v.shape[0] for v in (prompts.visual, *prompts.deep_visual))
     b = 0 if prompts.visual is None else prompts.visual.shape[1]
     positions = images * m * (1 + shape.patches + b)
-    seen, lean = positions * shape.vision_width * size, min(lean, _lean_most(vision, prompts, constant_tokens))
-    part = min(images, vision.images_at_once(m) or images)
-    kept = KEPT * shape.vision_layers - HIDDEN * lean - (KEPT - KEPT_LAST if constant_tokens else 0)
+    seen, most = positions * shape.vision_width * size, _lean_most(vision, prompts, constant_tokens)
+    lean, part = min(lean, most), min(images, vision.images_at_once(m) or images)
+    kept = KEPT * shape.vision_layers - HIDDEN * lean - (KEPT - KEPT_LAST if most and constant_tokens else 0)
     parts = {
         "held" if held is not None else "weights": _weights(text, vision) if held is None else held,
         # Without visual prompts nothing waits for a backward pass through this tower.
@@ -163,7 +164,9 @@ def _text(
     if constant_tokens:  # of the last block's second half EOS alone
         widths -= (1 + HIDDEN) * (at_work + opening)
     # What a block multiplies: four maps of attention, two of the MLP, each HIDDEN times as wide.
-    again = (4 + 2 * HIDDEN) * (layout.positions - opening) * layers * width**2 if len(layout.chunks) > 1 else 0
+    # Parts are run three times, forward, again and backward, and small ones keep a machine less busy.
+    rows = layout.positions - opening + 3 * FEW * len(layout.chunks)
+    again = (4 + 2 * HIDDEN) * rows * layers * width**2 if len(layout.chunks) > 1 else 0
     return (widths * unit if given else 0), again, (at_work + opening) * unit, outputs
 
 

@@ -110,14 +110,20 @@ def begin_anew(run: Run) -> None:
     folder = run.results.parent
     aside = folder / time.strftime("before-%Y-%m-%d-%H-%M-%S")
     aside.mkdir()
-    for path in (folder / "run.json", *(pointer.parent for pointer in folder.glob("*/checkpoint"))):
+    # run.json last: as long as checkpoints are left, it says what they started from.
+    for path in (*(pointer.parent for pointer in folder.glob("*/checkpoint")), folder / "run.json"):
         path.rename(aside / path.name)
 
 
 def asked_for(run: Run) -> dict[str, Any] | None:
     """Return the ``run.json`` in a run's folder; None if there is none."""
     path = run.results.parent / "run.json"
-    return read_file(path, {}) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return read_file(path, {})
+    except ValueError:
+        raise ValueError(f"{path} is damaged; move its folder away, and the command trains anew") from None
 
 
 def state(run: Run) -> str:

@@ -75,7 +75,8 @@ def limit_memory(model: Any, images: int, budget: int, device: torch.device | st
     whole = prediction.classes_at_once == prediction.classes
     model.text_encoder.classes_at_once = None if whole else prediction.classes_at_once
     model.image_encoder.lean = prediction.lean
-    if budget and torch.device(device).type == "cpu":
+    tight = there is not None and prediction.total > 0.7 * there
+    if (budget or tight) and torch.device(device).type == "cpu":
         model.text_encoder.between = model.image_encoder.between = return_freed()
     return prediction
 

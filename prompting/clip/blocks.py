@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import QuickGELU, ResidualAttentionBlock
+from open_clip.transformer import LayerScale, QuickGELU, ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -38,8 +38,9 @@ def _can_split(block: Any) -> bool:
         return False
     if attn.in_proj_weight is None or attn.bias_k is not None or attn.add_zero_attn or hasattr(block, "ln_1_kv"):
         return False
-    # A hook on a module that is not called as a whole any more would stay silent.
-    seen = (block, attn, block.mlp, *block.mlp)
+    # A hook on a module that is not called as a whole any more would stay silent; one on a module whose output is
+    # written over might keep that.
+    seen = (block, attn, attn.out_proj, block.ls_1, block.ls_2, block.mlp, *block.mlp)
     return not (attn.dropout and attn.training) and not any(getattr(m, name, None) for m in seen for name in _HOOKS)
 
 
@@ -105,18 +106,21 @@ def finish(block: Any, x: Tensor, attended: Tensor, lean: bool = False) -> Tenso
 def _mlp(block: Any, x: Tensor) -> Tensor:
     """Add a block's MLP to x (..., d)."""
     y, mlp = block.ln_2(x), block.mlp
-    if not _is_plain(mlp):
+    if not _is_plain(block):
         return x + block.ls_2(mlp(y))
     # With h the hidden layer, h sigmoid(1.702 h) is silu(1.702 h) / 1.702. The first factor goes into the product that
     # makes h, the second into the sum that follows, so that neither is a pass over the widest tensors of a block.
     hidden, out = mlp.c_fc, mlp.c_proj
-    h = torch.addmm(hidden.bias, y.flatten(0, -2), hidden.weight.T, beta=_SLOPE, alpha=_SLOPE)
+    h = torch.addmm(hidden.bias * _SLOPE, y.flatten(0, -2), hidden.weight.T, alpha=_SLOPE)
     h = F.linear(F.silu(h, inplace=not torch.is_grad_enabled()), out.weight, out.bias * _SLOPE)
     return _plus(x, block.ls_2(h.view(x.shape)), 1 / _SLOPE)
 
 
-def _is_plain(mlp: Any) -> bool:
-    """Say whether an MLP is two linear maps around CLIP's QuickGELU, whose parts may be called by themselves."""
+def _is_plain(block: Any) -> bool:
+    """Say whether a block's MLP is two linear maps around CLIP's QuickGELU, and what scales it is linear, too."""
+    mlp = block.mlp
+    if type(block.ls_2) not in (nn.Identity, LayerScale):
+        return False
     linear = all(type(part) is nn.Linear and part.bias is not None for part in (mlp.c_fc, mlp.c_proj))
     return type(mlp.gelu) is QuickGELU and linear
 

@@ -58,7 +58,7 @@ class TextEncoder(Frozen):
     Attributes:
         classes_at_once: classes run together; with fewer than K, each such part is recomputed in the backward pass, so
             that memory does not grow with K. None is all of them.
-        between: is called behind each part of the classes.
+        between: is called behind each part of the classes in training.
         plain: run all T positions of every prompt through the blocks as they are; what all else is compared with.
         steps: the parts of a block, as they are or compiled.
 
@@ -149,7 +149,8 @@ class TextEncoder(Frozen):
             own = None if context is None else _of_classes(context, some)
             run = (chunk, prefix, opening, own, [_of_classes(vectors, some) for vectors in deep], apart)
             parts.append(checkpoint(self._suffix, *run, use_reentrant=False) if recompute else self._suffix(*run))
-            self.between()
+            if torch.is_grad_enabled():
+                self.between()
         prompt, read = (torch.cat(part) if part[0] is not None else None for part in zip(*parts))
         assert prompt is not None  # for the type checker: every chunk has one
         return TextFeatures(prompt, read, layout.mask)
@@ -267,8 +268,8 @@ class TextEncoder(Frozen):
         out = attended(last, x)
         # Nobody reads the last block's other outputs, and of constant ones EOS alone is asked for a gradient.
         if apart:
-            eos = chunk.keep[chunk.eos.transpose(0, 1)]  # (K, N) among the X
-            prompt = self._project(finished(last, x, out, eos.flatten())).unflatten(0, eos.shape)
+            eos = chunk.keep[chunk.eos]  # (N, K) among the X
+            prompt = self._project(finished(last, x, out, eos.flatten())).unflatten(0, eos.shape).transpose(0, 1)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not apart):
             y = self._project(finished(last, x, out, chunk.keep))  # (Y, D)
             if not apart:

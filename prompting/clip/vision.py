@@ -57,7 +57,7 @@ class VisionEncoder(Frozen):
     Attributes:
         lean: the number of blocks, from the first, that keep nothing of their MLP for the backward pass, where its
             hidden layer is computed again: the same gradient, less memory, more work.
-        between: is called before, between and behind parts of the images.
+        between: is called before each part of the images in training.
         plain: run whole copies of the images through the blocks as they are; what all else is compared with.
         steps: the parts of a block, as they are or compiled.
 
@@ -147,9 +147,9 @@ class VisionEncoder(Frozen):
             return VisualFeatures(x[:, :, 0], x[:, :, 1:] if return_tokens else None)
         parts = []
         for part in x.split(self.images_at_once(m) or len(x)):
-            self.between()
+            if torch.is_grad_enabled():
+                self.between()
             parts.append(self._part(part, v, deep, m, return_tokens, apart))
-        self.between()
         if len(parts) == 1:
             return parts[0]
         prompt, tokens = (torch.cat(part) if part[0] is not None else None for part in zip(*(p[:2] for p in parts)))

@@ -182,8 +182,9 @@ def iterate(
         total = domain.rows(c, None if recording else total)  # gives the row marginals now and the next r
         last = step == max_iter
         if tol == 0 and not last:
-            if stop == "change":
-                before = domain.product(r, unscale, before)
+            if stop == "change" and step == max_iter - 1:
+                with torch.no_grad():
+                    before = domain.product(r, unscale, before)
             continue
         with torch.no_grad():
             if stop == "marginal":

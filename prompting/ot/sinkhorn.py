@@ -63,7 +63,7 @@ def sinkhorn(
         lam: entropy weight lambda, > 0.
         row_mask, col_mask: bool, broadcastable to (..., J) and (..., L), True = valid; at least one True a problem.
         max_iter: iteration cap, >= 1.
-        tol: what the stop rule compares with, >= 0.
+        tol: what the stop rule compares with, >= 0; with 0 all ``max_iter`` iterations are done.
         gradient: ``envelope``: the plan is a constant, d distance / d cost = plan (exact at the optimum, where the
             plan's own change does not matter for the regularised value); ``unrolled``: autograd runs through all
             iterations, plan and potentials carry gradients too.

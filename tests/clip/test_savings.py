@@ -120,6 +120,12 @@ def test_names_that_are_prefixes_of_one_another(vit: nn.Module, stream: torch.Ge
     compare_text(vit, tokens, [draw(stream, 2, 2, WIDTH)], token_set_mask(tokens))
     plain = tokenize_texts(names, clip_model=vit)
     compare_text(vit, plain, [None])
+    start, results = [draw(stream, 2, 2, WIDTH)], []
+    for constant in (False, True):
+        own = leaves(start)
+        out = TextEncoder(vit)(tokens, own[0], token_set=token_set_mask(tokens), constant_tokens=constant)
+        results.append((out.prompt, out.tokens, pulled(out[:1], own)))
+    torch.testing.assert_close(*results, **TIGHT)
 
 
 def test_gradient_of_the_shared_prefix_is_a_finite_difference(vit: nn.Module, stream: torch.Generator) -> None:
@@ -370,4 +376,25 @@ def test_compiled_steps_survive_other_class_counts(vit: nn.Module, stream: torch
         torch.testing.assert_close(text(tokens, context).prompt, plain(tokens, context).prompt, **TIGHT)
         counts.append(counter.frame_count)
     assert counts[0] > 0 and counts[1:] == counts[:1] * 3
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("constant", [False, True])
+@pytest.mark.parametrize("lean", [0, 3])
+def test_compiled_steps_with_gradients(vit: nn.Module, stream: torch.Generator, lean: int, constant: bool) -> None:
+    """Compiled and not: outputs, gradients of CLS, and outputs where nothing is recorded."""
+    torch._dynamo.reset()
+    images, values = draw(stream, 2, 3, 12, 12), [draw(stream, 2, 2, 2 * WIDTH) for _ in range(2)]
+    results = []
+    for backend in (None, "aot_eager"):
+        encoder = VisionEncoder(copy.deepcopy(vit))
+        encoder.lean = lean
+        encoder.steps = encoder.steps if backend is None else compiled_steps(backend)
+        own = leaves(values)
+        out = encoder(images, own[0], own[1:], return_tokens=True, constant_tokens=constant)
+        gradients = pulled(out[:1], own)
+        with torch.no_grad():
+            still = encoder(images, own[0], own[1:], return_tokens=True)
+        results.append((out.prompt, out.tokens, gradients, still.prompt, still.tokens))
+    torch.testing.assert_close(*results, **TIGHT)
     torch._dynamo.reset()

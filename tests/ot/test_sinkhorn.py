@@ -381,14 +381,16 @@ def test_bad_input_gets_one_clear_line(change, error, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("gradient", ["envelope", "unrolled"])
 @pytest.mark.parametrize("stop", ["marginal", "change"])
 @pytest.mark.parametrize("domain", ["kernel", "log"])
-def test_without_a_tolerance_all_iterations_are_done(domain: str, stop: str) -> None:
+def test_without_a_tolerance_all_iterations_are_done(domain: str, stop: str, gradient: str) -> None:
     """Also by a problem that is solved after the first; and what was reached is reported as with a tolerance."""
     cost = torch.rand(3, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     cost[1] = 1.0
-    every = sinkhorn(cost, lam=0.2, tol=0.0, max_iter=7, domain=domain, stop=stop)
-    least = sinkhorn(cost, lam=0.2, tol=1e-300, max_iter=7, domain=domain, stop=stop)
+    cost.requires_grad_(gradient == "unrolled")
+    every = sinkhorn(cost, lam=0.2, tol=0.0, max_iter=7, domain=domain, stop=stop, gradient=gradient)
+    least = sinkhorn(cost, lam=0.2, tol=1e-300, max_iter=7, domain=domain, stop=stop, gradient=gradient)
     assert every.iterations.tolist() == [7, 7, 7]
     for x, y in zip((every.plan, *every.potentials, every.error), (least.plan, *least.potentials, least.error)):
         torch.testing.assert_close(x, y)

@@ -14,7 +14,8 @@ MEASURED = {"positions": {"text": 764, "vision": 3184}, "flops": 1e12, "share_of
 
 
 def step(path: str, seconds: float, peak: float, **other) -> dict:
-    return {**SIZES, **MEASURED, "path": path, "seconds": seconds, "peak_gb": peak, "predicted_gb": 2.5, **other}
+    ours = {"max_memory_gb": 8.0, "predicted_gb": 2.5} if path == "ours" else {}
+    return {**SIZES, **MEASURED, "path": path, "seconds": seconds, "peak_gb": peak, **ours, **other}
 
 
 def write(folder, kind: str, *results: dict) -> None:
@@ -36,10 +37,25 @@ def test_the_page_is_made_from_the_committed_files():
 def test_a_target_is_met_by_the_ratio_of_its_own_case(tmp_path, seconds, word):
     other = [step(path, s, 1.0, classes=100) for path, s in (("ours", 1.0), ("naive", 500.0))]
     write(tmp_path, "step", step("ours", 10.0, 3.0), step("naive", seconds, 9.0), *other)
-    assert row(tmp_path, "training step, K = 50: at least 5")[1:] == [f"{seconds / 10:.2f}", word]
-    assert row(tmp_path, "training step, K = 50: at most 1/4")[1:] == ["3.00", "**not met**"]
+    start = "training step, K = 50, 8 GB allowed"
+    assert row(tmp_path, f"{start}: at least 5")[1:] == [f"{seconds / 10:.2f}", word]
+    assert row(tmp_path, f"{start}: at most 1/4")[1:] == ["3.00", "**not met**"]
     assert row(tmp_path, "training step, K = 100")[1:] == ["500", "met"]
     assert row(tmp_path, "evaluation, K = 50")[1:] == ["not measured", "-"]
+
+
+def test_each_allowance_has_targets_of_its_own(tmp_path):
+    less = step("ours", 20.0, 2.0, max_memory_gb=2.4)
+    write(tmp_path, "step", step("ours", 10.0, 3.0), step("naive", 60.0, 9.0), less)
+    found = {target.text: target.value for target in report.targets(tmp_path) if "K = 50" in target.text}
+    values = [
+        found[f"training step, K = 50, {most} GB allowed: at least 5 x faster than naive"] for most in ("8", "2.4")
+    ]
+    assert values == [6.0, 3.0]
+    assert [row[6] for row in report.step_table(report.load("step", tmp_path)).rows] == [
+        "8 / 2.50 / 3.00",
+        "2.4 / 2.50 / 2.00",
+    ]
 
 
 def test_no_ratio_from_a_naive_run_that_failed_or_of_other_threads(tmp_path):

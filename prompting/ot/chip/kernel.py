@@ -49,7 +49,7 @@ def _sinkhorn(  # type: ignore[no-untyped-def]
         total = tl.sum(kernel * c[None, :], 1)
         gap = tl.sum(tl.abs(r * total - u), 0)
         step += 1
-        going = (gap > tol) & (step < max_iter)
+        going = ((gap > tol) | (tol == 0)) & (step < max_iter)
 
     plan = r[:, None] * kernel * c[None, :]
     tl.store(distance_ptr + p, tl.sum(tl.sum(plan * cost, 1), 0))
