@@ -75,8 +75,9 @@ def limit_memory(model: Any, images: int, budget: int, device: torch.device | st
     whole = prediction.classes_at_once == prediction.classes
     model.text_encoder.classes_at_once = None if whole else prediction.classes_at_once
     model.image_encoder.lean = prediction.lean
-    tight = there is not None and prediction.total > 0.7 * there
-    if (budget or tight) and torch.device(device).type == "cpu":
+    limit = budget or there
+    # Returning memory takes time: only where what is kept back might not fit.
+    if limit is not None and prediction.total > 0.7 * limit and torch.device(device).type == "cpu":
         model.text_encoder.between = model.image_encoder.between = return_freed()
     return prediction
 
