@@ -59,16 +59,14 @@ class Towers:
         if self.path == "naive":
             text, vision = naive.text_features, naive.image_features
             return [*text(model, p.text, p.deep_text)[:2], *vision(model, self.images, p.visual, p.deep_visual)[:2]]
-        constant = {"constant_tokens": model.constant_tokens}
-        read = model.text_encoder(model.tokens, p.text, p.deep_text, token_set=model.token_set, **constant)
-        seen = model.image_encoder(self.images, p.visual, p.deep_visual, return_tokens=True, **constant)
+        read = model.text_encoder(model.tokens, p.text, p.deep_text, token_set=model.token_set)
+        seen = model.image_encoder(self.images, p.visual, p.deep_visual, return_tokens=True)
         return [read.prompt, read.tokens, seen.prompt, seen.tokens]
 
     def step(self) -> None:
-        """Run forward and, from CLS and EOS (the tokens of `released` take no gradient), backward."""
+        """Run forward and backward."""
         self.prompts = self.model.prompt_learner()
-        text, _, image, _ = self()
-        (text.sum() + image.sum()).backward()
+        sum(part.sum() for part in self()).backward()
 
 
 def count(path: str, backbone: str, classes: int, prompts: int, images: int, at_once: int | None) -> dict[str, Any]:
@@ -79,8 +77,7 @@ def count(path: str, backbone: str, classes: int, prompts: int, images: int, at_
     seen = images * prompts * (1 + model.shape.patches + 2)
     if path == "ours":
         own = (model.text_encoder, model.image_encoder, model.tokens, model.prompt_learner(), images)
-        sets = {"token_set": model.token_set, "constant_tokens": model.constant_tokens}
-        guess = predict(*own, **sets, classes_at_once=at_once).parts
+        guess = predict(*own, token_set=model.token_set, classes_at_once=at_once).parts
         found["predicted_gb"] = round((guess["vision"] + guess["text"]) / 1e9, 3)
         found["positions"] = {
             "text": model.text_encoder.layout(model.tokens, prompts, token_set=model.token_set).positions
