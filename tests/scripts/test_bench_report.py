@@ -52,7 +52,7 @@ def test_each_allowance_has_targets_of_its_own(tmp_path):
         found[f"training step, K = 50, {most} GB allowed: at least 5 x faster than naive"] for most in ("8", "2.4")
     ]
     assert values == [6.0, 3.0]
-    assert [row[6] for row in report.step_table(report.load("step", tmp_path)).rows] == [
+    assert [row[7] for row in report.step_table(report.load("step", tmp_path)).rows] == [
         "8 / 2.50 / 3.00",
         "2.4 / 2.50 / 2.00",
     ]
