@@ -14,7 +14,6 @@ import ctypes
 import math
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from prompting.clip import PromptTokens, TextEncoder, VisionEncoder
-from prompting.clip.blocks import can_split, nothing
+from prompting.clip.blocks import can_split
 from prompting.clip.layout import Layout
 from prompting.clip.shape import tower_dtype
 from prompting.clip.vision import HIDDEN
@@ -268,18 +267,11 @@ def peak_bytes(device: torch.device | str = "cpu") -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def return_freed() -> Callable[[], object]:
-    """From now on give the memory of large tensors back to the system as they are freed, where the C library is glibc.
-
-    It would keep most for itself, with holes that no later tensor fits: a quarter on top of what is predicted.
-
-    Returns:
-        What returns the holes that smaller tensors left, to be called now and then.
-    """
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        libc.mallopt(-3, 2**23)  # M_MMAP_THRESHOLD, in bytes: returning smaller ones one by one takes longer
-        return lambda: libc.malloc_trim(0)
-    return nothing
+def return_freed() -> None:
+    """Give freed memory back to the system where the C library is glibc, which keeps most, with holes that no later
+    tensor fits; elsewhere do nothing."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def _itemsize(encoder: TextEncoder | VisionEncoder) -> int:

@@ -78,7 +78,7 @@ def limit_memory(model: Any, images: int, budget: int, device: torch.device | st
     limit = budget or there
     # Returning memory takes time: only where what is kept back might not fit.
     if limit is not None and prediction.total > 0.7 * limit and torch.device(device).type == "cpu":
-        model.text_encoder.between = model.image_encoder.between = return_freed()
+        model.text_encoder.between = model.image_encoder.between = return_freed
     return prediction
 
 

@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import LayerScale, QuickGELU, ResidualAttentionBlock
+from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-_SLOPE = 1.702  # of CLIP's QuickGELU, x * sigmoid(1.702 x)
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+from prompting.clip.mlp import Scratch, add_mlp, hooked, plus
 
 
 def can_split(transformer: Any) -> bool:
@@ -41,7 +40,7 @@ def _can_split(block: Any) -> bool:
     # A hook on a module that is not called as a whole any more would stay silent; one on a module whose output is
     # written over might keep that.
     seen = (block, attn, attn.out_proj, block.ls_1, block.ls_2, block.mlp, *block.mlp)
-    return not (attn.dropout and attn.training) and not any(getattr(m, name, None) for m in seen for name in _HOOKS)
+    return not (attn.dropout and attn.training) and not any(map(hooked, seen))
 
 
 def ask(block: Any, x: Tensor) -> Tensor:
@@ -87,49 +86,19 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = No
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal).transpose(1, 2).flatten(2)
 
 
-def finish(block: Any, x: Tensor, attended: Tensor, lean: bool = False) -> Tensor:
+def finish(block: Any, x: Tensor, attended: Tensor, lean: bool = False, scratch: Scratch | None = None) -> Tensor:
     """Return a block's outputs at the positions whose inputs are x and whose attention is given.
 
     Args:
         block: a block that ``can_split``.
         x: (..., d) inputs.
         attended: (..., d), as ``attend`` returns it.
-        lean: keep nothing of the MLP for the backward pass, which computes its hidden layer again.
+        lean, scratch: as for ``add_mlp``.
 
     Returns:
         (..., d).
     """
-    x = _plus(x, block.ls_1(block.attn.out_proj(attended)))
-    return checkpoint(_mlp, block, x, use_reentrant=False) if lean and torch.is_grad_enabled() else _mlp(block, x)
-
-
-def _mlp(block: Any, x: Tensor) -> Tensor:
-    """Add a block's MLP to x (..., d)."""
-    y, mlp = block.ln_2(x), block.mlp
-    if not _is_plain(block):
-        return x + block.ls_2(mlp(y))
-    # With h the hidden layer, h sigmoid(1.702 h) is silu(1.702 h) / 1.702. The first factor goes into the product that
-    # makes h, the second into the sum that follows, so that neither is a pass over the widest tensors of a block.
-    hidden, out = mlp.c_fc, mlp.c_proj
-    h = torch.addmm(hidden.bias * _SLOPE, y.flatten(0, -2), hidden.weight.T, alpha=_SLOPE)
-    h = F.linear(F.silu(h, inplace=not torch.is_grad_enabled()), out.weight, out.bias * _SLOPE)
-    return _plus(x, block.ls_2(h.view(x.shape)), 1 / _SLOPE)
-
-
-def _is_plain(block: Any) -> bool:
-    """Say whether a block's MLP is two linear maps around CLIP's QuickGELU, and what scales it is linear, too."""
-    mlp = block.mlp
-    if type(block.ls_2) not in (nn.Identity, LayerScale):
-        return False
-    linear = all(type(part) is nn.Linear and part.bias is not None for part in (mlp.c_fc, mlp.c_proj))
-    return type(mlp.gelu) is QuickGELU and linear
-
-
-def _plus(x: Tensor, y: Tensor, share: float = 1.0) -> Tensor:
-    """Return x + share * y; where nothing is recorded in the memory of y, which the caller gives up."""
-    if torch.is_grad_enabled() or x.dtype != y.dtype:
-        return torch.add(x, y, alpha=share)
-    return torch.add(x, y, alpha=share, out=y)
+    return add_mlp(block, plus(x, block.ls_1(block.attn.out_proj(attended))), lean, scratch)
 
 
 class Steps(NamedTuple):
@@ -218,6 +187,13 @@ def project_out(x: Tensor, projection: nn.Linear | Tensor | None) -> Tensor:
 
 def nothing() -> None:
     """Do nothing."""
+
+
+def on_both_passes(x: Tensor, call: Callable[[], None]) -> None:
+    """Where x carries a gradient, call now and when the backward pass comes to x."""
+    if x.requires_grad and call is not nothing:
+        call()
+        x.register_hook(lambda _: call())
 
 
 class Frozen(nn.Module):

@@ -24,11 +24,13 @@ from prompting.clip.blocks import (
     check_shape,
     common_number,
     nothing,
+    on_both_passes,
     project_out,
     recomputed,
     run_whole,
 )
 from prompting.clip.layout import Chunk, Layout, lay_out
+from prompting.clip.mlp import Scratch
 from prompting.clip.shape import text_tower, tower_dtype
 from prompting.clip.tokens import PromptTokens, clean_name, clip_tokenizer
 
@@ -58,7 +60,7 @@ class TextEncoder(Frozen):
     Attributes:
         classes_at_once: classes run together; with fewer than K, each such part is recomputed in the backward pass, so
             that memory does not grow with K. None is all of them.
-        between: is called behind each part of the classes in training.
+        between: is called between parts of the classes in training, in the forward and in the backward pass.
         plain: run all T positions of every prompt through the blocks as they are; what all else is compared with.
         steps: the parts of a block, as they are or compiled.
 
@@ -81,9 +83,10 @@ class TextEncoder(Frozen):
         self.text_projection = tower.text_projection
         self.register_buffer("attn_mask", tower.attn_mask, persistent=False)
         self.classes_at_once: int | None = None
-        self.between: Callable[[], object] = nothing
+        self.between: Callable[[], None] = nothing
         self.plain = False
         self.steps = Steps()
+        self._scratch = Scratch()
         self._last_layout: tuple[Any, Layout | None] = (None, None)
         self.eval()
 
@@ -140,6 +143,7 @@ class TextEncoder(Frozen):
                 return found
             return found._replace(tokens=found.tokens.detach())
         apart = constant_tokens and token_set is not None and torch.is_grad_enabled()
+        self._scratch = Scratch()  # the last one goes with the last graph
         prefix, opening = self._prefix(layout, context, deep, apart)
         recompute = len(layout.chunks) > 1 and torch.is_grad_enabled()
         start, parts = 0, []
@@ -149,8 +153,7 @@ class TextEncoder(Frozen):
             own = None if context is None else _of_classes(context, some)
             run = (chunk, prefix, opening, own, [_of_classes(vectors, some) for vectors in deep], apart)
             parts.append(checkpoint(self._suffix, *run, use_reentrant=False) if recompute else self._suffix(*run))
-            if torch.is_grad_enabled():
-                self.between()
+            on_both_passes(parts[-1][0], self.between)
         prompt, read = (torch.cat(part) if part[0] is not None else None for part in zip(*parts))
         assert prompt is not None  # for the type checker: every chunk has one
         return TextFeatures(prompt, read, layout.mask)
@@ -211,12 +214,16 @@ class TextEncoder(Frozen):
             q, k, v = self.steps.project_in(block, x)
             kept.append((k, v))
             if i + 1 < len(blocks):
-                x = self.steps.finish(block, x, attend(q, k, v, block.attn.num_heads, causal=True))
+                x = self._finish(block, x, attend(q, k, v, block.attn.num_heads, causal=True))
         if not layout.reads_prefix:
             return kept, None
         with torch.set_grad_enabled(torch.is_grad_enabled() and not apart):
-            x = self.steps.finish(blocks[-1], x, attend(q, k, v, blocks[-1].attn.num_heads, causal=True))
+            x = self._finish(blocks[-1], x, attend(q, k, v, blocks[-1].attn.num_heads, causal=True))
             return kept, self._project(x).flatten(0, 1)
+
+    def _finish(self, block: Any, x: Tensor, attended: Tensor) -> Tensor:
+        """Run what follows a block's attention."""
+        return self.steps.finish(block, x, attended, False, self._scratch)
 
     def _project(self, x: Tensor) -> Tensor:
         """Map outputs (..., d_l) to (..., D)."""
@@ -254,7 +261,7 @@ class TextEncoder(Frozen):
 
         def finished(i: int, x: Tensor, out: Tensor, rows: Tensor | None = None) -> Tensor:
             slots, x = (chunk.slots, x) if rows is None else (chunk.slots[rows], x.index_select(0, rows))
-            return self.steps.finish(blocks[i], x, out if len(slots) == len(out) else out.index_select(0, slots))
+            return self._finish(blocks[i], x, out if len(slots) == len(out) else out.index_select(0, slots))
 
         def run(i: int, x: Tensor) -> Tensor:
             return finished(i, x, attended(i, x))

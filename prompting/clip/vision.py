@@ -25,10 +25,12 @@ from prompting.clip.blocks import (
     check_shape,
     common_number,
     nothing,
+    on_both_passes,
     project_out,
     recomputed,
     run_whole,
 )
+from prompting.clip.mlp import Scratch
 from prompting.clip.shape import NEEDS_VIT, ClipShape, tower_dtype, vision_tower
 
 HIDDEN = 4  # widths of an MLP's hidden layer
@@ -57,7 +59,7 @@ class VisionEncoder(Frozen):
     Attributes:
         lean: the number of blocks, from the first, that keep nothing of their MLP for the backward pass, where its
             hidden layer is computed again: the same gradient, less memory, more work.
-        between: is called before each part of the images in training.
+        between: is called between parts of the images in training, in the forward and in the backward pass.
         plain: run whole copies of the images through the blocks as they are; what all else is compared with.
         steps: the parts of a block, as they are or compiled.
 
@@ -70,9 +72,10 @@ class VisionEncoder(Frozen):
         self.visual = vision_tower(clip)
         self.shape = ClipShape.of(clip)
         self.lean = 0
-        self.between: Callable[[], object] = nothing
+        self.between: Callable[[], None] = nothing
         self.plain = False
         self.steps = Steps()
+        self._scratch = Scratch()
         self.eval()
 
     def forward(
@@ -115,6 +118,7 @@ class VisionEncoder(Frozen):
         if prompts is None and len(deep):
             raise ValueError("deep visual prompts need visual prompts at the input; found none")
         check_deep(len(deep), self.shape.vision_layers)
+        self._scratch = Scratch()  # the last one goes with the last graph
         found = self._vit(images, prompts, deep, return_tokens, return_tokens and constant_tokens)
         if found.tokens is None or not constant_tokens:
             return found
@@ -147,9 +151,8 @@ class VisionEncoder(Frozen):
             return VisualFeatures(x[:, :, 0], x[:, :, 1:] if return_tokens else None)
         parts = []
         for part in x.split(self.images_at_once(m) or len(x)):
-            if torch.is_grad_enabled():
-                self.between()
             parts.append(self._part(part, v, deep, m, return_tokens, apart))
+            on_both_passes(parts[-1].prompt, self.between)
         if len(parts) == 1:
             return parts[0]
         prompt, tokens = (torch.cat(part) if part[0] is not None else None for part in zip(*(p[:2] for p in parts)))
@@ -206,7 +209,7 @@ class VisionEncoder(Frozen):
                 if v is not None:
                     parts = tuple(_spread(part, own, m) for part, own in zip(parts, steps.project_in(block, v)))
                 q, k, value = parts
-                x = steps.finish(block, x[:, :read], attend(q[:, :read], k, value, heads), self.lean > 0)
+                x = steps.finish(block, x[:, :read], attend(q[:, :read], k, value, heads), self.lean > 0, self._scratch)
             else:
                 x = recomputed(self.visual.transformer, partial(self._block, block, read, i < self.lean), x)
         return x, None
@@ -222,7 +225,9 @@ class VisionEncoder(Frozen):
     def _block(self, block: Any, read: int, lean: bool, x: Tensor) -> Tensor:
         """Return a block's leading ``read`` outputs."""
         q, k, v = self.steps.project_in(block, x, read if read == 1 else None)
-        return self.steps.finish(block, x[:, :read], attend(q[:, :read], k, v, block.attn.num_heads), lean)
+        return self.steps.finish(
+            block, x[:, :read], attend(q[:, :read], k, v, block.attn.num_heads), lean, self._scratch
+        )
 
     @staticmethod
     def _read(block: int, length: int, deep: Sequence[Tensor], cls_only: bool) -> int:

@@ -335,7 +335,8 @@ def test_patches_take_no_gradient_work(vit: nn.Module, stream: torch.Generator) 
             todo += [next_node for next_node, _ in node.next_functions]
     names = [node.name() for node in seen]
     assert not any("Convolution" in name for name in names)
-    assert sum("LayerNorm" in name for name in names) == 3 * 2 + 2  # two a block, of the prompts' own ln_pre, ln_post
+    norms, mlps = (sum(part in name for name in names) for part in ("LayerNorm", "Mlp"))  # an MLP's norm is inside it
+    assert norms + mlps == 3 * 2 + 2  # two a block, of the prompts' own ln_pre, ln_post
 
 
 def test_positions_before_the_last_block_only(vit: nn.Module, stream: torch.Generator) -> None:
@@ -398,3 +399,24 @@ def test_compiled_steps_with_gradients(vit: nn.Module, stream: torch.Generator, 
         results.append((out.prompt, out.tokens, gradients, still.prompt, still.tokens))
     torch.testing.assert_close(*results, **TIGHT)
     torch._dynamo.reset()
+
+
+def test_what_lies_between_parts_is_called_in_both_passes(vit: nn.Module, stream: torch.Generator) -> None:
+    calls: list[int] = []
+    vision, text = VisionEncoder(vit), TextEncoder(vit)
+    vision.images_at_once = lambda m: 1  # type: ignore[method-assign]
+    text.classes_at_once = 2
+    vision.between = text.between = lambda: calls.append(1)
+    prompts, context = draw(stream, 2, 2, 2 * WIDTH).requires_grad_(), draw(stream, 1, 2, WIDTH).requires_grad_()
+    for run, parts in (
+        (lambda: vision(draw(stream, 3, 3, 12, 12), prompts).prompt, 3),
+        (lambda: text(tokenize_prompts(NAMES, n_ctx=2, clip_model=vit), context).prompt, 3),
+    ):
+        with torch.no_grad():
+            run()
+        assert not calls
+        out = run()
+        assert len(calls) == parts
+        out.sum().backward()
+        assert len(calls) == 2 * parts
+        calls.clear()

@@ -101,10 +101,10 @@ def test_fit_computes_the_least_again(clip: nn.Module, images: int, share: float
 def test_freed_memory_is_returned() -> None:
     """In a process of its own: tensors of odd sizes come and go, and what is held falls back to what it was."""
     program = (
-        "import torch; from prompting import memory; tidy = memory.return_freed()\n"
+        "import torch; from prompting import memory\n"
         "torch.ones(2**22); before = memory.held_bytes()\n"  # glibc draws its conclusions from what is freed
         "kept = [[torch.ones(2**19 + 97 * i), torch.ones(2**14)] for i in range(100)]\n"
-        "held = memory.held_bytes(); kept = [pair[1] for pair in kept]; tidy()\n"
+        "held = memory.held_bytes(); kept = [pair[1] for pair in kept]; memory.return_freed()\n"
         "print(memory.held_bytes() - before, held - before)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
