@@ -45,7 +45,7 @@ class KernelDomain:
 
     def ones(self, weights: Tensor) -> Tensor:
         """Scalings of 1, of 0 where the weight is zero."""
-        return (weights > 0).to(weights.dtype)
+        return weights.new_ones(weights.shape) if _unmasked(weights) else (weights > 0).to(weights.dtype)
 
     def rows(self, c: Tensor, out: Tensor | None = None) -> Tensor:
         """K c, (P, 1, J)."""
@@ -162,12 +162,12 @@ def iterate(
     """
     recording, look = _recording(domain.matrix), ask_every(u.device)
     groups = u.shape[0] // group
-    valid = (u > 0).reshape(groups, -1)
-    # The most that a group's summed gap may be; below zero, which no gap is, for groups that have stopped.
-    limit = tol * (valid.sum(-1) if stop == "change" else torch.ones_like(valid[:, 0])).to(u.dtype)
+    limit, before, unscale = torch.full((groups,), tol, dtype=u.dtype, device=u.device), u, u
     passes = torch.le if stop == "marginal" else torch.lt
-    before = valid.to(u.dtype).reshape(u.shape)
-    unscale = domain.lift(offset) if stop == "change" else before
+    if stop == "change":
+        valid = (u > 0).to(u.dtype)
+        # The most that a group's summed gap may be; below zero, which no gap is, for groups that have stopped.
+        limit, before, unscale = limit * valid.view(groups, -1).sum(-1), valid, domain.lift(offset)
     held_r, held_c = domain.ones(u), domain.ones(v)
     c = held_c if recording else held_c.clone()
     total = domain.rows(c)
@@ -175,6 +175,7 @@ def iterate(
     active = torch.ones(groups, dtype=torch.bool, device=u.device)
     iterations, stopped, held_gap = torch.zeros_like(active, dtype=torch.int64), torch.zeros_like(active), limit
     ends: tuple[Tensor, ...] = ()
+    untouched = True  # by the choice between what is held and what is new
     live = active  # once ``ends`` is set: which of its groups the working arrays hold
     for step in range(1, max_iter + 1):
         r = domain.fit(u, total, None if recording else r)
@@ -197,6 +198,11 @@ def iterate(
             small = passes(gap, limit)
         if not last and look == 1 and not bool(small.any()):
             continue
+        if last and untouched:
+            held_r, held_c, held_gap, stopped = r, c, gap, small
+            iterations.fill_(step)
+            break
+        untouched = False
         leaving = active if last else small
         stopped, iterations = stopped | small, torch.where(leaving, step, iterations)
         held_r, held_c = (_choose(leaving, new, held, recording) for new, held in ((r, held_r), (c, held_c)))

@@ -125,7 +125,7 @@ def _solve_block(
     check: Callable[[], None],
 ) -> Solved:
     """Solve clean costs (P, J, L), choosing a domain for each group; ``check`` raises if they are not finite."""
-    wide = cost.shape[2] > cost.shape[1]  # the longer side is kept innermost in memory
+    wide = cost.shape[2] >= cost.shape[1]  # the longer side is kept innermost in memory
     laid = cost.contiguous().mT if wide else cost.mT.contiguous()  # (P, L, J); mixing layouts costs more than this copy
     outside = None if masks is None else ~(masks[1].unsqueeze(-1) & masks[0].unsqueeze(-2))
     # The shift changes neither plan nor potentials, so it may be a constant to autograd.
@@ -137,10 +137,10 @@ def _solve_block(
     if outside is not None:
         exponent.masked_fill_(outside, 0.0)
 
-    depth = -exponent.detach().amin((-2, -1))
-    depth = depth if group == 1 else depth.reshape(-1, group).amax(-1)
-    small = depth <= KERNEL_LIMIT
-    if not bool(small.all()):
+    if not bool(-exponent.detach().amin() <= KERNEL_LIMIT):
+        depth = -exponent.detach().amin((-2, -1))
+        depth = depth if group == 1 else depth.reshape(-1, group).amax(-1)
+        small = depth <= KERNEL_LIMIT
         if not bool(torch.isfinite(depth).all()):
             check()
         if domain == "kernel":
