@@ -86,6 +86,7 @@ def predict(
     classes_at_once: int | None = None,
     lean: int = 0,
     head: int = 0,
+    beside: int = 0,
     held: int | None = None,
     budget: int | None = None,
 ) -> Prediction:
@@ -100,6 +101,7 @@ def predict(
         classes_at_once: classes that the text tower runs together; None is all.
         lean: as of the vision encoder.
         head: working memory of the head, bytes.
+        beside: bytes kept for the backward pass of further prompts.
         held: bytes held already; None takes the weights.
         budget: put into the result.
 
@@ -120,7 +122,7 @@ def predict(
         "held" if held is not None else "weights": _weights(text, vision) if held is None else held,
         # Without visual prompts nothing waits for a backward pass through this tower.
         "vision": seen * kept if prompts.visual is not None else 0,
-        "text": kept_text,
+        "text": kept_text + beside,
         "features": outputs + 2 * positions * shape.embed_dim * 4,
         "at work": max(run_text * PASSING, seen * PASSING * part // images if images else 0, head),
     }

@@ -186,7 +186,7 @@ def record_result(trainer: Any, split: str, accuracy: float, seconds: float, rec
         "learned_parameters": sum(tensor.numel() for tensor in learned.values()),
         "learned_sha256": tensor_hash(learned),
         "loaded_from": getattr(trainer, "loaded_from", None),
-        "start_sha256": getattr(trainer, "start_sha256", None),  # of the prompts that a second stage started from
+        "start_sha256": started_from(trainer),
         "train_seconds": getattr(trainer, "train_seconds", None),
         "peak_memory_mb": peak_memory_mb(trainer.device),
         "device": device_name(trainer.device),
@@ -217,6 +217,18 @@ def record_result(trainer: Any, split: str, accuracy: float, seconds: float, rec
             set_aside(path)
     write_atomically(path, result)
     write_predictions(record, split, trainer.output_dir, root, result["classnames"])
+
+
+def started_from(trainer: Any) -> str | None:
+    """Return the hash of the prompts that a second stage started from; of loaded weights what their run says of it."""
+    loaded = getattr(trainer, "loaded_from", None)
+    if hasattr(trainer, "start_sha256") or loaded is None:
+        return getattr(trainer, "start_sha256", None)
+    said = Path(loaded).parents[1] / "run.json"
+    try:
+        return read_json(said).get("start_sha256") if said.is_file() else None
+    except ValueError:  # damaged: it says nothing, and the result is not to be lost for it
+        return None
 
 
 def data_folder(root: str) -> str:

@@ -70,7 +70,8 @@ def limit_memory(model: Any, images: int, budget: int, device: torch.device | st
         token_set=getattr(model, "token_set", None),
         constant_tokens=model.constant_tokens,
         head=head_bytes(model, images),
-        held=held if held is None else held + beside,
+        beside=beside,
+        held=held,
     )
     whole = prediction.classes_at_once == prediction.classes
     model.text_encoder.classes_at_once = None if whole else prediction.classes_at_once

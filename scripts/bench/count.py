@@ -3,7 +3,7 @@
     python -m scripts.bench.count --classes 50 1000 --prompts 4
 
 Weights are on torch's meta device, where shapes are computed and numbers are not. The counts depend on no machine; what
-the transport between the features adds is not in them.
+the transport between the features adds is not in them. As in the `released` reading, tokens carry no gradient.
 """
 
 from __future__ import annotations
@@ -59,14 +59,20 @@ class Towers:
         if self.path == "naive":
             text, vision = naive.text_features, naive.image_features
             return [*text(model, p.text, p.deep_text)[:2], *vision(model, self.images, p.visual, p.deep_visual)[:2]]
-        read = model.text_encoder(model.tokens, p.text, p.deep_text, token_set=model.token_set)
-        seen = model.image_encoder(self.images, p.visual, p.deep_visual, return_tokens=True)
+        constant = model.constant_tokens
+        read = model.text_encoder(
+            model.tokens, p.text, p.deep_text, token_set=model.token_set, constant_tokens=constant
+        )
+        seen = model.image_encoder(
+            self.images, p.visual, p.deep_visual, return_tokens=True, constant_tokens=constant
+        )
         return [read.prompt, read.tokens, seen.prompt, seen.tokens]
 
     def step(self) -> None:
-        """Run forward and backward."""
+        """Run forward and backward, with a gradient for the outputs at EOS and CLS."""
         self.prompts = self.model.prompt_learner()
-        sum(part.sum() for part in self()).backward()
+        at_eos, _, at_cls, _ = self()
+        (at_eos.sum() + at_cls.sum()).backward()
 
 
 def count(path: str, backbone: str, classes: int, prompts: int, images: int, at_once: int | None) -> dict[str, Any]:
@@ -77,7 +83,8 @@ def count(path: str, backbone: str, classes: int, prompts: int, images: int, at_
     seen = images * prompts * (1 + model.shape.patches + 2)
     if path == "ours":
         own = (model.text_encoder, model.image_encoder, model.tokens, model.prompt_learner(), images)
-        guess = predict(*own, token_set=model.token_set, classes_at_once=at_once).parts
+        choices = dict(token_set=model.token_set, constant_tokens=model.constant_tokens, classes_at_once=at_once)
+        guess = predict(*own, **choices).parts
         found["predicted_gb"] = round((guess["vision"] + guess["text"]) / 1e9, 3)
         found["positions"] = {
             "text": model.text_encoder.layout(model.tokens, prompts, token_set=model.token_set).positions

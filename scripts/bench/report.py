@@ -156,6 +156,18 @@ def ot_table(results: Iterable[Case]) -> Table:
     return Table(["J x L", "iterations", "threads", "ours, problems / s", *(f"x {name}" for name in names)], rows)
 
 
+def count_table(results: Iterable[Case]) -> Table:
+    """Return the table of what is counted."""
+    rows = []
+    for case in results:
+        at_once, classes = case["classes_at_once"], case["classes"]
+        how = case["path"] if at_once == classes else f"{case['path']}, {at_once} classes at once"
+        run = [f"{case['positions'][tower]:,}" for tower in ("text", "vision")]
+        rows.append([str(classes), str(case["prompts"]), how, *run, shown(case["tflops"]), shown(case["kept_gb"])])
+    headers = ["K", "M = N", "path", "text positions", "image positions", "TFLOP a step", "GB kept for backward"]
+    return Table(headers, rows)
+
+
 def load(kind: str, folder: Path = RESULTS) -> list[Case]:
     """Return the results in all files of one benchmark, such as ``step.json`` and ``step-gpu.json``."""
     files = sorted(folder.glob(f"{kind}.json")) + sorted(folder.glob(f"{kind}-*.json"))
@@ -260,6 +272,7 @@ def parts(folder: Path = RESULTS) -> dict[str, str]:
         "targets": markdown(Table(["target", "measured", ""], [target.row() for target in targets(folder)])),
         "step": markdown(step_table(load("step", folder))),
         "eval": markdown(eval_table(load("eval", folder))),
+        "count": markdown(count_table(load("count", folder))),
         "ot": markdown(ot_table(load("ot", folder))),
     }
 

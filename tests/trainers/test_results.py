@@ -239,6 +239,18 @@ def test_results_are_complete_and_kept(trainer, batches, tmp_path):
     assert len(list(tmp_path.glob("results*.json"))) == 3
 
 
+def test_loaded_weights_say_what_they_started_from(trainer, batches, tmp_path):
+    """An evaluation alone, of weights whose run was a second stage; a damaged or missing file says nothing."""
+    trainer.loaded_from = str(tmp_path / "trained" / "prompt_learner" / "model.pth.tar-5")
+    said = tmp_path / "trained" / "run.json"
+    said.parent.mkdir()
+    for text, expected in ((None, None), ('{"start_sha256": "abc"}', "abc"), ('{"start', None)):
+        if text is not None:
+            said.write_text(text)
+        record_result(trainer, "test", 75.0, 2.0, record_of(batches))
+        assert json.loads((tmp_path / "results.json").read_text())["start_sha256"] == expected
+
+
 def test_a_damaged_file_is_kept_or_named(trainer, batches, tmp_path):
     (tmp_path / "results.json").write_text('{"metrics": ')
     record_result(trainer, "test", 75.0, 2.0, record_of(batches))
