@@ -35,7 +35,8 @@ except ImportError:  # not on Windows
 
 KEPT = 6 + HIDDEN  # widths a position and block: 2 + 3 + 1 + 4, see above
 KEPT_LAST = 3  # of a last block that is asked for CLS alone: the inputs of its first norm, keys and values
-PASSING = 14  # widths a position of the block that is at work, forward or backward
+PASSING = 6  # widths a position of the block that is at work, forward or backward, beside its hidden layer
+SHARED = 2 * HIDDEN  # widths of that hidden layer and its slope, which each tower holds once (``prompting.clip.mlp``)
 FEW = 128  # a product of few rows takes about as long as if it had so many more
 HEADROOM = 0.9  # of the free memory that is used where no budget is given
 
@@ -118,13 +119,14 @@ def predict(
     seen, most = positions * shape.vision_width * size, _lean_most(vision, prompts, constant_tokens)
     lean, part = min(lean, most), min(images, vision.images_at_once(m) or images)
     kept = KEPT * shape.vision_layers - HIDDEN * lean - (KEPT - KEPT_LAST if most and constant_tokens else 0)
+    at_once_seen = seen * part // images if images else 0
     parts = {
         "held" if held is not None else "weights": _weights(text, vision) if held is None else held,
         # Without visual prompts nothing waits for a backward pass through this tower.
         "vision": seen * kept if prompts.visual is not None else 0,
         "text": kept_text + beside,
         "features": outputs + 2 * positions * shape.embed_dim * 4,
-        "at work": max(run_text * PASSING, seen * PASSING * part // images if images else 0, head),
+        "at work": max(run_text * PASSING, at_once_seen * PASSING, head) + SHARED * (run_text + at_once_seen),
     }
     again += HIDDEN * lean * positions * shape.vision_width**2
     return Prediction(parts, classes, at_once, budget, lean, again)

@@ -222,12 +222,12 @@ def record_result(trainer: Any, split: str, accuracy: float, seconds: float, rec
 def started_from(trainer: Any) -> str | None:
     """Return the hash of the prompts that a second stage started from; of loaded weights what their run says of it."""
     loaded = getattr(trainer, "loaded_from", None)
-    if hasattr(trainer, "start_sha256") or loaded is None:
+    if loaded is None:
         return getattr(trainer, "start_sha256", None)
-    said = Path(loaded).parents[1] / "run.json"
+    said = Path(loaded).parent.parent / "run.json"
     try:
-        return read_json(said).get("start_sha256") if said.is_file() else None
-    except ValueError:  # damaged: it says nothing, and the result is not to be lost for it
+        return json.loads(said.read_text())["start_sha256"]
+    except (OSError, ValueError, LookupError, TypeError):  # it says nothing; the result is not to be lost for it
         return None
 
 

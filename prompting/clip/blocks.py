@@ -192,8 +192,12 @@ def nothing() -> None:
 def on_both_passes(x: Tensor, call: Callable[[], None]) -> None:
     """Where x carries a gradient, call now and when the backward pass comes to x."""
     if x.requires_grad and call is not nothing:
+
+        def hook(_: Tensor) -> None:
+            call()
+
         call()
-        x.register_hook(lambda _: call())
+        x.register_hook(hook)
 
 
 class Frozen(nn.Module):

@@ -17,18 +17,30 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 class Scratch:
-    """Working memory that the blocks of a tower share from their forward to their backward pass: nothing stays in it
-    from one block to the next. Blocks that each took and freed their own would leave holes that no later tensor fits.
+    """Working memory that the blocks of a tower share in their forward and backward passes: nothing stays in it from one
+    block to the next. Blocks that each took and freed their own would leave holes that no later tensor fits.
     """
 
     def __init__(self) -> None:
         self._held: dict[int, Tensor] = {}
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Scratch:
+        return Scratch()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_held": {}}
+
+    def clear(self) -> None:
+        """Give the memory back; whoever needs it takes it anew."""
+        self._held.clear()
+
     def take(self, which: int, rows: int, columns: int, like: Tensor) -> Tensor:
         """Return the memory number ``which`` as (rows, columns), whatever is in it."""
-        held = self._held.get(which)
-        if held is None or held.numel() < rows * columns:
-            self._held[which] = held = like.new_empty(rows * columns)
+        held = self._held.pop(which, None)
+        if held is None or held.numel() < rows * columns or (held.dtype, held.device) != (like.dtype, like.device):
+            held = None  # before the larger one is there
+            held = like.new_empty(rows * columns)
+        self._held[which] = held
         return held[: rows * columns].view(rows, columns)
 
 
@@ -93,7 +105,10 @@ def _shares(block: Any, x: Tensor) -> bool:
 
 
 class _SharedMlp(torch.autograd.Function):
-    """``_add_mlp`` of a frozen block, with its gradient: x -> x + W2 silu(1.702 (W1 norm(x) + b1)) / 1.702 + b2."""
+    """``_add_mlp`` of a frozen block, with its gradient: x -> x + W2 silu(1.702 (W1 norm(x) + b1)) / 1.702 + b2.
+
+    It has a first derivative alone, and none in forward mode; an encoder with ``plain`` set has them all.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, block: Any, lean: bool, scratch: Scratch) -> Tensor:
@@ -124,8 +139,9 @@ class _SharedMlp(torch.autograd.Function):
         slope = torch.mm(above, mlp.c_proj.weight, out=scratch.take(1, len(rows), wide, x))
         torch.ops.aten.silu_backward.grad_input(slope, h, grad_input=slope)
         shape, only_input = list(norm.normalized_shape), [True, False, False]
+        inner = torch.mm(slope, mlp.c_fc.weight, out=torch.empty_like(rows))  # ``out``: whatever autocast says
         below = torch.ops.aten.native_layer_norm_backward(
-            slope @ mlp.c_fc.weight, rows, shape, mean, scale, norm.weight, norm.bias, only_input
+            inner, rows, shape, mean, scale, norm.weight, norm.bias, only_input
         )[0]
         return below.add_(above).view(x.shape), None, None, None
 

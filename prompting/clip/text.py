@@ -60,7 +60,7 @@ class TextEncoder(Frozen):
     Attributes:
         classes_at_once: classes run together; with fewer than K, each such part is recomputed in the backward pass, so
             that memory does not grow with K. None is all of them.
-        between: is called between parts of the classes in training, in the forward and in the backward pass.
+        between: is called with each part of the classes, in the forward and the backward pass, where prompts are learned.
         plain: run all T positions of every prompt through the blocks as they are; what all else is compared with.
         steps: the parts of a block, as they are or compiled.
 
@@ -143,7 +143,7 @@ class TextEncoder(Frozen):
                 return found
             return found._replace(tokens=found.tokens.detach())
         apart = constant_tokens and token_set is not None and torch.is_grad_enabled()
-        self._scratch = Scratch()  # the last one goes with the last graph
+        self._scratch.clear()
         prefix, opening = self._prefix(layout, context, deep, apart)
         recompute = len(layout.chunks) > 1 and torch.is_grad_enabled()
         start, parts = 0, []
@@ -223,7 +223,7 @@ class TextEncoder(Frozen):
 
     def _finish(self, block: Any, x: Tensor, attended: Tensor) -> Tensor:
         """Run what follows a block's attention."""
-        return self.steps.finish(block, x, attended, False, self._scratch)
+        return self.steps.finish(block, x, attended, scratch=self._scratch)
 
     def _project(self, x: Tensor) -> Tensor:
         """Map outputs (..., d_l) to (..., D)."""

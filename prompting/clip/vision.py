@@ -59,7 +59,7 @@ class VisionEncoder(Frozen):
     Attributes:
         lean: the number of blocks, from the first, that keep nothing of their MLP for the backward pass, where its
             hidden layer is computed again: the same gradient, less memory, more work.
-        between: is called between parts of the images in training, in the forward and in the backward pass.
+        between: is called with each part of the images, in the forward and the backward pass, where prompts are learned.
         plain: run whole copies of the images through the blocks as they are; what all else is compared with.
         steps: the parts of a block, as they are or compiled.
 
@@ -118,7 +118,7 @@ class VisionEncoder(Frozen):
         if prompts is None and len(deep):
             raise ValueError("deep visual prompts need visual prompts at the input; found none")
         check_deep(len(deep), self.shape.vision_layers)
-        self._scratch = Scratch()  # the last one goes with the last graph
+        self._scratch.clear()
         found = self._vit(images, prompts, deep, return_tokens, return_tokens and constant_tokens)
         if found.tokens is None or not constant_tokens:
             return found

@@ -165,7 +165,7 @@ def iterate(
     limit, before, unscale = torch.full((groups,), tol, dtype=u.dtype, device=u.device), u, u
     passes = torch.le if stop == "marginal" else torch.lt
     if stop == "change":
-        valid = (u > 0).to(u.dtype)
+        valid = (u > 0).to(u.dtype, memory_format=torch.contiguous_format)
         # The most that a group's summed gap may be; below zero, which no gap is, for groups that have stopped.
         limit, before, unscale = limit * valid.view(groups, -1).sum(-1), valid, domain.lift(offset)
     held_r, held_c = domain.ones(u), domain.ones(v)

@@ -103,7 +103,7 @@ def _none(cost: Tensor) -> Solved:
 
 
 def _like(x: Tensor, problems: int) -> Tensor:
-    # Plans come with J innermost (see iterate.py); written as they come they need no transposition.
+    # Plans come with J innermost as a rule (see iterate.py); written as they come they need no transposition.
     return x.mT.new_empty(problems, *x.mT.shape[1:]).mT if x.dim() == 3 else x.new_empty(problems, *x.shape[1:])
 
 
@@ -125,7 +125,8 @@ def _solve_block(
     check: Callable[[], None],
 ) -> Solved:
     """Solve clean costs (P, J, L), choosing a domain for each group; ``check`` raises if they are not finite."""
-    wide = cost.shape[2] >= cost.shape[1]  # the longer side is kept innermost in memory
+    # The longer side is kept innermost in memory, of two equal ones whichever is.
+    wide = cost.shape[2] > cost.shape[1] or (cost.shape[2] == cost.shape[1] and cost.is_contiguous())
     laid = cost.contiguous().mT if wide else cost.mT.contiguous()  # (P, L, J); mixing layouts costs more than this copy
     outside = None if masks is None else ~(masks[1].unsqueeze(-1) & masks[0].unsqueeze(-2))
     # The shift changes neither plan nor potentials, so it may be a constant to autograd.
@@ -183,5 +184,7 @@ def _solve_block(
     plan = space.plan(end.r, end.c) if keep_plan else None  # (P, L, J)
     with torch.no_grad():
         distance = space.average(end.r, end.c, laid) if plan is None else (plan * laid).sum((-2, -1))
-    iterations, stopped = (x.repeat_interleave(group) for x in (end.iterations, end.stopped))
+    iterations, stopped = end.iterations, end.stopped
+    if group > 1:
+        iterations, stopped = (x.repeat_interleave(group) for x in (iterations, stopped))
     return Solved(None if plan is None else plan.mT, distance, f + shift, g, iterations, error, stopped)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from typing import Any
 
 import pytest
 import torch
+from open_clip.transformer import LayerScale
 from torch import Tensor, nn
 
+from prompting.clip import VisionEncoder
 from prompting.clip.mlp import Scratch, add_mlp
 from tests.reference.saved import saved_bytes
 
@@ -86,14 +89,55 @@ def test_gradients_of_weights_and_hooks_are_kept(blocks: list[Any]) -> None:
     assert seen == [1]
 
 
-def test_other_activations_and_precisions(blocks: list[Any]) -> None:
+def test_upstream_gradients_in_any_layout(blocks: list[Any]) -> None:
+    x = torch.randn(2, 5, blocks[0].ln_2.normalized_shape[0], dtype=torch.float64).requires_grad_()
+    weights = torch.randn(x.shape[2], 5, 2, dtype=torch.float64)
+    for pull in (torch.sum, lambda y: (y.permute(2, 1, 0) * weights).sum()):
+        found, expected = (
+            torch.autograd.grad(pull(f(blocks[0], x)), x)[0] for f in (lambda b, x: add_mlp(b, x, True, Scratch()), own)
+        )
+        torch.testing.assert_close(found, expected, **TIGHT)
+
+
+def test_autocast_is_left_alone(blocks: list[Any]) -> None:
+    """Recorded under autocast the plain path runs in half precision; what was recorded outside stays as it is inside."""
     block = blocks[0].float()
     x = torch.randn(2, 5, block.ln_2.normalized_shape[0]).requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         results = [f(x) for f in (lambda x: add_mlp(block, x, scratch=Scratch()), lambda x: own(block, x))]
+    assert "Shared" not in results[0].grad_fn.name()
     torch.testing.assert_close(*results, atol=0.05, rtol=0.05)
-    block.mlp.gelu = nn.GELU()
-    found, expected = (
-        torch.autograd.grad(f(block, x).sin().sum(), x)[0] for f in (lambda b, x: add_mlp(b, x, scratch=Scratch()), own)
-    )
-    torch.testing.assert_close(found, expected)
+    out = add_mlp(block, x, scratch=Scratch()).sin().sum()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (found,) = torch.autograd.grad(out, x)
+    torch.testing.assert_close(found, torch.autograd.grad(own(block, x).sin().sum(), x)[0])
+
+
+def test_other_blocks_go_without(blocks: list[Any]) -> None:
+    first, second = blocks[:2]
+    first.mlp.gelu = nn.GELU()
+    second.ls_2 = LayerScale(second.ln_2.normalized_shape[0], init_values=0.3).double()
+    for block in (first, second):
+        x = torch.randn(2, 5, block.ln_2.normalized_shape[0], dtype=torch.float64).requires_grad_()
+        out = add_mlp(block, x, scratch=Scratch())
+        assert "Shared" not in out.grad_fn.name()
+        found, expected = (torch.autograd.grad(y.sin().sum(), x)[0] for y in (out, own(block, x)))
+        torch.testing.assert_close(found, expected, **TIGHT)
+
+
+def test_an_encoder_holds_one_scratch(vit: nn.Module) -> None:
+    """However many of its graphs are alive; a copy starts without."""
+    encoder, results = VisionEncoder(vit), []
+    prompts = torch.randn(2, 2, vit.visual.conv1.out_channels, dtype=torch.float64, requires_grad=True)
+    images = torch.randn(3, 3, 12, 12, dtype=torch.float64)
+    scratch = encoder._scratch
+    outs = [encoder(images[:n], prompts).prompt.sin().sum() for n in (1, 3)]
+    for out in outs:
+        results.append(torch.autograd.grad(out, prompts)[0])
+    assert encoder._scratch is scratch and len(scratch._held) == 2
+    for other in (copy.deepcopy(scratch), pickle.loads(pickle.dumps(scratch))):
+        assert not other._held
+    encoder.plain = True
+    for n, found in zip((1, 3), results):
+        (expected,) = torch.autograd.grad(encoder(images[:n], prompts).prompt.sin().sum(), prompts)
+        torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-8)

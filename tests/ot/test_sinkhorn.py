@@ -65,6 +65,20 @@ def test_change_stop_does_not_count_masked_rows_in_the_mean():
         assert out.iterations[a].tolist() == [iterations] * 2
 
 
+@pytest.mark.parametrize("max_iter", [1, 100])
+@pytest.mark.parametrize("stop, group_dims", [("marginal", 0), ("change", 1), ("change", 2)])
+def test_masks_in_any_layout(stop, group_dims, max_iter):
+    cost = costs(2, 3, 5, 6, 4, high=0.5)
+    rows, cols = torch.rand(6, 5, 3) < 0.7, torch.rand(4, 3, 5) < 0.7
+    rows[0], cols[0] = True, True
+    masks = {"row_mask": rows.permute(2, 1, 0), "col_mask": cols.permute(1, 2, 0)}
+    options = {"lam": 0.1, "tol": 3e-3, "stop": stop, "group_dims": group_dims, "max_iter": max_iter}
+    found = sinkhorn(cost, **masks, **options)
+    expected = sinkhorn(cost, **{name: mask.contiguous() for name, mask in masks.items()}, **options)
+    for one, other in zip(found, expected):
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
+
+
 @pytest.mark.parametrize("lam", [0.05, 0.2, 1.0])
 def test_plan_equals_pot(lam):
     cost = costs(3, 4, 9, 6)

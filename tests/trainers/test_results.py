@@ -244,7 +244,7 @@ def test_loaded_weights_say_what_they_started_from(trainer, batches, tmp_path):
     trainer.loaded_from = str(tmp_path / "trained" / "prompt_learner" / "model.pth.tar-5")
     said = tmp_path / "trained" / "run.json"
     said.parent.mkdir()
-    for text, expected in ((None, None), ('{"start_sha256": "abc"}', "abc"), ('{"start', None)):
+    for text, expected in ((None, None), ('{"start_sha256": "abc"}', "abc"), ('{"start', None), ("[]", None)):
         if text is not None:
             said.write_text(text)
         record_result(trainer, "test", 75.0, 2.0, record_of(batches))
