@@ -17,8 +17,8 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 class Scratch:
-    """Working memory that the blocks of a tower share in their forward and backward passes: nothing stays in it from one
-    block to the next. Blocks that each took and freed their own would leave holes that no later tensor fits.
+    """Working memory that the blocks of a tower share in both passes: nothing stays in it from one block to the next.
+    Blocks that each took and freed their own would leave holes that no later tensor fits.
     """
 
     def __init__(self) -> None:

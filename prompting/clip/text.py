@@ -60,7 +60,7 @@ class TextEncoder(Frozen):
     Attributes:
         classes_at_once: classes run together; with fewer than K, each such part is recomputed in the backward pass, so
             that memory does not grow with K. None is all of them.
-        between: is called with each part of the classes, in the forward and the backward pass, where prompts are learned.
+        between: is called with each part of the classes, in both passes, where prompts are learned.
         plain: run all T positions of every prompt through the blocks as they are; what all else is compared with.
         steps: the parts of a block, as they are or compiled.
 

@@ -59,7 +59,7 @@ class VisionEncoder(Frozen):
     Attributes:
         lean: the number of blocks, from the first, that keep nothing of their MLP for the backward pass, where its
             hidden layer is computed again: the same gradient, less memory, more work.
-        between: is called with each part of the images, in the forward and the backward pass, where prompts are learned.
+        between: is called with each part of the images, in both passes, where prompts are learned.
         plain: run whole copies of the images through the blocks as they are; what all else is compared with.
         steps: the parts of a block, as they are or compiled.
 

@@ -63,9 +63,7 @@ class Towers:
         read = model.text_encoder(
             model.tokens, p.text, p.deep_text, token_set=model.token_set, constant_tokens=constant
         )
-        seen = model.image_encoder(
-            self.images, p.visual, p.deep_visual, return_tokens=True, constant_tokens=constant
-        )
+        seen = model.image_encoder(self.images, p.visual, p.deep_visual, return_tokens=True, constant_tokens=constant)
         return [read.prompt, read.tokens, seen.prompt, seen.tokens]
 
     def step(self) -> None:

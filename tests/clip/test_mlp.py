@@ -100,7 +100,7 @@ def test_upstream_gradients_in_any_layout(blocks: list[Any]) -> None:
 
 
 def test_autocast_is_left_alone(blocks: list[Any]) -> None:
-    """Recorded under autocast the plain path runs in half precision; what was recorded outside stays as it is inside."""
+    """Under it the plain path runs in half precision; what was recorded outside stays as it is inside."""
     block = blocks[0].float()
     x = torch.randn(2, 5, block.ln_2.normalized_shape[0]).requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
