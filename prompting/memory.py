@@ -271,10 +271,10 @@ def peak_bytes(device: torch.device | str = "cpu") -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def return_freed() -> None:
-    """Give freed memory back to the system where the C library is glibc, which keeps most, with holes that no later
-    tensor fits; elsewhere do nothing."""
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+def return_freed(above: int = 0) -> None:
+    """Give freed memory back to the system where more than ``above`` bytes are held and the C library is glibc, which
+    keeps most, with holes that no later tensor fits; elsewhere do nothing."""
+    if sys.platform == "linux" and (held_bytes() or 0) > above and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
 
 

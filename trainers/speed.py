@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -40,6 +41,8 @@ def fit_machine(model: Any, cfg: Any, device: torch.device | str) -> None:
 def limit_memory(model: Any, images: int, budget: int, device: torch.device | str) -> Prediction | None:
     """Set how many classes the text tower runs at once, and what the vision tower computes again.
 
+    On a CPU, memory that is held beyond the prediction and free is returned to the system between parts of a pass.
+
     Args:
         model: a ``PromptedCLIP``.
         images: B.
@@ -76,10 +79,9 @@ def limit_memory(model: Any, images: int, budget: int, device: torch.device | st
     whole = prediction.classes_at_once == prediction.classes
     model.text_encoder.classes_at_once = None if whole else prediction.classes_at_once
     model.image_encoder.lean = prediction.lean
-    limit = budget or there
-    # Returning memory takes time: only where what is kept back might not fit.
-    if limit is not None and prediction.total > 0.7 * limit and torch.device(device).type == "cpu":
-        model.text_encoder.between = model.image_encoder.between = return_freed
+    if torch.device(device).type == "cpu":  # returning memory takes time: only what is held beyond the prediction
+        most = prediction.total - prediction.parts["at work"]
+        model.text_encoder.between = model.image_encoder.between = partial(return_freed, most)
     return prediction
 
 

@@ -1,4 +1,5 @@
-"""Count what a training step runs through the towers, without running it: positions, FLOPs, bytes kept for backward.
+"""Count what a training step, and a batch of an evaluation, runs through the towers, without running it: positions,
+FLOPs, bytes kept for the backward pass.
 
     python -m scripts.bench.count --classes 50 1000 --prompts 4
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from prompting.memory import predict
-from scripts.bench import common, measuring, naive
+from scripts.bench import common, measuring, naive, running
 
 
 def kept_bytes(run: Any) -> tuple[int, Any]:
@@ -72,6 +73,15 @@ class Towers:
         at_eos, _, at_cls, _ = self()
         (at_eos.sum() + at_cls.sum()).backward()
 
+    @torch.no_grad()
+    def score(self) -> None:
+        """Run what a batch of an evaluation runs: of ours, whose class features are kept, the images alone."""
+        p = self.prompts
+        if self.path == "naive":
+            self()
+        else:
+            self.model.image_encoder(self.images, p.visual, p.deep_visual, return_tokens=True)
+
 
 def count(path: str, backbone: str, classes: int, prompts: int, images: int, at_once: int | None) -> dict[str, Any]:
     """Return the counts of one case."""
@@ -94,6 +104,7 @@ def count(path: str, backbone: str, classes: int, prompts: int, images: int, at_
     towers = Towers(model, path, images)
     found["kept_gb"] = round(kept_bytes(towers)[0] / 1e9, 3)
     found["tflops"] = round(measuring.count_flops(towers.step) / 1e12, 4)
+    found["tflops_scoring"] = round(measuring.count_flops(towers.score) / 1e12, 4)
     return found
 
 
@@ -109,7 +120,8 @@ def main() -> None:
         keys = ("path", "backbone", "classes", "prompts", "images")
         results.append(count(*(case[key] for key in keys), at_once))
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps({"torch": torch.__version__, "results": results}, indent=1) + "\n")
+    about = {"command": running.command(), "torch": torch.__version__}
+    args.out.write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

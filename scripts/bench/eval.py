@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line."""
     made = argparse.ArgumentParser(description="Images per second in evaluation.")
     common.add_arguments(made, "eval.json")
-    made.set_defaults(naive_up_to=1000)
+    made.set_defaults(naive_up_to=1000)  # beyond, a batch takes a quarter of an hour
     return made
 
 

@@ -19,7 +19,7 @@ from tabulate import tabulate
 from scripts.bench.running import PROJECT, RESULTS, Case
 
 PAGE = PROJECT / "docs" / "benchmarks.md"
-SAME = ("classes", "prompts", "images", "backbone", "device", "precision", "threads")
+SAME = ("file", "classes", "prompts", "images", "backbone", "device", "precision", "threads")
 MARK = re.compile(r"(<!-- bench: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -55,8 +55,20 @@ def measured(case: Case | None) -> bool:
 
 
 def pairs(results: Iterable[Case]) -> list[tuple[Case, Case | None]]:
-    """Return each case of ours with the naive one of the same sizes, if there is one."""
+    """Return each case of ours with the naive one of the same sizes in the same file, if there is one.
+
+    Raises:
+        ValueError: a case was measured twice.
+    """
     cases = list(results)
+    seen: dict[tuple[Any, ...], Case] = {}
+    for case in cases:
+        key = (*(case.get(k) for k in SAME[1:]), case["path"], case.get("max_memory_gb"))
+        if key in seen:
+            where = " and in ".join(dict.fromkeys(str(one.get("file")) for one in (seen[key], case)))
+            size = f"K = {case['classes']}, M = N = {case['prompts']}, B = {case['images']}, {case['path']}"
+            raise ValueError(f"{size}: measured twice, in {where}; a case belongs in one file, once")
+        seen[key] = case
     naive = {tuple(c.get(k) for k in SAME): c for c in cases if c["path"] == "naive"}
     # A case that failed knows only how many threads it asked for: 0.
     found = []
@@ -70,6 +82,12 @@ def pairs(results: Iterable[Case]) -> list[tuple[Case, Case | None]]:
 def ratio(naive: Case | None, ours: Case, key: str = "seconds") -> float | None:
     """Return how many times the naive path takes what ours takes."""
     return naive[key] / ours[key] if measured(naive) and measured(ours) else None
+
+
+def timed(case: Case) -> str:
+    """Return the median of a case's seconds and, of several runs, their range."""
+    wide = f" ({shown(case['fastest'])} to {shown(case['slowest'])})" if case.get("repeats", 1) > 1 else ""
+    return shown(case["seconds"]) + wide
 
 
 def why_not(case: Case | None) -> str:
@@ -99,8 +117,8 @@ def step_table(results: Iterable[Case]) -> Table:
         there = measured(naive)
         text, vision = ours["positions"]["text"], ours["positions"]["vision"]
         return [
-            shown(ours["seconds"]),
-            shown(naive["seconds"]) if naive and there else why_not(naive),
+            timed(ours),
+            timed(naive) if naive and there else why_not(naive),
             shown(ratio(naive, ours)),
             f"{ours['max_memory_gb']:g} / {shown(ours['predicted_gb'])} / {shown(ours['peak_gb'])}",
             shown(naive["peak_gb"] if naive and there else None),
@@ -132,13 +150,14 @@ def eval_table(results: Iterable[Case]) -> Table:
             shown(ours["images_per_second"]),
             shown(naive["images_per_second"], 3) if naive and there else why_not(naive),
             shown(ratio(naive, ours)),
-            shown(ours["seconds"]),
+            timed(ours),
+            timed(naive) if naive and there else why_not(naive),
             shown(ours["first_batch_seconds"]),
             f"{shown(ours['peak_gb'])} / {shown(naive['peak_gb'] if naive and there else None)}",
             f"{100 * ours['share_of_ceiling']:.0f} % of {shown(ours['ceiling_gflops'])}",
         ]
 
-    headers = ["images / s", "naive", "x faster", "s a batch", "first batch, s", "GB, ours / naive"]
+    headers = ["images / s", "naive", "x faster", "s a batch", "naive, s", "first batch, s", "GB, ours / naive"]
     return towers(results, [*headers, "of ceiling, GFLOP/s"], row)
 
 
@@ -163,30 +182,33 @@ def count_table(results: Iterable[Case]) -> Table:
         at_once, classes = case["classes_at_once"], case["classes"]
         how = case["path"] if at_once == classes else f"{case['path']}, {at_once} classes at once"
         run = [f"{case['positions'][tower]:,}" for tower in ("text", "vision")]
-        rows.append([str(classes), str(case["prompts"]), how, *run, shown(case["tflops"]), shown(case["kept_gb"])])
-    headers = ["K", "M = N", "path", "text positions", "image positions", "TFLOP a step", "GB kept for backward"]
-    return Table(headers, rows)
+        counted = [shown(case[key]) for key in ("tflops", "kept_gb", "tflops_scoring")]
+        rows.append([str(classes), str(case["prompts"]), how, *run, *counted])
+    headers = ["K", "M = N", "path", "text positions", "image positions"]
+    return Table([*headers, "TFLOP a step", "GB kept for backward", "TFLOP a batch of an evaluation"], rows)
 
 
 def load(kind: str, folder: Path = RESULTS) -> list[Case]:
     """Return the results in all files of one benchmark, such as ``step.json`` and ``step-gpu.json``."""
     files = sorted(folder.glob(f"{kind}.json")) + sorted(folder.glob(f"{kind}-*.json"))
-    return [case for file in files for case in json.loads(file.read_text())["results"]]
+    return [{"file": file.name, **case} for file in files for case in json.loads(file.read_text())["results"]]
 
 
 class Target(NamedTuple):
-    """What is to be reached: ``value`` of the cases that fit, on the right side of ``bound``."""
+    """What is to be reached: ``value`` of the cases that fit, on the right side of ``bound``; ``beyond``: not on it."""
 
     text: str
     value: float | None
     bound: float
     least: bool = True
+    beyond: bool = False
 
     def row(self) -> list[str]:
         """Return the line of the table."""
         if self.value is None:
             return [self.text, "not measured", "-"]
         met = self.value >= self.bound if self.least else self.value <= self.bound
+        met = met and not (self.beyond and self.value == self.bound)
         return [self.text, shown(self.value), "met" if met else "**not met**"]
 
 
@@ -231,7 +253,7 @@ def targets(folder: Path = RESULTS) -> list[Target]:
         Target("evaluation, K = 50: at least 8 x faster", faster("eval", 50), 8),
         Target("evaluation, K = 500: at least 50 x faster", faster("eval", 500), 50),
         Target("transport, 198 x 8, 100 iterations: 3 x the plain batched loop", least(by(sizes, "plain")), 3),
-        Target("transport: ahead of POT at every size (least ratio)", least(by(cpu, "POT")), 1),
+        Target("transport: ahead of POT at every size (least ratio)", least(by(cpu, "POT")), 1, beyond=True),
         Target("training step, K = 1000, N = 4: within 8 GB", max(thousand, default=None), 8, False),
         Target(
             "GPU, step, K = 100, bf16: at most 3 x the time of its FLOPs",
@@ -250,19 +272,20 @@ def targets(folder: Path = RESULTS) -> list[Target]:
 
 
 def about(folder: Path = RESULTS) -> str:
-    """Return what the files were measured on, a line each."""
-    lines = []
+    """Return what the files were measured on and by which command."""
+    lines: dict[str, list[str]] = {}
     for file in sorted(folder.glob("*.json")):
         read = json.loads(file.read_text())
         made = read.get("machine")
         if made is None:
             continue
         loads = [x for case in read["results"] for x in case.get("load", [])]
-        busy = f"load {min(loads):.1f} to {max(loads):.1f}" if loads else "load not recorded"
+        busy = f"{min(loads):.1f} to {max(loads):.1f}" if loads else "not recorded"
         chip = made["gpu"] or f"{made['cpu']}, {made['cores']} cores, {made['capability']}"
         packages = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
-        lines.append(f"- `{file.name}`: {chip}; Python {made['python']}, {packages}; {busy}\n")
-    return "".join(lines) or "Not measured.\n"
+        on = f"{chip}; Python {made['python']}, {packages}"
+        lines.setdefault(on, []).append(f"- `{file.name}` (load {busy}): `{read.get('command', 'not recorded')}`\n")
+    return "".join(f"{on}:\n\n{''.join(files)}" for on, files in lines.items()) or "Not measured.\n"
 
 
 def parts(folder: Path = RESULTS) -> dict[str, str]:
@@ -287,11 +310,15 @@ def main() -> None:
     """Print or write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="into docs/benchmarks.md")
-    if parser.parse_args().write:
-        PAGE.write_text(filled(PAGE.read_text()))
-        return
-    for name, text in parts().items():
-        sys.stdout.write(f"\n### {name}\n\n{text}")
+    write = parser.parse_args().write
+    try:
+        if write:
+            PAGE.write_text(filled(PAGE.read_text()))
+            return
+        for name, text in parts().items():
+            sys.stdout.write(f"\n### {name}\n\n{text}")
+    except ValueError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

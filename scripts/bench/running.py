@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -42,6 +43,12 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         self.bar.close()
+
+
+def command() -> str:
+    """Return the command line that runs."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return shlex.join(["python", *(sys.argv[:1] if spec is None else ["-m", spec.name]), *sys.argv[1:]])
 
 
 def in_a_process(module: str, case: Case, progress: Progress) -> Case:
@@ -99,6 +106,7 @@ def run_cases(
         else:
             found = in_a_process(module, case, progress)
             results.append({**found, "load": [round(before, 1), round(os.getloadavg()[0], 1)]})
-        out.write_text(json.dumps({"machine": machine(), "results": results}, indent=1) + "\n")
+        about = {"command": command(), "machine": machine()}
+        out.write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
         progress.bar.update(effort(case))
     return results

@@ -16,7 +16,7 @@ from typing import Any
 from scripts.bench import common, eval, ot, report, running, step
 
 # The most telling first. Each line: the benchmark and its command line; M = N = 4 and B = 4 where nothing is said.
-OT = ["--sizes", "198", "8", "--sizes", "8", "8", "--iterations", "5", "100", "--repeat", "3"]
+OT = ["--sizes", "198", "8", "--sizes", "8", "8", "--iterations", "5", "100", "--repeat", "3", "--at-least", "3"]
 STEP = ["--prompts", "4", "1", "--classes", "50", "--naive-up-to", "50", "--repeat", "1"]
 EVAL = ["--prompts", "4", "--classes", "50", "500", "--naive-up-to", "50", "--repeat", "2"]
 SMALL = ["--prompts", "4", "--classes", "10", "--naive-up-to", "50", "--repeat", "1"]

@@ -20,6 +20,7 @@ from scripts.bench import common, measuring, naive, report, running
 
 def measure(case: dict[str, Any]) -> dict[str, Any]:
     """Return what one case measures: seconds of the two passes, peak memory, positions, FLOPs and their share."""
+    from prompting.memory import held_bytes
     from trainers.speed import limit_memory
 
     model, context = common.build(case)
@@ -27,6 +28,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     images, labels = common.drawn_batch(model, case)
     learned = [p for p in model.parameters() if p.requires_grad]
     found, halves, state = {**case, "threads": torch.get_num_threads()}, [], {}
+    found["held_gb"] = round((held_bytes(case["device"]) or 0) / 1e9, 2)  # Python, its packages, the weights
     if case["path"] == "ours":
         prediction = limit_memory(model, case["images"], int(case["max_memory_gb"] * 1e9), case["device"])
         found["predicted_gb"] = round(prediction.total / 1e9, 2)
@@ -83,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line."""
     made = argparse.ArgumentParser(description="Seconds and memory of a training step.")
     common.add_arguments(made, "step.json")
+    made.set_defaults(naive_up_to=125)  # beyond, it holds more than 24 GB
     made.add_argument(
         "--max-memory", type=float, nargs="+", default=[8.0], metavar="GB", help="of our path; 0 is what is free"
     )

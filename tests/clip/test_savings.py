@@ -425,3 +425,15 @@ def test_what_lies_between_parts_is_called_in_both_passes(vit: nn.Module, stream
         out.sum().backward()
         assert len(calls) == 2 * parts
         calls.clear()
+
+
+def test_what_is_called_between_parts_leaves_gradients_alone(vit: nn.Module, stream: torch.Generator) -> None:
+    """Whatever it returns."""
+    vision, images, prompts = VisionEncoder(vit), draw(stream, 2, 3, 12, 12), draw(stream, 2, 2, 2 * WIDTH)
+    vision.images_at_once = lambda m: 1  # type: ignore[method-assign]
+    found = []
+    for returned in (None, 7.0):
+        vision.between = lambda returned=returned: None if returned is None else torch.tensor(returned).double()
+        own = prompts.clone().requires_grad_()
+        found += torch.autograd.grad(vision(images, own).prompt.sin().sum(), own)
+    assert torch.equal(*found)

@@ -79,6 +79,26 @@ def test_masks_in_any_layout(stop, group_dims, max_iter):
         torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("domain", ["kernel", "log"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_square_costs_in_either_layout(domain, masked):
+    """Of two equal sides either may lie innermost: the plan is the same, and the costs stay as they were."""
+    cost = costs(3, 4, 6, 6)
+    rows = [6, 5, 4, 3] if masked else [6] * 4
+    mask = torch.arange(6) < torch.tensor(rows)[:, None]
+    for given in (cost, cost.mT.contiguous().mT, cost.mT, cost.mT.contiguous()):
+        before = given.clone()
+        options = {"row_mask": mask} if masked else {}
+        out = sinkhorn(given, lam=0.1, max_iter=7, tol=0.0, domain=domain, **options)
+        assert torch.equal(given, before)
+        for i, n in enumerate(rows):
+            part = before[i, :n].numpy()
+            plan, *_ = naive.solve_one(part, 0.1, 7, 0.0)
+            np.testing.assert_allclose(out.plan[i, :n].numpy(), plan, atol=1e-12)
+            assert float(out.distance[i]) == pytest.approx(float((plan * part).sum()), rel=1e-12)
+            assert not out.plan[i, n:].any()
+
+
 @pytest.mark.parametrize("lam", [0.05, 0.2, 1.0])
 def test_plan_equals_pot(lam):
     cost = costs(3, 4, 9, 6)

@@ -97,6 +97,23 @@ def test_fit_computes_the_least_again(clip: nn.Module, images: int, share: float
     assert ("hidden layers of" in str(found)) == (found.lean > 0)
 
 
+@pytest.mark.parametrize("at_once", [None, 6])
+def test_memory_that_blocks_share_is_predicted(
+    clip: nn.Module, monkeypatch: pytest.MonkeyPatch, at_once: int | None
+) -> None:
+    """Of both towers, as it is after a step."""
+    monkeypatch.setattr(memory, "PASSING", 0)
+    tokens, prompts = case(clip, 24)
+    text, vision = TextEncoder(clip), VisionEncoder(clip)
+    text.classes_at_once = at_once
+    found = memory.predict(text, vision, tokens, prompts, 3, classes_at_once=at_once)
+    images = torch.randn(3, 3, 16, 16)
+    seen = vision(images, prompts.visual, prompts.deep_visual, return_tokens=True).tokens
+    (seen.sum() + text(tokens, prompts.text, prompts.deep_text).prompt.sum()).backward()
+    held = sum(x.nbytes for tower in (text, vision) for x in tower._scratch._held.values())
+    assert found.parts["at work"] == pytest.approx(held, rel=0.15) and held > 0
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what it holds")
 def test_freed_memory_is_returned() -> None:
     """In a process of its own: tensors of odd sizes come and go, and what is held falls back to what it was."""
@@ -104,12 +121,15 @@ def test_freed_memory_is_returned() -> None:
         "import torch; from prompting import memory\n"
         "torch.ones(2**22); before = memory.held_bytes()\n"  # glibc draws its conclusions from what is freed
         "kept = [[torch.ones(2**19 + 97 * i), torch.ones(2**14)] for i in range(100)]\n"
-        "held = memory.held_bytes(); kept = [pair[1] for pair in kept]; memory.return_freed()\n"
-        "print(memory.held_bytes() - before, held - before)"
+        "held = memory.held_bytes(); kept = [pair[1] for pair in kept]\n"
+        "memory.return_freed(above=held); still = memory.held_bytes()\n"
+        "memory.return_freed(above=before)\n"
+        "print(memory.held_bytes() - before, still - before, held - before)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    after, held = map(int, done.stdout.split())
+    after, still, held = map(int, done.stdout.split())
     assert held > 200e6 and after < 0.15 * held
+    assert still > 0.5 * held  # no more was held than might be
 
 
 def test_held_and_free_are_real() -> None:

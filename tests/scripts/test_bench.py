@@ -43,7 +43,16 @@ def test_class_names_are_drawn_once():
     assert common.class_names(20) == common.class_names(20) and len(set(common.class_names(200))) > 50
 
 
-CASE = {"rows": 9, "cols": 5, "iterations": 30, "problems": 12, "device": "cpu", "threads": 0, "repeat": 1}
+CASE = {
+    "rows": 9,
+    "cols": 5,
+    "iterations": 30,
+    "problems": 12,
+    "device": "cpu",
+    "threads": 0,
+    "repeat": 1,
+    "at_least": 0.0,
+}
 
 
 @pytest.mark.parametrize("name", [n for n in ot.solvers(1) if n not in ("ours, tol 1e-2", "geomloss")])

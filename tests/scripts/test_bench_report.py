@@ -89,3 +89,28 @@ def test_pot_is_beaten_at_every_size_or_not(tmp_path):
 def test_memory_of_a_thousand_classes_has_an_upper_bound(tmp_path):
     write(tmp_path, "step", step("ours", 60.0, 8.1, classes=1000))
     assert row(tmp_path, "training step, K = 1000")[1:] == ["8.10", "**not met**"]
+
+
+def test_a_ratio_is_of_one_file(tmp_path):
+    """The naive path of another file is another run."""
+    write(tmp_path, "step", step("ours", 10.0, 3.0))
+    write(tmp_path, "step-others", step("naive", 70.0, 9.0), step("ours", 10.0, 3.0, max_memory_gb=2.0))
+    found = {t.text: t.value for t in report.targets(tmp_path) if "5 x faster than naive" in t.text}
+    assert list(found.values()) == [None, 7.0] and "8 GB" in next(iter(found))
+
+
+def test_a_case_measured_twice_is_refused(tmp_path):
+    write(tmp_path, "step", step("ours", 10.0, 3.0))
+    write(tmp_path, "step-others", step("ours", 11.0, 3.0))
+    with pytest.raises(ValueError, match="K = 50, M = N = 4, B = 4, ours: measured twice, in step.json and in step-o"):
+        report.targets(tmp_path)
+
+
+@pytest.mark.parametrize("value, word", [(1.0001, "met"), (1.0, "**not met**"), (0.999, "**not met**")])
+def test_ahead_is_more_than_as_fast(value, word):
+    assert report.Target("ahead", value, 1, beyond=True).row()[2] == word
+
+
+def test_several_runs_show_their_range():
+    assert report.timed(step("ours", 10.0, 3.0, repeats=3, fastest=9.5, slowest=11.0)) == "10.00 (9.50 to 11.00)"
+    assert report.timed(step("ours", 10.0, 3.0, repeats=1, fastest=10.0, slowest=10.0)) == "10.00"
