@@ -52,6 +52,7 @@ class Prediction:
         budget: bytes that may be held; None if nobody asked.
         lean: blocks of the vision tower whose hidden layer is computed again.
         again: what that costs, in products (multiplications and additions).
+        adds: the most that running one part of the classes or of the images adds, of the total.
     """
 
     parts: dict[str, int]
@@ -60,6 +61,7 @@ class Prediction:
     budget: int | None = field(default=None)
     lean: int = 0
     again: int = 0
+    adds: int = 0
 
     @property
     def total(self) -> int:
@@ -129,7 +131,8 @@ def predict(
         "at work": max(run_text * PASSING, at_once_seen * PASSING, head) + SHARED * (run_text + at_once_seen),
     }
     again += HIDDEN * lean * positions * shape.vision_width**2
-    return Prediction(parts, classes, at_once, budget, lean, again)
+    adds = parts["at work"] + max(kept_text, parts["vision"] * part // max(images, 1))
+    return Prediction(parts, classes, at_once, budget, lean, again, adds)
 
 
 def _lean_most(vision: VisionEncoder, prompts: Prompts, constant_tokens: bool) -> int:

@@ -41,7 +41,8 @@ def fit_machine(model: Any, cfg: Any, device: torch.device | str) -> None:
 def limit_memory(model: Any, images: int, budget: int, device: torch.device | str) -> Prediction | None:
     """Set how many classes the text tower runs at once, and what the vision tower computes again.
 
-    On a CPU, memory that is held beyond the prediction and free is returned to the system between parts of a pass.
+    On a CPU freed memory is returned to the system between two parts of a pass where the next one might not fit into
+    what is predicted.
 
     Args:
         model: a ``PromptedCLIP``.
@@ -79,8 +80,8 @@ def limit_memory(model: Any, images: int, budget: int, device: torch.device | st
     whole = prediction.classes_at_once == prediction.classes
     model.text_encoder.classes_at_once = None if whole else prediction.classes_at_once
     model.image_encoder.lean = prediction.lean
-    if torch.device(device).type == "cpu":  # returning memory takes time: only what is held beyond the prediction
-        most = prediction.total - prediction.parts["at work"]
+    if torch.device(device).type == "cpu":  # where the next part might not fit: returning memory takes time
+        most = prediction.total - prediction.adds
         model.text_encoder.between = model.image_encoder.between = partial(return_freed, most)
     return prediction
 

@@ -80,8 +80,9 @@ def pairs(results: Iterable[Case]) -> list[tuple[Case, Case | None]]:
 
 
 def ratio(naive: Case | None, ours: Case, key: str = "seconds") -> float | None:
-    """Return how many times the naive path takes what ours takes."""
-    return naive[key] / ours[key] if measured(naive) and measured(ours) else None
+    """Return how many times the naive path takes what ours takes; of memory ours is what it holds in all steps."""
+    own = "peak_gb" if key == "peak_first_gb" else key
+    return naive[key] / ours[own] if measured(naive) and measured(ours) else None
 
 
 def timed(case: Case) -> str:
@@ -121,8 +122,8 @@ def step_table(results: Iterable[Case]) -> Table:
             timed(naive) if naive and there else why_not(naive),
             shown(ratio(naive, ours)),
             f"{ours['max_memory_gb']:g} / {shown(ours['predicted_gb'])} / {shown(ours['peak_gb'])}",
-            shown(naive["peak_gb"] if naive and there else None),
-            shown(ratio(naive, ours, "peak_gb")),
+            f"{shown(naive['peak_first_gb'])} / {shown(naive['peak_gb'])}" if naive and there else "-",
+            " / ".join(shown(ratio(naive, ours, key)) for key in ("peak_first_gb", "peak_gb")) if there else "-",
             f"{text:,} / {vision:,}",
             f"{naive['positions']['text']:,} / {naive['positions']['vision']:,}" if naive and there else "-",
             shown(ours["flops"] / 1e12),
@@ -134,7 +135,7 @@ def step_table(results: Iterable[Case]) -> Table:
         "naive, s",
         "x faster",
         "GB allowed / predicted / peak",
-        "naive, GB",
+        "naive, GB, first step / all",
         "x less",
         "positions text / vision",
     ]
@@ -246,7 +247,8 @@ def targets(folder: Path = RESULTS) -> list[Target]:
             for most in sorted({ours["max_memory_gb"] for ours, _ in of("step", classes=50)}, reverse=True) or [8.0]
             for what, key, bound in (
                 ("at least 5 x faster than naive", "seconds", 5.0),
-                ("at most 1/4 of its memory (x less)", "peak_gb", 4.0),
+                ("at most 1/4 of its memory in one step (x less)", "peak_first_gb", 4.0),
+                ("at most 1/4 of its memory in all steps (x less)", "peak_gb", 4.0),
             )
         ),
         Target("training step, K = 100: at least 8 x faster", faster("step", 100), 8),

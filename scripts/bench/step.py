@@ -52,6 +52,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
             state["loss"].backward()
 
         halves.append([measuring.seconds(half, 1)[0] for half in (forward, backward)])
+        found.setdefault("peak_first_gb", round(measuring.peak_bytes(case["device"]) / 1e9, 2))
 
     def ceiling() -> measuring.Times:
         return measuring.matmul_ceiling(case["device"], measuring.computed_in(case["precision"]))

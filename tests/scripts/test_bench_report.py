@@ -15,7 +15,16 @@ MEASURED = {"positions": {"text": 764, "vision": 3184}, "flops": 1e12, "share_of
 
 def step(path: str, seconds: float, peak: float, **other) -> dict:
     ours = {"max_memory_gb": 8.0, "predicted_gb": 2.5} if path == "ours" else {}
-    return {**SIZES, **MEASURED, "path": path, "seconds": seconds, "peak_gb": peak, **ours, **other}
+    return {
+        **SIZES,
+        **MEASURED,
+        "path": path,
+        "seconds": seconds,
+        "peak_gb": peak,
+        "peak_first_gb": peak,
+        **ours,
+        **other,
+    }
 
 
 def write(folder, kind: str, *results: dict) -> None:

@@ -37,6 +37,21 @@ def test_what_is_predicted(method):
         assert (found.parts["text"] > 0) == learns_text and found.classes_at_once == found.classes == 3
 
 
+def test_freed_memory_is_returned_where_the_next_part_might_not_fit(clip, monkeypatch):
+    """Between parts of both passes: beyond what is predicted less what such a part adds."""
+    asked = []
+    monkeypatch.setattr(speed, "held_bytes", lambda device: 0)
+    monkeypatch.setattr(speed, "return_freed", asked.append)
+    model = relearn(build("ALIGN", clip=clip, classnames=CLASSES)).train()
+    whole = speed.limit_memory(model, 2, 0, "cpu")
+    found = speed.limit_memory(model, 2, int(0.6 * whole.total), "cpu")
+    assert 0 < found.parts["at work"] < found.adds < whole.adds
+    loss, _ = model.training_loss(draw_images(clip), LABELS)
+    forward = len(asked)
+    loss.backward()
+    assert set(asked) == {found.total - found.adds} and len(asked) > forward > 1
+
+
 @pytest.mark.parametrize("number", [8, 20])
 def test_proda_keeps_what_is_predicted(clip, monkeypatch, number):
     """For the most expensive prompts of a step, those with the class name in front."""
