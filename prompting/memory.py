@@ -2,10 +2,10 @@
 
 Between the forward and the backward pass a block keeps, for each position it runs and in units of the tower's width:
 the inputs of its two norms (2), queries, keys and values (3), the attention's output (1), the hidden layer of its MLP
-(4). Frozen layers keep nothing more. The vision tower runs B * M * (1 + O + b) positions; the text tower those of its
-layout (``prompting.clip.layout``), of all classes, or of one part of them at a time. Where that is too much, the text
-tower runs fewer classes at once and blocks of the vision tower drop their hidden layer; both are computed again in the
-backward pass, and what costs the least computing is chosen.
+(4 in CLIP). Frozen layers keep nothing more. The vision tower runs B * M * (1 + O + b) positions; the text tower those
+of its layout (``prompting.clip.layout``), of all classes, or of one part of them at a time. Where that is too much, the
+text tower runs fewer classes at once and blocks of the vision tower drop their hidden layer; both are computed again in
+the backward pass, and what costs the least computing is chosen.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from torch import Tensor, nn
 from prompting.clip import PromptTokens, TextEncoder, VisionEncoder
 from prompting.clip.blocks import can_split
 from prompting.clip.layout import Layout
-from prompting.clip.shape import tower_dtype
-from prompting.clip.vision import HIDDEN
+from prompting.clip.shape import hidden_widths, tower_dtype
 from prompting.learners import Prompts
 
 try:
@@ -33,11 +32,13 @@ try:
 except ImportError:  # not on Windows
     resource: Any = None  # type: ignore[no-redef]
 
-KEPT = 6 + HIDDEN  # widths a position and block: 2 + 3 + 1 + 4, see above
+KEPT = 6  # widths a position and block beside its hidden layer: 2 + 3 + 1, see above
 KEPT_LAST = 3  # of a last block that is asked for CLS alone: the inputs of its first norm, keys and values
 PASSING = 6  # widths a position of the block that is at work, forward or backward, beside its hidden layer
-SHARED = 2 * HIDDEN  # widths of that hidden layer and its slope, which each tower holds once (``prompting.clip.mlp``)
+SHARED = 2  # hidden layers, one and its slope, which each tower holds once (``prompting.clip.mlp``)
 FEW = 128  # a product of few rows takes about as long as if it had so many more
+GROUP = Path("/sys/fs/cgroup")  # of a control group as a container sees its own: limit and use, versions 2 and 1
+GROUP_FILES = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
 HEADROOM = 0.9  # of the free memory that is used where no budget is given
 
 
@@ -120,17 +121,20 @@ def predict(
     positions = images * m * (1 + shape.patches + b)
     seen, most = positions * shape.vision_width * size, _lean_most(vision, prompts, constant_tokens)
     lean, part = min(lean, most), min(images, vision.images_at_once(m) or images)
-    kept = KEPT * shape.vision_layers - HIDDEN * lean - (KEPT - KEPT_LAST if most and constant_tokens else 0)
+    wide, wide_text = hidden_widths(vision.visual), hidden_widths(text)
+    kept = (KEPT + wide) * shape.vision_layers - wide * lean
+    kept -= KEPT + wide - KEPT_LAST if most and constant_tokens else 0
     at_once_seen = seen * part // images if images else 0
+    shared = SHARED * (wide_text * run_text + wide * at_once_seen)
     parts = {
         "held" if held is not None else "weights": _weights(text, vision) if held is None else held,
         # Without visual prompts nothing waits for a backward pass through this tower.
-        "vision": seen * kept if prompts.visual is not None else 0,
+        "vision": int(seen * kept) if prompts.visual is not None else 0,
         "text": kept_text + beside,
         "features": outputs + 2 * positions * shape.embed_dim * 4,
-        "at work": max(run_text * PASSING, at_once_seen * PASSING, head) + SHARED * (run_text + at_once_seen),
+        "at work": max(run_text * PASSING, at_once_seen * PASSING, head) + int(shared),
     }
-    again += HIDDEN * lean * positions * shape.vision_width**2
+    again += int(wide * lean * positions * shape.vision_width**2)
     adds = parts["at work"] + max(kept_text, parts["vision"] * part // max(images, 1))
     return Prediction(parts, classes, at_once, budget, lean, again, adds)
 
@@ -157,32 +161,33 @@ def _text(
     specific = any(v.dim() == 4 for v in given)
     layout = encoder.layout(tokens, n, learned=bool(given), class_specific=specific, token_set=token_set, step=at_once)
     width, layers = encoder.token_embedding.weight.shape[1], len(encoder.transformer.resblocks)
-    unit, classes = width * _itemsize(encoder), tokens.ids.shape[1]
+    unit, classes, wide = width * _itemsize(encoder), tokens.ids.shape[1], hidden_widths(encoder)
     length = 1 if token_set is None else 1 + int(token_set.sum(-1).max())
     embed = width if encoder.text_projection is None else _columns(encoder.text_projection)
     outputs = 3 * classes * n * length * embed * 4  # as they come, gathered, and at length 1 for the head
     if layout is None:
         positions = n * tokens.ids[0].numel()
-        return (positions * KEPT * layers * unit if given else 0), 0, positions * unit, outputs
-    kept, at_work = max(_chunk_widths(layout, i) for i in range(len(layout.chunks)))
+        kept = (KEPT + wide) * positions
+        return (int(kept * layers * unit) if given else 0), 0, positions * unit, outputs
+    kept, at_work = max(_chunk_widths(layout, i, wide) for i in range(len(layout.chunks)))
     opening = layout.prefix_ids.numel()
-    widths = (kept + opening * KEPT) * layers
+    widths = (kept + opening * (KEPT + wide)) * layers
     if constant_tokens:  # of the last block's second half EOS alone
-        widths -= (1 + HIDDEN) * (at_work + opening)
-    # What a block multiplies: four maps of attention, two of the MLP, each HIDDEN times as wide.
+        widths -= (1 + wide) * (at_work + opening)
+    # What a block multiplies: four maps of attention, two of the MLP.
     # Parts are run three times, forward, again and backward, and small ones keep a machine less busy.
     rows = layout.positions - opening + 3 * FEW * len(layout.chunks)
-    again = (4 + 2 * HIDDEN) * rows * layers * width**2 if len(layout.chunks) > 1 else 0
-    return (widths * unit if given else 0), again, (at_work + opening) * unit, outputs
+    again = int((4 + 2 * wide) * rows * layers * width**2) if len(layout.chunks) > 1 else 0
+    return (int(widths * unit) if given else 0), again, (at_work + opening) * unit, outputs
 
 
-def _chunk_widths(layout: Layout, i: int) -> tuple[int, int]:
+def _chunk_widths(layout: Layout, i: int, wide: float) -> tuple[float, int]:
     """Return the widths one block keeps of a part of the classes, and the positions of that part."""
     chunk, p = layout.chunks[i], layout.prefix_ids.shape[1]
     n, classes, s = chunk.size
     run = len(chunk.ids)
     # Norms and MLP on what is run; queries and output padded; keys and values padded, behind those of the prefix.
-    return run * 6 + n * classes * (2 * s + 2 * (p + s)), run
+    return run * (2 + wide) + n * classes * (2 * s + 2 * (p + s)), run
 
 
 def fit(
@@ -239,17 +244,35 @@ def fit(
 
 
 def free_bytes(device: torch.device | str = "cpu") -> int | None:
-    """Return how much memory a device has left; None where the system does not say."""
+    """Return how much memory a device has left (on a CPU where that is unknown: how much there is, as on macOS); None
+    where the system does not say."""
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     listed = Path("/proc/meminfo")
     if listed.is_file():
         lines = dict(line.split(":", 1) for line in listed.read_text().splitlines() if ":" in line)
-        return int(lines["MemAvailable"].split()[0]) * 1024
+        left = int(lines["MemAvailable"].split()[0]) * 1024
+        return min([left, *_left_to_group()])
     if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return None
+
+
+def _left_to_group() -> list[int]:
+    """Return what a control group (of a container or a batch system) leaves, files that are only kept in memory not
+    counted; empty for no limit."""
+    found = []
+    for limit, used in GROUP_FILES:
+        try:
+            most = (GROUP / limit).read_text().strip()
+            stat = dict(line.split() for line in (GROUP / used).with_name("memory.stat").read_text().splitlines())
+            files = sum(int(stat.get(f"total_{kind}", stat.get(kind, 0))) for kind in ("inactive_file", "active_file"))
+            if most != "max":
+                found.append(max(0, int(most) - int((GROUP / used).read_text()) + files))
+        except (OSError, ValueError):  # no such group, or of another make
+            continue
+    return found
 
 
 def held_bytes(device: torch.device | str = "cpu") -> int | None:
@@ -261,6 +284,16 @@ def held_bytes(device: torch.device | str = "cpu") -> int | None:
     if pages.is_file():
         return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return peak_bytes(device)
+
+
+def private_bytes() -> int | None:
+    """Return how much of what this process holds is its own: no file of a library, no memory that processes share, such
+    as images that loaders keep; None where unknown."""
+    pages = Path("/proc/self/statm")
+    if not pages.is_file():
+        return held_bytes()
+    resident, shared = map(int, pages.read_text().split()[1:3])
+    return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
 
 
 def peak_bytes(device: torch.device | str = "cpu") -> int | None:
@@ -275,9 +308,9 @@ def peak_bytes(device: torch.device | str = "cpu") -> int | None:
 
 
 def return_freed(above: int = 0) -> None:
-    """Give freed memory back to the system where more than ``above`` bytes are held and the C library is glibc, which
-    keeps most, with holes that no later tensor fits; elsewhere do nothing."""
-    if sys.platform == "linux" and (held_bytes() or 0) > above and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+    """Give freed memory back to the system where ``private_bytes`` is more than ``above`` and the C library is glibc,
+    which keeps most, with holes that no later tensor fits; elsewhere do nothing."""
+    if sys.platform == "linux" and (private_bytes() or 0) > above and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
 
 

@@ -121,8 +121,10 @@ def test_yaml_that_is_none(call, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_do_what_one_does(call, tmp_path, root):
-    odd = ["DATALOADER.TRAIN_X.BATCH_SIZE", "5", "DATALOADER.TEST.BATCH_SIZE", "200", "DATALOADER.NUM_WORKERS", "1"]
+@pytest.mark.parametrize("reading", ["paper", "released"])
+def test_two_processes_do_what_one_does(call, tmp_path, root, reading):
+    odd = ["TRAINER.ALIGN.READING", reading]
+    odd += ["DATALOADER.TRAIN_X.BATCH_SIZE", "5", "DATALOADER.TEST.BATCH_SIZE", "200", "DATALOADER.NUM_WORKERS", "1"]
     assert call(output=tmp_path / "one", opts=odd)[0] == 0
     words = [word.replace(str(tmp_path / "one"), str(tmp_path / "two")) for word in sys.argv[1:]]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "train.py"]

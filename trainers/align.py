@@ -44,6 +44,7 @@ class CustomCLIP(PromptedCLIP):
             max_iter=own.MAX_ITER,
             tol=own.TOL,
             gradient=own.GRADIENT,
+            engine=own.ENGINE,
         )
         self.constant_tokens = not (self.head.learns_tokens or self.image_set == "patches")
 
@@ -115,6 +116,7 @@ class ReleasedCLIP(CustomCLIP):
                 "MAX_ITER": 100,
                 "TOL": 0.01,
                 "GRADIENT": "envelope",
+                "ENGINE": "torch",
             }
         )
 
@@ -168,6 +170,7 @@ class ALIGN(PromptTrainer):
         "MAX_ITER": 100,
         "TOL": 0.01,
         "GRADIENT": "envelope",  # or unrolled
+        "ENGINE": "torch",  # or auto, which takes the Triton kernel on CUDA where it can; triton insists on it
     }
 
 

@@ -21,6 +21,7 @@ from prompting.checkpoint import learned_state, load_learned, read_state_dict
 from prompting.clip import ClipShape, PromptTokens, TextEncoder, VisionEncoder, input_size, load_clip, word_vectors
 from prompting.heads import cosine_logits
 from prompting.learners import Prompts
+from prompting.ot import HierarchicalOT
 from prompting.precision import Precision
 from trainers.log import logger
 from trainers.predictions import recorded
@@ -96,6 +97,7 @@ class PromptedCLIP(nn.Module):
     def cached(self, compute: Callable[[], T]) -> T:
         """Return ``compute()``; in evaluation compute once and keep it until a learned tensor changes."""
         if torch.is_grad_enabled():
+            self._cache = (None, None)  # not to lie beside the next epoch, nor to outlive a step that hides its writes
             return compute()
         key = [(tensor.data_ptr(), tensor._version) for tensor in self.parameters()]
         if self._cache[0] != key:
@@ -167,6 +169,8 @@ class PromptTrainer(TrainerX):
         clip_model = load_clip(cfg.MODEL.BACKBONE.NAME)
         check_input_size(cfg.INPUT.SIZE, clip_model, cfg.MODEL.BACKBONE.NAME)
         self.model = self.model_class(cfg, classnames, clip_model)
+        if isinstance(head := getattr(self.model, "head", None), HierarchicalOT):
+            head.pooled = getattr(self, "sum_shares", None)  # of this project's engine, where processes share a batch
         self.precision.cast_(self.model.clip)
         self.model.to(self.device)
         fit_machine(self.model, cfg, self.device)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import os
 from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
+from prompting.clip import PromptTokens
 from prompting.clip.blocks import compiled_steps
-from prompting.memory import HEADROOM, Prediction, fit, free_bytes, held_bytes, predict, return_freed
+from prompting.learners import Prompts
+from prompting.memory import HEADROOM, Prediction, fit, free_bytes, held_bytes, predict, private_bytes, return_freed
+from prompting.ot import HierarchicalOT
+from prompting.ot.checks import check_choice
 from trainers.log import logger
 
 DEFAULTS = {
@@ -31,7 +38,11 @@ def fit_machine(model: Any, cfg: Any, device: torch.device | str) -> None:
     gigabytes, backend = (cfg.TRAIN.get(key, default) for key, default in DEFAULTS.items())
     if gigabytes < 0:
         raise ValueError(f"TRAIN.MAX_MEMORY_GB is {gigabytes}; allowed: 0 (what is free) or more")
-    prediction = limit_memory(model, cfg.DATALOADER.TRAIN_X.BATCH_SIZE, int(gigabytes * 1e9), device)
+    if backend:
+        known = torch.compiler.list_backends(exclude_tags=())
+        check_choice("TRAIN.COMPILE", backend, sorted(known))
+    images = math.ceil(cfg.DATALOADER.TRAIN_X.BATCH_SIZE / processes())
+    prediction = limit_memory(model, images, int(gigabytes * 1e9), device)
     if prediction is not None:
         logger.info(f"Memory of a training step: {prediction}")
     if backend:
@@ -47,7 +58,8 @@ def limit_memory(model: Any, images: int, budget: int, device: torch.device | st
     Args:
         model: a ``PromptedCLIP``.
         images: B.
-        budget: bytes; 0 is what is held and nearly all that is free, or no limit where that is unknown.
+        budget: bytes; 0 is what is held and nearly all that is free (on a CPU a part of it for each process that
+            torchrun started on this machine), or no limit where that is unknown.
         device: the model's device.
 
     Returns:
@@ -63,7 +75,9 @@ def limit_memory(model: Any, images: int, budget: int, device: torch.device | st
     towers = model.text_encoder, model.image_encoder
     beside = sum(predict(*towers, *run, images=0).parts["text"] for run in others)
     held, free = held_bytes(device), free_bytes(device)
-    there = None if free is None else (held or 0) + int(HEADROOM * free)
+    cpu = torch.device(device).type == "cpu"
+    sharing = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if cpu and processes() > 1 else 1
+    there = None if free is None else (held or 0) + int(HEADROOM * free / sharing)
     prediction = fit(
         *towers,
         tokens,
@@ -73,24 +87,36 @@ def limit_memory(model: Any, images: int, budget: int, device: torch.device | st
         strict=budget > 0,
         token_set=getattr(model, "token_set", None),
         constant_tokens=model.constant_tokens,
-        head=head_bytes(model, images),
+        head=head_bytes(model, images, tokens, prompts),
         beside=beside,
         held=held,
     )
     whole = prediction.classes_at_once == prediction.classes
     model.text_encoder.classes_at_once = None if whole else prediction.classes_at_once
     model.image_encoder.lean = prediction.lean
-    if torch.device(device).type == "cpu":  # where the next part might not fit: returning memory takes time
-        most = prediction.total - prediction.adds
+    if cpu:  # where the next part might not fit: returning memory takes time
+        most = prediction.total - prediction.adds - ((held or 0) - (private_bytes() or 0))
         model.text_encoder.between = model.image_encoder.between = partial(return_freed, most)
     return prediction
 
 
-def head_bytes(model: Any, images: int) -> int:
-    """Return the working memory of a model's transport between tokens: some five floats a cost it holds at once."""
+def processes() -> int:
+    """Return how many processes share a batch."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def head_bytes(model: Any, images: int, tokens: PromptTokens, prompts: Prompts) -> int:
+    """Return the working memory of a model's transport: some five floats a token cost it holds at once, and six a cost
+    of the prompt level, which are held together."""
     head, token_set = getattr(model, "head", None), getattr(model, "token_set", None)
-    if token_set is None or not getattr(head, "uses_tokens", False):
+    if not isinstance(head, HierarchicalOT):
         return 0
-    n, classes, _ = token_set.shape
-    pairs = images * classes * n * n * model.shape.patches * int(token_set.sum(-1).max())
-    return 5 * 4 * min(pairs, head.settings["max_elements"])
+    n = max(tokens.ids.shape[0], 0 if prompts.text is None else prompts.text.shape[0])
+    m, b = (1, 0) if prompts.visual is None else prompts.visual.shape[:2]
+    spread = prompts.visual is None or getattr(model, "image_set", None) == "patches"  # over O places of an image
+    pairs = images * tokens.ids.shape[1] * n * m
+    level = 6 * 4 * pairs * (model.shape.patches if spread else 1)
+    if token_set is None or not head.uses_tokens:
+        return level
+    each = (model.shape.patches + b) * int(token_set.sum(-1).max())
+    return level + 5 * 4 * min(pairs * each, head.settings["max_elements"])

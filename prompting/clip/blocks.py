@@ -18,6 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 from prompting.clip.mlp import Scratch, add_mlp, hooked, plus
 
+VERSIONS = 64  # of a compiled function that torch may keep
+
 
 def can_split(transformer: Any) -> bool:
     """Say whether every block of a transformer is one whose parts these functions may call.
@@ -117,6 +119,10 @@ def compiled_steps(backend: str | Callable = "inductor") -> Steps:
     Returns:
         Compiled steps, shared by all blocks of both towers.
     """
+    # Both towers, with and without a gradient, whole and at CLS alone, are so many versions of one function; beyond its
+    # limit torch would leave the rest uncompiled without a word.
+    limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
+    setattr(torch._dynamo.config, limit, max(getattr(torch._dynamo.config, limit), VERSIONS))
     return Steps(
         torch.compile(project_in, backend=backend, dynamic=True), torch.compile(finish, backend=backend, dynamic=True)
     )

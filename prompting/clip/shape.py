@@ -199,3 +199,18 @@ def model_dtype(model: nn.Module) -> torch.dtype:
         The dtype of the vision tower's weights.
     """
     return tower_dtype(vision_tower(model))
+
+
+def hidden_widths(tower: Any) -> float:
+    """Return how many times as wide as a tower its blocks' MLPs are inside.
+
+    Args:
+        tower: as for ``tower_dtype``.
+
+    Returns:
+        The ratio of the first block; 4 for CLIP's ResNet, which has no such blocks.
+    """
+    if isinstance(tower, ModifiedResNet):
+        return 4.0
+    linear = tower.transformer.resblocks[0].mlp.c_fc
+    return linear.out_features / linear.in_features

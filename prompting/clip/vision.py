@@ -31,9 +31,8 @@ from prompting.clip.blocks import (
     run_whole,
 )
 from prompting.clip.mlp import Scratch
-from prompting.clip.shape import NEEDS_VIT, ClipShape, tower_dtype, vision_tower
+from prompting.clip.shape import NEEDS_VIT, ClipShape, hidden_widths, tower_dtype, vision_tower
 
-HIDDEN = 4  # widths of an MLP's hidden layer
 CACHED = 2**24  # bytes of a hidden layer that stay in a CPU's last cache with what is beside them
 
 
@@ -165,8 +164,8 @@ class VisionEncoder(Frozen):
         visual, weight = self.visual, self.visual.conv1.weight
         if weight.device.type != "cpu" or isinstance(visual, ModifiedResNet) or not can_split(visual.transformer):
             return None
-        hidden = m * (1 + self.shape.patches) * self.shape.vision_width * HIDDEN * weight.element_size()
-        return max(1, CACHED // hidden)
+        hidden = m * (1 + self.shape.patches) * self.shape.vision_width * hidden_widths(visual) * weight.element_size()
+        return max(1, int(CACHED // hidden))
 
     def _part(
         self, x: Tensor, v: Tensor | None, deep: Sequence[Tensor], m: int, return_tokens: bool, apart: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -47,6 +48,8 @@ def hierarchical_ot(
     hierarchical: bool = True,
     keep_plans: bool = False,
     max_elements: int = 2**26,
+    engine: str = "torch",
+    pooled: Callable[[Tensor], Tensor] | None = None,
 ) -> HierarchicalOutput:
     """Score every image against every class by two levels of entropic optimal transport.
 
@@ -76,7 +79,11 @@ def hierarchical_ot(
         max_elements: the most token costs (of B * K * M * N * J * L) held at once, >= 1; more are solved in chunks over
             classes and images, to the same result. One (image, class) pair is the smallest chunk. On a
             CPU one chunk of costs and a few blocks of 4 MiB a thread are held at once, in the backward pass the blocks
-            alone; ``keep_plans`` and ``unrolled`` (every iteration of a chunk) hold more.
+            alone; ``keep_plans`` and ``unrolled`` (every iteration of a chunk) hold more. The costs of the prompt
+            level, B * K * M * N, are held together.
+        engine: as for ``sinkhorn``, at both levels; ``triton`` for ``paper`` alone.
+        pooled: where other processes hold further images of the batch: the sum of a tensor over them, by which the
+            prompt level of ``released`` stops as in one process. ``paper`` does not need it.
 
     Returns:
         HierarchicalOutput.
@@ -98,6 +105,7 @@ def hierarchical_ot(
         hierarchical=hierarchical,
         keep_plans=keep_plans,
         max_elements=max_elements,
+        engine=engine,
     )
     z = check_tensor("z", z, "(B, M, D)", (None, None, None))
     h = check_tensor("h", h, "(K, N, D)", (None, None, z.shape[-1]))
@@ -108,6 +116,7 @@ def hierarchical_ot(
         "tol": tol,
         "stop": "change" if released else "marginal",
         "group_dims": 2 if released else 0,  # token level: (M, N) of a pair; prompt level: (B, K)
+        "engine": engine,
     }
     with torch.autocast(z.device.type, enabled=False):
         check_finite("z", z)
@@ -133,7 +142,7 @@ def hierarchical_ot(
                 term = beta * (1.0 - token.distance if released else token.distance)
             cost = cost + term
             score = score if released else score - term
-        prompt = sinkhorn(cost, lam=lambda_prompt, gradient=gradient, **solver)
+        prompt = sinkhorn(cost, lam=lambda_prompt, gradient=gradient, pooled=pooled if released else None, **solver)
         plan = prompt.plan
         if plan is None:
             raise RuntimeError("the prompt-level plan is missing; sinkhorn always returns it")

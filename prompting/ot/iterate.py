@@ -8,6 +8,7 @@ A weight of zero makes its scaling zero from the first iteration on, so masked e
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -145,6 +146,7 @@ def iterate(
     max_iter: int,
     tol: float,
     stop: str,
+    pooled: Callable[[Tensor], Tensor] | None = None,
 ) -> Scalings:
     """Alternate r = u / (K c), c = v / (K' r) from c = 1 until each group of problems stops, and hold it so.
 
@@ -158,6 +160,7 @@ def iterate(
         group: neighbouring problems that stop together; 1 for ``marginal``.
         stop: ``marginal``: |r * (K c) - u|_1 <= tol (the columns are met exactly by the last half step);
             ``change``: mean |r - r_before| over the group's valid rows is < tol, r starting at ones.
+        pooled: as for ``sinkhorn``.
         max_iter, tol: as for ``sinkhorn``. With tol = 0 nothing stops before max_iter, so nothing is looked at.
     """
     recording, look = _recording(domain.matrix), ask_every(u.device)
@@ -167,7 +170,8 @@ def iterate(
     if stop == "change":
         valid = (u > 0).to(u.dtype, memory_format=torch.contiguous_format)
         # The most that a group's summed gap may be; below zero, which no gap is, for groups that have stopped.
-        limit, before, unscale = limit * valid.view(groups, -1).sum(-1), valid, domain.lift(offset)
+        rows = valid.view(groups, -1).sum(-1)
+        limit, before, unscale = limit * (pooled(rows) if pooled else rows), valid, domain.lift(offset)
     held_r, held_c = domain.ones(u), domain.ones(v)
     c = held_c if recording else held_c.clone()
     total = domain.rows(c)
@@ -195,6 +199,7 @@ def iterate(
                 gap = torch.sub(before, after, out=before)
                 before, spare = after, gap
             gap = gap.abs_().view(len(active), -1).sum(-1)
+            gap = pooled(gap) if pooled else gap
             small = passes(gap, limit)
         if not last and look == 1 and not bool(small.any()):
             continue

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .hierarchical import HierarchicalOutput, hierarchical_ot
@@ -14,8 +16,12 @@ class HierarchicalOT(nn.Module):
     """``hierarchical_ot`` with its settings fixed at construction, where they are checked; no parameters.
 
     Args:
-        reading, beta, lambda_prompt, lambda_token, max_iter, tol, gradient, hierarchical, keep_plans, max_elements:
-            as for ``hierarchical_ot``.
+        reading, beta, lambda_prompt, lambda_token, max_iter, tol, gradient, hierarchical, keep_plans, max_elements,
+            engine: as for ``hierarchical_ot``.
+
+    Attributes:
+        pooled: as for ``hierarchical_ot``, for training; whoever gives processes parts of a batch sets it. Batches that
+            are only scored are whole.
 
     Raises:
         TypeError, ValueError: one line saying what was given and what is allowed.
@@ -34,6 +40,7 @@ class HierarchicalOT(nn.Module):
         hierarchical: bool = True,
         keep_plans: bool = False,
         max_elements: int = 2**26,
+        engine: str = "torch",
     ) -> None:
         super().__init__()
         self.settings: dict[str, Any] = {
@@ -47,7 +54,9 @@ class HierarchicalOT(nn.Module):
             "hierarchical": hierarchical,
             "keep_plans": keep_plans,
             "max_elements": max_elements,
+            "engine": engine,
         }
+        self.pooled: Callable[[Tensor], Tensor] | None = None
         check_options(**self.settings)
 
     @property
@@ -71,7 +80,9 @@ class HierarchicalOT(nn.Module):
         logit_scale: float | Tensor = 1.0,
     ) -> HierarchicalOutput:
         """Score z (B, M, D), r (B, M, J, D) against h (K, N, D), s (K, N, L, D); see ``hierarchical_ot``."""
-        return hierarchical_ot(z, h, r, s, r_mask=r_mask, s_mask=s_mask, logit_scale=logit_scale, **self.settings)
+        pooled = self.pooled if torch.is_grad_enabled() else None
+        given = {**self.settings, "pooled": pooled}
+        return hierarchical_ot(z, h, r, s, r_mask=r_mask, s_mask=s_mask, logit_scale=logit_scale, **given)
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in self.settings.items())

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .checks import check_choice, check_count, check_number
+from .chip import ENGINES
 
 GRADIENTS = ("envelope", "unrolled")
 READINGS = ("paper", "released")
@@ -31,6 +32,7 @@ def check_options(
     hierarchical: bool,
     keep_plans: bool,
     max_elements: int,
+    engine: str,
 ) -> None:
     """Raise one clear line unless the settings of ``hierarchical_ot`` are allowed, by themselves and together."""
     check_choice("reading", reading, READINGS)
@@ -41,6 +43,11 @@ def check_options(
         if not isinstance(flag, bool):
             raise TypeError(f"{name} is {flag!r} ({type(flag).__name__}); allowed: True or False")
     check_count("max_elements", max_elements)
+    check_choice("engine", engine, ENGINES)
+    if engine == "triton" and reading == "released":
+        raise ValueError(
+            "engine is 'triton' with reading 'released', whose groups stop together; allowed: 'torch', 'auto'"
+        )
     if reading == "released" and gradient != "envelope":
         raise ValueError(
             f"gradient is {gradient!r} with reading 'released'; allowed: 'envelope' (its plans take no gradient), "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -50,6 +51,7 @@ def sinkhorn(
     group_dims: int = 0,
     keep_plan: bool = True,
     engine: str = "torch",
+    pooled: Callable[[Tensor], Tensor] | None = None,
 ) -> SinkhornOutput:
     """Solve entropic optimal transport between uniform weights on the valid rows and columns of each cost.
 
@@ -78,6 +80,8 @@ def sinkhorn(
         engine: ``torch``; ``triton``: a CUDA kernel that holds each problem on chip through all its iterations, for
             stop ``marginal``, values up to float32, iterations that are not recorded and at most 2^14 entries a problem
             (sides rounded up to powers of two); ``auto`` takes ``triton`` for CUDA costs where it can.
+        pooled: for ``change`` with all problems in one group, of which other processes hold further problems: returns
+            the sum of a tensor over these processes, so that all stop as one process with all problems would.
 
     Returns:
         SinkhornOutput; a problem's values do not depend on the other problems (``change``: groups).
@@ -105,6 +109,8 @@ def sinkhorn(
             f"group_dims is {group_dims} with stop={stop!r} and {len(batch)} batch dimensions; "
             "allowed: 0 for 'marginal', 0 to the number of batch dimensions for 'change'"
         )
+    if pooled is not None and (stop != "change" or group_dims < len(batch)):
+        raise ValueError(f"pooled with stop={stop!r} and group_dims={group_dims}; allowed: 'change', {len(batch)} dims")
     row = check_mask("row_mask", row_mask, (*batch, rows), cost.device)
     col = check_mask("col_mask", col_mask, (*batch, cols), cost.device)
 
@@ -131,6 +137,7 @@ def sinkhorn(
                 max_iter=max_iter,
                 tol=tol,
                 stop=stop,
+                pooled=pooled,
             )
         plan, distance = solved.plan, solved.distance
         if plan is not None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from prompting.memory import peak_bytes
 from scripts.bench import common, measuring, naive, report, running
 
 
@@ -48,7 +49,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     found.update(measuring.summary(times))
     found["images_per_second"] = round(case["images"] / found["seconds"], 3)
     found["logits_norm"] = float(state["logits"].double().norm())
-    found["peak_gb"] = round(measuring.peak_bytes(case["device"]) / 1e9, 2)
+    found["peak_gb"] = round((peak_bytes(case["device"]) or 0) / 1e9, 2)
     measuring.against_ceiling(found, ceilings)
     return found
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -99,14 +97,6 @@ def against_ceiling(found: dict[str, Any], ceilings: list[Times]) -> None:
     if "flops" in found:
         found["share_of_ceiling"] = round(found["flops"] / found["seconds"] / wall, 3)
         found["share_of_ceiling_cpu"] = round(found["flops"] / found["cpu_seconds"] / cpu, 3)
-
-
-def peak_bytes(device: str = "cpu") -> int:
-    """Return the most memory this process has held: of a CUDA device as torch allocated it, else everything."""
-    if device != "cpu":
-        return torch.cuda.max_memory_allocated()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def versions() -> dict[str, str]:

@@ -20,7 +20,7 @@ from scripts.bench import common, measuring, naive, report, running
 
 def measure(case: dict[str, Any]) -> dict[str, Any]:
     """Return what one case measures: seconds of the two passes, peak memory, positions, FLOPs and their share."""
-    from prompting.memory import held_bytes
+    from prompting.memory import held_bytes, peak_bytes
     from trainers.speed import limit_memory
 
     model, context = common.build(case)
@@ -52,7 +52,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
             state["loss"].backward()
 
         halves.append([measuring.seconds(half, 1)[0] for half in (forward, backward)])
-        found.setdefault("peak_first_gb", round(measuring.peak_bytes(case["device"]) / 1e9, 2))
+        found.setdefault("peak_first_gb", round((peak_bytes(case["device"]) or 0) / 1e9, 2))
 
     def ceiling() -> measuring.Times:
         return measuring.matmul_ceiling(case["device"], measuring.computed_in(case["precision"]))
@@ -70,7 +70,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     found.update({f"{name}_cpu": round(half.cpu, 4) for name, half in zip(names, middle)})
     gradients = [tensor.grad for tensor in learned if tensor.grad is not None]
     found["grad_norm"] = sum(float(g.double().square().sum()) for g in gradients) ** 0.5
-    found["peak_gb"] = round(measuring.peak_bytes(case["device"]) / 1e9, 2)
+    found["peak_gb"] = round((peak_bytes(case["device"]) or 0) / 1e9, 2)
     if case["path"] == "ours":
         found["flops"] = measuring.count_flops(step)  # last, as what counts takes memory of its own
     measuring.against_ceiling(found, ceilings)

@@ -41,6 +41,18 @@ def test_blocks_equal_the_whole(monkeypatch, stop, group_dims, shape, scale):
     torch.testing.assert_close(tuple(short[1:]), tuple(whole[1:]), atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("stop, group_dims", [("marginal", 0), ("change", 1)])
+def test_what_has_stopped_costs_nothing_more(monkeypatch, stop, group_dims):
+    """Problems that are done leave the products of the iterations."""
+    sizes, rows = [], iterate.KernelDomain.rows
+    monkeypatch.setattr(iterate.KernelDomain, "rows", lambda s, c, *a: sizes.append(len(s.matrix)) or rows(s, c, *a))
+    cost = torch.rand(10, 4, 9, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    cost[:7] *= 0.01
+    out = sinkhorn(cost, lam=0.1, tol=1e-5, stop=stop, group_dims=group_dims)
+    assert sizes[0] == 40 and min(sizes) <= 12
+    assert sum(sizes) < 0.5 * 40 * int(out.iterations.max())
+
+
 @pytest.mark.parametrize("learn", [False, True])
 def test_memory_is_one_chunk_of_costs_and_a_few_blocks(monkeypatch, tmp_path, learn):
     monkeypatch.setattr(solve, "CACHE_BYTES", 2**17)

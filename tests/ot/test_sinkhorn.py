@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import ot as pot
 import pytest
@@ -77,6 +80,40 @@ def test_masks_in_any_layout(stop, group_dims, max_iter):
     expected = sinkhorn(cost, **{name: mask.contiguous() for name, mask in masks.items()}, **options)
     for one, other in zip(found, expected):
         torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("domain", ["kernel", "log"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_group_shared_by_processes_stops_as_a_whole(domain, masked):
+    """Two threads stand for them: with ``pooled`` each part ends where one process with all problems does."""
+    cost = costs(8, 5, 3, 6, 5, high=0.5)
+    cost[:2] *= 0.02  # alone, these stop early
+    mask = torch.arange(6) < (torch.tensor([6, 5, 4, 6, 3]) if masked else torch.full((5,), 6))[:, None, None]
+    shared, barrier = [None, None], threading.Barrier(2)
+
+    def pooled(i):
+        def total(x):
+            shared[i] = x
+            barrier.wait(30)
+            found = shared[0] + shared[1]
+            barrier.wait(30)
+            return found
+
+        return total
+
+    def run(part, **options):
+        fixed = {"lam": 0.1, "tol": 1e-3, "stop": "change", "group_dims": 2, "domain": domain}
+        return sinkhorn(cost[part], row_mask=mask[part], **fixed, **options)
+
+    parts = (slice(0, 2), slice(2, 5))
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(run, part, pooled=pooled(i)) for i, part in enumerate(parts)]
+        found = [future.result(60) for future in futures]
+    whole, alone = run(slice(None)), run(parts[0])
+    assert alone.iterations.unique() != whole.iterations.unique()
+    for part, out in zip(parts, found):
+        torch.testing.assert_close(out.plan, whole.plan[part], atol=1e-12, rtol=0)
+        assert torch.equal(out.iterations, whole.iterations[part])
 
 
 @pytest.mark.parametrize("domain", ["kernel", "log"])
@@ -390,6 +427,7 @@ BAD = [
     ({"gradient": "unroled"}, ValueError, "gradient is 'unroled'; .* did you mean 'unrolled'"),
     ({"domain": "logs"}, ValueError, "domain is 'logs'; allowed: 'auto', 'kernel', 'log'; did you mean 'log'"),
     ({"stop": "marginals"}, ValueError, "stop is 'marginals'; .* did you mean 'marginal'"),
+    ({"pooled": torch.clone}, ValueError, "pooled with stop='marginal' and group_dims=0; allowed: 'change', 1 dims"),
     ({"group_dims": 1}, ValueError, "group_dims is 1 with stop='marginal'"),
     ({"group_dims": 2, "stop": "change"}, ValueError, "group_dims is 2 with stop='change' and 1 batch dimensions"),
     ({"cost": torch.rand(3)}, ValueError, r"cost has shape \(3,\); allowed: \(..., J, L\)"),

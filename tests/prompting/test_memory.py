@@ -13,6 +13,7 @@ from torch import nn
 from prompting import memory
 from prompting.clip import TextEncoder, VisionEncoder, load_clip, token_set_mask, tokenize_prompts
 from prompting.clip.formats import build_clip
+from prompting.clip.vision import CACHED
 from prompting.learners import Prompts
 from tests.reference.clip_states import vit_state
 from tests.reference.saved import saved_bytes
@@ -97,11 +98,25 @@ def test_fit_computes_the_least_again(clip: nn.Module, images: int, share: float
     assert ("hidden layers of" in str(found)) == (found.lean > 0)
 
 
+def test_wider_hidden_layers_keep_more() -> None:
+    """As in ViT-g/14 and ViT-bigG/14, whose MLPs are not four times as wide."""
+    made = load_clip(build_clip(vit_state(d_v=2 * WIDTH, d_l=WIDTH, grid=4, mlp=7), "drawn"))
+    tokens, prompts = case(made, 24)
+    text, vision, images = TextEncoder(made), VisionEncoder(made), torch.randn(3, 3, 16, 16)
+    token_set = token_set_mask(tokens)
+    found = memory.predict(text, vision, tokens, prompts, 3, token_set=token_set)
+    seen = saved_bytes(lambda: vision(images, prompts.visual, prompts.deep_visual, return_tokens=True).tokens, vision)
+    read = saved_bytes(lambda: text(tokens, prompts.text, prompts.deep_text, token_set=token_set).tokens, text)
+    assert found.parts["vision"] == pytest.approx(seen, rel=0.15)
+    assert found.parts["text"] == pytest.approx(read, rel=0.15)
+    assert vision.images_at_once(2) == CACHED // (2 * 17 * 2 * WIDTH * 7 * 4)
+
+
+@pytest.mark.parametrize("mlp", [4, 7])
 @pytest.mark.parametrize("at_once", [None, 6])
-def test_memory_that_blocks_share_is_predicted(
-    clip: nn.Module, monkeypatch: pytest.MonkeyPatch, at_once: int | None
-) -> None:
+def test_memory_that_blocks_share_is_predicted(monkeypatch: pytest.MonkeyPatch, at_once: int | None, mlp: int) -> None:
     """Of both towers, as it is after a step."""
+    clip = load_clip(build_clip(vit_state(d_v=2 * WIDTH, d_l=WIDTH, grid=4, mlp=mlp), "drawn"))
     monkeypatch.setattr(memory, "PASSING", 0)
     tokens, prompts = case(clip, 24)
     text, vision = TextEncoder(clip), VisionEncoder(clip)
@@ -119,12 +134,12 @@ def test_freed_memory_is_returned() -> None:
     """In a process of its own: tensors of odd sizes come and go, and what is held falls back to what it was."""
     program = (
         "import torch; from prompting import memory\n"
-        "torch.ones(2**22); before = memory.held_bytes()\n"  # glibc draws its conclusions from what is freed
+        "torch.ones(2**22); before = memory.private_bytes()\n"  # glibc draws its conclusions from what is freed
         "kept = [[torch.ones(2**19 + 97 * i), torch.ones(2**14)] for i in range(100)]\n"
-        "held = memory.held_bytes(); kept = [pair[1] for pair in kept]\n"
-        "memory.return_freed(above=held); still = memory.held_bytes()\n"
+        "held = memory.private_bytes(); kept = [pair[1] for pair in kept]\n"
+        "memory.return_freed(above=held); still = memory.private_bytes()\n"
         "memory.return_freed(above=before)\n"
-        "print(memory.held_bytes() - before, still - before, held - before)"
+        "print(memory.private_bytes() - before, still - before, held - before)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     after, still, held = map(int, done.stdout.split())
@@ -140,6 +155,29 @@ def test_held_and_free_are_real() -> None:
     assert memory.free_bytes() > size
 
 
+def test_shared_memory_is_not_private() -> None:
+    size, before = 64 << 20, memory.private_bytes()
+    with mmap.mmap(-1, size) as block:  # shared with processes that are forked
+        block.write(b"\1" * size)
+        assert memory.private_bytes() - before < 0.2 * size
+    with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as block:
+        block.write(b"\1" * size)
+        assert memory.private_bytes() - before == pytest.approx(size, rel=0.2)
+
+
+@pytest.mark.parametrize("names", memory.GROUP_FILES)
+@pytest.mark.parametrize("limit, left", [("5000", 3300), ("max", None), ("100", 0)])
+def test_a_control_group_leaves_less(tmp_path, monkeypatch: pytest.MonkeyPatch, names, limit, left) -> None:
+    """As containers and batch systems set it; files that are only kept in memory can go."""
+    monkeypatch.setattr(memory, "GROUP", tmp_path)
+    whole = memory.free_bytes()
+    for name, text in zip(names, (limit, "2000")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    (tmp_path / names[0]).with_name("memory.stat").write_text("anon 1700\ninactive_file 200\nactive_file 100\n")
+    assert memory.free_bytes() == (pytest.approx(whole, rel=0.2) if left is None else left)
+
+
 def test_peak() -> None:
     size, before = 96 << 20, memory.peak_bytes()
     with mmap.mmap(-1, size) as block:
@@ -153,7 +191,7 @@ def test_a_system_that_says_nothing(clip: nn.Module, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(memory, "resource", None)
     monkeypatch.setattr(memory.Path, "is_file", lambda path: False)
     monkeypatch.delattr(memory.os, "sysconf_names", raising=False)
-    assert memory.free_bytes() is memory.held_bytes() is memory.peak_bytes() is None
+    assert memory.free_bytes() is memory.held_bytes() is memory.private_bytes() is memory.peak_bytes() is None
     tokens, prompts = case(clip, 40)
     found = memory.fit(TextEncoder(clip), VisionEncoder(clip), tokens, prompts, 1, budget=None, held=None)
     assert found.classes_at_once == 40 and "weights" in found.parts and " of " not in str(found).split("(")[0]

@@ -201,6 +201,19 @@ def test_class_features_are_computed_once_in_an_evaluation(method, words, parts,
     assert first == len(calls) == parts
 
 
+def test_class_features_are_not_kept_through_a_training_step():
+    """Nor do they hide what a step writes past autograd's eyes, as some optimizers do."""
+    model, images = build("CoOp"), draw_images(tiny_vit())
+    with torch.no_grad():
+        before = model.eval()(images)
+    model.train().training_loss(images, torch.tensor([0, 1]))
+    assert model._cache == (None, None)
+    for tensor in learned_state(model).values():
+        tensor.data.copy_(torch.randn_like(tensor))
+    with torch.no_grad():
+        assert not torch.allclose(model.eval()(images), before)
+
+
 @pytest.mark.parametrize("most, parts", [(1, 15), (2, 10), (3, 5), (4, 5), (7, 3), (14, 2), (15, 1)])
 def test_cocoop_in_chunks_is_cocoop(most, parts, monkeypatch):
     """Images x classes in pieces of any size: the same logits and the same gradients, never more prompts at once."""

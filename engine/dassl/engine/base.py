@@ -63,6 +63,10 @@ class TrainerBase(ModelKeeper):
         params = [p for optim in optims for group in optim.param_groups for p in group["params"]]
         distributed.add_up([p.grad for p in dict.fromkeys(params) if p.grad is not None], self._share)
 
+    def sum_shares(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return the sum of a tensor over the processes that share a batch; all of them must ask, equally often."""
+        return distributed.total(tensor)
+
     def model_update(self, names: Names = None) -> None:
         """Step the optimizers of models."""
         for name in self.get_model_names(names):

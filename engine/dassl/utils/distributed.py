@@ -116,6 +116,15 @@ def add_up(tensors: Sequence[torch.Tensor], share: float) -> None:
         tensor.detach().copy_(total.view_as(tensor))
 
 
+def total(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the sum of a tensor over processes, on its device."""
+    if size() == 1:
+        return tensor
+    summed = tensor.clone()
+    dist.all_reduce(summed)
+    return summed
+
+
 def mean(summary: Mapping[str, Any], share: float) -> Mapping[str, Any]:
     """Return name -> mean over processes, each weighted by its ``share`` (shares add up to 1)."""
     if size() == 1:

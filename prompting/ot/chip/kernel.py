@@ -89,10 +89,11 @@ def solve_on_chip(
     row, col = (x.view(torch.uint8) for x in masks) if masks else (iterations, iterations)  # unread without masks
     strides = (*row.stride(), *col.stride()) if masks else (0, 0, 0, 0)
     entries = rounded(rows) * rounded(cols)
-    _sinkhorn[(problems,)](
-        cost, row, col, distance if plan is None else plan, f, g, distance, error, depth, iterations,
-        converged.view(torch.uint8), *cost.stride(), *strides, rows, cols, lam, tol, max_iter, KERNEL_LIMIT,
-        MASKED=masks is not None, KEEP_PLAN=keep_plan, J=rounded(rows), L=rounded(cols),
-        num_warps=max(1, min(16, entries // 512)),
-    )  # fmt: skip
+    with torch.cuda.device_of(cost):
+        _sinkhorn[(problems,)](
+            cost, row, col, distance if plan is None else plan, f, g, distance, error, depth, iterations,
+            converged.view(torch.uint8), *cost.stride(), *strides, rows, cols, lam, tol, max_iter, KERNEL_LIMIT,
+            MASKED=masks is not None, KEEP_PLAN=keep_plan, J=rounded(rows), L=rounded(cols),
+            num_warps=max(1, min(16, entries // 512)),
+        )  # fmt: skip
     return Solved(plan, distance, f, g, iterations, error, converged), depth
