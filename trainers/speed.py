@@ -53,7 +53,7 @@ def limit_memory(model: Any, images: int, budget: int, device: torch.device | st
     """Set how many classes the text tower runs at once, and what the vision tower computes again.
 
     On a CPU freed memory is returned to the system between two parts of a pass where the next one might not fit into
-    what is predicted.
+    the budget.
 
     Args:
         model: a ``PromptedCLIP``.
@@ -94,8 +94,9 @@ def limit_memory(model: Any, images: int, budget: int, device: torch.device | st
     whole = prediction.classes_at_once == prediction.classes
     model.text_encoder.classes_at_once = None if whole else prediction.classes_at_once
     model.image_encoder.lean = prediction.lean
-    if cpu:  # where the next part might not fit: returning memory takes time
-        most = prediction.total - prediction.adds - ((held or 0) - (private_bytes() or 0))
+    limit = budget or there
+    if cpu and limit is not None:  # returning memory takes time: only where the next part might not fit
+        most = limit - prediction.adds - ((held or 0) - (private_bytes() or 0))
         model.text_encoder.between = model.image_encoder.between = partial(return_freed, most)
     return prediction
 

@@ -106,6 +106,11 @@ def build(case: dict[str, Any]) -> tuple[Any, AbstractContextManager[Any]]:
     return model.to(case["device"]), precision.autocast()
 
 
+def image_positions(model: Any, case: dict[str, Any]) -> int:
+    """Return the positions that the images take in the vision tower: M times CLS, O patches and b prompts each."""
+    return case["images"] * case["prompts"] * (1 + model.shape.patches + model.prompt_learner().visual.shape[1])
+
+
 def drawn_batch(model: Any, case: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """Return random images and labels for a model."""
     stream = torch.Generator().manual_seed(5)

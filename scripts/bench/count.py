@@ -88,7 +88,7 @@ def count(path: str, backbone: str, classes: int, prompts: int, images: int, at_
     model = common.align_model(backbone, classes, prompts)
     found: dict[str, Any] = {"path": path, "backbone": backbone, "classes": classes, "prompts": prompts}
     found.update(images=images, classes_at_once=at_once or classes)
-    seen = images * prompts * (1 + model.shape.patches + 2)
+    seen = common.image_positions(model, found)
     if path == "ours":
         own = (model.text_encoder, model.image_encoder, model.tokens, model.prompt_learner(), images)
         choices = dict(token_set=model.token_set, constant_tokens=model.constant_tokens, classes_at_once=at_once)

@@ -42,8 +42,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
         first = measuring.seconds(score, 1)[0]
         found["first_batch_seconds"], found["first_batch_cpu_seconds"] = round(first.wall, 4), round(first.cpu, 4)
         found["flops"] = measuring.count_flops(score)
-        whole = case["images"] * case["prompts"] * (1 + model.shape.patches + 2)
-        found["positions"] = {"text": 0, "vision": whole}  # class features are there
+        found["positions"] = {"text": 0, "vision": common.image_positions(model, case)}  # class features are there
     times = measuring.seconds(score, case["repeat"])
     ceilings.append(ceiling())
     found.update(measuring.summary(times))

@@ -192,7 +192,11 @@ def count_table(results: Iterable[Case]) -> Table:
 def load(kind: str, folder: Path = RESULTS) -> list[Case]:
     """Return the results in all files of one benchmark, such as ``step.json`` and ``step-gpu.json``."""
     files = sorted(folder.glob(f"{kind}.json")) + sorted(folder.glob(f"{kind}-*.json"))
-    return [{"file": file.name, **case} for file in files for case in json.loads(file.read_text())["results"]]
+    found = [{"file": file.name, **case} for file in files for case in json.loads(file.read_text())["results"]]
+    for case in found:
+        if case.get("repeats") == 1 and "peak_gb" in case:
+            case.setdefault("peak_first_gb", case["peak_gb"])  # of files of before it was recorded
+    return found
 
 
 class Target(NamedTuple):

@@ -34,8 +34,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
         found["predicted_gb"] = round(prediction.total / 1e9, 2)
         found["classes_at_once"] = prediction.classes_at_once
         layout = model.text_encoder.layout(model.tokens, case["prompts"], token_set=model.token_set)
-        whole = case["images"] * case["prompts"] * (1 + model.shape.patches + 2)
-        found["positions"] = {"text": layout.positions, "vision": whole}
+        found["positions"] = {"text": layout.positions, "vision": common.image_positions(model, case)}
 
     def step() -> None:
         def forward() -> None:

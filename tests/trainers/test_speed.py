@@ -143,7 +143,7 @@ def test_what_is_predicted(method):
 
 
 def test_freed_memory_is_returned_where_the_next_part_might_not_fit(clip, monkeypatch):
-    """Between parts of both passes: beyond what is predicted less what such a part adds."""
+    """Between parts of both passes: beyond what is allowed less what such a part adds."""
     asked = []
     monkeypatch.setattr(speed, "held_bytes", lambda device: 0)
     monkeypatch.setattr(speed, "private_bytes", lambda: 0)
@@ -155,7 +155,7 @@ def test_freed_memory_is_returned_where_the_next_part_might_not_fit(clip, monkey
     loss, _ = model.training_loss(draw_images(clip), LABELS)
     forward = len(asked)
     loss.backward()
-    assert set(asked) == {found.total - found.adds} and len(asked) > forward > 1
+    assert set(asked) == {int(0.6 * whole.total) - found.adds} and len(asked) > forward > 1
 
 
 @pytest.mark.parametrize("number", [8, 20])
