@@ -43,7 +43,7 @@ OWN = {
         "N_CTX": 2, "CTX_INIT": PHRASE, "PREC": "auto", "TEXT_PROMPT_NUMBER": 4, "VISION_PROMPT_NUMBER": 4,
         "TEXT_PROMPT_DEPTH": 9, "VISION_PROMPT_DEPTH": 9, "COUPLING": "projected", "IMAGE_SET": "prompts",
         "READING": "paper", "BETA": 1.0, "LAMBDA_PROMPT": 0.1, "LAMBDA_TOKEN": 0.1, "MAX_ITER": 100, "TOL": 0.01,
-        "GRADIENT": "envelope",
+        "GRADIENT": "envelope", "ENGINE": "torch",
     },
 }  # fmt: skip
 
