@@ -49,6 +49,8 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     found["images_per_second"] = round(case["images"] / found["seconds"], 3)
     found["logits_norm"] = float(state["logits"].double().norm())
     found["peak_gb"] = round((peak_bytes(case["device"]) or 0) / 1e9, 2)
+    if case["path"] == "ours" and case["device"] == "cpu":
+        found["spent_on"] = measuring.spent_on(score)
     measuring.against_ceiling(found, ceilings)
     return found
 

@@ -6,6 +6,7 @@ import os
 import platform
 import statistics
 import time
+import warnings
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,6 +15,10 @@ from typing import Any, NamedTuple
 import torch
 
 PACKAGES = ("torch", "open_clip_torch", "POT", "geomloss", "triton")
+KINDS = {  # how the names of operators start
+    "products": tuple(f"aten::{name}" for name in ("mm", "addmm", "bmm", "baddbmm", "mkldnn_convolution")),
+    "attention": ("aten::_scaled_dot_product",),
+}
 
 
 class Times(NamedTuple):
@@ -71,6 +76,23 @@ def count_flops(run: Callable[[], Any]) -> int:
     with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
         run()
     return counter.get_total_flops()
+
+
+def spent_on(run: Callable[[], Any]) -> dict[str, float]:
+    """Return which share of the time that a CPU's operators take in ``run()`` goes into which kind of them: the keys of
+    ``KINDS`` and ``rest``."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on cycles, of which this has one
+        with profile(activities=[ProfilerActivity.CPU]) as profiler:
+            run()
+        time_of = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
+    shares = {kind: 0.0 for kind in (*KINDS, "rest")}
+    for name, taken in time_of.items():
+        kind = next((kind for kind, starts in KINDS.items() if name.startswith(starts)), "rest")
+        shares[kind] += taken / sum(time_of.values())
+    return {kind: round(share, 3) for kind, share in shares.items()}
 
 
 def computed_in(precision: str) -> torch.dtype:

@@ -20,6 +20,7 @@ from scripts.bench.running import PROJECT, RESULTS, Case
 
 PAGE = PROJECT / "docs" / "benchmarks.md"
 SAME = ("file", "classes", "prompts", "images", "backbone", "device", "precision", "threads")
+ENDS = ("of ceiling, GFLOP/s", "% of time in products / attention / rest")
 MARK = re.compile(r"(<!-- bench: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -91,6 +92,12 @@ def timed(case: Case) -> str:
     return shown(case["seconds"]) + wide
 
 
+def spent(case: Case) -> str:
+    """Return the shares of a case's time, in percent; a dash where they were not measured."""
+    shares = case.get("spent_on")
+    return " / ".join(f"{100 * shares[kind]:.0f}" for kind in ("products", "attention", "rest")) if shares else "-"
+
+
 def why_not(case: Case | None) -> str:
     """Return why a case has no times."""
     return "not run" if case is None else str(case.get("left_out") or case.get("failed"))
@@ -128,6 +135,7 @@ def step_table(results: Iterable[Case]) -> Table:
             f"{naive['positions']['text']:,} / {naive['positions']['vision']:,}" if naive and there else "-",
             shown(ours["flops"] / 1e12),
             f"{100 * ours['share_of_ceiling']:.0f} % of {shown(ours['ceiling_gflops'])}",
+            spent(ours),
         ]
 
     headers = [
@@ -139,7 +147,7 @@ def step_table(results: Iterable[Case]) -> Table:
         "x less",
         "positions text / vision",
     ]
-    return towers(results, [*headers, "naive", "TFLOP", "of ceiling, GFLOP/s"], row)
+    return towers(results, [*headers, "naive", "TFLOP", *ENDS], row)
 
 
 def eval_table(results: Iterable[Case]) -> Table:
@@ -156,10 +164,11 @@ def eval_table(results: Iterable[Case]) -> Table:
             shown(ours["first_batch_seconds"]),
             f"{shown(ours['peak_gb'])} / {shown(naive['peak_gb'] if naive and there else None)}",
             f"{100 * ours['share_of_ceiling']:.0f} % of {shown(ours['ceiling_gflops'])}",
+            spent(ours),
         ]
 
     headers = ["images / s", "naive", "x faster", "s a batch", "naive, s", "first batch, s", "GB, ours / naive"]
-    return towers(results, [*headers, "of ceiling, GFLOP/s"], row)
+    return towers(results, [*headers, *ENDS], row)
 
 
 def ot_table(results: Iterable[Case]) -> Table:

@@ -72,6 +72,8 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     found["peak_gb"] = round((peak_bytes(case["device"]) or 0) / 1e9, 2)
     if case["path"] == "ours":
         found["flops"] = measuring.count_flops(step)  # last, as what counts takes memory of its own
+        if case["device"] == "cpu":
+            found["spent_on"] = measuring.spent_on(step)
     measuring.against_ceiling(found, ceilings)
     return found
 

@@ -39,6 +39,18 @@ def test_flops_are_those_of_the_products():
     assert measuring.count_flops(lambda: (a @ b).sum().backward()) == 2 * 2 * 3 * 5 * 7
 
 
+def test_time_is_spent_on_what_runs():
+    a, query = torch.randn(400, 400), torch.randn(1, 4, 200, 64)
+    alone = {
+        "products": lambda: torch.addmm(a, a, a @ a),
+        "attention": lambda: F.scaled_dot_product_attention(query, query, query),
+        "rest": lambda: a.exp().sum(),
+    }
+    for kind, run in alone.items():
+        shares = measuring.spent_on(run)
+        assert sum(shares.values()) == pytest.approx(1, abs=0.002) and max(shares, key=shares.__getitem__) == kind
+
+
 def test_class_names_are_drawn_once():
     assert common.class_names(20) == common.class_names(20) and len(set(common.class_names(200))) > 50
 

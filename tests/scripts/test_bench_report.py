@@ -123,3 +123,9 @@ def test_ahead_is_more_than_as_fast(value, word):
 def test_several_runs_show_their_range():
     assert report.timed(step("ours", 10.0, 3.0, repeats=3, fastest=9.5, slowest=11.0)) == "10.00 (9.50 to 11.00)"
     assert report.timed(step("ours", 10.0, 3.0, repeats=1, fastest=10.0, slowest=10.0)) == "10.00"
+
+
+def test_shares_of_time_are_shown_where_they_were_measured(tmp_path):
+    shares = {"products": 0.784, "attention": 0.098, "rest": 0.118}
+    write(tmp_path, "step", step("ours", 10.0, 3.0, spent_on=shares), step("ours", 9.0, 3.0, classes=100))
+    assert [cells[-1] for cells in report.step_table(report.load("step", tmp_path)).rows] == ["78 / 10 / 12", "-"]
