@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser, out: str) -> None:
     parser.add_argument(
         "--naive-up-to",
         type=int,
-        default=125,
+        default=125,  # beyond, a training step holds more than 24 GB
         help="the most classes the naive path is run with at four prompts; at two twice as many, at eight half",
     )
     parser.add_argument("--naive-repeat", type=int, default=1)

@@ -1,7 +1,7 @@
 """Count what a training step, and a batch of an evaluation, runs through the towers, without running it: positions,
 FLOPs, bytes kept for the backward pass.
 
-    python -m scripts.bench.count --classes 50 1000 --prompts 4
+    python -m scripts.bench.count
 
 Weights are on torch's meta device, where shapes are computed and numbers are not. The counts depend on no machine; what
 the transport between the features adds is not in them. As in the `released` reading, tokens carry no gradient.
@@ -113,6 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Positions, FLOPs and kept bytes of a training step's towers.")
     common.add_arguments(parser, "count.json")
     parser.add_argument("--at-once", type=int, default=0, help="classes at once; 0 is all")
+    parser.set_defaults(prompts=[4], classes=[50, 100, 500, 1000], naive_up_to=1000)  # it costs no time to speak of
     args = parser.parse_args()
     results = []
     for case in common.cases_of(args):
@@ -120,8 +121,7 @@ def main() -> None:
         keys = ("path", "backbone", "classes", "prompts", "images")
         results.append(count(*(case[key] for key in keys), at_once))
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    about = {"command": running.command(), "torch": torch.__version__}
-    args.out.write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
+    args.out.write_text(json.dumps({**running.made_by(), "results": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -287,7 +287,7 @@ def targets(folder: Path = RESULTS) -> list[Target]:
 
 
 def about(folder: Path = RESULTS) -> str:
-    """Return what the files were measured on and by which command."""
+    """Return what the files were measured on, of which commit, and by which command."""
     lines: dict[str, list[str]] = {}
     for file in sorted(folder.glob("*.json")):
         read = json.loads(file.read_text())
@@ -295,11 +295,12 @@ def about(folder: Path = RESULTS) -> str:
         if made is None:
             continue
         loads = [x for case in read["results"] for x in case.get("load", [])]
-        busy = f"{min(loads):.1f} to {max(loads):.1f}" if loads else "not recorded"
+        busy = f", load {min(loads):.1f} to {max(loads):.1f}" if loads else ""
         chip = made["gpu"] or f"{made['cpu']}, {made['cores']} cores, {made['capability']}"
         packages = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
         on = f"{chip}; Python {made['python']}, {packages}"
-        lines.setdefault(on, []).append(f"- `{file.name}` (load {busy}): `{read.get('command', 'not recorded')}`\n")
+        of = f"commit {read.get('commit', 'not recorded')}{busy}"
+        lines.setdefault(on, []).append(f"- `{file.name}` ({of}): `{read.get('command', 'not recorded')}`\n")
     return "".join(f"{on}:\n\n{''.join(files)}" for on, files in lines.items()) or "Not measured.\n"
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,34 @@ def command() -> str:
     return shlex.join(["python", *(sys.argv[:1] if spec is None else ["-m", spec.name]), *sys.argv[1:]])
 
 
+@cache
+def commit() -> str | None:
+    """Return the commit that runs, marked ``+`` where files other than results differ from it; None outside git."""
+
+    def git(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *words], cwd=PROJECT, capture_output=True, text=True, check=False)
+
+    try:
+        head = git("rev-parse", "--short", "HEAD")
+        changed = git("diff", "--quiet", "HEAD", "--", ".", ":!scripts/bench/results")
+    except FileNotFoundError:  # no git
+        return None
+    return None if head.returncode else head.stdout.strip() + "+" * bool(changed.returncode)
+
+
+def made_by() -> dict[str, Any]:
+    """Return what a file says of its figures: the command, the commit and the machine that made them."""
+    return {"command": command(), "commit": commit(), "machine": machine()}
+
+
 def in_a_process(module: str, case: Case, progress: Progress) -> Case:
     """Run one case in a process of its own, so that its peak memory is its own, and return what it measured.
 
     A case that fails, or for which the time is not enough, comes back with ``failed`` or ``left_out`` saying why.
     """
     words = [sys.executable, "-m", module, "--case", json.dumps(case)]
-    process = subprocess.Popen(words, cwd=PROJECT, stdout=subprocess.PIPE, text=True)
+    quiet = {**os.environ, "KINETO_LOG_LEVEL": "99"}  # torch's profiler writes into the bar
+    process = subprocess.Popen(words, cwd=PROJECT, env=quiet, stdout=subprocess.PIPE, text=True)
     while True:
         try:
             printed, _ = process.communicate(timeout=1)
@@ -106,7 +128,6 @@ def run_cases(
         else:
             found = in_a_process(module, case, progress)
             results.append({**found, "load": [round(before, 1), round(os.getloadavg()[0], 1)]})
-        about = {"command": command(), "machine": machine()}
-        out.write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
+        out.write_text(json.dumps({**made_by(), "results": results}, indent=1) + "\n")
         progress.bar.update(effort(case))
     return results

@@ -51,6 +51,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
             state["loss"].backward()
 
         halves.append([measuring.seconds(half, 1)[0] for half in (forward, backward)])
+        found.setdefault("first_seconds", round(sum(half.wall for half in halves[-1]), 4))
         found.setdefault("peak_first_gb", round((peak_bytes(case["device"]) or 0) / 1e9, 2))
 
     def ceiling() -> measuring.Times:
@@ -87,7 +88,6 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line."""
     made = argparse.ArgumentParser(description="Seconds and memory of a training step.")
     common.add_arguments(made, "step.json")
-    made.set_defaults(naive_up_to=125)  # beyond, it holds more than 24 GB
     made.add_argument(
         "--max-memory", type=float, nargs="+", default=[8.0], metavar="GB", help="of our path; 0 is what is free"
     )
