@@ -15,7 +15,7 @@ import math
 import os
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -37,8 +37,12 @@ KEPT_LAST = 3  # of a last block that is asked for CLS alone: the inputs of its 
 PASSING = 6  # widths a position of the block that is at work, forward or backward, beside its hidden layer
 SHARED = 2  # hidden layers, one and its slope, which each tower holds once (``prompting.clip.mlp``)
 FEW = 128  # a product of few rows takes about as long as if it had so many more
-GROUP = Path("/sys/fs/cgroup")  # of a control group as a container sees its own: limit and use, versions 2 and 1
-GROUP_FILES = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
+GROUPS = Path("/sys/fs/cgroup")  # of control groups
+OWN_GROUPS = Path("/proc/self/cgroup")  # lines of number:controllers:path
+GROUP_FILES = {  # controllers, folder, limit and use, of versions 2 and 1
+    "": ("", "memory.max", "memory.current"),
+    "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+}
 HEADROOM = 0.9  # of the free memory that is used where no budget is given
 
 
@@ -260,19 +264,34 @@ def free_bytes(device: torch.device | str = "cpu") -> int | None:
 
 
 def _left_to_group() -> list[int]:
-    """Return what a control group (of a container or a batch system) leaves, files that are only kept in memory not
-    counted; empty for no limit."""
+    """Return what each control group that this process is in (of a container or a batch system) leaves, files that are
+    only kept in memory not counted; empty for no limit."""
     found = []
-    for limit, used in GROUP_FILES:
-        try:
-            most = (GROUP / limit).read_text().strip()
-            stat = dict(line.split() for line in (GROUP / used).with_name("memory.stat").read_text().splitlines())
-            files = sum(int(stat.get(f"total_{kind}", stat.get(kind, 0))) for kind in ("inactive_file", "active_file"))
-            if most != "max":
-                found.append(max(0, int(most) - int((GROUP / used).read_text()) + files))
-        except (OSError, ValueError):  # no such group, or of another make
-            continue
+    for controllers, (folder, limit, used) in GROUP_FILES.items():
+        for group in _own_groups(controllers):
+            try:
+                most = (GROUPS / folder / group / limit).read_text().strip()
+                now = int((GROUPS / folder / group / used).read_text())
+                lines = (GROUPS / folder / group / "memory.stat").read_text().splitlines()
+                stat = dict(line.split() for line in lines)
+                kinds = ("inactive_file", "active_file")
+                files = sum(int(stat.get(f"total_{kind}", stat.get(kind, 0))) for kind in kinds)
+                if most != "max":
+                    found.append(max(0, int(most) - now + files))
+            except (OSError, ValueError):  # no such group, or of another make
+                continue
     return found
+
+
+def _own_groups(controllers: str) -> list[PurePosixPath]:
+    """Return the group of this process in one hierarchy and all groups above it; the topmost, which a container sees as
+    its own, is always among them."""
+    lines = OWN_GROUPS.read_text().splitlines() if OWN_GROUPS.is_file() else []
+    for kinds, path in (line.split(":", 2)[1:] for line in lines if line.count(":") >= 2):
+        if controllers in kinds.split(","):
+            group = PurePosixPath(path.lstrip("/"))
+            return list(dict.fromkeys([group, *group.parents, PurePosixPath(".")]))
+    return [PurePosixPath(".")]
 
 
 def held_bytes(device: torch.device | str = "cpu") -> int | None:
@@ -310,7 +329,10 @@ def peak_bytes(device: torch.device | str = "cpu") -> int | None:
 def return_freed(above: int = 0) -> None:
     """Give freed memory back to the system where ``private_bytes`` is more than ``above`` and the C library is glibc,
     which keeps most, with holes that no later tensor fits; elsewhere do nothing."""
-    if sys.platform == "linux" and (private_bytes() or 0) > above and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+    if sys.platform != "linux" or (private_bytes() or 0) <= above:
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)
 
 

@@ -24,7 +24,7 @@ class CustomCLIP(PromptedCLIP):
 
     def build(self, own: Any, classnames: Sequence[str]) -> None:
         check_image_set(own)
-        self.image_set = own.IMAGE_SET
+        self.transports_patches = own.IMAGE_SET == "patches"
         words = own.CTX_INIT.split("\t")[: own.TEXT_PROMPT_NUMBER] if own.CTX_INIT else []
         length = own.N_CTX if own.TEXT_PROMPT_DEPTH else 0  # without learned text the words stay as they are
         init = [word_vectors(self.clip, text, length) for text in words] if length else []
@@ -46,7 +46,7 @@ class CustomCLIP(PromptedCLIP):
             gradient=own.GRADIENT,
             engine=own.ENGINE,
         )
-        self.constant_tokens = not (self.head.learns_tokens or self.image_set == "patches")
+        self.constant_tokens = not (self.head.learns_tokens or self.transports_patches)
 
     def learner(self, own: Any, init: Sequence[Tensor]) -> nn.Module:
         """Return the learned prompts; ``init`` holds the first text prompts that start from words, (b, d_l) each."""
@@ -70,17 +70,16 @@ class CustomCLIP(PromptedCLIP):
     def forward(self, images: Tensor) -> Tensor:
         """Return the (B, K) logits (1 - d(X, k)) / tau of Eq. 7 for ``images`` (B, 3, H, W)."""
         prompts = self.prompt_learner()
-        patches = self.image_set == "patches"
         image = self.image_encoder(
             images,
             prompts.visual,
             prompts.deep_visual,
-            return_tokens=self.head.uses_tokens or patches,
+            return_tokens=self.head.uses_tokens or self.transports_patches,
             constant_tokens=self.constant_tokens,
         )
         text = self.cached(lambda: self.class_features(prompts))
         visual = image.prompt
-        if patches:
+        if self.transports_patches:
             visual = image.tokens[:, :, : self.shape.patches].flatten(1, 2)  # (B, M * O, D)
         score = self.head(
             visual, text.prompt, image.tokens, text.tokens, s_mask=text.mask, logit_scale=self.logit_scale

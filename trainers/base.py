@@ -48,6 +48,7 @@ class PromptedCLIP(nn.Module):
     own_parts: ClassVar[bool] = False  # whether ``forward`` divides the text side by itself
     prompt_learner: Callable[[], Prompts]
     tokens: PromptTokens
+    transports_patches: bool = False  # whether the transport's prompt level is over an image's O patches
     constant_tokens: bool = True  # no gradient goes through what the towers give beside CLS and EOS
 
     def __init__(self, cfg: Any, classnames: Sequence[str], clip_model: nn.Module) -> None:

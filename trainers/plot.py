@@ -44,6 +44,7 @@ class CustomCLIP(TransportCLIP):
     """PLOT: the image's set is its spatial features, of a ResNet's attention pool or a ViT's patches."""
 
     node = "PLOT"
+    transports_patches = True
 
     def build(self, own: Any, classnames: Sequence[str]) -> None:
         super().build(own, classnames)

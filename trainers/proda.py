@@ -91,7 +91,7 @@ class CustomCLIP(PromptedCLIP):
         """Return L_up for a random batch of prompts + alpha L_so of all, and the batch's mean logits (B, K)."""
         contexts = self.prompt_learner().text
         chosen = torch.randperm(len(contexts))[: self.batch]
-        weights = self.class_weights(contexts, chosen)
+        weights = self.cached(lambda: self.class_weights(contexts, chosen))
         image = self.image_features(images)
         logits, spread = gaussian_logits(image, weights, labels, self.logit_scale)
         semantic = self.text_encoder(self.nameless.to(images.device), contexts).prompt[0]  # of all N prompts

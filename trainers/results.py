@@ -226,8 +226,7 @@ def started_from(trainer: Any) -> str | None:
         return getattr(trainer, "start_sha256", None)
     said = Path(loaded).parent.parent / "run.json"
     try:
-        # Runs of before the key was there: as in check_same_run, what they would start from now.
-        return json.loads(said.read_text()).get("start_sha256", getattr(trainer, "start_sha256", None))
+        return json.loads(said.read_text()).get("start_sha256")
     except (OSError, ValueError, AttributeError):  # it says nothing; the result is not to be lost for it
         return None
 

@@ -19,7 +19,7 @@ from prompting.ot.checks import check_choice
 from trainers.log import logger
 
 DEFAULTS = {
-    "MAX_MEMORY_GB": 0.0,  # that a run may hold, in 10^9 bytes; 0 is what the device has free
+    "MAX_MEMORY_GB": 0.0,  # that a run may hold on a device, in 10^9 bytes; 0 is what it has free
     "COMPILE": "",  # backend of torch.compile for the towers' blocks, such as inductor; empty compiles nothing
 }
 
@@ -58,8 +58,8 @@ def limit_memory(model: Any, images: int, budget: int, device: torch.device | st
     Args:
         model: a ``PromptedCLIP``.
         images: B.
-        budget: bytes; 0 is what is held and nearly all that is free (on a CPU a part of it for each process that
-            torchrun started on this machine), or no limit where that is unknown.
+        budget: bytes; 0 is what is held and nearly all that is free, or no limit where that is unknown. On a CPU the
+            processes that torchrun started on this machine share either.
         device: the model's device.
 
     Returns:
@@ -78,6 +78,7 @@ def limit_memory(model: Any, images: int, budget: int, device: torch.device | st
     cpu = torch.device(device).type == "cpu"
     sharing = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if cpu and processes() > 1 else 1
     there = None if free is None else (held or 0) + int(HEADROOM * free / sharing)
+    budget //= sharing
     prediction = fit(
         *towers,
         tokens,
@@ -114,9 +115,8 @@ def head_bytes(model: Any, images: int, tokens: PromptTokens, prompts: Prompts) 
         return 0
     n = max(tokens.ids.shape[0], 0 if prompts.text is None else prompts.text.shape[0])
     m, b = (1, 0) if prompts.visual is None else prompts.visual.shape[:2]
-    spread = prompts.visual is None or getattr(model, "image_set", None) == "patches"  # over O places of an image
     pairs = images * tokens.ids.shape[1] * n * m
-    level = 6 * 4 * pairs * (model.shape.patches if spread else 1)
+    level = 6 * 4 * pairs * (model.shape.patches if model.transports_patches else 1)
     if token_set is None or not head.uses_tokens:
         return level
     each = (model.shape.patches + b) * int(token_set.sum(-1).max())

@@ -48,6 +48,10 @@ def check_options(
         raise ValueError(
             "engine is 'triton' with reading 'released', whose groups stop together; allowed: 'torch', 'auto'"
         )
+    if engine == "triton" and gradient == "unrolled":
+        raise ValueError(
+            "engine is 'triton' with gradient 'unrolled', which records the iterations; allowed: 'torch', 'auto'"
+        )
     if reading == "released" and gradient != "envelope":
         raise ValueError(
             f"gradient is {gradient!r} with reading 'released'; allowed: 'envelope' (its plans take no gradient), "

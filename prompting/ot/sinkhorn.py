@@ -110,7 +110,10 @@ def sinkhorn(
             "allowed: 0 for 'marginal', 0 to the number of batch dimensions for 'change'"
         )
     if pooled is not None and (stop != "change" or group_dims < len(batch)):
-        raise ValueError(f"pooled with stop={stop!r} and group_dims={group_dims}; allowed: 'change', {len(batch)} dims")
+        raise ValueError(
+            f"pooled is given with stop={stop!r} and group_dims {group_dims}; allowed: stop 'change' and all "
+            f"{len(batch)} batch dimensions"
+        )
     row = check_mask("row_mask", row_mask, (*batch, rows), cost.device)
     col = check_mask("col_mask", col_mask, (*batch, cols), cost.device)
 

@@ -294,6 +294,18 @@ def test_module_is_the_function_and_has_no_parameters():
     assert not HierarchicalOT(beta=0.0).uses_tokens
 
 
+def test_sums_over_processes_are_those_of_training():
+    """An evaluation scores whole batches in each process, which need not be equally many."""
+    f, asked = naive.features(20), []
+    head = HierarchicalOT(reading="released", hierarchical=False)
+    head.pooled = lambda total: asked.append(total) or total
+    head(f["z"].requires_grad_(), f["h"])
+    trained = len(asked)
+    with torch.no_grad():
+        head(f["z"], f["h"])
+    assert len(asked) == trained > 0
+
+
 BAD_SETTINGS = [
     (
         {"reading": "realeased"},
@@ -307,6 +319,8 @@ BAD_SETTINGS = [
     ({"tol": None}, TypeError, "tol is None"),
     ({"gradient": "envelop"}, ValueError, "did you mean 'envelope'"),
     ({"reading": "released", "gradient": "unrolled"}, ValueError, "gradient is 'unrolled' with reading 'released'"),
+    ({"engine": "triton", "reading": "released"}, ValueError, "engine is 'triton' with reading 'released'"),
+    ({"engine": "triton", "gradient": "unrolled"}, ValueError, "engine is 'triton' with gradient 'unrolled'"),
     ({"hierarchical": "no"}, TypeError, "hierarchical is 'no'"),
     ({"max_elements": 0}, ValueError, "max_elements is 0; allowed: an integer >= 1"),
 ]

@@ -165,16 +165,23 @@ def test_shared_memory_is_not_private() -> None:
         assert memory.private_bytes() - before == pytest.approx(size, rel=0.2)
 
 
-@pytest.mark.parametrize("names", memory.GROUP_FILES)
+@pytest.mark.parametrize("controllers", memory.GROUP_FILES)
+@pytest.mark.parametrize("group", [".", "slurm", "slurm/job_7/step_0"])
 @pytest.mark.parametrize("limit, left", [("5000", 3300), ("max", None), ("100", 0)])
-def test_a_control_group_leaves_less(tmp_path, monkeypatch: pytest.MonkeyPatch, names, limit, left) -> None:
-    """As containers and batch systems set it; files that are only kept in memory can go."""
-    monkeypatch.setattr(memory, "GROUP", tmp_path)
+def test_a_control_group_leaves_less(tmp_path, monkeypatch, controllers, group, limit, left) -> None:
+    """The process's own, one above it (batch systems), or the topmost (containers); files that are only kept in memory
+    can go."""
+    monkeypatch.setattr(memory, "GROUPS", tmp_path)
+    monkeypatch.setattr(memory, "OWN_GROUPS", tmp_path / "cgroup")
+    lines = {"": "0::/slurm/job_7/step_0", "memory": "9:cpu:/other\n4:memory,hugetlb:/slurm/job_7/step_0\n0::/"}
+    (tmp_path / "cgroup").write_text(lines[controllers] + "\n")
     whole = memory.free_bytes()
-    for name, text in zip(names, (limit, "2000")):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text + "\n")
-    (tmp_path / names[0]).with_name("memory.stat").write_text("anon 1700\ninactive_file 200\nactive_file 100\n")
+    folder, *names = memory.GROUP_FILES[controllers]
+    there = tmp_path / folder / group
+    there.mkdir(parents=True, exist_ok=True)
+    stat = "anon 1700\ninactive_file 200\nactive_file 100"
+    for name, text in zip((*names, "memory.stat"), (limit, "2000", stat)):
+        (there / name).write_text(text + "\n")
     assert memory.free_bytes() == (pytest.approx(whole, rel=0.2) if left is None else left)
 
 

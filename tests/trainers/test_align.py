@@ -123,6 +123,11 @@ def test_refused_in_one_line(align, words, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("engine", ["torch", "auto"])
+def test_who_solves_is_a_setting(align, engine):
+    assert align("ENGINE", engine).head.settings["engine"] == engine
+
+
 def test_class_features_are_computed_once_in_an_evaluation(align, images, monkeypatch):
     model, calls = align(), []
     forward = model.text_encoder.forward

@@ -107,7 +107,19 @@ def test_the_transport_is_a_part_of_the_prediction(m, n, b):
     assert speed.head_bytes(model, 5, tokens, prompts) == 24 * pairs + 20 * 7
 
 
-@pytest.mark.parametrize("method, words, each", [("PLOT", (), 9), ("PLOTPP", ("M", 2), 2), ("CoOp", (), 0)])
+NO_VISUAL = ("COUPLING", "independent", "VISION_PROMPT_DEPTH", 0, "VISION_PROMPT_NUMBER", 1, "BETA", 0.0)
+
+
+@pytest.mark.parametrize(
+    "method, words, each",
+    [
+        ("PLOT", (), 9),
+        ("PLOTPP", ("M", 2), 2),
+        ("CoOp", (), 0),
+        ("ALIGN", NO_VISUAL, 1),
+        ("ALIGN", (*NO_VISUAL, "IMAGE_SET", "patches"), 9),
+    ],
+)
 def test_so_is_that_of_a_prompt_level_alone(method, words, each):
     model = build(method, *words)
     (tokens, prompts), *_ = model.training_text()
@@ -115,7 +127,8 @@ def test_so_is_that_of_a_prompt_level_alone(method, words, each):
     assert speed.head_bytes(model, 5, tokens, prompts) == 24 * 5 * 3 * n * each
 
 
-def test_processes_share_a_batch_and_a_machine(monkeypatch, said):
+@pytest.mark.parametrize("given, each", [(0.0, int(0.9 * 2 * 10**9)), (6.0, 15 * 10**8)])
+def test_processes_share_a_batch_and_a_machine(monkeypatch, said, given, each):
     asked = []
     monkeypatch.setattr(speed, "processes", lambda: 4)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
@@ -124,8 +137,8 @@ def test_processes_share_a_batch_and_a_machine(monkeypatch, said):
     monkeypatch.setattr(
         speed, "fit", lambda *a, budget, **k: asked.append((a[4], budget)) or fit(*a, budget=budget, **k)
     )
-    speed.fit_machine(build("CoOp"), small_cfg(), "cpu")
-    assert asked == [(2, int(0.9 * 2 * 10**9))]  # of 6 images
+    speed.fit_machine(build("CoOp"), small_cfg("TRAIN.MAX_MEMORY_GB", given), "cpu")
+    assert asked == [(2, each)]  # of 6 images
 
 
 def proda(clip, number=8):
