@@ -106,7 +106,9 @@ def why_not(case: Case | None) -> str:
 def of_case(case: Case) -> list[str]:
     """Return the columns that say which case a row is of."""
     where = f"{case['threads']} threads" if case["device"] == "cpu" else case["device"]
-    return [str(case["classes"]), str(case["prompts"]), str(case["images"]), f"{where}, {case['precision']}"]
+    set_by_hand = ", MALLOC_ set" if case.get("malloc") else ""
+    where = f"{where}, {case['precision']}{set_by_hand}"
+    return [str(case["classes"]), str(case["prompts"]), str(case["images"]), where]
 
 
 def towers(results: Iterable[Case], headers: Sequence[str], row: Callable[[Case, Case | None], list[str]]) -> Table:
@@ -246,7 +248,7 @@ def targets(folder: Path = RESULTS) -> list[Target]:
     def by(cases: list[Case], start: str) -> list[float]:
         return [r["ours_is_faster_by"] for c in cases for n, r in c["solvers"].items() if n.startswith(start)]
 
-    thousand = [ours["peak_gb"] for ours, _ in of("step", classes=1000) if measured(ours)]
+    thousand = [o["peak_gb"] for o, _ in of("step", classes=1000) if measured(o) and o["max_memory_gb"] <= 8]
     on_gpu = [o for o, _ in of("step", classes=100, device="cuda", precision="bf16") if measured(o)]
     many = [o for o, _ in of("eval", classes=1000, images=100, device="cuda", precision="bf16") if measured(o)]
     kernel = by(gpu, "ours, Triton")

@@ -47,9 +47,15 @@ class Progress:
 
 
 def command() -> str:
-    """Return the command line that runs."""
+    """Return the command line that runs, behind what is set for the C library's memory."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return shlex.join(["python", *(sys.argv[:1] if spec is None else ["-m", spec.name]), *sys.argv[1:]])
+    words = ["python", *(sys.argv[:1] if spec is None else ["-m", spec.name]), *sys.argv[1:]]
+    return " ".join([f"{key}={shlex.quote(value)}" for key, value in malloc().items()] + [shlex.join(words)])
+
+
+def malloc() -> dict[str, str]:
+    """Return the environment's settings of glibc's memory, such as ``MALLOC_MMAP_THRESHOLD_``."""
+    return {key: value for key, value in sorted(os.environ.items()) if key.startswith("MALLOC_")}
 
 
 @cache
@@ -127,6 +133,7 @@ def run_cases(
             results.append({**case, "left_out": "the time was up"})
         else:
             found = in_a_process(module, case, progress)
+            found |= {"malloc": malloc()} if malloc() else {}
             results.append({**found, "load": [round(before, 1), round(os.getloadavg()[0], 1)]})
         out.write_text(json.dumps({**made_by(), "results": results}, indent=1) + "\n")
         progress.bar.update(effort(case))

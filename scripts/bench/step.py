@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from typing import Any
 
@@ -61,7 +62,9 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     if case["path"] == "ours":
         step()  # warms up; the naive path, whose one step takes longest, goes without
         halves.clear()
+    in_system = os.times().system
     times = measuring.seconds(step, case["repeat"])
+    found["system_seconds"] = round((os.times().system - in_system) / len(times), 4)  # of all threads, as cpu_seconds
     ceilings.append(ceiling())  # around the run, as the machine's speed may drift
     found.update(measuring.summary(times), loss=state["loss"].item())
     names = ("forward", "backward")

@@ -89,7 +89,8 @@ def test_blocks_are_as_asked_for_and_only_then():
     assert seen == [2**19] and ot.solve.CACHE_BYTES == usual
 
 
-def test_a_case_comes_back_measured_failed_or_left_out(tmp_path):
+def test_a_case_comes_back_measured_failed_or_left_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "9000000")
     good = {**CASE, "solvers": ["ours", "plain batched loop"], "block_mib": []}
     bad = {**good, "rows": 0}
     with running.Progress(3.0) as progress:
@@ -102,6 +103,8 @@ def test_a_case_comes_back_measured_failed_or_left_out(tmp_path):
     assert rows["plain batched loop"]["ours_is_faster_by"] == pytest.approx(rates[0] / rates[1], abs=0.006)
     assert found[1]["failed"] == "exit code 1" and late[0]["left_out"] == "the time was up"
     written = json.loads((tmp_path / "ot.json").read_text())
+    assert found[0]["malloc"] == {"MALLOC_TRIM_THRESHOLD_": "9000000"}
+    assert written["command"].startswith("MALLOC_TRIM_THRESHOLD_=9000000 python ")
     assert written["results"] == found and written["machine"]["versions"]["torch"]
     assert [row[3] for row in report.ot_table(found + late).rows][1:] == ["exit code 1", "the time was up"]
 

@@ -100,6 +100,14 @@ def test_memory_of_a_thousand_classes_has_an_upper_bound(tmp_path):
     assert row(tmp_path, "training step, K = 1000")[1:] == ["8.10", "**not met**"]
 
 
+def test_what_may_hold_more_says_nothing_of_it(tmp_path):
+    more = step("ours", 40.0, 12.0, classes=1000, max_memory_gb=16.0, malloc={"MALLOC_TRIM_THRESHOLD_": "9"})
+    write(tmp_path, "step", step("ours", 60.0, 7.9, classes=1000), more)
+    assert row(tmp_path, "training step, K = 1000")[1:] == ["7.90", "met"]
+    where = [cells[3] for cells in report.step_table(report.load("step", tmp_path)).rows]
+    assert where == ["2 threads, fp32", "2 threads, fp32, MALLOC_ set"]
+
+
 def test_a_ratio_is_of_one_file(tmp_path):
     """The naive path of another file is another run."""
     write(tmp_path, "step", step("ours", 10.0, 3.0))
