@@ -64,7 +64,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
         halves.clear()
     in_system = os.times().system
     times = measuring.seconds(step, case["repeat"])
-    found["system_seconds"] = round((os.times().system - in_system) / len(times), 4)  # of all threads, as cpu_seconds
+    found["system_seconds"] = round((os.times().system - in_system) / len(times), 4)  # a mean; of all threads
     ceilings.append(ceiling())  # around the run, as the machine's speed may drift
     found.update(measuring.summary(times), loss=state["loss"].item())
     names = ("forward", "backward")

@@ -427,7 +427,11 @@ BAD = [
     ({"gradient": "unroled"}, ValueError, "gradient is 'unroled'; .* did you mean 'unrolled'"),
     ({"domain": "logs"}, ValueError, "domain is 'logs'; allowed: 'auto', 'kernel', 'log'; did you mean 'log'"),
     ({"stop": "marginals"}, ValueError, "stop is 'marginals'; .* did you mean 'marginal'"),
-    ({"pooled": torch.clone}, ValueError, "pooled is given with stop='marginal' and group_dims 0; allowed: stop"),
+    (
+        {"pooled": torch.clone},
+        ValueError,
+        "pooled is given with stop='marginal' and group_dims 0; allowed: stop 'change' and all 1",
+    ),
     ({"group_dims": 1}, ValueError, "group_dims is 1 with stop='marginal'"),
     ({"group_dims": 2, "stop": "change"}, ValueError, "group_dims is 2 with stop='change' and 1 batch dimensions"),
     ({"cost": torch.rand(3)}, ValueError, r"cost has shape \(3,\); allowed: \(..., J, L\)"),
