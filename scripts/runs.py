@@ -78,7 +78,7 @@ def is_done(run: Run) -> bool:
     if found is None:
         return False
     import train
-    from trainers.results import changed_keys, method_config
+    from trainers.record.runs import changed_keys, method_config
 
     now = method_config(train.setup_cfg(train.parse_args(list(run.words))), run.method)
     changed = changed_keys(found["config"], now)

@@ -1,34 +1,31 @@
-"""The methods: importing this package registers them all in Dassl's trainer registry."""
+"""The trainers: importing this package registers every method in Dassl's trainer registry.
+
+A module of this package that registers a trainer adds a method; nothing else has to list it.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import os
+import pkgutil
+from importlib import import_module
+from pathlib import Path
+
+from yacs.config import CfgNode
 
 from prompting.clip import register_checkpoint
 from trainers import speed
-from trainers.align import ALIGN, MMP
-from trainers.base import add_node, embedded_checkpoints
-from trainers.cocoop import CoCoOp
-from trainers.coop import CoOp
-from trainers.ivlp import IVLP
-from trainers.maple import MaPLe
-from trainers.plot import PLOT
-from trainers.plotpp import PLOTPP
-from trainers.proda import ProDA
-from trainers.upt import UPT
-from trainers.vpt import VPT
-from trainers.zsclip import ZeroshotCLIP
+from trainers.trainer import METHODS, add_nodes
 
-METHODS = (ZeroshotCLIP, CoOp, CoCoOp, ProDA, PLOT, PLOTPP, VPT, UPT, IVLP, MaPLe, ALIGN, MMP)
+for _module in pkgutil.iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
 
-for _name, _path in embedded_checkpoints().items():
-    register_checkpoint(_name, _path)
+_ASSETS = Path(__file__).resolve().parent.parent / "assets"
+register_checkpoint("mini", os.fspath(_ASSETS / "mini_clip" / "mini_clip.safetensors"))
 
 
-def extend_cfg(cfg: Any) -> None:
+def extend_cfg(cfg: CfgNode) -> None:
     """Add every method's node to ``cfg.TRAINER``, and the keys that CoOp's data sets read, with their defaults."""
-    for method in METHODS:
-        add_node(cfg, method)
+    add_nodes(cfg, *METHODS)
     cfg.TRAIN.update(speed.DEFAULTS)
     cfg.DATASET.SUBSAMPLE_CLASSES = "all"  # or base, or new
     # read by the data sets Folder, Csv and SplitJson (docs/data.md)

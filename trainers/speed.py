@@ -16,7 +16,7 @@ from prompting.learners import Prompts
 from prompting.memory import HEADROOM, Prediction, fit, free_bytes, held_bytes, predict, private_bytes, return_freed
 from prompting.ot import HierarchicalOT
 from prompting.ot.checks import check_choice
-from trainers.log import logger
+from trainers.record.log import logger
 
 DEFAULTS = {
     "MAX_MEMORY_GB": 0.0,  # that a run may hold on a device, in 10^9 bytes; 0 is what it has free
@@ -68,7 +68,7 @@ def limit_memory(model: Any, images: int, budget: int, device: torch.device | st
     Raises:
         ValueError: the budget is too little for one class at a time.
     """
-    if model.own_parts:
+    if model.chunks_text:
         return None
     with torch.no_grad():
         (tokens, prompts), *others = model.training_text()

@@ -32,7 +32,7 @@ def align_model(backbone: str, classes: int, prompts: int, seed: int = 0) -> Any
     from dassl.config import get_cfg_default
 
     import trainers
-    from trainers.align import ReleasedCLIP
+    from trainers.align import MMP
 
     torch.manual_seed(seed)
     clip = open_clip.create_model(backbone)
@@ -41,7 +41,7 @@ def align_model(backbone: str, classes: int, prompts: int, seed: int = 0) -> Any
     own = {"TEXT_PROMPT_NUMBER": prompts, "VISION_PROMPT_NUMBER": prompts, "TEXT_PROMPT_DEPTH": 9}
     for key, value in own.items():
         cfg.TRAINER.MMP[key] = value
-    return ReleasedCLIP(cfg, class_names(classes), clip)
+    return MMP.build_clip(cfg, class_names(classes), clip)
 
 
 def add_arguments(parser: argparse.ArgumentParser, out: str) -> None:

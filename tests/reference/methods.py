@@ -83,7 +83,7 @@ def config(method, *words):
 def build(method, *words, clip=None, classnames=NAMES, seed=0):
     """A method's model, drawn from ``seed``."""
     torch.manual_seed(seed)
-    return METHODS[method].model_class(config(method, *words), classnames, clip or tiny_vit())
+    return METHODS[method].build_clip(config(method, *words), classnames, clip or tiny_vit())
 
 
 def draw_images(clip, number=2, seed=1):

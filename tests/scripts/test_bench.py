@@ -15,7 +15,7 @@ from prompting.clip.formats import build_clip
 from prompting.ot import sinkhorn
 from scripts.bench import common, measuring, naive, ot, report, running, short
 from tests.reference.clip_states import vit_state
-from trainers.align import ReleasedCLIP
+from trainers.align import MMP
 
 
 def test_naive_path_gives_the_same_numbers():
@@ -24,7 +24,7 @@ def test_naive_path_gives_the_same_numbers():
     for side in ("TEXT", "VISION"):
         cfg.TRAINER.MMP[f"{side}_PROMPT_NUMBER"] = cfg.TRAINER.MMP[f"{side}_PROMPT_DEPTH"] = 2
     torch.manual_seed(0)
-    model = ReleasedCLIP(cfg, ["cat", "yin_yang", "golden retriever"], load_clip(build_clip(vit_state(), "drawn")))
+    model = MMP.build_clip(cfg, ["cat", "yin_yang", "golden retriever"], load_clip(build_clip(vit_state(), "drawn")))
     learned = [p for p in model.parameters() if p.requires_grad]
     images, labels = torch.randn(2, 3, 12, 12), torch.tensor([0, 2])
     ours, (theirs, positions) = model(images), naive.logits(model, images)

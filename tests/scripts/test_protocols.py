@@ -16,7 +16,7 @@ from scripts import protocols
 from scripts.protocols import CONFIGS, FEWSHOT, LEARNS_NOTHING, PROTOCOLS, SUITES, Place, plan, split_words
 from scripts.runs import PROJECT, Run, is_done, run_all, state
 from trainers import METHODS
-from trainers.results import method_config
+from trainers.record.runs import method_config
 
 NAMES = [method.__name__ for method in METHODS]
 

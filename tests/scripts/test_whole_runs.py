@@ -21,7 +21,7 @@ from tests.reference.layouts import LAYOUTS
 pytestmark = pytest.mark.slow
 BREAK = """
 import sys, train
-from trainers.base import PromptTrainer
+from trainers.trainer import PromptTrainer
 def stop(self):
     if self.epoch == 2:
         raise KeyboardInterrupt

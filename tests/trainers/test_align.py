@@ -7,7 +7,7 @@ import torch
 
 from prompting.checkpoint import learned_state, load_learned
 from prompting.clip import load_clip
-from trainers.align import CustomCLIP, ReleasedCLIP
+from trainers.align import ALIGN, MMP
 
 NAMES = ["face", "golden retriever", "Boeing 737-800", "yin_yang"]
 
@@ -21,7 +21,7 @@ def align(golden_clip, make_cfg):
         small = ("TEXT_PROMPT_DEPTH", 2, "VISION_PROMPT_DEPTH", 2, "TEXT_PROMPT_NUMBER", 2, "VISION_PROMPT_NUMBER", 2)
         pairs = list(small + words)
         pairs[::2] = [f"TRAINER.ALIGN.{key}" for key in pairs[::2]]
-        return CustomCLIP(make_cfg(*pairs), classnames, clip).eval()
+        return ALIGN.build_clip(make_cfg(*pairs), classnames, clip).eval()
 
     return build
 
@@ -111,8 +111,8 @@ def test_checkpoint_of_another_depth(align, golden_clip):
         (("TEXT_PROMPT_DEPTH", 4, "VISION_PROMPT_DEPTH", 4), "4"),
         (("COUPLING", "project"), "did you mean 'projected'"),
         (("READING", "release"), "did you mean 'released'|allowed"),
-        (("LAMBDA_TOKEN", 0.0), "lambda_token"),
-        (("BETA", -1.0), "beta"),
+        (("LAMBDA_TOKEN", 0.0), "LAMBDA_TOKEN is 0.0"),
+        (("BETA", -1.0), "BETA is -1.0"),
         (("N_CTX", 6), "fewer than"),
         (("CTX_INIT", "word " * 80), "prompt of 'face' has"),
     ],
@@ -160,4 +160,4 @@ def test_takes_a_model_object_of_openais_package(align, images, golden_clip_file
 
 def test_mmp_refuses_usect(golden_clip, make_cfg):
     with pytest.raises(ValueError, match="USECT"):
-        ReleasedCLIP(make_cfg("TRAINER.MMP.USECT", True), NAMES, golden_clip)
+        MMP.build_clip(make_cfg("TRAINER.MMP.USECT", True), NAMES, golden_clip)

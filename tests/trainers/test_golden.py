@@ -9,42 +9,38 @@ import torch.nn.functional as F
 from prompting.checkpoint import learned_state
 from tests.golden import recipe
 from tests.trainers.conftest import read_golden
-from trainers import align, cocoop, coop, ivlp, maple, plot, vpt
+from trainers import METHODS
 
-MODELS = {
-    "align": (align.ReleasedCLIP, "MMP"),
-    "coop": (coop.CustomCLIP, "COOP"),
-    "cocoop": (cocoop.CustomCLIP, "COCOOP"),
-    "plot": (plot.CustomCLIP, "PLOT"),
-    "vpt": (vpt.CustomCLIP, "VPT"),
-    "ivlp": (ivlp.CustomCLIP, "IVLP"),
-    "maple": (maple.CustomCLIP, "MAPLE"),
-}
+TRAINERS = {trainer.__name__: trainer for trainer in METHODS}
+GOLDENS = {
+    "align": "MMP", "align-init": "MMP", "align-flat": "MMP", "coop": "CoOp", "cocoop": "CoCoOp", "plot": "PLOT",
+    "vpt": "VPT", "ivlp": "IVLP", "maple": "MaPLe",
+}  # fmt: skip
 
 
-def build(golden, model_class, node, clip_model, make_cfg):
+def build(golden, trainer, clip_model, make_cfg):
     """Build the golden run's model: every tensor in `drawn` from the recipe, of the others only what has no words."""
     cfg = make_cfg()
     for key, value in golden["config"].items():
-        cfg.TRAINER[node][key] = value
-    model = model_class(cfg, golden["classnames"], clip_model)
-    learned = learned_state(model, model.names)
+        cfg.TRAINER[trainer.node][key] = value
+    model = trainer.build_clip(cfg, golden["classnames"], clip_model)
+    learned = learned_state(model, model.released_names)
     assert {name: list(tensor.shape) for name, tensor in learned.items()} == golden["shapes"]
     with torch.no_grad():
         for name, tensor in learned.items():
             drawn = torch.from_numpy(recipe.learned(golden["seed"], name, tuple(tensor.shape)))
             if name in golden["drawn"]:
                 tensor.copy_(drawn)
-            elif node == "MMP":  # the words of CTX_INIT hold for the first text prompt only
+            elif trainer.node == "MMP":  # the words of CTX_INIT hold for the first text prompt only
                 tensor[1:].copy_(drawn[1:])
     return model, learned
 
 
-@pytest.mark.parametrize("name", ["align", "align-init", "align-flat", *list(MODELS)[1:]])
+@pytest.mark.parametrize("name", GOLDENS)
 def test_golden(name, golden_clip, golden_resnet, make_cfg):
     golden = read_golden(name)
     clip_model = golden_resnet if name == "plot" else golden_clip
-    model, learned = build(golden, *MODELS[name.split("-")[0]], clip_model, make_cfg)
+    model, learned = build(golden, TRAINERS[GOLDENS[name]], clip_model, make_cfg)
     size = model.shape.image_size[0]
     images, labels = recipe.batch(golden["seed"], len(golden["labels"]), len(golden["classnames"]), size)
     images, labels = torch.from_numpy(images), torch.from_numpy(labels)

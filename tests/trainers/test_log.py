@@ -17,7 +17,7 @@ import dassl.utils
 logging.getLogger("dassl").handlers.clear()
 logging.getLogger("dassl").setLevel(logging.NOTSET)
 {before}
-from trainers.log import logger
+from trainers.record.log import logger
 
 class Tee:
     def __init__(self, console, path):
@@ -39,7 +39,7 @@ sys.stdout.flush()
 ENGINE = """
 import logging, sys
 import dassl.utils
-from trainers.log import logger
+from trainers.record.log import logger
 with dassl.utils.setup_logger(sys.argv[1]):
     logger.info("Loading CLIP")
     print("printed by Dassl")

@@ -21,7 +21,7 @@ from tests.reference.methods import (
     tiny_vit,
     train_on_four,
 )
-from trainers import cocoop
+from prompting.methods import cocoop
 
 NO_PROMPTS = ("COUPLING", "independent", "VISION_PROMPT_DEPTH", 0, "VISION_PROMPT_NUMBER", 1)
 TEXT_ONLY = {

@@ -11,8 +11,8 @@ import torch
 from prompting.clip import word_vectors
 from tests.reference.methods import build, draw_images, relearn, tiny_vit, train_on_four
 from tests.reference.ot_naive import cosine, solve_group
-from trainers import plotpp
-from trainers.coop import learned_contexts
+from prompting.methods import plotpp
+from prompting.methods.contexts import learned_contexts
 
 
 @pytest.mark.parametrize("add_global", [False, True])
@@ -54,7 +54,7 @@ def test_words_of_each_data_set(dataset):
 
 
 def test_the_published_words_that_are_too_few_cannot_be_used():
-    node = SimpleNamespace(N_CTX=4, CSC=False, CLASS_TOKEN_POSITION="end")
+    node = SimpleNamespace(n_ctx=4, csc=False, class_token_position="end")
     with pytest.raises(ValueError, match="'this is a' has 3 tokens, fewer than the 4"):
         learned_contexts(node, 2, ["cat"], tiny_vit(), ("a photo of a", "this is a"))
 

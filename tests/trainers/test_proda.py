@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from prompting.clip.tokens import clip_tokenizer
 from tests.reference.methods import NAMES, build, draw_images, relearn, tiny_vit
-from trainers.proda import gaussian_logits, orthogonality, prompt_positions
+from prompting.methods.proda import gaussian_logits, orthogonality, prompt_positions
 
 B, K, N, D, SCALE = 3, 4, 5, 6, 3.0
 DRAWS = 40_000

@@ -29,7 +29,7 @@ def token_buffers(prompts):
 
 def published_state(method, model):
     """The state dict of a published file that holds the learned tensors of ``model``."""
-    learned = {name: tensor.detach().clone() for name, tensor in learned_state(model, model.names).items()}
+    learned = {name: tensor.detach().clone() for name, tensor in learned_state(model, model.released_names).items()}
     prefix = "prompt_learner."
     if method in ("CoOp", "CoCoOp", "PLOT"):  # the prompt learner alone
         state = {name[len(prefix) :]: tensor for name, tensor in learned.items()}
@@ -95,7 +95,7 @@ def test_evaluates_as_the_learned_tensors(method, tmp_path):
 def rebuild(method, source, names):
     """The model of ``source`` for some of its classes."""
     model = build(method, classnames=names).eval()
-    model.load_state_dict(learned_state(source, source.names))
+    model.load_state_dict(learned_state(source, source.released_names))
     return model
 
 
@@ -143,6 +143,6 @@ def test_what_we_save_uses_the_same_names_and_holds_nothing_else(method, tmp_pat
     ours = torch.load(path, weights_only=True)["state_dict"]
     published = published_state(method, build(method))
     assert set(ours) <= set(published)
-    learned = set(learned_state(trainer.model, trainer.model.names))
+    learned = set(learned_state(trainer.model, trainer.model.released_names))
     prefix = "" if method not in ("CoOp", "CoCoOp", "PLOT") else "prompt_learner."
     assert {prefix + name for name in ours} == learned

@@ -15,8 +15,9 @@ from dassl.data.datasets import DATASET_REGISTRY
 from torch import nn
 
 import train
-from trainers.predictions import Record, recorded, set_aside, write_predictions
-from trainers.results import changed_keys, check_same_run, record_result, seconds_before, split_file, tensor_hash
+from trainers.record.predictions import RecordingEvaluator, archive, write_predictions
+from trainers.record.results import record_result, split_file
+from trainers.record.runs import changed_keys, check_same_run, seconds_before, tensor_hash
 
 NAMES = ["apple", "bell", "cloud", "door", "eel, small", "fox"]
 
@@ -37,23 +38,6 @@ class Evaluator:
         return {"accuracy": 1.0}
 
 
-class ForeignTrainer:
-    """What every Dassl's ``test`` does, in a few lines."""
-
-    def __init__(self, batches):
-        self.evaluator, self.batches = Evaluator(), batches
-
-    def parse_batch_test(self, batch):
-        return batch["img"], batch["label"]
-
-    def test(self):
-        self.evaluator.reset()
-        for batch in self.batches:
-            scores, labels = self.parse_batch_test(batch)
-            self.evaluator.process(scores, labels)
-        return self.evaluator.evaluate()["accuracy"]
-
-
 @pytest.fixture
 def batches():
     stream = torch.Generator().manual_seed(2)
@@ -68,11 +52,12 @@ def batches():
 
 
 def record_of(batches):
-    trainer = ForeignTrainer(batches)
-    before = trainer.evaluator
-    with recorded(trainer) as record:
-        assert trainer.test() == 1.0
-    assert trainer.evaluator is before and before.seen == 11 and "parse_batch_test" not in vars(trainer)
+    record = RecordingEvaluator(Evaluator())
+    record.reset()
+    for batch in batches:
+        record.add_paths(batch.get("impath", []))
+        record.process(batch["img"], batch["label"])
+    assert record.evaluate()["accuracy"] == 1.0 and record.evaluator.seen == 11
     return record
 
 
@@ -98,7 +83,7 @@ def test_predictions_are_the_scores_own(batches):
 
 
 def test_outputs_that_start_with_scores_and_few_classes(batches):
-    record = Record(Evaluator())
+    record = RecordingEvaluator(Evaluator())
     record.process((batches[0]["img"][:, :3], "features"), batches[0]["label"].clamp(max=2))
     assert all(len(indices) == 3 for indices, _ in record.top) and record.evaluator.seen == 8
 
@@ -127,11 +112,11 @@ def test_batches_without_paths_get_a_warning_and_no_file(batches, tmp_path, capl
     assert "saw 11 labels, the batches 0 paths" in caplog.text and not list(tmp_path.iterdir())
 
 
-def test_set_aside_never_meets_a_name_that_is_taken(tmp_path):
+def test_archive_never_meets_a_name_that_is_taken(tmp_path):
     for k in range(4):
         path = tmp_path / "results.json"
         path.write_text(str(k))
-        set_aside(path)
+        archive(path)
     assert sorted(path.read_text() for path in tmp_path.iterdir()) == ["0", "1", "2", "3"]
 
 
@@ -206,7 +191,7 @@ def test_own_files_are_hashed_and_their_images_named_from_their_folder(
     cfg = train.setup_cfg(train.parse_args(["--root", root, "--dataset-config-file", f"configs/datasets/{yaml}.yaml"]))
     trainer.cfg.DATASET = cfg.DATASET
     trainer.dm.dataset = data = DATASET_REGISTRY.get(cfg.DATASET.NAME)(cfg)
-    record = Record(Evaluator())
+    record = RecordingEvaluator(Evaluator())
     record.process(torch.ones(1, 1), torch.zeros(1, dtype=torch.int64))
     record.paths = [data.test[0].impath]
     record_result(trainer, "test", 75.0, 2.0, record)

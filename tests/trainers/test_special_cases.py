@@ -14,7 +14,7 @@ from dassl.config import get_cfg_default
 import trainers
 from prompting.checkpoint import learned_state
 from tests.reference.methods import NAMES, build, draw_images, relearn, tiny_resnet, tiny_vit, train_on_four
-from trainers.align import CustomCLIP
+from trainers.align import ALIGN
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs/trainers"
 
@@ -53,7 +53,7 @@ def align(yaml, words, clip):
     words[::2] = [f"TRAINER.ALIGN.{key}" for key in words[::2]]
     cfg.merge_from_list(words)
     torch.manual_seed(9)
-    return CustomCLIP(cfg, NAMES, clip)
+    return ALIGN.build_clip(cfg, NAMES, clip)
 
 
 def learned_pairs(model, other, prefix):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from open_clip import SimpleTokenizer
 
 from prompting.clip.templates import ENSEMBLE
-from trainers.zsclip import CustomCLIP
+from trainers.zsclip import ZeroshotCLIP
 
 NAMES = ["face", "yin_yang", "Boeing 737-800"]
 
@@ -26,7 +26,7 @@ def test_plain_clip(words, templates, golden_clip, make_cfg):
     images = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
     tokenizer = SimpleTokenizer()
     with torch.no_grad():
-        logits = CustomCLIP(make_cfg(*words), NAMES, golden_clip)(images)
+        logits = ZeroshotCLIP.build_clip(make_cfg(*words), NAMES, golden_clip)(images)
         image = F.normalize(golden_clip.encode_image(images), dim=-1)
         for k, name in enumerate(NAMES):
             sentences = [template.format(name.replace("_", " ")) for template in templates]
@@ -41,4 +41,4 @@ def test_eighty():
 
 def test_unknown_templates(golden_clip, make_cfg):
     with pytest.raises(ValueError, match="did you mean 'ensemble'"):
-        CustomCLIP(make_cfg("TRAINER.ZSCLIP.TEMPLATES", "ensembel"), NAMES, golden_clip)
+        ZeroshotCLIP.build_clip(make_cfg("TRAINER.ZSCLIP.TEMPLATES", "ensembel"), NAMES, golden_clip)

@@ -1,4 +1,4 @@
-"""What was predicted, image by image: kept while a trainer evaluates, written to ``predictions.csv``."""
+"""Predictions image by image: recorded by the evaluator, written to ``predictions.csv``."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ import csv
 import io
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from trainers.log import logger
+from trainers.record.log import logger
 
 TOP = 5
 
 
-class Record:
-    """Stands in for a trainer's evaluator, and keeps what that is shown.
+class RecordingEvaluator:
+    """An evaluator of Dassl that also keeps what it is shown.
 
     Args:
-        evaluator: the evaluator, which gets everything and answers as before.
+        evaluator: the wrapped evaluator; it gets every call and computes the metrics.
     """
 
     def __init__(self, evaluator: Any) -> None:
@@ -30,6 +29,8 @@ class Record:
         self._clear()
 
     def __getattr__(self, name: str) -> Any:
+        if name == "evaluator":  # not set yet, as while it is unpickled
+            raise AttributeError(name)
         return getattr(self.evaluator, name)
 
     def _clear(self) -> None:
@@ -39,17 +40,20 @@ class Record:
         self.top: list[tuple[list[int], list[float]]] = []
 
     def reset(self) -> None:
-        """Forget everything, here and in the evaluator."""
+        """Forget everything, here and in the wrapped evaluator."""
         self._clear()
         self.evaluator.reset()
+
+    def add_paths(self, paths: Sequence[str]) -> None:
+        """Add the paths of the images whose scores come next."""
+        self.paths += paths
 
     def process(self, mo: Any, gt: Tensor) -> None:
         """Take in scores (B, K), or a tuple that starts with them, and labels (B,)."""
         scores = mo[0] if isinstance(mo, (tuple, list)) else mo
-        probabilities = scores.float().softmax(-1)
-        best = probabilities.topk(min(TOP, scores.shape[1]), dim=1)
+        best = scores.float().softmax(-1).topk(min(TOP, scores.shape[1]), dim=1)
         self.top += zip(best.indices.tolist(), best.values.tolist())
-        self.predicted += scores.max(1)[1].tolist()  # as the evaluator does: among equals the same one
+        self.predicted += scores.max(1)[1].tolist()  # breaks ties as the wrapped evaluator does
         self.labels += gt.tolist()
         self.evaluator.process(mo, gt)
 
@@ -70,37 +74,21 @@ class Record:
         writer.writerow(["path", "label", "class", "predicted", "predicted_class", "correct", *heads])
         for path, label, guess, (indices, values) in zip(self.paths, self.labels, self.predicted, self.top):
             likeliest = [cell for pair in zip(indices, (f"{value:.6g}" for value in values)) for cell in pair]
-            where = Path(os.path.relpath(path, root or ".")).as_posix()
-            row = [where, label, classnames[label], guess, classnames[guess], int(label == guess), *likeliest]
-            writer.writerow(row)
+            relative = Path(os.path.relpath(path, root or ".")).as_posix()
+            writer.writerow(
+                [relative, label, classnames[label], guess, classnames[guess], int(label == guess), *likeliest]
+            )
         return text.getvalue()
 
 
-@contextmanager
-def recorded(trainer: Any) -> Iterator[Record]:
-    """Keep what ``trainer`` predicts in this block; works with every Dassl whose ``test`` asks its evaluator."""
-    record, parse = Record(trainer.evaluator), trainer.parse_batch_test
-
-    def parse_and_note(batch: Any) -> Any:
-        record.paths += batch.get("impath", [])
-        return parse(batch)
-
-    trainer.evaluator, trainer.parse_batch_test = record, parse_and_note
-    try:
-        yield record
-        # Where processes share the images, each has parsed only its own.
-        record.paths = getattr(trainer, "evaluated_paths", []) or record.paths
-    finally:
-        trainer.evaluator = record.evaluator
-        del trainer.parse_batch_test
-
-
-def write_predictions(record: Record, split: str, folder: str, root: str, classnames: Sequence[str]) -> None:
-    """Write ``predictions.csv`` (``predictions_val.csv``); an older one with other content is kept beside it.
+def write_predictions(
+    record: RecordingEvaluator, split: str, folder: str, root: str, classnames: Sequence[str]
+) -> None:
+    """Write ``predictions.csv`` (``predictions_val.csv`` for val); an older file with other content is renamed.
 
     Args:
-        record: what was predicted.
-        split: "test" or "val"; the epochs of one training take turns in the file of val.
+        record: the predictions.
+        split: "test" or "val"; every epoch of a training overwrites the file of val.
         folder: the run's folder.
         root: folder of the data sets.
         classnames: K names.
@@ -112,13 +100,13 @@ def write_predictions(record: Record, split: str, folder: str, root: str, classn
     path = Path(folder) / ("predictions_val.csv" if split == "val" else "predictions.csv")
     text = record.as_csv(root, classnames)
     if split != "val" and path.is_file() and path.read_text(encoding="utf-8") != text:
-        set_aside(path)
+        archive(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
 
 
-def set_aside(path: Path) -> None:
-    """Rename a file to one with the time it was written in its name."""
+def archive(path: Path) -> None:
+    """Rename a file so that its name holds the time of its last change."""
     stamp = time.strftime("%Y-%m-%d-%H-%M-%S", time.localtime(path.stat().st_mtime))
     name, number = f"{path.stem}-{stamp}", 1
     while path.with_name(f"{name}{path.suffix}").exists():

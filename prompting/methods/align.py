@@ -1,0 +1,182 @@
+"""ALIGN: M visual and N text prompts, matched by a hierarchical optimal transport (NeurIPS 2023, arXiv 2309.13847)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from prompting.clip import TextFeatures, token_set_mask, tokenize_prompts, word_vectors
+from prompting.learners import IndependentPrompts, ProjectedPrompts, Prompts, TextPrompts, VisualPrompts
+from prompting.methods.base import Options, PromptedCLIP
+from prompting.ot import HierarchicalOT
+from prompting.ot.checks import check_choice
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ALIGNOptions(Options):
+    """Settings of ALIGN.
+
+    Raises:
+        ValueError: an unknown choice, or numbers and depths of prompts that do not fit the coupling.
+    """
+
+    n_ctx: int = 2  # b
+    ctx_init: str = "a photo of a"  # words that the first text prompts start from, one prompt each, tab-separated
+    text_prompt_number: int = 4  # N
+    vision_prompt_number: int = 4  # M
+    text_prompt_depth: int = 9  # blocks that see prompts, the input included; 0 learns none
+    vision_prompt_depth: int = 9
+    coupling: str = "projected"  # or independent
+    image_set: str = "prompts"  # or patches: the visual side of the prompt level (patches as in PLOT)
+    reading: str = "paper"  # or released
+    beta: float = 1.0
+    lambda_prompt: float = 0.1
+    lambda_token: float = 0.1
+    max_iter: int = 100
+    tol: float = 0.01
+    gradient: str = "envelope"  # or unrolled
+    engine: str = "torch"
+
+    def __post_init__(self) -> None:
+        check_choice("coupling", self.coupling, ("projected", "independent"))
+        check_choice("image_set", self.image_set, ("prompts", "patches"))
+        if self.image_set == "patches" and self.beta > 0:
+            raise ValueError(
+                f"beta is {self.beta} with image_set patches, where the patches are the prompt level and no token "
+                "level is left below them: set beta to 0, or image_set to prompts"
+            )
+        if self.coupling == "independent":
+            return
+        if self.text_prompt_depth == 0:
+            raise ValueError(
+                "text_prompt_depth is 0 under coupling projected; allowed: 1 or more, or coupling independent"
+            )
+        for what in ("number", "depth"):
+            vision, text = getattr(self, f"vision_prompt_{what}"), getattr(self, f"text_prompt_{what}")
+            if vision != text:
+                raise ValueError(
+                    f"vision_prompt_{what} is {vision} and text_prompt_{what} {text}: under coupling projected, where "
+                    "visual prompts are projected from text prompts, they are equal (coupling independent frees both)"
+                )
+
+
+class ALIGN(PromptedCLIP[ALIGNOptions]):
+    """CLIP whose logits are negative distances between the visual prompts of an image and the text prompts of a class.
+
+    ``reading="paper"`` is the method as published, ``"released"`` what the authors' code computes.
+    """
+
+    name = "ALIGN"
+    options_class = ALIGNOptions
+
+    def build(self, classnames: Sequence[str], options: ALIGNOptions) -> None:
+        words = options.ctx_init.split("\t")[: options.text_prompt_number] if options.ctx_init else []
+        length = options.n_ctx if options.text_prompt_depth else 0  # without learned text the words stay fixed
+        start = [word_vectors(self.clip, text, length) for text in words] if length else []
+        self.prompt_learner = self.learner(options, start)
+        prefixes = words + [""] * (options.text_prompt_number - len(words))
+        self.tokens = tokenize_prompts(classnames, n_ctx=length, prefixes=prefixes, clip_model=self.clip)
+        self.token_set = token_set_mask(self.tokens, options.reading)  # (N, K, T)
+        self.head = HierarchicalOT(
+            reading=options.reading,
+            beta=options.beta,
+            lambda_prompt=options.lambda_prompt,
+            lambda_token=options.lambda_token,
+            max_iter=options.max_iter,
+            tol=options.tol,
+            gradient=options.gradient,
+            engine=options.engine,
+        )
+        self.head.pooled = self.all_reduce_sum
+        self.transports_patches = options.image_set == "patches"
+        self.constant_tokens = not (self.head.learns_tokens or self.transports_patches)
+
+    def learner(self, options: ALIGNOptions, start: Sequence[Tensor]) -> nn.Module:
+        """Return the learned prompts; ``start`` holds the first text prompts that start from words, (b, d_l) each."""
+        self.shape.check_depth(text=options.text_prompt_depth, vision=options.vision_prompt_depth)
+        text = options.text_prompt_number, options.n_ctx, self.shape.text_width
+        if options.coupling == "projected":
+            return ProjectedPrompts(*text, self.shape.vision_width, options.text_prompt_depth, start)
+        visual = options.vision_prompt_number, options.n_ctx, self.shape.vision_width
+        return IndependentPrompts(
+            TextPrompts(*text, options.text_prompt_depth, start), VisualPrompts(*visual, options.vision_prompt_depth)
+        )
+
+    def class_features(self, prompts: Prompts) -> TextFeatures:
+        """Return h (K, N, D) and, where the token level is used, s (K, N, L, D) with its mask (K, N, L)."""
+        token_set = self.token_set if self.head.uses_tokens else None
+        return self.text_encoder(
+            self.tokens, prompts.text, prompts.deep_text, token_set=token_set, constant_tokens=self.constant_tokens
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits (1 - d(X, k)) / tau of Eq. 7, (B, K), for ``images`` (B, 3, H, W)."""
+        prompts = self.prompt_learner()
+        image = self.image_encoder(
+            images,
+            prompts.visual,
+            prompts.deep_visual,
+            return_tokens=self.head.uses_tokens or self.transports_patches,
+            constant_tokens=self.constant_tokens,
+        )
+        text = self.cached(lambda: self.class_features(prompts))
+        visual = image.prompt  # (B, M, D)
+        if self.transports_patches:
+            visual = image.tokens[:, :, : self.shape.patches].flatten(1, 2)  # (B, M * O, D)
+        score = self.head(
+            visual, text.prompt, image.tokens, text.tokens, s_mask=text.mask, logit_scale=self.logit_scale
+        )
+        return score.logits
+
+
+@dataclass(frozen=True)
+class MMPOptions(Options):
+    """Settings of the authors' YAML files (config node ``MMP``).
+
+    Raises:
+        ValueError: ``usect``, which the released code cannot run.
+    """
+
+    n_ctx: int = 2
+    ctx_init: str = "a photo of a"
+    text_prompt_depth: int = 1
+    vision_prompt_depth: int = 1  # the released code never reads it
+    text_prompt_number: int = 4
+    vision_prompt_number: int = 4
+    hierarchical: bool = True
+    usect: bool = False
+
+    def __post_init__(self) -> None:
+        if self.usect:
+            raise ValueError("usect is True, which the released code cannot run; set it to False")
+        self.as_align()
+
+    def as_align(self) -> ALIGNOptions:
+        """Return the same settings as those of ALIGN, with the constants of the released code."""
+        return ALIGNOptions(
+            n_ctx=self.n_ctx,
+            ctx_init="" if self.n_ctx > 4 else self.ctx_init,
+            text_prompt_number=self.text_prompt_number,
+            vision_prompt_number=self.vision_prompt_number,
+            text_prompt_depth=self.text_prompt_depth,
+            vision_prompt_depth=self.text_prompt_depth,
+            reading="released",
+            beta=1.0 if self.hierarchical else 0.0,
+        )
+
+
+class MMP(ALIGN):
+    """ALIGN in the reading ``released``, with the settings of the authors' YAML files."""
+
+    name = "MMP"
+    options_class = MMPOptions
+
+    def build(self, classnames: Sequence[str], options: MMPOptions) -> None:  # type: ignore[override]
+        if options.ctx_init and options.n_ctx > 4:
+            logger.warning("N_CTX is above 4: every prompt starts at random, as in the released code")
+        super().build(classnames, options.as_align())

@@ -1,0 +1,145 @@
+"""What all methods share: a frozen CLIP, learned prompts, and a state dict of the learned tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prompting.checkpoint import learned_state, load_learned
+from prompting.clip import ClipShape, PromptTokens, TextEncoder, VisionEncoder, load_clip
+from prompting.heads import cosine_logits
+from prompting.learners import Prompts
+
+T = TypeVar("T")
+METHODS: dict[str, type[PromptedCLIP[Any]]] = {}
+"""Every method by its name; ``PromptedCLIP`` fills it."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings of a method. In a config file, field ``n_ctx`` is key ``N_CTX`` of the method's node."""
+
+
+OptionsT = TypeVar("OptionsT", bound=Options)
+
+
+class PromptedCLIP(nn.Module, Generic[OptionsT]):
+    """A frozen CLIP with learned prompts; the base class of every method.
+
+    A method sets ``options_class`` and makes its learned part in ``build``. The state dict holds the learned tensors
+    only, under the names of released checkpoints: no frozen weights and no class names.
+
+    Args:
+        clip_model: an open_clip model, a model of OpenAI's ``clip`` package, or a name that ``load_clip`` takes.
+        classnames: K class names.
+        options: the method's settings; None takes their defaults.
+        dataset: registry name of the data set, for methods with published words for each data set.
+        template: sentence with ``{}`` for the class name, used instead of the data set's; "" for none.
+        all_reduce_sum: sums a tensor over the processes that share a batch; None in a single process.
+
+    Raises:
+        ValueError: options that do not fit each other or the CLIP.
+    """
+
+    name: ClassVar[str] = ""
+    """Registry name of the method; "" for a class that is no method by itself."""
+    options_class: ClassVar[type[Options]]
+    prompt_learner: Callable[[], Prompts]
+    tokens: PromptTokens
+    chunks_text: bool = False  # whether ``forward`` runs the text tower in chunks by itself
+    transports_patches: bool = False  # whether the prompt level of the transport is over the O patches of an image
+    constant_tokens: bool = True  # whether no gradient flows through tower outputs other than CLS and EOS
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" in cls.__dict__:
+            METHODS[cls.name] = cls
+
+    def __init__(
+        self,
+        clip_model: nn.Module | str,
+        classnames: Sequence[str],
+        options: OptionsT | None = None,
+        *,
+        dataset: str = "",
+        template: str = "",
+        all_reduce_sum: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        self.clip = load_clip(clip_model)
+        self.shape = ClipShape.of(self.clip)
+        self.text_encoder = TextEncoder(self.clip)
+        self.image_encoder = VisionEncoder(self.clip)
+        self.released_names: dict[str, str] = {}  # name of a learned tensor here -> its name in released checkpoints
+        self.dataset, self.template, self.all_reduce_sum = dataset, template, all_reduce_sum
+        self._cache: tuple[Any, Any] = (None, None)
+        self.build(classnames, self.options_class() if options is None else options)
+
+    def build(self, classnames: Sequence[str], options: OptionsT) -> None:
+        """Make ``prompt_learner``, ``tokens`` and the other parts of the method."""
+        raise NotImplementedError
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """1 / tau, CLIP's learned inverse temperature."""
+        return self.clip.logit_scale.exp()
+
+    def training_text(self) -> list[tuple[PromptTokens, Prompts]]:
+        """Return the inputs of each run of the text tower in a training step, the prompts of the K classes first.
+
+        The memory estimate reads it (``prompting.memory``).
+        """
+        return [(self.tokens, self.prompt_learner())]
+
+    def train(self, mode: bool = True) -> PromptedCLIP[OptionsT]:
+        """Set the mode of the learned part; the frozen CLIP stays in evaluation mode."""
+        super().train(mode)
+        self.clip.eval()
+        return self
+
+    def training_loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the training loss, cross entropy (Eq. 8), and the logits (B, K) of ``images`` (B, 3, H, W)."""
+        logits = self(images)
+        return F.cross_entropy(logits, labels), logits
+
+    def cached(self, compute: Callable[[], T]) -> T:
+        """Return ``compute()``; in evaluation, compute once and keep the result until a learned tensor changes."""
+        if torch.is_grad_enabled():
+            self._cache = (None, None)  # drop it in training: writes through ``.data`` do not bump ``_version``
+            return compute()
+        key = [(tensor.data_ptr(), tensor._version) for tensor in self.parameters()]
+        if self._cache[0] != key:
+            self._cache = (key, compute())
+        return self._cache[1]
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Return the learned tensors under the names of released checkpoints."""
+        return {name: tensor.detach() for name, tensor in learned_state(self, self.released_names).items()}
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> None:
+        """Copy the learned tensors from ``state_dict`` (see ``prompting.checkpoint.load_learned``)."""
+        load_learned(self, state_dict, names=self.released_names)
+
+
+class CosineCLIP(PromptedCLIP[OptionsT]):
+    """A prompted CLIP that compares one feature of the image with one feature of each class by their cosine.
+
+    Several sentences a class (leading axis N of ``tokens``) are averaged after normalisation.
+    """
+
+    def class_features(self, prompts: Prompts) -> Tensor:
+        """Return the class features (K, D)."""
+        text = self.text_encoder(self.tokens, prompts.text, prompts.deep_text)
+        return F.normalize(text.prompt, dim=-1).mean(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits cos(image, class) / tau, (B, K), of ``images`` (B, 3, H, W)."""
+        prompts = self.prompt_learner()
+        text = self.cached(lambda: self.class_features(prompts))
+        image = self.image_encoder(images, prompts.visual, prompts.deep_visual)
+        return cosine_logits(image.prompt[:, 0], text, self.logit_scale)

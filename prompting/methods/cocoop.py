@@ -1,0 +1,95 @@
+"""CoCoOp: a learned text context, shifted by a small network that reads the image feature (arXiv 2203.05557)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from prompting.clip import tokenize_prompts, word_vectors
+from prompting.clip.tokens import clean_name
+from prompting.heads import cosine_logits
+from prompting.learners import TextPrompts
+from prompting.methods.base import Options, PromptedCLIP
+
+MAX_PROMPTS = 512  # prompts (images x classes) in one run of the text tower
+
+
+@dataclass(frozen=True)
+class CoCoOpOptions(Options):
+    """Settings of CoCoOp."""
+
+    n_ctx: int = 16  # b
+    ctx_init: str = ""  # words to start from; "" starts at random
+
+
+class ConditionalPrompts(TextPrompts):
+    """A context t (b, d_l) and the network that maps an image feature to its shift pi(x) (d_l).
+
+    Args:
+        length: b.
+        width: d_l.
+        embed_dim: D.
+        init: starting value of the context, (b, d_l), or nothing.
+    """
+
+    def __init__(self, length: int, width: int, embed_dim: int, init: Sequence[Tensor]) -> None:
+        super().__init__(None, length, width, init=init)
+        hidden = max(1, embed_dim // 16)
+        self.meta_net = nn.Sequential()
+        self.meta_net.add_module("linear1", nn.Linear(embed_dim, hidden))
+        self.meta_net.add_module("relu", nn.ReLU(inplace=True))
+        self.meta_net.add_module("linear2", nn.Linear(hidden, width))
+
+    def contexts(self, image: Tensor) -> Tensor:
+        """Return t + pi(x) of Eq. 3 for unit image features (B, D), one context an image: (B, b, d_l)."""
+        return self.ctx + self.meta_net(image.float()).unsqueeze(1)
+
+
+class CoCoOp(PromptedCLIP[CoCoOpOptions]):
+    """CLIP whose class features depend on the image."""
+
+    name = "CoCoOp"
+    options_class = CoCoOpOptions
+    chunks_text = True
+
+    def build(self, classnames: Sequence[str], options: CoCoOpOptions) -> None:
+        words = options.ctx_init
+        length = len(clean_name(words).split()) or options.n_ctx
+        start = [word_vectors(self.clip, words, length)] if words else []
+        self.prompt_learner = ConditionalPrompts(length, self.shape.text_width, self.shape.embed_dim, start)
+        self.tokens = tokenize_prompts(classnames, n_ctx=length, prefixes=[words], clip_model=self.clip)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits (B, K) of ``images`` (B, 3, H, W).
+
+        At most ``MAX_PROMPTS`` prompts run at once, so that memory grows with neither B nor K.
+        """
+        image = F.normalize(self.image_encoder(images).prompt[:, 0], dim=-1)  # (B, D)
+        contexts = self.prompt_learner.contexts(image)  # (B, b, d_l)
+        classes = torch.arange(self.tokens.ids.shape[1]).split(MAX_PROMPTS)
+        step = max(1, MAX_PROMPTS // len(classes[0]))
+        recompute = torch.is_grad_enabled() and (len(classes) > 1 or len(images) > step)
+        rows = []
+        for features, shifted in zip(image.split(step), contexts.split(step)):
+            chunks = [(features, shifted, chosen) for chosen in classes]
+            rows.append(
+                torch.cat(
+                    [
+                        checkpoint(self.logits, *c, use_reentrant=False) if recompute else self.logits(*c)
+                        for c in chunks
+                    ],
+                    dim=1,
+                )
+            )
+        return torch.cat(rows)
+
+    def logits(self, image: Tensor, contexts: Tensor, classes: Tensor) -> Tensor:
+        """Return the logits (b, k) of b unit image features for k classes; every image has its own class features."""
+        tokens = self.tokens.select(slice(int(classes[0]), int(classes[-1]) + 1)).to(image.device)
+        text = self.text_encoder(tokens, contexts).prompt  # (k, b, D): one prompt an image
+        return cosine_logits(image, text.transpose(0, 1), self.logit_scale)

@@ -1,0 +1,62 @@
+"""Text contexts as CoOp learns them, for the methods that learn one or several."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import nn
+
+from prompting.clip import ClipShape, PromptTokens, tokenize_prompts, word_vectors
+from prompting.clip.tokens import clean_name
+from prompting.learners import ClassContexts, TextPrompts
+
+logger = logging.getLogger(__name__)
+
+
+class ContextOptions(Protocol):
+    """The settings that ``learned_contexts`` reads."""
+
+    @property
+    def n_ctx(self) -> int: ...
+    @property
+    def csc(self) -> bool: ...
+    @property
+    def class_token_position(self) -> str: ...
+
+
+def learned_contexts(
+    options: ContextOptions,
+    number: int | None,
+    classnames: Sequence[str],
+    clip_model: nn.Module,
+    starts: Sequence[str] = (),
+) -> tuple[nn.Module, PromptTokens]:
+    """Return the learner and the tokens of N learned contexts.
+
+    Args:
+        options: context length b, class-specific or not, and the place of the class name (end, middle or front).
+        number: N, or None for one context that is stored without a leading axis.
+        classnames: K class names.
+        clip_model: the CLIP to prompt.
+        starts: words that the first contexts start from, one string a context. The word count of the first one
+            replaces ``n_ctx``, and the contexts are the same for all classes.
+
+    Source: CoOp (arXiv 2109.01134), section 3.1.
+    """
+    width = ClipShape.of(clip_model).text_width
+    starts = [words for words in starts if words][: number or 1]
+    length = len(clean_name(starts[0]).split()) if starts else options.n_ctx
+    learner: nn.Module
+    if options.csc and starts:
+        logger.warning("CSC is not used: contexts that start from words (CTX_INIT) are the same for all classes")
+    if options.csc and not starts:
+        learner = ClassContexts(number, len(classnames), length, width)
+    else:
+        learner = TextPrompts(number, length, width, init=[word_vectors(clip_model, text, length) for text in starts])
+    prefixes = starts + [""] * ((number or 1) - len(starts))
+    position = options.class_token_position
+    return learner, tokenize_prompts(
+        classnames, n_ctx=length, prefixes=prefixes, position=position, clip_model=clip_model
+    )

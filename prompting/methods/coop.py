@@ -1,0 +1,29 @@
+"""CoOp: a learned text context before, around or after the class name (arXiv 2109.01134)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prompting.methods.base import CosineCLIP, Options
+from prompting.methods.contexts import learned_contexts
+
+
+@dataclass(frozen=True)
+class CoOpOptions(Options):
+    """Settings of CoOp."""
+
+    n_ctx: int = 16  # b
+    csc: bool = False  # class-specific contexts
+    ctx_init: str = ""  # words to start from; "" starts at random
+    class_token_position: str = "end"  # or middle, or front
+
+
+class CoOp(CosineCLIP[CoOpOptions]):
+    """CLIP with one learned context for all classes, or one for each class (``csc``)."""
+
+    name = "CoOp"
+    options_class = CoOpOptions
+
+    def build(self, classnames: Sequence[str], options: CoOpOptions) -> None:
+        self.prompt_learner, self.tokens = learned_contexts(options, None, classnames, self.clip, [options.ctx_init])

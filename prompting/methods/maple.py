@@ -1,0 +1,51 @@
+"""MaPLe: deep text prompts, and visual prompts projected from them (arXiv 2210.03117)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from prompting.clip import tokenize_prompts, word_vectors
+from prompting.learners import ProjectedPrompts
+from prompting.methods.base import CosineCLIP, Options
+
+
+@dataclass(frozen=True)
+class MaPLeOptions(Options):
+    """Settings of MaPLe."""
+
+    n_ctx: int = 2  # b
+    ctx_init: str = "a photo of a"
+    prompt_depth: int = 9  # blocks of each tower that see prompts, the input included
+
+
+class MaPLe(CosineCLIP[MaPLeOptions]):
+    """CLIP with one text prompt and its projection as the visual prompt."""
+
+    name = "MaPLe"
+    options_class = MaPLeOptions
+
+    def build(self, classnames: Sequence[str], options: MaPLeOptions) -> None:
+        self.shape.check_depth(text=options.prompt_depth, vision=options.prompt_depth)
+        words, start = start_from_words(options.ctx_init, options.n_ctx, self.clip)
+        widths = self.shape.text_width, self.shape.vision_width
+        self.prompt_learner = ProjectedPrompts(None, options.n_ctx, *widths, options.prompt_depth, start)
+        self.tokens = tokenize_prompts(classnames, n_ctx=options.n_ctx, prefixes=[words], clip_model=self.clip)
+
+
+def start_from_words(words: str, length: int, clip_model: nn.Module) -> tuple[str, list[Tensor]]:
+    """Return the words of a prompt and its start: words start a prompt of up to four vectors.
+
+    Args:
+        words: CTX_INIT; tokens after the first ``length`` stay in the prompt as fixed words.
+        length: b; above four, the prompt starts at random behind placeholder words.
+        clip_model: the CLIP whose token embeddings the prompt starts from.
+
+    Returns:
+        The words of the prompt ("" for placeholders), and a list with one (b, d_l) start, or an empty one.
+    """
+    if not words or length > 4:
+        return "", []
+    return words, [word_vectors(clip_model, words, length)]

@@ -1,0 +1,144 @@
+"""``results.json``: the metrics of a run, with its settings, data and versions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from dassl.data.datasets import Datum
+from dassl.engine import TrainerX
+
+from prompting.checkpoint import learned_state
+from prompting.memory import peak_bytes
+from trainers.record.predictions import RecordingEvaluator, archive, write_predictions
+from trainers.record.runs import changed_keys, method_config, read_json, tensor_hash, write_atomically, writes
+
+PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "Pillow")
+
+
+def record_result(trainer: TrainerX, split: str, accuracy: float, seconds: float, record: RecordingEvaluator) -> None:
+    """Add the result of an evaluation to ``OUTPUT_DIR/results.json``, and write ``predictions.csv``.
+
+    The file of another run, or of this run with another outcome, is renamed after the time of its last change.
+
+    Args:
+        trainer: a ``PromptTrainer`` that has just evaluated.
+        split: "test" or "val".
+        accuracy: in percent, full precision.
+        seconds: time of the evaluation.
+        record: the predictions.
+    """
+    if not writes():
+        return
+    data, cfg = trainer.dm.dataset, trainer.cfg
+    images = len((data.val if split == "val" else None) or data.test)
+    metrics = dict(getattr(trainer, "test_results", {}).get(split, {"accuracy": accuracy}))
+    entry = {**metrics, "images": images, "seconds": seconds, "ms_per_image": 1000 * seconds / images}
+    if record.labels:
+        entry["class_accuracy"] = record.class_accuracy(len(data.classnames))
+    result = {**describe(trainer), "metrics": {split: entry}}
+    path = Path(trainer.output_dir) / "results.json"
+    if path.is_file():
+        try:
+            before = read_json(path)
+        except ValueError:  # cut short: renamed as it is
+            before = {}
+        same = bool(before) and before["loaded_from"] == result["loaded_from"]
+        same = same and not changed_keys(before["config"], result["config"])
+        if same and (split == "val" or before["metrics"].get(split, entry)["accuracy"] == entry["accuracy"]):
+            result["metrics"] = {**before["metrics"], **result["metrics"]}
+            result["train_seconds"] = result["train_seconds"] or before["train_seconds"]
+        else:
+            archive(path)
+    write_atomically(path, result)
+    write_predictions(record, split, trainer.output_dir, data_folder(cfg.DATASET.ROOT), result["classnames"])
+
+
+def describe(trainer: TrainerX) -> dict[str, Any]:
+    """Return everything in ``results.json`` but the metrics: settings, data, learned tensors, machine and versions."""
+    data, cfg = trainer.dm.dataset, trainer.cfg
+    learned, root = learned_state(trainer.model), data_folder(cfg.DATASET.ROOT)
+    peak = peak_bytes(trainer.device)
+    return {
+        "method": cfg.TRAINER.NAME,
+        "dataset": cfg.DATASET.NAME,
+        "classes": cfg.DATASET.SUBSAMPLE_CLASSES,
+        "shots": cfg.DATASET.NUM_SHOTS,
+        "seed": cfg.SEED,
+        "backbone": cfg.MODEL.BACKBONE.NAME,
+        "epochs": trainer.max_epoch,
+        "learned_parameters": sum(tensor.numel() for tensor in learned.values()),
+        "learned_sha256": tensor_hash(learned),
+        "loaded_from": getattr(trainer, "loaded_from", None),
+        "start_sha256": start_hash(trainer),
+        "train_seconds": getattr(trainer, "train_seconds", None),
+        "peak_memory_mb": None if peak is None else peak / 2**20,
+        "device": device_name(trainer.device),
+        "precision": str(trainer.precision.name),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "versions": {"python": platform.python_version(), **{name: version_of(name) for name in PACKAGES}},
+        "split_sha256": file_hash(split_file(data)),
+        "split_drawn": getattr(data, "split_drawn", None),  # how the split was drawn, where it is not a published one
+        "train_images_sha256": listing_hash(data.train_x, root),
+        "val_images_sha256": listing_hash(data.val, root) if data.val else None,
+        "test_images_sha256": listing_hash(data.test, root),
+        "classnames": list(data.classnames),
+        "config": method_config(cfg, cfg.TRAINER.NAME),
+    }
+
+
+def start_hash(trainer: TrainerX) -> str | None:
+    """Return the hash of the prompts that training started from; for loaded weights, the one in their run.json."""
+    loaded = getattr(trainer, "loaded_from", None)
+    if loaded is None:
+        return getattr(trainer, "start_sha256", None)
+    try:
+        return json.loads((Path(loaded).parent.parent / "run.json").read_text()).get("start_sha256")
+    except (OSError, ValueError, AttributeError):  # unknown; a result is not lost for that
+        return None
+
+
+def data_folder(root: str) -> str:
+    """Return the folder that recorded paths are relative to: ``DATASET.ROOT``, or the folder of the file it names."""
+    path = os.path.abspath(os.path.expanduser(root))
+    return os.path.dirname(path) if os.path.isfile(path) else path
+
+
+def listing_hash(items: Iterable[Datum], root: str) -> str:
+    """Return the SHA-256 of a list of images: path relative to ``root`` and label of each, in order."""
+    lines = (f"{os.path.relpath(item.impath, root)}\t{item.label}\n" for item in items)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def split_file(data: Any) -> Path | None:
+    """Return the file that a data set's split was read from, if any (also for the data set classes of CoOp)."""
+    path = getattr(data, "split_path", None)
+    return Path(path) if path and Path(path).is_file() else None
+
+
+def file_hash(path: Path | None) -> str | None:
+    """Return the SHA-256 of a file; None for no file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path else None
+
+
+def version_of(package: str) -> str | None:
+    """Return the installed version of a package; None if it is not installed under that name."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def device_name(device: torch.device) -> str:
+    """Return the GPU's name, or "cpu" with the number of threads."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu ({torch.get_num_threads()} threads)"

@@ -1,0 +1,158 @@
+"""``run.json``: the settings of the run that owns an output folder, and its training time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from dassl.data.datasets import DATASET_REGISTRY
+from dassl.engine import TRAINER_REGISTRY, TrainerX
+from torch import Tensor
+from yacs.config import CfgNode
+
+from prompting.checkpoint import learned_state
+
+# Settings that may change when a run is resumed: its place, speed, output and evaluation. DATASET.ROOT may not where
+# it is the data itself (``changed_keys``).
+FREE_KEYS = (
+    "OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "VERSION", "DATASET.ROOT", "DATALOADER.NUM_WORKERS",
+    "DATALOADER.CACHE_MB",
+    "TRAIN.PRINT_FREQ", "TRAIN.CHECKPOINT_FREQ", "TRAIN.MAX_MEMORY_GB", "TRAIN.COMPILE",
+    "TEST.PER_CLASS_RESULT", "TEST.COMPUTE_CMAT", "TEST.NO_TEST", "TEST.SPLIT",
+)  # fmt: skip
+
+
+def plain(node: Any) -> Any:
+    """Return a config node as plain dicts and lists, ready for JSON."""
+    if isinstance(node, CfgNode):
+        return {key: plain(value) for key, value in node.items()}
+    return list(node) if isinstance(node, tuple) else node
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a nested config as one dict with dotted keys, without ``FREE_KEYS``."""
+    leaves: dict[str, Any] = {}
+    for key, value in config.items():
+        name = prefix + key
+        if name in FREE_KEYS:
+            continue
+        leaves.update(flat(value, name + ".") if isinstance(value, dict) else {name: value})
+    return leaves
+
+
+def method_config(cfg: CfgNode, method: str) -> dict[str, Any]:
+    """Return a resolved config as plain dicts, with the part of ``method`` alone in its ``TRAINER`` node."""
+    config = plain(cfg)
+    node = getattr(TRAINER_REGISTRY.get(method), "node", method)
+    config["TRAINER"] = {key: config["TRAINER"][key] for key in ("NAME", node) if key in config["TRAINER"]}
+    return config
+
+
+def changed_keys(before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Return (key, old, new) of the settings that differ; keys that only one of the configs has do not count.
+
+    ``DATASET.ROOT`` counts where it is the data itself and not the folder of all data sets: another root is other data.
+    """
+    old, new = flat(before), flat(now)
+    for leaves, config in ((old, before), (new, now)):
+        if _root_is_data(config.get("DATASET", {})):
+            leaves["DATASET.ROOT"] = os.path.realpath(os.path.expanduser(config["DATASET"]["ROOT"]))
+    return [(key, old[key], new[key]) for key in sorted(old) if key in new and old[key] != new[key]]
+
+
+def _root_is_data(data: dict[str, Any]) -> bool:
+    name = data.get("NAME")
+    return name in DATASET_REGISTRY.registered_names() and getattr(DATASET_REGISTRY.get(name), "root_is_data", False)
+
+
+def writes() -> bool:
+    """Return whether this process writes files: of several that share the work, only the first does."""
+    return not (dist.is_available() and dist.is_initialized() and dist.get_rank())
+
+
+def write_atomically(path: Path, content: dict[str, Any]) -> None:
+    """Write ``content`` as JSON; after an interruption the file is the old one or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file of a run.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); move it away, or give another --output-dir") from None
+
+
+def tensor_hash(tensors: dict[str, Tensor]) -> str:
+    """Return the SHA-256 of named tensors: names, shapes and values, in the order of names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
+        digest.update(value.view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return digest.hexdigest()
+
+
+def check_same_run(trainer: TrainerX) -> None:
+    """Write ``run.json``; where one exists, raise ``ValueError`` unless it describes the same run.
+
+    A folder belongs to one run: other settings, classes or prompts to start from would mix two. A run that saved
+    nothing leaves its folder free.
+    """
+    config = method_config(trainer.cfg, trainer.cfg.TRAINER.NAME)
+    start = getattr(trainer, "start_file", str)()
+    trainer.start_sha256 = tensor_hash(learned_state(trainer.model)) if start else None
+    asked = {"config": config, "classnames": list(trainer.dm.dataset.classnames), "start_sha256": trainer.start_sha256}
+    times: dict[str, float] = {}
+    for folder in dict.fromkeys((Path(trainer.cfg.RESUME or trainer.output_dir), Path(trainer.output_dir))):
+        path = folder / "run.json"
+        if not path.is_file() or not (any(folder.glob("*/checkpoint")) or (folder / "results.json").is_file()):
+            continue
+        before = read_json(path)
+        changed = changed_keys(before["config"], config)
+        if changed:
+            key, old, new = changed[0]
+            raise ValueError(
+                f"{folder} holds a run with other settings: {key} was {old!r} and is now {new!r}"
+                f"{f' ({len(changed)} keys differ)' if len(changed) > 1 else ''}; give another --output-dir"
+            )
+        if before["classnames"] != asked["classnames"]:
+            raise ValueError(f"{folder} holds a run on other classes; give another --output-dir")
+        if before.get("start_sha256", trainer.start_sha256) != trainer.start_sha256:
+            raise ValueError(
+                f"{folder} holds a run that started from other prompts than {start} holds now; "
+                "give another --output-dir"
+            )
+        times = times or before.get("train_seconds", {})
+    if writes():
+        write_atomically(Path(trainer.output_dir) / "run.json", {**asked, "train_seconds": times})
+
+
+def record_epoch(trainer: TrainerX) -> None:
+    """Write the training time up to the last epoch to ``run.json``, for a run that is resumed."""
+    if not writes():
+        return
+    path = Path(trainer.output_dir) / "run.json"
+    content = read_json(path)
+    content["train_seconds"][str(trainer.epoch + 1)] = trainer.train_seconds
+    write_atomically(path, content)
+
+
+def seconds_before(trainer: TrainerX) -> float:
+    """Return the training time of the epochs before the first one of this process; 0 for a new run."""
+    if not writes():  # the file may not exist yet
+        return 0.0
+    content = read_json(Path(trainer.output_dir) / "run.json")
+    return content["train_seconds"].get(str(trainer.start_epoch), 0.0)
