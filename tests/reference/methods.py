@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 from dassl.engine import build_trainer
@@ -19,24 +20,7 @@ from tests.reference.clip_states import resnet_state, vit_state
 
 NAMES = ["face", "golden retriever", "airplane"]
 METHODS = {method.__name__: method for method in trainers.METHODS}
-
-# What makes each method small enough for the tiny CLIPs (3 blocks, 20 tokens), and still deep where it can be.
-DEEP = {
-    "ZeroshotCLIP": (),
-    "CoOp": ("N_CTX", 4),
-    "CoCoOp": ("N_CTX", 4),
-    "ProDA": ("N_CTX", 4, "N", 4, "PROMPT_BATCH", 4),
-    "PLOT": ("N_CTX", 4, "N", 2),
-    "PLOTPP": ("M", 2, "N", 3),
-    "VPT": ("PROMPT_DEPTH_VISION", 3),
-    "UPT": ("PROMPT_DEPTH", 3, "N_CTX_VISION", 3),
-    "IVLP": ("PROMPT_DEPTH_TEXT", 2, "PROMPT_DEPTH_VISION", 3),
-    "MaPLe": ("PROMPT_DEPTH", 3),
-    "ALIGN": (
-        "TEXT_PROMPT_NUMBER", 2, "VISION_PROMPT_NUMBER", 2, "TEXT_PROMPT_DEPTH", 2, "VISION_PROMPT_DEPTH", 2,
-    ),
-    "MMP": ("TEXT_PROMPT_NUMBER", 2, "VISION_PROMPT_NUMBER", 2, "TEXT_PROMPT_DEPTH", 2, "VISION_PROMPT_DEPTH", 2),
-}  # fmt: skip
+CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "trainers"
 
 
 @functools.cache
@@ -70,11 +54,12 @@ def other_resnet():
 
 
 def config(method, *words):
-    """A config in which ``words``, KEY VALUE of the method's node, override what makes it tiny."""
+    """A config with the method's node as in its mini.yaml, which fits the tiny CLIPs; ``words`` override its keys."""
     cfg = get_cfg_default()
     trainers.extend_cfg(cfg)
     node = METHODS[method].node
-    pairs = list(DEEP[method] + words)
+    mini = yaml.safe_load((CONFIGS / method / "mini.yaml").read_text())["TRAINER"][node]
+    pairs = [word for pair in mini.items() for word in pair] + list(words)
     pairs[::2] = [key if "." in key or key in cfg else f"TRAINER.{node}.{key}" for key in pairs[::2]]
     cfg.merge_from_list(pairs)
     return cfg

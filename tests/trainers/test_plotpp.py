@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from prompting.clip import word_vectors
-from tests.reference.methods import build, draw_images, relearn, tiny_vit, train_on_four
-from tests.reference.ot_naive import cosine, solve_group
 from prompting.methods import plotpp
 from prompting.methods.contexts import learned_contexts
+from tests.reference.methods import build, draw_images, relearn, tiny_vit, train_on_four
+from tests.reference.ot_naive import cosine, solve_group
 
 
 @pytest.mark.parametrize("add_global", [False, True])
 def test_score_by_loops(add_global):
-    model = relearn(build("PLOTPP", "TRADE_OFF", add_global)).eval()  # M = 2, N = 3
+    model = relearn(build("PLOTPP", "TRADE_OFF", add_global, "M", 2, "N", 3)).eval()
     images, scale = draw_images(tiny_vit()), model.logit_scale.item()
     with torch.no_grad():
         logits = model(images)
@@ -60,7 +60,7 @@ def test_the_published_words_that_are_too_few_cannot_be_used():
 
 
 def test_random_start():
-    model = build("PLOTPP", "CTX_INIT", False, "N_CTX", 3)
+    model = build("PLOTPP", "CTX_INIT", False, "N_CTX", 3, "N", 3)
     assert model.prompt_learner.text.ctx.shape == (3, 3, 64) and model.prompt_learner.text.ctx.abs().max() < 0.2
 
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from prompting.clip.tokens import clip_tokenizer
-from tests.reference.methods import NAMES, build, draw_images, relearn, tiny_vit
 from prompting.methods.proda import gaussian_logits, orthogonality, prompt_positions
+from tests.reference.methods import NAMES, build, draw_images, relearn, tiny_vit
 
 B, K, N, D, SCALE = 3, 4, 5, 6, 3.0
 DRAWS = 40_000
@@ -105,7 +105,7 @@ def test_orthogonality_by_loops():
 def test_positions():
     assert prompt_positions(8) == ["front"] * 2 + ["middle"] * 2 + ["end"] * 4
     assert prompt_positions(3) == ["end"] * 3 and len(prompt_positions(7)) == 7
-    model = build("ProDA")  # 4 prompts of 4 vectors
+    model = build("ProDA", "N", 4)
     name = clip_tokenizer().encode(NAMES[1])
     for n, place in enumerate(["front", "middle", "end", "end"]):
         start = {"front": 1, "middle": 3, "end": 5}[place]
@@ -116,7 +116,7 @@ def test_positions():
 
 def test_prompts_without_a_class_name():
     """SOS, the contexts, a full stop, EOS: nothing else."""
-    model = build("ProDA")
+    model = build("ProDA", "N", 4)
     tokenizer = clip_tokenizer()
     assert model.nameless.context.tolist() == [[[1, 2, 3, 4]]]
     ids, eos = model.nameless.ids[0, 0].tolist(), model.nameless.eos.item()
@@ -126,7 +126,7 @@ def test_prompts_without_a_class_name():
 @pytest.mark.parametrize("alpha", [0.0, 0.7])
 def test_training_loss(alpha):
     """One step: the bound of a random batch of prompts; the orthogonality of all, which alone reaches the others."""
-    model = relearn(build("ProDA", "PROMPT_BATCH", 2, "ALPHA", alpha)).train()
+    model = relearn(build("ProDA", "N", 4, "PROMPT_BATCH", 2, "ALPHA", alpha)).train()
     images, labels = draw_images(tiny_vit(), 2), torch.tensor([1, 2])
     torch.manual_seed(3)
     chosen = torch.randperm(4)[:2]
@@ -148,7 +148,7 @@ def test_training_loss(alpha):
 
 @pytest.mark.parametrize("batch", [2, 3, 4])
 def test_evaluation_is_the_product_with_the_mean_weight(batch):
-    model = relearn(build("ProDA", "PROMPT_BATCH", batch)).eval()
+    model = relearn(build("ProDA", "N", 4, "PROMPT_BATCH", batch)).eval()
     images = draw_images(tiny_vit(), 2)
     with torch.no_grad():
         logits = model(images)
@@ -164,4 +164,4 @@ def test_evaluation_is_the_product_with_the_mean_weight(batch):
 @pytest.mark.parametrize("words", [("PROMPT_BATCH", 1), ("PROMPT_BATCH", 5), ("N", 1, "PROMPT_BATCH", 1)])
 def test_too_few_prompts(words):
     with pytest.raises(ValueError, match="PROMPT_BATCH is .* a covariance needs 2 to N prompts"):
-        build("ProDA", *words)
+        build("ProDA", "N", 4, *words)

@@ -6,16 +6,24 @@ import logging
 import sys
 
 logger = logging.getLogger("dassl.trainers")
+library = logging.getLogger("prompting")
 
 
 class _PrintHandler(logging.Handler):
     """Writes to the current ``sys.stdout``, which Dassl replaces by one that also writes ``log.txt``.
 
-    Silent where the engine's handlers, or a user's, take the record.
+    Silent where another handler, such as the engine's or a user's, takes the record.
+
+    Args:
+        logger: the logger that this handler belongs to.
     """
 
+    def __init__(self, logger: logging.Logger) -> None:
+        super().__init__()
+        self.logger = logger
+
     def emit(self, record: logging.LogRecord) -> None:
-        if logger.parent is None or logger.parent.hasHandlers():
+        if self.logger.parent is None or self.logger.parent.hasHandlers():
             return
         try:
             sys.stdout.write(self.format(record) + "\n")
@@ -23,16 +31,7 @@ class _PrintHandler(logging.Handler):
             self.handleError(record)
 
 
-class _ForwardHandler(logging.Handler):
-    """Hands the records of the library ``prompting`` to the trainers' logger, so that they reach ``log.txt``."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        logger.handle(record)
-
-
 if not logging.getLogger("dassl").handlers:
     logger.setLevel(logging.INFO)
-    logger.addHandler(_PrintHandler())
-library = logging.getLogger("prompting")
-library.addHandler(_ForwardHandler())
-library.propagate = False
+    for _logger in (logger, library):
+        _logger.addHandler(_PrintHandler(_logger))
