@@ -7,17 +7,17 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 stop() { echo "setup: $1" >&2; exit 1; }
-install() {  # a folder with a pyproject.toml, editable, without its dependencies; then options of pip
-    .venv/bin/python -m pip install --disable-pip-version-check --no-input --quiet --no-deps -e "$@" ||
+install() {  # a folder with a pyproject.toml, editable, without its dependencies
+    .venv/bin/python -m pip install --disable-pip-version-check --no-input --quiet --no-deps $isolation -e "$1" ||
         stop "$1 did not install (the messages are above)"
 }
 
 if [ -d .venv ] && [ ! -e .venv/base ]; then
     .venv/bin/python -c 'import torch, torchvision, open_clip, yacs' 2>/dev/null ||
         stop ".venv is yours and lacks packages: run .venv/bin/pip install -r requirements.txt, or move it away"
-    options=()
+    isolation=
 else
-    options=(--no-build-isolation)  # setuptools is among the shared packages
+    isolation=--no-build-isolation  # setuptools is among the shared packages
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null ||
         stop "$python is missing or older than 3.10; name another: PYTHON=/path/to/python make setup"
     key=$("$python" - <<'PY'
@@ -52,9 +52,9 @@ PY
                 ln -s "$command" "$wrapper"
             fi
         done
-        install . "${options[@]}"
+        install .
         echo "$base" > .venv/base
     fi
 fi
 
-.venv/bin/python -c 'import dassl' 2>/dev/null || install ./engine ${options[@]+"${options[@]}"}
+.venv/bin/python -c 'import dassl' 2>/dev/null || install ./engine
