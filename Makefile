@@ -1,30 +1,42 @@
-# make demo      draw the mini source set, train ALIGN, print the base-to-new table
-# make test      run the tests and checks
-# make compare   all methods, three seeds
-# make bench     training step, evaluation and transport against the naive path, in at most ten minutes
-# All set up what they need first (see scripts/setup.sh); PYTHON=... names the interpreter.
+# Every target sets up what it needs first (scripts/setup.sh). PYTHON=... names the interpreter for .venv,
+# TESTS=... the tests to run, for example: make test TESTS=tests/ot
 python := .venv/bin/python
+pytest := $(python) -m pytest
 
-.PHONY: demo compare bench test check setup clean
+.PHONY: help setup demo compare bench test-fast test test-long check lock clean
 .DEFAULT_GOAL := demo
 
-setup:
+help:  ## print this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup:  ## make .venv with all packages of requirements.lock
 	@bash scripts/setup.sh
 
-demo: setup
+demo: setup  ## draw the mini source set, train ALIGN, print the base-to-new table (the default)
 	@$(python) scripts/compare.py --methods ZeroshotCLIP ALIGN --output output/demo
 
-compare: setup
+compare: setup  ## train and compare all methods, three seeds
 	@$(python) scripts/compare.py --methods all --seeds 1 2 3 --output output/compare
 
-bench: setup
+bench: setup  ## time a training step, an evaluation and the transport, in at most ten minutes
 	@$(python) -m scripts.bench.short
 
-test: setup check
-	@$(python) -m pytest $(TESTS)
+test-fast: setup  ## run the unit tests, without any training (about a minute)
+	@$(pytest) -m "not slow and not long" $(TESTS)
 
-check: setup
+test: setup check  ## run the checks and all tests but the long ones (about five minutes)
+	@$(pytest) -m "not long" $(TESTS)
+
+test-long: setup  ## run the tests that take longest: crash, soak, browser, notebook
+	@$(pytest) -m long $(TESTS)
+
+check: setup  ## run ruff and mypy
 	@$(python) -m ruff check . && $(python) -m ruff format --check . && $(python) -m mypy
 
-clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
+lock: setup  ## write requirements.lock from pyproject.toml, keeping versions that fit; UPGRADE=1 takes the newest
+	@$(python) -m uv pip compile pyproject.toml --extra train --extra dev --universal --python-version 3.10 \
+		--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" --quiet \
+		$(if $(UPGRADE),--upgrade) --output-file requirements.lock
+
+clean:  ## remove .venv and the caches of the tools
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,1 +1,3 @@
-"""Building blocks of prompt tuning for CLIP: towers, tokens, learned prompts, heads, precision. Knows no data set."""
+"""Prompt tuning for CLIP: loaders and encoders, learned prompts, optimal transport, heads. Knows no data set."""
+
+__version__ = "0.1.0"

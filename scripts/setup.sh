@@ -1,19 +1,25 @@
 #!/usr/bin/env bash
-# Make .venv, ready to run everything here. The heavy packages of requirements.lock are installed once, in the user's
-# cache, and shared by all checkouts with the same lock file; .venv itself is small, belongs to this checkout, and
-# gets engine/ only where `import dassl` fails. A .venv of your own is used as it is.
-#   PYTHON  the interpreter to use (default python3; 3.9 or later)
+# Make .venv, in which everything here runs. The packages of requirements.lock are installed once in the user's cache
+# and shared by all checkouts with the same lock file; .venv is small and holds this checkout's packages (editable) and
+# the commands. A .venv of your own is used as it is. engine/ is installed only where `import dassl` fails.
+#   PYTHON  the interpreter to use (default python3; 3.10 or later)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 stop() { echo "setup: $1" >&2; exit 1; }
+install() {  # a folder with a pyproject.toml, editable, without its dependencies
+    .venv/bin/python -m pip install --disable-pip-version-check --no-input --quiet --no-deps $isolation -e "$1" ||
+        stop "$1 did not install (the messages are above)"
+}
 
 if [ -d .venv ] && [ ! -e .venv/base ]; then
     .venv/bin/python -c 'import torch, torchvision, open_clip, yacs' 2>/dev/null ||
         stop ".venv is yours and lacks packages: run .venv/bin/pip install -r requirements.txt, or move it away"
+    isolation=
 else
-    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null ||
-        stop "$python is missing or older than 3.9; name another: PYTHON=/path/to/python make setup"
+    isolation=--no-build-isolation  # setuptools is among the shared packages
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null ||
+        stop "$python is missing or older than 3.10; name another: PYTHON=/path/to/python make setup"
     key=$("$python" - <<'PY'
 import hashlib, sys
 print("py%d.%d-" % sys.version_info[:2] + hashlib.sha256(open("requirements.lock", "rb").read()).hexdigest()[:12])
@@ -25,21 +31,30 @@ PY
         mkdir -p "$(dirname "$base")"
         rm -rf "$base"
         "$python" -m venv "$base" || stop "$python cannot make virtual environments; on Debian: apt install python3-venv"
-        "$base/bin/python" -m pip install --disable-pip-version-check --no-input --quiet -r requirements.lock ||
-            stop "the installation failed (its messages are above); run make setup again to retry"
+        "$base/bin/python" -m pip install --disable-pip-version-check --no-input --quiet --require-hashes --no-deps \
+            -r requirements.lock || stop "the installation failed (its messages are above); run make setup to retry"
         touch "$base/complete"
     fi
-    if [ "$(cat .venv/base 2>/dev/null || true)" != "$base" ]; then
+    if [ "$(cat .venv/base 2>/dev/null || true)" != "$base" ] || [ pyproject.toml -nt .venv/base ]; then
         rm -rf .venv
-        "$python" -m venv --without-pip .venv  # pip and setuptools are those of the shared packages
+        "$python" -m venv --without-pip .venv
         site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
         shared=$("$base/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
         echo "import site; site.addsitedir('$shared')" > "$site/shared-packages.pth"
+        for command in "$base"/bin/*; do  # torchrun, tensorboard, pip, ... with this .venv's interpreter
+            wrapper=.venv/bin/$(basename "$command")
+            if [ -e "$wrapper" ]; then
+                continue
+            elif head -n 1 "$command" | grep -qa '^#!'; then
+                printf '#!/bin/sh\nexec "%s/.venv/bin/python" "%s" "$@"\n' "$PWD" "$command" > "$wrapper"
+                chmod +x "$wrapper"
+            else
+                ln -s "$command" "$wrapper"
+            fi
+        done
+        install .
         echo "$base" > .venv/base
     fi
 fi
 
-if ! .venv/bin/python -c 'import dassl' 2>/dev/null; then
-    .venv/bin/python -m pip install --disable-pip-version-check --no-input --quiet --no-deps --no-build-isolation -e engine ||
-        stop "engine/ did not install (the messages are above)"
-fi
+.venv/bin/python -c 'import dassl' 2>/dev/null || install ./engine

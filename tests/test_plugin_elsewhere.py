@@ -142,13 +142,13 @@ class Tally(Classification):
 
 def named_files() -> set[str]:
     """Return the files and folders that the page says to copy."""
-    return {name for row in re.findall(r"^\| (`.*?) \|", PAGE, re.M) for name in re.findall(r"`([^`]+)`", row)}
+    return {name for row in re.findall(r"^ *\| (`.*?) \|", PAGE, re.M) for name in re.findall(r"`([^`]+)`", row)}
 
 
 def two_lines() -> list[str]:
     """Return the lines that the page adds to train.py."""
     block = re.search(r"```python\n(.*?)```", PAGE, re.S)[1]
-    return [line for line in block.splitlines() if line.split("#")[0].strip()]
+    return [line.strip() for line in block.splitlines() if line.split("#")[0].strip()]
 
 
 def needed_files() -> set[str]:
@@ -178,11 +178,11 @@ def test_the_page_adds_two_lines():
     assert len(two_lines()) == 2
 
 
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory):
-    """A checkout with what the page says, and nothing else of this project."""
+@pytest.fixture(scope="module", params=["installed", pytest.param("copied", marks=pytest.mark.long)])
+def checkout(tmp_path_factory, request):
+    """A checkout with the files that the page names; the library is installed (in this .venv) or copied."""
     root = tmp_path_factory.mktemp("checkout")
-    for name in named_files():
+    for name in named_files() | ({"prompting/"} if request.param == "copied" else set()):
         source, target = PROJECT / name, root / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():

@@ -1,0 +1,121 @@
+"""The wheel that ``pip install .`` builds, in an environment with its stated dependencies and nothing else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from importlib.metadata import distribution, distributions
+from pathlib import Path
+
+import pytest
+import torch
+from packaging.requirements import Requirement
+
+from tests.reference.clip_states import vit_state
+
+PROJECT = Path(__file__).resolve().parent.parent
+PIP = (sys.executable, "-m", "pip", "--isolated", "--disable-pip-version-check")
+
+# Run in the clean environment, outside the checkout: one image and three class names through ALIGN.
+SCORE = """
+import importlib.util
+from importlib.metadata import version
+from pathlib import Path
+
+import open_clip
+import torch
+from PIL import Image
+
+import prompting
+
+assert prompting.__version__ == version("align-clip"), (prompting.__version__, version("align-clip"))
+assert (Path(prompting.__file__).parent / "py.typed").is_file()
+for name in ("dassl", "yacs", "trainers", "datasets", "experiments", "pandas"):
+    assert importlib.util.find_spec(name) is None, f"{name} can be imported"
+
+Image.effect_noise((20, 16), 60).convert("RGB").save("image.png")
+
+# TO SWITCH to prompting.methods: model = ALIGN(options, names, clip); logits = model(images)
+from prompting.clip import TextEncoder, VisionEncoder, input_size, load_clip, token_set_mask, tokenize_prompts
+from prompting.learners import ProjectedPrompts
+from prompting.ot import HierarchicalOT
+
+names = ["rough_noise", "fine noise", "snow"]
+clip = load_clip("tiny.pt")
+learner = ProjectedPrompts(4, 2, 64, 128, depth=2)
+tokens = tokenize_prompts(names, n_ctx=2, prefixes=["a photo", "", "", ""], clip_model=clip)
+images = open_clip.image_transform(input_size(clip), is_train=False)(Image.open("image.png"))[None]
+with torch.no_grad():
+    prompts = learner()
+    image = VisionEncoder(clip)(images, prompts.visual, prompts.deep_visual, return_tokens=True)
+    text = TextEncoder(clip)(
+        tokens, prompts.text, prompts.deep_text, token_set=token_set_mask(tokens, "paper"), constant_tokens=True
+    )
+    head = HierarchicalOT(reading="paper")
+    scale = clip.logit_scale.exp()
+    logits = head(image.prompt, text.prompt, image.tokens, text.tokens, s_mask=text.mask, logit_scale=scale).logits
+# END
+
+assert logits.shape == (1, 3) and logits.isfinite().all() and logits.std() > 0, logits
+print("scored", logits.softmax(-1).tolist())
+"""
+
+
+def run(*words: str | Path, cwd: Path) -> str:
+    """Run a command without the variables that bring other folders in, and return what it printed."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PIP_"))}
+    done = subprocess.run(
+        [str(word) for word in words],
+        cwd=cwd,
+        env={**env, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def link_requirements(requires: list[str] | None, site: Path, linked: set[str]) -> None:
+    """Link the installed distributions that ``requires`` names, and what these require, into a site-packages folder."""
+    for requirement in map(Requirement, requires or ()):
+        if requirement.name in linked or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+            continue
+        linked.add(requirement.name)
+        dist = distribution(requirement.name)
+        for top in {file.parts[0] for file in dist.files or ()} - {"..", "__pycache__"}:
+            if not (site / top).exists():
+                (site / top).symlink_to(dist.locate_file(top))
+        link_requirements(dist.requires, site, linked)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel, built from a copy of what the build reads, so that nothing else of the checkout can slip in."""
+    folder = tmp_path_factory.mktemp("source")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(PROJECT / name, folder)
+    for name in ("prompting", "trainers", "datasets"):
+        shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    run(*PIP, "wheel", ".", "--no-deps", "--no-build-isolation", "--wheel-dir", "dist", cwd=folder)
+    (file,) = (folder / "dist").iterdir()
+    return file
+
+
+@pytest.mark.slow
+def test_the_wheel_scores_an_image_in_a_clean_environment(wheel, tmp_path):
+    venv.create(tmp_path / "env", with_pip=False)
+    python = tmp_path / "env" / "bin" / "python"
+    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip())
+    run(*PIP, "install", "--no-deps", "--no-index", "--target", site, wheel, cwd=tmp_path)
+    (installed,) = distributions(path=[str(site)])
+    linked: set[str] = set()
+    link_requirements(installed.requires, site, linked)
+    assert "torch" in linked and "yacs" not in linked
+    torch.save(vit_state(vision_layers=2, text_layers=2), tmp_path / "tiny.pt")
+    (tmp_path / "score.py").write_text(SCORE)
+    assert "scored" in run(python, "-I", "score.py", cwd=tmp_path)
