@@ -33,9 +33,7 @@ def run(tmp_path):
 
     def call(words, *more):
         local = {"near_coop.py", "near_coop.yaml"}
-        words = [
-            str(tmp_path / word) if word in local or word.startswith("output/") else word for word in words[1:]
-        ]
+        words = [str(tmp_path / word) if word in local or word.startswith("output/") else word for word in words[1:]]
         result = subprocess.run([sys.executable, *words, *more], cwd=PROJECT, capture_output=True, text=True)
         return result.returncode, result.stdout + result.stderr
 

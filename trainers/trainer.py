@@ -50,6 +50,8 @@ class PromptTrainer(TrainerX):
     model_name: ClassVar[str]
     saved_part: ClassVar[str] = ""
 
+    evaluator: Any
+
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__(cfg)
         self.evaluator = RecordingEvaluator(self.evaluator)

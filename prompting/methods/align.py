@@ -174,7 +174,7 @@ class MMP(ALIGN):
     """ALIGN in the reading ``released``, with the settings of the authors' YAML files."""
 
     name = "MMP"
-    options_class = MMPOptions
+    options_class = MMPOptions  # type: ignore[assignment]
 
     def build(self, classnames: Sequence[str], options: MMPOptions) -> None:  # type: ignore[override]
         if options.ctx_init and options.n_ctx > 4:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -78,7 +78,7 @@ class PromptedCLIP(nn.Module, Generic[OptionsT]):
         self.released_names: dict[str, str] = {}  # name of a learned tensor here -> its name in released checkpoints
         self.dataset, self.template, self.all_reduce_sum = dataset, template, all_reduce_sum
         self._cache: tuple[Any, Any] = (None, None)
-        self.build(classnames, self.options_class() if options is None else options)
+        self.build(classnames, cast(OptionsT, self.options_class()) if options is None else options)
 
     def build(self, classnames: Sequence[str], options: OptionsT) -> None:
         """Make ``prompt_learner``, ``tokens`` and the other parts of the method."""
@@ -87,7 +87,7 @@ class PromptedCLIP(nn.Module, Generic[OptionsT]):
     @property
     def logit_scale(self) -> Tensor:
         """1 / tau, CLIP's learned inverse temperature."""
-        return self.clip.logit_scale.exp()
+        return self.clip.get_parameter("logit_scale").exp()
 
     def training_text(self) -> list[tuple[PromptTokens, Prompts]]:
         """Return the inputs of each run of the text tower in a training step, the prompts of the K classes first.
@@ -117,7 +117,7 @@ class PromptedCLIP(nn.Module, Generic[OptionsT]):
             self._cache = (key, compute())
         return self._cache[1]
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
         """Return the learned tensors under the names of released checkpoints."""
         return {name: tensor.detach() for name, tensor in learned_state(self, self.released_names).items()}
 

@@ -56,6 +56,7 @@ class CoCoOp(PromptedCLIP[CoCoOpOptions]):
     name = "CoCoOp"
     options_class = CoCoOpOptions
     chunks_text = True
+    prompt_learner: ConditionalPrompts
 
     def build(self, classnames: Sequence[str], options: CoCoOpOptions) -> None:
         words = options.ctx_init

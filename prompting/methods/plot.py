@@ -32,6 +32,7 @@ class TransportCLIP(PromptedCLIP[OptionsT]):
     ALIGN's reading ``released`` without the token level.
     """
 
+    head: HierarchicalOT
     adds_pooled = False  # whether the logits of the pooled features are added
 
     def make_head(self) -> HierarchicalOT:

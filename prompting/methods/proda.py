@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -70,9 +71,14 @@ class ProDA(PromptedCLIP[ProDAOptions]):
         nameless = tokenize_texts([" ".join([PLACEHOLDER] * length) + "."], clip_model=self.clip)
         self.nameless = nameless._replace(context=torch.arange(1, length + 1).view(1, 1, -1))
 
+    @property
+    def contexts(self) -> Tensor:
+        """The learned contexts (N, b, d_l)."""
+        return cast(Tensor, self.prompt_learner().text)
+
     def training_text(self) -> list[tuple[PromptTokens, Prompts]]:
         """Return the prompts of one step, and all N prompts without a class name."""
-        contexts = self.prompt_learner().text
+        contexts = self.contexts
         # Prompts with the class name at the front come first and take the most memory: they share the shortest prefix.
         few = PromptTokens(*(field[: self.batch] for field in self.tokens))
         return [(few, Prompts(contexts[: self.batch])), (self.nameless, Prompts(contexts))]
@@ -82,9 +88,9 @@ class ProDA(PromptedCLIP[ProDAOptions]):
         tokens = PromptTokens(*(field[chosen] for field in self.tokens)).to(contexts.device)
         return F.normalize(self.text_encoder(tokens, contexts[chosen.to(contexts.device)]).prompt.float(), dim=-1)
 
-    def class_features(self, prompts: Prompts) -> Tensor:
+    def class_features(self) -> Tensor:
         """Return the mean class weights (K, D) over all prompts."""
-        contexts = prompts.text
+        contexts = self.contexts
         groups = torch.arange(len(contexts)).split(self.batch)  # all N at once would take N times the memory
         return torch.cat([self.class_weights(contexts, chosen) for chosen in groups], 1).mean(1)
 
@@ -94,14 +100,14 @@ class ProDA(PromptedCLIP[ProDAOptions]):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return (B, K) logits, z mu_c / tau, for ``images`` (B, 3, H, W): mu is the mean class weight."""
-        weights = self.cached(lambda: self.class_features(self.prompt_learner()))
+        weights = self.cached(self.class_features)
         image = self.image_features(images)
         with torch.autocast(image.device.type, enabled=False):
             return self.logit_scale * image @ weights.T
 
     def training_loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return L_up of a random batch of prompts + alpha L_so of all prompts, and the mean logits (B, K)."""
-        contexts = self.prompt_learner().text
+        contexts = self.contexts
         chosen = torch.randperm(len(contexts))[: self.batch]
         weights = self.cached(lambda: self.class_weights(contexts, chosen))
         image = self.image_features(images)
