@@ -53,7 +53,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"no checkpoint at {path}")
-    known, wanted = torch.serialization.get_safe_globals(), []
+    known, wanted = list(torch.serialization.get_safe_globals()), []  # torch 2.4 returns its live list
     try:
         wanted = _imports(path)
         stand_ins = [_stand_in(*names) for names in wanted if names[0].startswith(OBJECTS)]
