@@ -201,7 +201,9 @@ def test_an_empty_or_missing_folder_is_named(name, tmp_path, make):
         make(name, tmp_path)
 
 
-@pytest.mark.parametrize("row", [["a"], ["a", "0", "b"], ["a", True, "b"], ["a", -1, "b"], ["../a", 0, "b"], [1, 0, "b"]])
+@pytest.mark.parametrize(
+    "row", [["a"], ["a", "0", "b"], ["a", True, "b"], ["a", -1, "b"], ["../a", 0, "b"], [1, 0, "b"]]
+)
 def test_malformed_rows_are_named(row):
     with pytest.raises(ValueError, match=r"here, 'test', row 1: (found .*; it should be|the path '../a' leaves)"):
         check_split(Split([["a", 0, "b"]], [], [["a", 0, "b"], row]), "here")
