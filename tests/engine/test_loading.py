@@ -13,7 +13,7 @@ import torch
 from dassl.data import DataManager, DatasetWrapper, build_data_loader
 from dassl.data.cache import ImageCache, SharedBytes
 from dassl.data.data_manager import image_memory
-from dassl.data.loader import LastingLoader
+from dassl.data.loader import PersistentLoader
 from dassl.utils import read_image, set_random_seed
 from PIL import Image
 
@@ -43,8 +43,8 @@ def assert_same(one, other):
 @pytest.mark.parametrize("stop", [99, 1])
 def test_workers_that_stay_draw_what_new_ones_draw(make_cfg, stop):
     plain, wanted, state = epochs(make_cfg, 3, stop, workers=2)
-    lasting, seen, after = epochs(make_cfg, 3, stop, workers=2, lasting=True, memory=SharedBytes(2**20))
-    assert type(plain) is torch.utils.data.DataLoader and type(lasting) is LastingLoader
+    lasting, seen, after = epochs(make_cfg, 3, stop, workers=2, persistent=True, memory=SharedBytes(2**20))
+    assert type(plain) is torch.utils.data.DataLoader and type(lasting) is PersistentLoader
     assert len(seen) == 3 * min(stop, 4) and state == after
     assert_same(seen, wanted)
     assert not torch.equal(seen[0][1], seen[-1][1])
@@ -52,14 +52,14 @@ def test_workers_that_stay_draw_what_new_ones_draw(make_cfg, stop):
 
 def test_without_workers_the_main_process_draws(make_cfg):
     plain, wanted, state = epochs(make_cfg, 2, workers=0)
-    kept, seen, after = epochs(make_cfg, 2, workers=0, lasting=True, memory=SharedBytes(2**20))
+    kept, seen, after = epochs(make_cfg, 2, workers=0, persistent=True, memory=SharedBytes(2**20))
     assert type(kept) is type(plain) and state == after
     assert_same(seen, wanted)
     assert len(kept.dataset.cache) == 18
 
 
 def test_the_same_seed_again_gives_the_same_epoch(make_cfg):
-    loader, _, _ = epochs(make_cfg, 1, workers=1, lasting=True)
+    loader, _, _ = epochs(make_cfg, 1, workers=1, persistent=True)
     runs = []
     for _ in range(2):
         set_random_seed(5)
@@ -88,9 +88,9 @@ def test_what_lasts_is_what_is_read_epoch_after_epoch(make_cfg):
         manager = DataManager(make_cfg("DATALOADER.NUM_WORKERS", 1, *words))
         loaders = manager.train_loader_x, manager.val_loader, manager.test_loader
         assert [loader.dataset.cache is not None for loader in loaders] == [
-            isinstance(loader, LastingLoader) for loader in loaders
+            isinstance(loader, PersistentLoader) for loader in loaders
         ]
-        return [isinstance(loader, LastingLoader) for loader in loaders]
+        return [isinstance(loader, PersistentLoader) for loader in loaders]
 
     assert kinds() == [True, False, False]
     assert kinds("TEST.FINAL_MODEL", "best_val") == [True, True, False]
@@ -145,6 +145,6 @@ def test_mistakes_get_one_line(make_cfg):
         DataManager(make_cfg("DATALOADER.CACHE_MB", -1))
     with pytest.raises(ValueError, match=r"DATALOADER.NUM_WORKERS is -2; allowed: 0"):
         DataManager(make_cfg("DATALOADER.NUM_WORKERS", -2))
-    with pytest.raises(ValueError, match=r"DATALOADER.CACHE_MB: .* cannot be had"):
+    with pytest.raises(ValueError, match=r"DATALOADER.CACHE_MB: .* cannot be allocated"):
         DataManager(make_cfg("DATALOADER.CACHE_MB", 2**42))
     assert image_memory(make_cfg("DATALOADER.CACHE_MB", 0)) is None
