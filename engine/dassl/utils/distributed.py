@@ -3,8 +3,8 @@
 Every process runs the same program with the same random streams and loads the same training batches, so that images and
 augmentations are those of one process for every sampler and number of workers; it works on its share of each batch.
 (Loading is not divided: few-shot sets are small and their decoded images are cached.) The gradients of the few learned
-tensors are summed after each backward pass. Test batches are distributed whole, each loaded by one process. Rank 0, the main
-process, writes all files.
+tensors are summed after each backward pass. Test batches are distributed whole, each loaded by one process. The main
+process is rank 0; it writes all files.
 
 Without torchrun there is one process, the main one, and these functions do nothing.
 """
