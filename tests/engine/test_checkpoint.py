@@ -121,17 +121,6 @@ def test_a_gradient_scaler_survives(make_cfg):
     assert second.scaler.state_dict() == first.scaler.state_dict()
 
 
-def test_a_finished_run_is_tested_again_without_an_epoch(make_cfg, capsys):
-    cfg = make_cfg()
-    accuracy = trained(cfg).test_results["test"]["accuracy"]
-    capsys.readouterr()
-    again = trained(cfg, seed=3)
-    out = capsys.readouterr().out
-    assert f"Found checkpoint at {cfg.OUTPUT_DIR} (will resume training)" in out
-    assert "epoch [" not in out and "Finish training" in out
-    assert again.test_results["test"]["accuracy"] == accuracy
-
-
 def test_refusals_on_resuming(make_cfg, tmp_path):
     with pytest.raises(FileNotFoundError, match="No checkpoint to resume from"):
         trained(make_cfg("RESUME", str(tmp_path / "nowhere")))

@@ -140,11 +140,8 @@ def test_data_manager(make_cfg, capsys):
         assert row in table
 
 
-def test_a_small_data_set_still_gives_a_batch(make_cfg):
+def test_a_small_data_set_gives_a_batch_and_an_empty_split_is_named(make_cfg):
     assert len(DataManager(make_cfg("DATALOADER.TRAIN_X.BATCH_SIZE", 32)).train_loader_x) == 1
-
-
-def test_an_empty_split_is_named(make_cfg):
     with pytest.raises(ValueError, match="test split of TinySet is empty"):
         build_data_loader(make_cfg(), data_source=[], is_train=False)
 

@@ -39,12 +39,6 @@ def test_log_lines(make_cfg, capsys):
     assert re.fullmatch(r"Elapsed: \d:\d\d:\d\d", end[-1])
 
 
-@pytest.mark.parametrize(("frequency", "lines"), [(1, 3), (2, 1), (4, 3)])
-def test_print_frequency(make_cfg, capsys, frequency, lines):
-    build_trainer(make_cfg("OPTIM.MAX_EPOCH", 1, "TRAIN.PRINT_FREQ", frequency)).train()
-    assert capsys.readouterr().out.count("epoch [1/1]") == lines
-
-
 def test_order_of_hooks(make_cfg, monkeypatch):
     trainer = build_trainer(make_cfg("OPTIM.MAX_EPOCH", 2))
     events = []
