@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import importlib.util
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from functools import reduce
+from types import ModuleType
 
 import torch
 import yaml
@@ -21,7 +23,7 @@ from dassl.engine import build_trainer
 from dassl.utils import collect_env_info, set_random_seed, setup_logger
 from yacs.config import CfgNode
 
-import datasets  # noqa: F401  registers the data sets
+import datasets
 import trainers
 
 logger = logging.getLogger("dassl")
@@ -59,31 +61,37 @@ def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("--trainer", help="name of the method")
     add("--backbone", help="name or path of the CLIP model")
     add("--head", help="name of the head")
-    add("--device", help="torch device: cpu, cuda or cuda:N; default: a GPU where there is one")
-    add("--max-memory", type=float, metavar="GB", help="memory a run may hold; default: what the device has free")
+    add("--device", help="torch device: cpu, cuda or cuda:N; default: a GPU if there is one")
+    add("--max-memory", type=float, metavar="GB", help="memory limit of a run; default: the device's free memory")
+    add("--plugin", action="append", default=[], metavar="FILE", help="Python file that registers a method or data set")
     add("--eval-only", action="store_true", help="evaluate only")
     add("--model-dir", default="", help="folder of the run to load for --eval-only")
     add("--load-epoch", type=int, help="epoch to load; default: the best on validation if kept, else the last")
     add("--no-train", action="store_true", help="do not train")
-    add("--traceback", action="store_true", help="show where an error came from")
+    add("--traceback", action="store_true", help="show where an error was raised")
     add("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the YAML files")
     return parser.parse_args(words)
 
 
 def setup_cfg(args: argparse.Namespace) -> CfgNode:
-    """Return the frozen config: defaults, data set YAML, method YAML, flags, KEY VALUE pairs, each over the last."""
+    """Return the frozen config: defaults, data set YAML, method YAML, flags, KEY VALUE pairs; later ones override."""
+    plugins = [load_plugin(path) for path in args.plugin]  # first: a trainer that they register gets its node below
     cfg = get_cfg_default()
     trainers.extend_cfg(cfg)
+    datasets.extend_cfg(cfg)
+    for plugin in plugins:
+        if hasattr(plugin, "extend_cfg"):
+            plugin.extend_cfg(cfg)
     for path in (args.dataset_config_file, args.config_file):
         if path:
-            check_file(path)
+            check_yaml(path)
             cfg.merge_from_file(path)
     for flag, key in FLAG_KEYS.items():
         value = getattr(args, flag)
         if value is not None:
             *parents, leaf = key.split(".")
             node = reduce(lambda node, name: node[name], parents, cfg)
-            node[leaf] = tuple(value) if isinstance(value, list) else value  # as it is: --output-dir 2024 is a name
+            node[leaf] = tuple(value) if isinstance(value, list) else value  # no merge: "--output-dir 2024" is text
     if args.device is not None:
         cfg.USE_CUDA = use_device(args.device)
     cfg.merge_from_list([word for word in args.opts if word != "--"])
@@ -91,24 +99,51 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
+def load_plugin(path: str) -> ModuleType:
+    """Import a Python file that registers trainers or data sets; its ``extend_cfg(cfg)``, if any, adds config nodes.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the file cannot be imported.
+    """
+    check_file(path, "plugin")
+    name = f"plugin:{os.path.abspath(path)}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise ValueError(f"the plugin {path} is not a Python file; its name should end with .py")
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(sys.modules[name])
+        except Exception as error:
+            del sys.modules[name]
+            raise ValueError(f"the plugin {path} cannot be imported: {type(error).__name__}: {error}") from error
+    return sys.modules[name]
+
+
 def use_device(name: str) -> bool:
-    """Make ``name`` this process's device, and return whether it is a GPU; raise unless it is there."""
+    """Select a torch device and return whether it is a GPU; raise ValueError if it does not exist."""
     gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    there = ["cpu", *(["cuda"] if gpus else []), *gpus]
-    if name not in there:
-        raise ValueError(f"there is no device {name!r}; allowed for --device here: {', '.join(there)}")
+    known = ["cpu", *(["cuda"] if gpus else []), *gpus]
+    if name not in known:
+        raise ValueError(f"there is no device {name!r}; allowed for --device here: {', '.join(known)}")
     if name in gpus:
         torch.cuda.set_device(name)
     return name != "cpu"
 
 
-def check_file(path: str) -> None:
-    """Raise unless ``path`` is a YAML file of keys and values; of a missing one, name the nearest file beside it."""
+def check_file(path: str, kind: str) -> None:
+    """Raise FileNotFoundError, with the nearest file name in the folder, unless ``path`` is a file."""
     if not os.path.isfile(path):
         folder, name = os.path.split(path)
         near = difflib.get_close_matches(name, os.listdir(folder or ".") if os.path.isdir(folder or ".") else [], n=1)
         hint = f"; did you mean {os.path.join(folder, near[0])}?" if near else ""
-        raise FileNotFoundError(f"no such config file: {path}{hint}")
+        raise FileNotFoundError(f"no such {kind} file: {path}{hint}")
+
+
+def check_yaml(path: str) -> None:
+    """Raise FileNotFoundError or ValueError unless ``path`` is a YAML file of keys and values."""
+    check_file(path, "config")
     try:
         with open(path, encoding="utf-8") as file:
             content = yaml.safe_load(file)
@@ -119,9 +154,9 @@ def check_file(path: str) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Do what the command line asks for."""
+    """Train or evaluate as the command line asks."""
     if (args.model_dir or args.load_epoch is not None) and not args.eval_only:
-        raise ValueError("--model-dir and --load-epoch go with --eval-only (to go on with a run: --resume FOLDER)")
+        raise ValueError("--model-dir and --load-epoch go with --eval-only (to continue a run: --resume FOLDER)")
     cfg = setup_cfg(args)
     if cfg.SEED >= 0:
         set_random_seed(cfg.SEED)
@@ -142,13 +177,13 @@ def run(args: argparse.Namespace) -> None:
 def one_line(error: BaseException) -> str:
     """Return an error's message as one line."""
     words = str(error.args[0] if isinstance(error, KeyError) and error.args else error).strip()
-    if "Original Traceback" in words:  # of a worker process that reads images
+    if "Original Traceback" in words:  # of a data loader's worker process
         words = words.splitlines()[-1].partition(": ")[2]
     return " ".join(words.split()) or type(error).__name__
 
 
 def main() -> int:
-    """Run the command line; return the exit code."""
+    """Run the command line and return the exit code."""
     args = parse_args()
     try:
         run(args)

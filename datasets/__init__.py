@@ -1,11 +1,26 @@
-"""Data sets. Importing this package registers all of them."""
+"""Data sets under CoOp's registry names. Importing this package registers all of them.
+
+| file | contents |
+|---|---|
+| catalog.py | one description for each of CoOp's fifteen data sets |
+| readers.py | one reader for each annotation format |
+| custom.py | Folder, Csv and SplitJson: your images, without Python |
+| registry.py | from a description to a registered class; what ``cfg.DATASET`` selects |
+| splits.py | train, val and test as rows: split files, checks, ratios, base and new classes |
+| fewshot.py | few-shot draws, CoOp's pickles among them |
+| folders.py, files.py | listing image folders; text, JSON and cache files |
+| config.py | the config keys under ``DATASET`` and their defaults |
+| check.py, __main__.py | ``python -m datasets check, layout, stats`` |
+| mini/ | the built-in suite of drawn data sets |
+"""
 
 from __future__ import annotations
 
 from .catalog import CATALOG
+from .config import extend_cfg
+from .custom import CUSTOM_DATASETS
 from .mini.register import MINI_DATASETS
-from .own import OWN_DATASETS
 from .registry import Description, register
 from .splits import Split
 
-__all__ = ["CATALOG", "MINI_DATASETS", "OWN_DATASETS", "Description", "Split", "register"]
+__all__ = ["CATALOG", "CUSTOM_DATASETS", "MINI_DATASETS", "Description", "Split", "extend_cfg", "register"]

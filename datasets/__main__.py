@@ -1,31 +1,35 @@
-"""python -m datasets check|layout|stats NAME [--root ROOT]: look at data sets before they are trained on."""
+"""python -m datasets check|layout|stats NAME [--root ROOT]: inspect data sets before training on them."""
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import logging
 import random
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from textwrap import shorten
 from typing import Any
 
 from dassl.config import get_cfg_default
+from tabulate import tabulate
 
-from . import CATALOG, MINI_DATASETS, OWN_DATASETS
-from .check import check
+from . import CATALOG, CUSTOM_DATASETS, MINI_DATASETS, extend_cfg
+from .check import Report, check
 from .files import did_you_mean
-from .keys import KEYS
-from .registry import DescribedDataset, ListedDataset, reduce
-from .report import layout_text, report_text, stats_text, summary_text
+from .registry import DescribedDataset, ListedDataset, select
+from .splits import Split
 
-KNOWN: dict[str, type[ListedDataset]] = {**CATALOG, **MINI_DATASETS, **OWN_DATASETS}
+KNOWN: dict[str, type[ListedDataset]] = {**CATALOG, **MINI_DATASETS, **CUSTOM_DATASETS}
+WIDTH = 90  # of a problem in the summary of several data sets
 
 
 def find(name: str) -> list[type[ListedDataset]]:
-    """Return the data sets of a name: a registry name, a folder's or a YAML file's; "all" is CoOp's fifteen.
+    """Return the data sets with this registry name, folder or YAML name; "all" is CoOp's fifteen.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: the name is unknown.
     """
     if name == "all":
         return list(CATALOG.values())
@@ -44,29 +48,51 @@ def _plain(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "")
 
 
-def _config(args: argparse.Namespace, pairs: Sequence[str]) -> Any:
-    cfg = get_cfg_default()
-    cfg.DATASET.SUBSAMPLE_CLASSES = "all"
-    for key, default in KEYS.items():
-        cfg.DATASET[key] = default
-    cfg.DATASET.ROOT = args.root
-    cfg.merge_from_list(list(pairs))
-    return cfg
-
-
 def _check(args: argparse.Namespace, made: list[type[ListedDataset]], cfg: Any) -> int:
     reports = []
     for one in made:
         reports.append(check(one, cfg, args.images, args.any_size))
         print(report_text(reports[-1]), end="\n\n", flush=True)
     if len(reports) > 1:
-        print(summary_text(reports))
+        rows = [(r.name, len(r.problems), shorten(r.problems[0], WIDTH) if r.problems else "") for r in reports]
+        print(tabulate(rows, ["data set", "problems", "first problem"]))
     return int(any(report.problems for report in reports))
+
+
+def report_text(report: Report) -> str:
+    """Return a report as text: table, notes, problems."""
+    lines = [f"{report.name}  {report.folder}"]
+    if report.rows:
+        lines.append(tabulate(report.rows, ["", "expected", "found"], disable_numparse=True, stralign="right"))
+    lines += [f"note: {note}" for note in report.notes]
+    lines += [f"problem: {problem}" for problem in report.problems]
+    return "\n".join(lines if report.problems else [*lines, "no problem found"])
 
 
 def _layout(args: argparse.Namespace, made: list[type[ListedDataset]], cfg: Any) -> int:
     print("\n\n".join(layout_text(one) for one in made))
     return 0
+
+
+def layout_text(made: type[ListedDataset]) -> str:
+    """Return the folder tree to prepare for a data set."""
+    if not issubclass(made, DescribedDataset):
+        return f"{made.__name__}: {inspect.getdoc(made)}"
+    about = made.description
+    if not about.source:
+        entries = [(f"{about.images}/*/*.png", "drawn at first use"), (about.split, "drawn with them")]
+    else:
+        entries = list(about.pictures)
+        if about.split:
+            entries.append((about.split, "CoOp's split; if missing, another one is drawn, unlike the published one"))
+        entries += [(path, "not needed with the split file" if about.split else "needed") for path in about.files]
+    tree = tabulate(entries, tablefmt="plain")
+    lines = [about.name, f"ROOT/{about.folder}/", *(f"  {line}" for line in tree.splitlines())]
+    if about.counts:
+        n = about.counts
+        lines.append(f"{n.classes:,} classes; train {n.train:,}, val {n.val:,}, test {n.test:,} images")
+        lines.append(f"from {about.source}")
+    return "\n".join(lines)
 
 
 def _stats(args: argparse.Namespace, made: list[type[ListedDataset]], cfg: Any) -> int:
@@ -76,7 +102,7 @@ def _stats(args: argparse.Namespace, made: list[type[ListedDataset]], cfg: Any) 
         random.seed(args.seed)  # as a run does before it reads its data
         try:
             source = one.source(cfg, keep=False)
-            split = reduce(source, cfg, keep=False)
+            split = select(source, cfg, keep=False)
         except (OSError, ValueError) as error:
             if len(made) == 1:
                 raise
@@ -88,47 +114,63 @@ def _stats(args: argparse.Namespace, made: list[type[ListedDataset]], cfg: Any) 
     return failed
 
 
+def stats_text(name: str, split: Split, classes: bool = True, note: str = "") -> str:
+    """Return tables of the number of images per part and, with ``classes``, per class."""
+    counts = [Counter(row.label for row in part) for part in split]
+    rows = []
+    for part, of in zip(Split._fields, counts):
+        if of:
+            total = sum(of.values())
+            rows.append((part, f"{total:,}", len(of), min(of.values()), f"{total / len(of):.1f}", max(of.values())))
+    text = f"{name}\n" + tabulate(rows, ["split", "images", "classes", "fewest a class", "mean", "most"])
+    text += f"\nnote: {note}" if note else ""
+    if classes:
+        names = {row.label: row.classname for part in reversed(split) for row in part}
+        lines = [(label, names[label], *(of[label] for of in counts)) for label in sorted(names)]
+        text += "\n\n" + tabulate(lines, ["label", "class", *Split._fields])
+    return text
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m datasets", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    words = {
-        "check": (_check, "compare a folder with what is expected; exit code 1 if there is a problem"),
-        "layout": (_layout, "print the folder to prepare"),
-        "stats": (_stats, "print how many images each split and class has; draws are not kept"),
-    }
-    for name, (run, help_) in words.items():
-        command = commands.add_parser(name, help=help_, description=help_)
+    for run, help_ in (
+        (_check, "compare a folder with the description of its data set; exit code 1 if there is a problem"),
+        (_layout, "print the folder to prepare"),
+        (_stats, "print the number of images per split and class; draws are not written"),
+    ):
+        command = commands.add_parser(run.__name__[1:], help=help_, description=help_)
         command.set_defaults(run=run)
         command.add_argument("name", help=f"a data set, or all: {', '.join(KNOWN)}")
-        command.add_argument("--root", default="", required=name != "layout", help="folder of data sets (or own data)")
+        command.add_argument("--root", default="", required=run is not _layout, help="DATASET.ROOT")
         command.epilog = "KEY VALUE pairs of the config may follow, such as DATASET.CLASSNAMES names.txt"
-    commands.choices["check"].add_argument(
-        "--images", type=int, default=500, help="how many images to open, spread over the set; -1: all (default: 500)"
-    )
-    commands.choices["check"].add_argument(
-        "--any-size",
-        action="store_true",
-        help="a part of the set will do: do not compare counts",
-    )
-    commands.choices["stats"].add_argument("--shots", type=int, default=-1, help="images a class, as DATASET.NUM_SHOTS")
-    commands.choices["stats"].add_argument("--seed", type=int, default=1, help="seed of the draw (default: 1)")
+    add = commands.choices["check"].add_argument
+    add("--images", type=int, default=500, help="number of images to open, evenly spread; -1: all (default: 500)")
+    add("--any-size", action="store_true", help="accept a part of the data set: do not compare counts")
+    add = commands.choices["stats"].add_argument
+    add("--shots", type=int, default=-1, help="images per class, as DATASET.NUM_SHOTS")
+    add("--seed", type=int, default=1, help="seed of the draw (default: 1)")
     return parser
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
+    """Run the command line and return the exit code."""
     parser = _parser()
     args, pairs = parser.parse_known_args(words)
     flag = next((word for word in pairs[0::2] if word.startswith("-")), None)
     if flag is not None:
         parser.error(f"unrecognized argument: {flag}")
     try:
-        return args.run(args, find(args.name), _config(args, pairs))
+        cfg = get_cfg_default()
+        extend_cfg(cfg)
+        cfg.DATASET.ROOT = args.root
+        cfg.merge_from_list(list(pairs))
+        return args.run(args, find(args.name), cfg)
     except (OSError, ValueError, KeyError, AssertionError) as error:
         print(f"python -m datasets: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
 
 
 if __name__ == "__main__":
-    logging.getLogger("dassl").setLevel(logging.WARNING)  # tables only
+    logging.getLogger("dassl").setLevel(logging.WARNING)  # print the tables only
     sys.exit(main())

@@ -1,26 +1,25 @@
-"""Class names from a file (``DATASET.CLASSNAMES``)."""
+"""Class names from the file ``DATASET.CLASSNAMES``."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Union
 
 from .files import did_you_mean, read_json, read_text
-from .partition import Listing
+from .splits import Row, Split
 
 
-def name_classes(listing: Listing, path: Path) -> Listing:
-    """Return a listing with the class names of a file.
+def rename_classes(split: Split, path: Path) -> Split:
+    """Return a split with the class names of a file.
 
-    A JSON object maps old names (folders) to new ones. A JSON list, or a text file with a name a line, names the
-    classes in the order of their labels; if it holds just the old names in another order, it sets the order of labels.
+    A JSON object maps old names to new ones. A JSON list, or a text file with one name per line, gives the names in the
+    order of the labels; if these are the old names in another order, they set the order of the labels instead.
 
     Raises:
-        FileNotFoundError: if the file is missing.
-        ValueError: if it does not fit the classes.
+        FileNotFoundError: the file does not exist.
+        ValueError: the names do not fit the classes.
     """
-    old = {label: name for part in reversed(listing) for _, label, name in part}
+    old = {row.label: row.classname for part in reversed(split) for row in part}
     names = _read_names(path)
     if isinstance(names, dict):
         unknown = next((name for name in names if name not in old.values()), None)
@@ -29,17 +28,17 @@ def name_classes(listing: Listing, path: Path) -> Listing:
         names = [names.get(old[label], old[label]) for label in sorted(old)]
     if len(names) != len(old):
         raise ValueError(f"{path} has {len(names)} names, but there are {len(old)} classes")
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ValueError(f"{path} names two classes {twice!r}")
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise ValueError(f"{path} gives two classes the name {repeated!r}")
     if set(names) == set(old.values()):
         new = {label: (names.index(name), name) for label, name in old.items()}
     else:
         new = {label: (label, name) for label, name in zip(sorted(old), names)}
-    return Listing(*([(row[0], *new[row[1]]) for row in part] for part in listing))
+    return Split(*([Row(row.path, *new[row.label]) for row in part] for part in split))
 
 
-def _read_names(path: Path) -> Union[list[str], dict[str, str]]:
+def _read_names(path: Path) -> list[str] | dict[str, str]:
     if path.suffix.lower() == ".json":
         names = read_json(path, "file of class names", (dict, list))
         values = list(names.values()) if isinstance(names, dict) else names
@@ -52,7 +51,11 @@ def _read_names(path: Path) -> Union[list[str], dict[str, str]]:
 
 
 def names_file(name: str, folder: Path) -> Path:
-    """Return the file ``DATASET.CLASSNAMES``, as given or else in ``folder``; raise FileNotFoundError if neither is."""
+    """Return the path of ``DATASET.CLASSNAMES``, as given or relative to ``folder``.
+
+    Raises:
+        FileNotFoundError: neither file exists.
+    """
     tried = [Path(os.path.abspath(os.path.expanduser(name))), folder / name]
     found = next((path for path in tried if path.is_file()), None)
     if found is None:

@@ -1,4 +1,4 @@
-"""What the readers share: JSON files, where they are kept, the log and a word of help."""
+"""Text, JSON and cache files, the logger, and spelling suggestions for error messages."""
 
 from __future__ import annotations
 
@@ -11,67 +11,81 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-log = logging.getLogger("dassl.datasets")  # a child of the run's logger: its lines reach log.txt
-
+log = logging.getLogger("dassl.datasets")  # a child of the run's logger, so that log.txt gets these lines
 CACHE_VARIABLE = "ALIGN_CACHE"
 
 
-def read_text(path: Path, what: str) -> str:
-    """Return the content of a text file; raise FileNotFoundError if it is missing and ValueError if it is not UTF-8."""
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """Return ". Did you mean 'X'?" for the entry of ``known`` most like ``name``, or "" if none is similar."""
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    return f". Did you mean {near[0]!r}?" if near else ""
+
+
+def read_text(path: Path, kind: str) -> str:
+    """Return the content of a UTF-8 file, with or without byte order mark.
+
+    Args:
+        path: the file.
+        kind: what the file is, for error messages.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not UTF-8.
+    """
     try:
-        return path.read_text(encoding="utf-8-sig")  # as spreadsheets write it, too
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise FileNotFoundError(f"{what} not found: {path}") from None
+        raise FileNotFoundError(f"{kind} not found: {path}") from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"{what} {path} is not UTF-8 text ({error})") from None
+        raise ValueError(f"{kind} {path} is not UTF-8 text ({error})") from None
 
 
-def read_json(path: Path, what: str, form: type | tuple[type, ...] = dict) -> Any:
+def read_json(path: Path, kind: str, allowed: type | tuple[type, ...] = dict) -> Any:
     """Return the content of a JSON file.
 
     Args:
         path: the file.
-        what: what it is, for the error's words.
-        form: what it should hold.
+        kind: what the file is, for error messages.
+        allowed: type or types that its content may have.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not JSON, or holds something else.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not JSON, or its content has another type.
     """
-    text = read_text(path, what)
+    text = read_text(path, kind)
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{what} {path} is not JSON ({error})") from None
-    if not isinstance(content, form):
+        raise ValueError(f"{kind} {path} is not JSON ({error})") from None
+    if not isinstance(content, allowed):
         names = {dict: "an object", list: "a list"}
-        allowed = " or ".join(names.get(one, one.__name__) for one in (form if isinstance(form, tuple) else (form,)))
-        raise ValueError(f"{what} {path} holds a {type(content).__name__}; it should be {allowed}")
+        words = " or ".join(names[one] for one in (allowed if isinstance(allowed, tuple) else (allowed,)))
+        raise ValueError(f"{kind} {path} holds a {type(content).__name__}; it should be {words}")
     return content
 
 
-def write_json(content: Any, path: Path, over: bool = True) -> bool:
-    """Write a JSON file, and its folder, in one step: who reads it beside us reads all of it or nothing.
+def write_json(content: Any, path: Path, overwrite: bool = True) -> bool:
+    """Write a JSON file atomically and create its folder: other processes see the whole file or none.
 
     Args:
-        content: what to write.
+        content: value to write.
         path: the file.
-        over: whether to write over a file that is there.
+        overwrite: whether an existing file is replaced.
 
     Returns:
-        Whether it was written; False if there was one, which stays.
+        Whether the file was written; False if it exists and is not replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         part.write_text(json.dumps(content), encoding="utf-8")
-        if not over:
+        if not overwrite:
             try:
-                os.link(part, path)  # of several processes, one can
+                os.link(part, path)  # succeeds in one of several processes
                 return True
             except FileExistsError:
                 return False
-            except OSError:  # a file system without links
+            except OSError:  # the file system has no hard links
                 pass
         os.replace(part, path)
     finally:
@@ -79,12 +93,12 @@ def write_json(content: Any, path: Path, over: bool = True) -> bool:
     return True
 
 
-def cache_root(dataset_dir: str | os.PathLike[str]) -> Path:
-    """Return the cache folder of a data folder: under ``$ALIGN_CACHE``, or under ``~/.cache/align``.
+def cache_root(dataset_dir: Path) -> Path:
+    """Return the cache folder of a data folder, under ``$ALIGN_CACHE`` or else ``~/.cache/align``.
 
-    Its name is the data folder's with a hash of where that is, because folders of one name may hold other data.
+    Its name ends with a hash of the absolute path, because folders of one name may hold different data.
     """
-    base, folder = os.environ.get(CACHE_VARIABLE), Path(dataset_dir).resolve()
+    base, folder = os.environ.get(CACHE_VARIABLE), dataset_dir.resolve()
     name = f"{folder.name}-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
     return (Path(base).expanduser() if base else Path.home() / ".cache" / "align") / name
 
@@ -93,26 +107,17 @@ def _writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK | os.X_OK)
 
 
-def split_place(dataset_dir: str | os.PathLike[str], name: str) -> Path:
-    """Return where a split drawn here is written: the data folder, CoOp's place, or else the cache folder."""
-    folder = Path(dataset_dir)
-    return (folder if _writable(folder) else cache_root(folder)) / name
+def split_folder(dataset_dir: Path) -> Path:
+    """Return the folder for a split drawn by us: the data folder as in CoOp, or the cache if that is read-only."""
+    return dataset_dir if _writable(dataset_dir) else cache_root(dataset_dir)
 
 
-def cache_folder(dataset_dir: str | os.PathLike[str]) -> Path:
-    """Return where the few-shot draws of a data set are kept.
+def draw_folder(dataset_dir: Path) -> Path:
+    """Return the folder for few-shot draws: ``split_fewshot`` in the data folder as in CoOp, or in the cache.
 
-    ``split_fewshot`` in ``cache_root`` if ``ALIGN_CACHE`` is set; else in the data folder, CoOp's place, if it can be
-    written to; else in ``cache_root`` again.
+    The cache is used if ``ALIGN_CACHE`` is set or the data folder is read-only.
     """
-    folder = Path(dataset_dir)
-    usual = folder / "split_fewshot"
-    if not os.environ.get(CACHE_VARIABLE) and _writable(usual if usual.exists() else folder):
+    usual = dataset_dir / "split_fewshot"
+    if not os.environ.get(CACHE_VARIABLE) and _writable(usual if usual.exists() else dataset_dir):
         return usual
-    return cache_root(folder) / "split_fewshot"
-
-
-def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """Return words that name the entry of ``known`` nearest to ``name``, or "" if none is near."""
-    near = difflib.get_close_matches(str(name), list(known), n=1)
-    return f". Did you mean {near[0]!r}?" if near else ""
+    return cache_root(dataset_dir) / "split_fewshot"

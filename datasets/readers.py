@@ -1,72 +1,72 @@
-"""One reader for each format of annotations: from a data set's folder to rows (path, label, class name).
+"""One reader for each annotation format: from the folder of a data set to rows or to a split.
 
-Rows come in the order of the annotation files; folders are listed sorted. Whether images are there is asked later.
+Rows keep the order of the annotation files; folders are listed sorted. Readers do not look for the images.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 
 from .files import cache_root, read_json, read_text
-from .partition import Listing, Rows, cut_by_ratios, hold_out_val
-from .scan import kept_scan, pictures, scan, sub_folders
+from .folders import images_in, list_classes, list_classes_cached, subfolders
+from .splits import Row, Rows, Split, hold_out_val, split_by_ratios
 
-RowReader = Callable[[Path, str], Rows]  # (data set's folder, annotation file in it) -> rows
+RowReader = Callable[[Path, str], Rows]  # (folder of the data set, annotation file in it) -> rows
 
 
-def from_lists(folder: Path, images: Path, files: tuple[str, ...], rows: RowReader) -> Listing:
-    """Read one annotation file for each part: train, val and test, or train-and-val and test.
+def from_lists(folder: Path, images: Path, files: tuple[str, ...], rows: RowReader) -> Split:
+    """Read one annotation file per part: train, val and test, or train-and-val and test.
 
-    With two files, 20 % of each class of the first are held out for validation, by the global ``random``.
+    With two files, 20 % of each class of the first file become val, drawn from the global ``random``.
     """
     parts = [rows(folder, name) for name in files]
-    return Listing(*parts) if len(parts) == 3 else Listing(*hold_out_val(parts[0]), parts[1])
+    return Split(*parts) if len(parts) == 3 else Split(*hold_out_val(parts[0]), parts[1])
 
 
 def from_class_folders(
     folder: Path, images: Path, ignored: tuple[str, ...] = (), rename: Mapping[str, str] | None = None
-) -> Listing:
-    """List a folder of class folders and cut it 50/20/30 by the global ``random``; a class is named after its folder.
+) -> Split:
+    """List class folders and split them 50/20/30 by the global ``random``; a class is named after its folder.
 
     Args:
-        folder: the data set's folder.
-        images: the folder of class folders.
-        ignored: class folders that are no classes.
+        folder: folder of the data set.
+        images: folder of the class folders.
+        ignored: class folders to leave out.
         rename: class folder -> class name, where they differ.
     """
     names = rename or {}
-    found = enumerate(scan(images, ignored).items())
-    return cut_by_ratios([(f"{c}/{file}", label, names.get(c, c)) for label, (c, files) in found for file in files])
+    found = enumerate(list_classes(images, ignored).items())
+    return split_by_ratios([Row(f"{c}/{f}", label, names.get(c, c)) for label, (c, files) in found for f in files])
 
 
-def flowers(folder: Path, images: Path) -> Listing:
-    """Read ``imagelabels.mat`` (a label from 1 for each numbered image) and ``cat_to_name.json``; cut 50/20/30."""
+def flowers(folder: Path, images: Path) -> Split:
+    """Read ``imagelabels.mat`` (labels of the numbered images, from 1) and ``cat_to_name.json``; split 50/20/30."""
     path = folder / "cat_to_name.json"
     names = read_json(path, "annotation file")
     labels = [int(label) for label in np.ravel(_mat(folder / "imagelabels.mat", "labels"))]
     unnamed = next((label for label in labels if str(label) not in names), None)
     if unnamed is not None:
         raise ValueError(f"{path} has no name for class {unnamed}")
-    return cut_by_ratios([(f"image_{i:05d}.jpg", y - 1, names[str(y)]) for i, y in enumerate(labels, 1)])
+    return split_by_ratios([Row(f"image_{i:05d}.jpg", y - 1, names[str(y)]) for i, y in enumerate(labels, 1)])
 
 
 def pet_rows(folder: Path, name: str) -> Rows:
-    """Rows of ``Great_Pyrenees_12 5 2 3``: image, label from 1, species, breed; named as the image without number."""
+    """Read lines such as ``Great_Pyrenees_12 5 2 3``: image (class name and number), label from 1, species, breed."""
     rows = []
     for image, label, _, _ in _fields(folder / name, "image label species breed", 4):
-        rows.append((f"{image}.jpg", _number(label, folder / name) - 1, image.rpartition("_")[0].lower()))
+        rows.append(Row(f"{image}.jpg", _number(label, folder / name) - 1, image.rpartition("_")[0].lower()))
     return rows
 
 
 def car_rows(folder: Path, name: str) -> Rows:
-    """Rows of a devkit's ``annotations``; "Make Model Type Year" is named "Year Make Model Type".
+    """Read ``annotations`` of the devkit; class "Make Model Type Year" becomes "Year Make Model Type".
 
-    Images are in ``cars_train`` or ``cars_test``, as the annotation file's name says.
+    The name of the annotation file tells the image folder, ``cars_train`` or ``cars_test``.
     """
     names = [str(made) for made in np.atleast_1d(_mat(folder / "devkit" / "cars_meta.mat", "class_names"))]
     found = _mat(folder / name, "annotations")
@@ -79,34 +79,36 @@ def car_rows(folder: Path, name: str) -> Rows:
         if not 0 <= label < len(names):
             raise ValueError(f"{folder / name} has the label {label + 1}, but cars_meta.mat names {len(names)} classes")
         model, _, year = names[label].rpartition(" ")
-        rows.append((f"{place}/{entry['fname']}", label, f"{year} {model}"))
+        rows.append(Row(f"{place}/{entry['fname']}", label, f"{year} {model}"))
     return rows
 
 
 def aircraft_rows(folder: Path, name: str) -> Rows:
-    """Rows of ``1025794 707-320``: image and variant; the label is the variant's line in ``variants.txt``."""
+    """Read lines such as ``1025794 707-320``: image, variant; ``variants.txt`` lists the variants by label."""
     labels = {variant: label for label, variant in enumerate(_lines(folder / "variants.txt"))}
     rows = []
     for image, variant in _fields(folder / name, "image variant", 2):
-        rows.append((f"{image}.jpg", _look_up(labels, variant, folder / "variants.txt"), variant))
+        rows.append(Row(f"{image}.jpg", _look_up(labels, variant, folder / "variants.txt"), variant))
     return rows
 
 
 def scene_rows(folder: Path, name: str) -> Rows:
-    """Rows of ``/a/apartment/outdoor/x.jpg``: the label is the folder's line in ``ClassName.txt``, the name is its
-    parts below the letter from last to first, "outdoor apartment"."""
+    """Read lines such as ``/a/apartment/outdoor/x.jpg``; the label is the line of the folder in ``ClassName.txt``.
+
+    The class name is the path below the letter in reverse order, "outdoor apartment".
+    """
     index = folder / "ClassName.txt"
     labels = {line.lstrip("/"): label for label, line in enumerate(_lines(index))}
     rows = []
     for line in _lines(folder / name):
         path = line.lstrip("/")
         scene = path.rpartition("/")[0]
-        rows.append((path, _look_up(labels, scene, index), " ".join(reversed(scene.split("/")[1:]))))
+        rows.append(Row(path, _look_up(labels, scene, index), " ".join(reversed(scene.split("/")[1:]))))
     return rows
 
 
 def action_rows(folder: Path, name: str) -> Rows:
-    """Rows of ``ApplyLipstick/v_x.avi 1``: a video, of which the middle frame is kept as ``Apply_Lipstick/v_x.jpg``."""
+    """Read lines such as ``ApplyLipstick/v_x.avi 1``: a video; its middle frame is ``Apply_Lipstick/v_x.jpg``."""
     index = folder / "ucfTrainTestlist" / "classInd.txt"
     labels = {action: _number(label, index) - 1 for label, action in _fields(index, "label action", 2)}
     rows = []
@@ -114,43 +116,46 @@ def action_rows(folder: Path, name: str) -> Rows:
         action, _, video = line.split(" ")[0].partition("/")
         label = _look_up(labels, action, index)
         title = "_".join(re.findall("[A-Z][^A-Z]*", action))
-        rows.append((f"{title}/{Path(video).stem}.jpg", label, title))
+        rows.append(Row(f"{title}/{Path(video).stem}.jpg", label, title))
     return rows
 
 
-def imagenet(folder: Path, images: Path) -> Listing:
-    """List ``train`` and ``val``; ``val`` is the test, and there is none to choose by."""
-    if images.joinpath("val").is_dir():  # first: a missing classnames.txt should not hide it
+def imagenet(folder: Path, images: Path) -> Split:
+    """List ``train`` and ``val`` of ImageNet; ``val`` becomes the test set, and there is no validation set."""
+    if images.joinpath("val").is_dir():  # first, so that a missing classnames.txt does not hide this problem
         _check_not_flat(images / "val")
     names = _wnid_names(folder)
-    found = {part: kept_scan(images / part, cache_root(folder) / f"listing_{part}.json") for part in ("train", "val")}
+    found = {
+        part: list_classes_cached(images / part, cache_root(folder) / f"listing_{part}.json")
+        for part in ("train", "val")
+    }
     odd = sorted(found["train"].keys() ^ found["val"].keys())
     if odd:
         where = "train" if odd[0] in found["train"] else "val"
         raise ValueError(f"{images}: {len(odd)} classes are in one of train and val only, as {odd[0]} in {where}")
     train, test = (_wnid_rows(found[part], names, folder, f"{part}/") for part in ("train", "val"))
-    return Listing(train, [], test)
+    return Split(train, [], test)
 
 
-def wnid_folders(folder: Path, images: Path) -> Listing:
-    """List a variant of ImageNet in folders named by wnid; labels count the folders that are there."""
-    return Listing([], [], _wnid_rows(scan(images), _wnid_names(folder), folder, ""))
+def wnid_folders(folder: Path, images: Path) -> Split:
+    """List a variant of ImageNet in folders named by wnid; labels number the existing folders."""
+    return Split([], [], _wnid_rows(list_classes(images), _wnid_names(folder), folder, ""))
 
 
-def numbered_folders(folder: Path, images: Path) -> Listing:
+def numbered_folders(folder: Path, images: Path) -> Split:
     """List a variant of ImageNet in folders ``0``, ``1``, ...; folder k is line k of ``classnames.txt``."""
-    names, found = list(_wnid_names(folder).values()), scan(images)
+    names, found = list(_wnid_names(folder).values()), list_classes(images)
     missing = next((label for label in range(len(names)) if str(label) not in found), None)
     if missing is not None or len(found) != len(names):
         raise ValueError(f"{images} has {len(found)} class folders; classnames.txt names {len(names)}, 0 and up")
-    return Listing([], [], [(f"{k}/{file}", k, name) for k, name in enumerate(names) for file in found[str(k)]])
+    return Split([], [], [Row(f"{k}/{file}", k, name) for k, name in enumerate(names) for file in found[str(k)]])
 
 
 def _wnid_rows(found: dict[str, list[str]], names: dict[str, str], folder: Path, prefix: str) -> Rows:
     rows: Rows = []
     for label, (wnid, files) in enumerate(found.items()):
         name = _look_up(names, wnid, folder / "classnames.txt")
-        rows += [(f"{prefix}{wnid}/{file}", label, name) for file in files]
+        rows += [Row(f"{prefix}{wnid}/{file}", label, name) for file in files]
     return rows
 
 
@@ -159,10 +164,10 @@ def _wnid_names(folder: Path) -> dict[str, str]:
 
 
 def _check_not_flat(val: Path) -> None:
-    if not sub_folders(val) and pictures(val):
+    if not subfolders(val) and images_in(val):
         raise ValueError(
-            f"{val} is flat: its {len(pictures(val)):,} images are not in class folders; move each to val/<wnid>/ (the "
-            "devkit's ILSVRC2012_validation_ground_truth.txt and meta.mat say which, the public valprep.sh does it)"
+            f"{val} is flat: its {len(images_in(val)):,} images are not in class folders; move each to val/<wnid>/ "
+            "(the public valprep.sh does it; the devkit lists the classes in ILSVRC2012_validation_ground_truth.txt)"
         )
 
 
@@ -174,7 +179,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _fields(path: Path, form: str, count: int) -> Iterator[list[str]]:
-    """Yield the words of each line, ``count`` of them; the last takes the rest of the line."""
+    """Yield ``count`` words per line; the last one takes the rest of the line."""
     for line in _lines(path):
         words = line.split(" ", count - 1)
         if len(words) != count:
@@ -201,8 +206,8 @@ def _mat(path: Path, name: str) -> Any:
         raise FileNotFoundError(f"annotation file not found: {path}")
     try:
         content = loadmat(path, simplify_cells=True)
-    except Exception as error:  # scipy raises several kinds for a damaged file
-        raise ValueError(f"annotation file {path} is no MATLAB file ({error})") from None
+    except Exception as error:  # scipy raises various types for a damaged file
+        raise ValueError(f"annotation file {path} is not a MATLAB file ({error})") from None
     if name not in content:
         raise ValueError(f"annotation file {path} has no {name!r}")
     return content[name]

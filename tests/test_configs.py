@@ -1,4 +1,4 @@
-"""Every YAML file loads, and says what it means."""
+"""Every YAML file loads and has the documented values; published settings load unchanged."""
 
 from __future__ import annotations
 
@@ -29,13 +29,6 @@ def test_method_yaml(path):
     assert cfg.INPUT.PIXEL_MEAN == [0.48145466, 0.4578275, 0.40821073]
 
 
-@pytest.mark.parametrize("path", sorted((PROJECT / "configs/datasets").glob("*.yaml")), ids=lambda p: p.stem)
-def test_dataset_yaml(path):
-    from dassl.data.datasets import DATASET_REGISTRY
-
-    assert cfg_of("--dataset-config-file", path).DATASET.NAME in DATASET_REGISTRY.registered_names()
-
-
 def test_later_words_win(tmp_path):
     path = tmp_path / "own.yaml"
     path.write_text("SEED: 7\nOPTIM:\n  LR: 0.5\n  MAX_EPOCH: 3\n")
@@ -44,31 +37,19 @@ def test_later_words_win(tmp_path):
 
 
 def test_the_released_settings():
-    """method.md's released settings are those of the YAML files."""
+    """The YAML files have the settings that the paper and the released code state."""
     cfg = cfg_of("--config-file", PROJECT / "configs/trainers/ALIGN/vit_b16_base2new.yaml")
     assert (cfg.OPTIM.NAME, cfg.OPTIM.LR, cfg.OPTIM.MAX_EPOCH, cfg.OPTIM.LR_SCHEDULER) == ("sgd", 0.0025, 20, "cosine")
     assert (cfg.OPTIM.MOMENTUM, cfg.OPTIM.WEIGHT_DECAY, cfg.DATALOADER.TRAIN_X.BATCH_SIZE) == (0.9, 5e-4, 4)
     assert (cfg.OPTIM.WARMUP_EPOCH, cfg.OPTIM.WARMUP_TYPE, cfg.OPTIM.WARMUP_CONS_LR) == (1, "constant", 1e-5)
-    own = cfg.TRAINER.ALIGN
-    assert (own.TEXT_PROMPT_NUMBER, own.VISION_PROMPT_NUMBER, own.N_CTX, own.TEXT_PROMPT_DEPTH) == (4, 4, 2, 9)
+    node = cfg.TRAINER.ALIGN
+    assert (node.TEXT_PROMPT_NUMBER, node.VISION_PROMPT_NUMBER, node.N_CTX, node.TEXT_PROMPT_DEPTH) == (4, 4, 2, 9)
     for shots, epochs in (("1shot", 30), ("2shot_4shot", 50), ("8shot_16shot", 80)):
-        assert (
-            cfg_of("--config-file", PROJECT / f"configs/trainers/ALIGN/vit_b16_fewshot_{shots}.yaml").OPTIM.MAX_EPOCH
-            == epochs
-        )
+        path = PROJECT / f"configs/trainers/ALIGN/vit_b16_fewshot_{shots}.yaml"
+        assert cfg_of("--config-file", path).OPTIM.MAX_EPOCH == epochs
 
 
-# What published YAML files set beside the input and the optimizer, by the project that published them.
-COMMON = {
-    "DATALOADER": {"TRAIN_X": {"BATCH_SIZE": 4}, "TEST": {"BATCH_SIZE": 100}, "NUM_WORKERS": 8},
-    "INPUT": {"SIZE": "(224, 224)", "INTERPOLATION": "bicubic", "TRANSFORMS": ["random_resized_crop", "random_flip"]},
-    "OPTIM": {
-        "NAME": "sgd", "LR": 0.0035, "MAX_EPOCH": 5, "LR_SCHEDULER": "cosine", "WARMUP_EPOCH": 1,
-        "WARMUP_TYPE": "constant", "WARMUP_CONS_LR": "1e-5",
-    },
-    "TRAIN": {"PRINT_FREQ": 20},
-    "MODEL": {"BACKBONE": {"NAME": "ViT-B/16"}},
-}  # fmt: skip
+# Nodes of published YAML files and scripts, by the project that published them.
 PUBLISHED = {
     "COOP": {"N_CTX": 16, "CSC": False, "CTX_INIT": "a photo of a", "PREC": "fp16", "CLASS_TOKEN_POSITION": "middle"},
     "COCOOP": {"N_CTX": 4, "CTX_INIT": "", "PREC": "fp16"},
@@ -93,7 +74,8 @@ PUBLISHED = {
 @pytest.mark.parametrize("node", list(PUBLISHED))
 def test_published_keys_load_unchanged(node, tmp_path):
     path = tmp_path / "published.yaml"
-    path.write_text(yaml.safe_dump({**COMMON, "TRAINER": {node: PUBLISHED[node]}}))
+    common = {"INPUT": {"SIZE": "(224, 224)"}, "OPTIM": {"LR": 0.0035, "WARMUP_CONS_LR": "1e-5"}}
+    path.write_text(yaml.safe_dump({**common, "TRAINER": {node: PUBLISHED[node]}}))
     cfg = cfg_of("--config-file", path)
     assert {key: cfg.TRAINER[node][key] for key in PUBLISHED[node]} == PUBLISHED[node]
     assert (tuple(cfg.INPUT.SIZE), cfg.OPTIM.LR, cfg.OPTIM.WARMUP_CONS_LR) == ((224, 224), 0.0035, 1e-5)
@@ -101,8 +83,7 @@ def test_published_keys_load_unchanged(node, tmp_path):
     assert cfg_of(*words).TRAINER[node] == cfg.TRAINER[node]  # as the published scripts give them
 
 
-def test_every_method_has_a_setting_for_the_mini_suite():
-    for name in NAMES:
-        cfg = cfg_of("--config-file", PROJECT / f"configs/trainers/{name}/mini.yaml")
-        assert (cfg.MODEL.BACKBONE.NAME, tuple(cfg.INPUT.SIZE)) == ("mini", (64, 64))
-        assert name == "ZeroshotCLIP" or (cfg.DATALOADER.TRAIN_X.BATCH_SIZE, cfg.OPTIM.MAX_EPOCH) == (8, 10)
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_every_method_has_a_setting_for_the_mini_suite(name):
+    cfg = cfg_of("--config-file", PROJECT / f"configs/trainers/{name}/mini.yaml")
+    assert (cfg.MODEL.BACKBONE.NAME, tuple(cfg.INPUT.SIZE)) == ("mini", (64, 64))

@@ -1,4 +1,4 @@
-"""train.py as a user calls it: whole runs in seconds, and one line for every mistake."""
+"""train.py as a user calls it: whole runs in seconds, plugins, and one line for every mistake."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 
 import train
 from tests.reference.clip_states import vit_state
+from tests.reference.tiny import draw_images
 
 DATASET = "configs/datasets/mini_source.yaml"
 METHOD = "configs/trainers/ALIGN/mini.yaml"
@@ -48,76 +49,62 @@ def call(root, backbone, tmp_path, monkeypatch, capfd):
     return run
 
 
+def refused(call, *words, **changes):
+    """The last line of stderr of a call that fails with one line."""
+    code, _, err = call(*words, **changes)
+    last = err.strip().splitlines()[-1]
+    assert code == 1 and last.startswith("train.py: error: ") and "Traceback" not in err, err
+    return last
+
+
+def results(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
 @pytest.mark.slow
-def test_train_then_test_on_new_classes(call, tmp_path):
+def test_train_test_on_new_classes_and_test_again(call, tmp_path):
     code, out, err = call()
     assert code == 0, err
     for line in ("Finish training", "Finished training", "=> result", "* accuracy: ", "* macro_f1: "):
         assert line in out
     assert re.search(r"epoch \[2/2\] batch \[2/2\] time \S+ \(\S+\) data \S+ \(\S+\) loss \S+ \(\S+\) acc", out)
     run = tmp_path / "run"
+    base = results(run)
     assert (run / "log.txt").read_text().count("* accuracy: ") == 1
     assert list((run / "tensorboard").iterdir())
     folder = run / "MultiModalPromptLearner"
     assert {p.name for p in folder.iterdir()} == {"checkpoint", "model.pth.tar-1", "model.pth.tar-2"}
-    saved = torch.load(folder / "model.pth.tar-2", weights_only=True)
-    assert all(name.startswith("prompt_learner.") and "token" not in name for name in saved["state_dict"])
-    assert (
-        sum(value.numel() for value in saved["state_dict"].values())
-        == json.loads((run / "results.json").read_text())["learned_parameters"]
-    )
+    state = torch.load(folder / "model.pth.tar-2", weights_only=True)["state_dict"]
+    assert all(name.startswith("prompt_learner.") and "token" not in name for name in state)
+    assert sum(value.numel() for value in state.values()) == base["learned_parameters"]
+
+    # the same command again evaluates only; another setting is refused
+    code, out, _ = call()
+    assert code == 0 and "will resume training" in out and "epoch [" not in out
+    assert results(run)["train_seconds"] == base["train_seconds"] > 0
+    assert results(run)["metrics"]["test"]["accuracy"] == base["metrics"]["test"]["accuracy"]
+    assert "OPTIM.LR was 0.0025 and is now 0.1" in refused(call, opts=["OPTIM.LR", "0.1"])
 
     new = ["DATASET.SUBSAMPLE_CLASSES", "new"]
     code, out, err = call("--eval-only", "--model-dir", run, "--load-epoch", "2", output=tmp_path / "new", opts=new)
     assert code == 0, err
-    base, new = (json.loads((tmp_path / d / "results.json").read_text()) for d in ("run", "new"))
+    new = results(tmp_path / "new")
     assert (base["classes"], new["classes"]) == ("base", "new") and base["method"] == "ALIGN"
     assert not set(base["classnames"]) & set(new["classnames"])
-    assert base["train_seconds"] > 0 and new["loaded_from"].endswith("model.pth.tar-2")
+    assert new["loaded_from"].endswith("model.pth.tar-2")
     printed = float(re.search(r"\* accuracy: ([\d.]+)%", out)[1])
     assert printed == pytest.approx(new["metrics"]["test"]["accuracy"], abs=0.051)
 
-    code, _, err = call("--eval-only", "--model-dir", run, "--load-epoch", "9", output=tmp_path / "nine")
-    assert code == 1 and "it holds epochs 1, 2" in err
-
-
-@pytest.mark.slow
-def test_the_same_seed_gives_the_same_run_and_a_finished_run_is_tested_only(call, tmp_path):
-    for name in ("a", "b"):
-        assert call(output=tmp_path / name)[0] == 0
-    a, b = (json.loads((tmp_path / n / "results.json").read_text()) for n in "ab")
-    assert a["metrics"]["test"]["accuracy"] == b["metrics"]["test"]["accuracy"]
-    states = [torch.load(tmp_path / n / "MultiModalPromptLearner/model.pth.tar-2")["state_dict"] for n in "ab"]
-    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-
-    code, out, _ = call(output=tmp_path / "a")
-    assert code == 0 and "will resume training" in out and "epoch [" not in out
-    assert json.loads((tmp_path / "a" / "results.json").read_text())["train_seconds"] == a["train_seconds"] > 0
-    code, _, err = call(output=tmp_path / "a", opts=["OPTIM.LR", "0.1"])
-    assert code == 1 and "OPTIM.LR was 0.0025 and is now 0.1" in err
-
-
-@pytest.mark.slow
-def test_a_checkpoint_of_another_depth_or_another_method(call, tmp_path):
-    assert call("--no-train")[0] == 0
-    assert call(opts=["OPTIM.MAX_EPOCH", "1"], output=tmp_path / "deep")[0] == 0
+    words = ["--eval-only", "--model-dir", run, "--load-epoch"]
+    assert "it holds epochs 1, 2" in refused(call, *words, "9", output=tmp_path / "nine")
     shallow = ["TRAINER.ALIGN.TEXT_PROMPT_DEPTH", "1", "TRAINER.ALIGN.VISION_PROMPT_DEPTH", "1"]
     for opts in (shallow, ["TRAINER.ALIGN.COUPLING", "independent"]):
-        code, _, err = call("--eval-only", "--model-dir", tmp_path / "deep", output=tmp_path / "no", opts=opts)
-        assert code == 1 and "model.pth.tar-1" in err and "trained with another method" in err, err
-        assert len(err.strip().splitlines()[-1].split("train.py: error: ")) == 2 and "Traceback" not in err
+        last = refused(call, *words, "1", output=tmp_path / "no", opts=opts)
+        assert "model.pth.tar-1" in last and "trained with another method" in last
 
-
-def test_model_dir_goes_with_eval_only(call, tmp_path):
-    code, _, err = call("--model-dir", tmp_path)
-    assert code == 1 and "--eval-only" in err
-
-
-def test_yaml_that_is_none(call, tmp_path):
-    for text, message in (("TRAINER: [", "is not YAML"), ("just words", "holds a str")):
-        (tmp_path / "own.yaml").write_text(text)
-        code, _, err = call(config=tmp_path / "own.yaml")
-        assert code == 1 and message in err and "Traceback" not in err
+    assert call(output=tmp_path / "same")[0] == 0
+    same = torch.load(tmp_path / "same" / "MultiModalPromptLearner/model.pth.tar-2")["state_dict"]
+    assert all(torch.equal(same[name], value) for name, value in state.items())  # the seed decides
 
 
 @pytest.mark.slow
@@ -133,31 +120,92 @@ def test_two_processes_do_what_one_does(call, tmp_path, root, reading):
         env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert sorted(p.name for p in (tmp_path / "one").iterdir()) == sorted(p.name for p in (tmp_path / "two").iterdir())
-    results, states, tables = [], [], []
-    for name in ("one", "two"):
-        folder = tmp_path / name
-        results.append(json.loads((folder / "results.json").read_text()))
+    folders = tmp_path / "one", tmp_path / "two"
+    files, states, tables, metrics, probabilities = [], [], [], [], []
+    for folder in folders:
+        files.append(sorted(p.name for p in folder.iterdir()))
         states.append(torch.load(folder / "MultiModalPromptLearner/model.pth.tar-2")["state_dict"])
-        tables.append(list(csv.DictReader((folder / "predictions.csv").open())))
+        rows = list(csv.DictReader((folder / "predictions.csv").open()))
+        tables.append([row["path"] for row in rows])
+        probabilities.append([float(row["probability_1"]) for row in rows])
+        test = results(folder)["metrics"]["test"]
+        metrics.append({k: v for k, v in test.items() if "seconds" not in k and "ms_" not in k})
+    assert files[0] == files[1] and tables[0] == tables[1] and len(tables[0]) == 500 and metrics[0] == metrics[1]
+    assert probabilities[0] == pytest.approx(probabilities[1], rel=1e-3)
     for name, value in states[0].items():
         torch.testing.assert_close(states[1][name], value, rtol=1e-4, atol=1e-6)
-    metrics = [
-        {k: v for k, v in r["metrics"]["test"].items() if "seconds" not in k and "ms_" not in k} for r in results
-    ]
-    assert metrics[0] == metrics[1] and results[0]["test_images_sha256"] == results[1]["test_images_sha256"]
-    assert [row["path"] for row in tables[0]] == [row["path"] for row in tables[1]] and len(tables[0]) == 500
-    probabilities = [[float(row["probability_1"]) for row in table] for table in tables]
-    assert probabilities[0] == pytest.approx(probabilities[1], rel=1e-3)
 
 
-def test_names_that_look_like_numbers_stay_names():
-    cfg = train.setup_cfg(train.parse_args(["--output-dir", "2024", "--root", "1e5", "--source-domains", "a", "b"]))
-    assert (cfg.OUTPUT_DIR, cfg.DATASET.ROOT, cfg.DATASET.SOURCE_DOMAINS) == ("2024", "1e5", ("a", "b"))
+def test_names_that_look_like_numbers_stay_names_and_zero_is_a_seed():
+    words = ["--output-dir", "2024", "--root", "1e5", "--source-domains", "a", "b", "--seed", "0"]
+    cfg = train.setup_cfg(train.parse_args(words))
+    assert (cfg.OUTPUT_DIR, cfg.DATASET.ROOT, cfg.DATASET.SOURCE_DOMAINS, cfg.SEED) == ("2024", "1e5", ("a", "b"), 0)
 
 
-def test_seed_zero_is_a_seed():
-    assert train.setup_cfg(train.parse_args(["--seed", "0"])).SEED == 0
+# ---- plugins
+
+PLUGIN = """
+from dassl.data.datasets import DATASET_REGISTRY
+from dassl.engine import TRAINER_REGISTRY
+from tests.reference.tiny import TinySet, TinyTrainer
+from yacs.config import CfgNode
+
+
+def extend_cfg(cfg):
+    cfg.TRAINER.PIXELS = CfgNode({"WIDTH": 4})
+
+
+@DATASET_REGISTRY.register()
+class Shades(TinySet):
+    pass
+
+
+@TRAINER_REGISTRY.register()
+class Pixels(TinyTrainer):
+    def build_model(self):
+        super().build_model()
+        print("width", self.cfg.TRAINER.PIXELS.WIDTH, "on", type(self.dm.dataset).__name__)
+"""
+
+
+@pytest.fixture
+def with_plugin(tmp_path, monkeypatch, capfd):
+    """Return a function that writes a plugin and calls train.py with it: (exit code, stdout, stderr)."""
+
+    def run(content, trainer, *opts):
+        (tmp_path / "pixels.py").write_text(content)
+        words = ["--plugin", tmp_path / "pixels.py", "--trainer", trainer, "--root", tmp_path, "--output-dir", tmp_path]
+        small = ["INPUT.SIZE", "(8, 8)", "DATALOADER.NUM_WORKERS", "0", "USE_CUDA", "False"]
+        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, [*words, *small, *opts])])
+        code = train.main()
+        return code, *capfd.readouterr()
+
+    return run
+
+
+def test_a_plugin_brings_trainer_data_set_and_config_node(with_plugin, tmp_path):
+    draw_images(tmp_path)
+    words = ["DATASET.NAME", "Shades", "TRAINER.PIXELS.WIDTH", "3", "OPTIM.MAX_EPOCH", "1"]
+    code, out, err = with_plugin(PLUGIN, "Pixels", *words)
+    assert code == 0 and "width 3 on Shades" in out and "* accuracy: " in out, err
+    cfg = train.setup_cfg(train.parse_args(["--plugin", str(tmp_path / "pixels.py")]))  # a second time in one process
+    assert cfg.TRAINER.PIXELS.WIDTH == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "trainer", "words"),
+    [
+        ("import nowhere_at_all", "ALIGN", r"pixels\.py cannot be imported: ModuleNotFoundError: No module named 'now"),
+        ("def f(:", "ALIGN", r"pixels\.py cannot be imported: SyntaxError"),
+        ("", "Pixel", r"expected to belong to .*, but got \[Pixel\] \(do you mean"),
+    ],
+)
+def test_a_plugin_that_fails_is_named(with_plugin, content, trainer, words):
+    code, _, err = with_plugin(content, trainer)
+    assert code == 1 and err.count("\n") == 1 and re.search(words, err), err
+
+
+# ---- mistakes
 
 
 @pytest.mark.parametrize(
@@ -166,6 +214,9 @@ def test_seed_zero_is_a_seed():
         ({"data": "/no/such/folder"}, "no folder /no/such/folder"),
         ({"trainer": "ALIGNN"}, r"do you mean \[ALIGN\]"),
         ({"config": "configs/trainers/ALIGN/mimi.yaml"}, "did you mean configs/trainers/ALIGN/mini.yaml"),
+        ({"config": "LICENSE"}, "LICENSE is not YAML|LICENSE holds a str"),
+        ({"words": ["--plugin", "trian.py"]}, r"no such plugin file: trian\.py; did you mean train\.py\?"),
+        ({"words": ["--model-dir", "output"]}, "--eval-only"),
         ({"opts": ["DATASET.NAME", "MiniSorce"]}, r"do you mean \[MiniSource\]"),
         ({"opts": ["MODEL.BACKBONE.NAME", "ViT-B/17"]}, "ViT-B/16"),
         ({"opts": ["MODEL.BACKBONE.NAME", "/no/clip.pt"]}, "/no/clip.pt"),
@@ -176,12 +227,9 @@ def test_seed_zero_is_a_seed():
         ({"opts": ["TRAINER.ALIGN.TEXT_PROMPT_DEPTH", "9", "TRAINER.ALIGN.VISION_PROMPT_DEPTH", "9"]}, "9"),
         ({"opts": ["INPUT.SIZE", "(48, 48)"]}, r"INPUT.SIZE is \(48, 48\).*\(64, 64\)"),
         ({"opts": ["DATASET.SUBSAMPLE_CLASSES", "bass"]}, "base"),
-        ({"opts": ["OPTIM.MAX_EPOCH", "two"]}, "OPTIM.MAX_EPOCH|MAX_EPOCH"),
+        ({"opts": ["OPTIM.MAX_EPOCH", "two"]}, "MAX_EPOCH"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_mistakes_get_one_line(call, change, message):
-    code, _, err = call(**change)
-    last = err.strip().splitlines()[-1]
-    assert code == 1 and last.startswith("train.py: error: ") and re.search(message, last), err
-    assert "Traceback" not in err
+    assert re.search(message, refused(call, *change.pop("words", ()), **change))

@@ -24,13 +24,6 @@ register_checkpoint("mini", os.fspath(_ASSETS / "mini_clip" / "mini_clip.safeten
 
 
 def extend_cfg(cfg: CfgNode) -> None:
-    """Add every method's node to ``cfg.TRAINER``, and the keys that CoOp's data sets read, with their defaults."""
+    """Add every method's node to ``cfg.TRAINER``, with its defaults."""
     add_nodes(cfg, *METHODS)
     cfg.TRAIN.update(speed.DEFAULTS)
-    cfg.DATASET.SUBSAMPLE_CLASSES = "all"  # or base, or new
-    # read by the data sets Folder, Csv and SplitJson (docs/data.md)
-    cfg.DATASET.CLASSNAMES = ""  # file of class names
-    cfg.DATASET.TEMPLATE = ""  # sentence with {} for the class name
-    cfg.DATASET.RATIOS = (0.5, 0.2, 0.3)  # shares of train, val and test, where the data is not divided
-    cfg.DATASET.SPLIT_SEED = 1  # seeds that division
-    cfg.DATASET.IMAGES = ""  # folder that paths in a file are relative to

@@ -1,4 +1,4 @@
-"""A light implementation of the Dassl API (see README.md beside this package)."""
+"""A light implementation of the Dassl API (see engine/README.md)."""
 
 from __future__ import annotations
 

@@ -17,7 +17,6 @@ from dassl.utils import (
     save_checkpoint,
     set_random_seed,
 )
-from dassl.utils.rng import get_rng_state, set_rng_state
 
 
 def trained(cfg, stop_at=None, seed=1):
@@ -79,13 +78,13 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("warmup", [-1, 1, 3])
+@pytest.mark.parametrize("warmup", [-1, 3])
 def test_two_epochs_and_three_are_five(make_cfg, tmp_path, optimizer, warmup):
     words = ["OPTIM.NAME", optimizer, "OPTIM.WARMUP_EPOCH", warmup, "TRAIN.CHECKPOINT_FREQ", 1]
     whole = trained(make_cfg(*words, "OUTPUT_DIR", str(tmp_path / "whole")))
     split = make_cfg(*words, "OUTPUT_DIR", str(tmp_path / "split"))
     trained(split, stop_at=2)
-    resumed = trained(split, seed=99)  # a process of its own would be seeded otherwise, too
+    resumed = trained(split, seed=99)  # a new process would have another seed
     assert resumed.start_epoch == 2
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name])
@@ -96,11 +95,16 @@ def test_two_epochs_and_three_are_five(make_cfg, tmp_path, optimizer, warmup):
         assert torch.equal(torch.as_tensor(value), torch.as_tensor(second["optimizer"]["state"][0][key])), key
 
 
-def test_the_best_score_survives(make_cfg):
+@pytest.mark.parametrize("by_dassl", [False, True])
+def test_the_best_score_survives(make_cfg, by_dassl):
     cfg = make_cfg("TEST.FINAL_MODEL", "best_val", "TRAIN.CHECKPOINT_FREQ", 1)
     first = trained(cfg, stop_at=3)
     assert first.best_result > 0
-    set_random_seed(5)
+    for name in ("model-best.pth.tar", "model.pth.tar-3") if by_dassl else ():
+        path = os.path.join(cfg.OUTPUT_DIR, "tiny", name)
+        held = load_checkpoint(path)
+        del held["trainer"]  # Dassl keeps the score with the best model only
+        torch.save(held, path)
     second = build_trainer(cfg)
     second.before_train()
     assert (second.start_epoch, second.best_result) == (3, first.best_result)
@@ -117,17 +121,6 @@ def test_a_gradient_scaler_survives(make_cfg):
     assert second.scaler.state_dict() == first.scaler.state_dict()
 
 
-def test_a_finished_run_is_tested_again_without_an_epoch(make_cfg, capsys):
-    cfg = make_cfg()
-    accuracy = trained(cfg).test_results["test"]["accuracy"]
-    capsys.readouterr()
-    again = trained(cfg, seed=3)
-    out = capsys.readouterr().out
-    assert f"Found checkpoint at {cfg.OUTPUT_DIR} (will resume training)" in out
-    assert "epoch [" not in out and "Finish training" in out
-    assert again.test_results["test"]["accuracy"] == accuracy
-
-
 def test_refusals_on_resuming(make_cfg, tmp_path):
     with pytest.raises(FileNotFoundError, match="No checkpoint to resume from"):
         trained(make_cfg("RESUME", str(tmp_path / "nowhere")))
@@ -140,22 +133,6 @@ def test_refusals_on_resuming(make_cfg, tmp_path):
     torch.save({**good, "state_dict": {"weight": torch.zeros(5, 192), "bias": torch.zeros(5)}}, path)
     with pytest.raises(ValueError, match="of another model.*size mismatch for weight"):
         build_trainer(cfg).before_train()
-
-
-def test_random_streams_continue():
-    import random
-
-    import numpy as np
-
-    def draw():
-        return random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.rand(1).item()
-
-    draw()
-    state = get_rng_state()
-    wanted = draw()
-    set_random_seed(0)
-    set_rng_state(state)
-    assert draw() == wanted
 
 
 # ---- loading for evaluation
@@ -200,7 +177,7 @@ def test_open_specified_layers():
 
 
 def legacy_file(folder, cfg, epochs, schedule):
-    """What Dassl writes: its warm-up scheduler keeps the next scheduler, and that one the optimizer, as objects."""
+    """A checkpoint as Dassl writes it: the warm-up scheduler holds the next scheduler, and that the optimizer."""
     model = torch.nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=cfg.OPTIM.LR, momentum=0.9)
     successor = schedule(optimizer)
@@ -242,7 +219,7 @@ def test_checkpoints_of_dassl_are_read_and_the_rate_goes_on(tmp_path, make_cfg, 
     with pytest.raises(pickle.UnpicklingError):
         torch.load(path, weights_only=True)
     held = load_checkpoint(str(path))["scheduler"]["successor"]
-    assert not hasattr(held, "step")  # an inert stand-in, no scheduler
+    assert not hasattr(held, "step")  # an object without methods
 
     def fresh():
         model = torch.nn.Linear(2, 1)
@@ -259,19 +236,6 @@ def test_checkpoints_of_dassl_are_read_and_the_rate_goes_on(tmp_path, make_cfg, 
         assert optimizer.param_groups[0]["lr"] == straight_optimizer.param_groups[0]["lr"]
         scheduler.step()
         straight.step()
-
-
-def test_the_best_score_is_found_in_dassls_files(make_cfg):
-    cfg = make_cfg("OPTIM.MAX_EPOCH", 1, "TEST.FINAL_MODEL", "best_val")
-    trainer = trained(cfg)
-    folder = os.path.join(cfg.OUTPUT_DIR, "tiny")
-    for name in ("model-best.pth.tar", "model.pth.tar-1"):
-        held = load_checkpoint(os.path.join(folder, name))
-        del held["trainer"]
-        torch.save(held, os.path.join(folder, name))
-    second = build_trainer(cfg)
-    second.before_train()
-    assert second.best_result == trainer.best_result
 
 
 class Malicious:

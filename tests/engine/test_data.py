@@ -31,22 +31,6 @@ class Small(DatasetBase):
 # ---- data sets
 
 
-def test_few_shots_are_drawn_class_by_class_in_the_order_of_appearance():
-    train = [item(label) for label in [2, 2, 0, 0, 0, 1, 2, 2, 0, 1]]
-    val = [item(label) for label in [1, 1, 1, 0, 0, 0]]
-    random.seed(7)
-    drawn_train, drawn_val = Small(train).generate_fewshot_dataset(train, val, num_shots=2)
-    random.seed(7)
-    wanted = []
-    for source, order in ((train, [2, 0, 1]), (val, [1, 0])):
-        part = []
-        for label in order:
-            part += random.sample([x for x in source if x.label == label], 2)
-        wanted.append(part)
-    assert drawn_train == wanted[0]
-    assert drawn_val == wanted[1]
-
-
 def test_the_draw_is_pythons_global_sample():
     items = [item(0, name=f"number {i}") for i in range(20)]
     set_random_seed(1)
@@ -61,15 +45,6 @@ def test_small_classes_give_all_they_have_or_repeat():
     repeated = Small(items).generate_fewshot_dataset(items, num_shots=3, repeat=True)
     assert [x.label for x in repeated] == [0, 0, 0, 1, 1, 1]
     assert Small(items).generate_fewshot_dataset(items, num_shots=-1) is items
-
-
-def test_seed_zero_is_a_seed():
-    draws = []
-    for seed in (0, 0, 1):
-        set_random_seed(seed)
-        draws.append((random.random(), np.random.rand(), torch.rand(1).item()))
-    assert draws[0] == draws[1]
-    assert not set(draws[0]) & set(draws[2])
 
 
 def test_class_names_come_from_training_images():
@@ -129,7 +104,7 @@ def test_domain_samplers_share_batches_equally(make):
     for start in range(0, 18, 6):
         domains = [source[i].domain for i in order[start : start + 6]]
         assert domains[:3] in ([0] * 3, [1] * 3) and sum(domains) == 3
-    if isinstance(sampler, SeqDomainSampler) and type(sampler) is SeqDomainSampler:
+    if type(sampler) is SeqDomainSampler:
         assert all(source[order[start]].domain == 0 for start in range(0, 18, 6))
 
 
@@ -165,11 +140,8 @@ def test_data_manager(make_cfg, capsys):
         assert row in table
 
 
-def test_a_small_data_set_still_gives_a_batch(make_cfg):
+def test_a_small_data_set_gives_a_batch_and_an_empty_split_is_named(make_cfg):
     assert len(DataManager(make_cfg("DATALOADER.TRAIN_X.BATCH_SIZE", 32)).train_loader_x) == 1
-
-
-def test_an_empty_split_is_named(make_cfg):
     with pytest.raises(ValueError, match="test split of TinySet is empty"):
         build_data_loader(make_cfg(), data_source=[], is_train=False)
 
@@ -189,19 +161,14 @@ def test_views_and_lists_of_transforms(make_cfg):
 
 # ---- transforms
 
-ORDER = [
-    "Random2DTranslation", "RandomCrop", "RandomResizedCrop", "RandomHorizontalFlip", "AutoAugment", "AutoAugment",
-    "AutoAugment", "RandAugment", "RandAugmentFixMatch", "RandAugment2", "ColorJitter", "RandomGrayscale",
-    "RandomApply", "ToTensor", "Cutout", "Normalize", "GaussianNoise", "InstanceNormalization",
-]  # fmt: skip
-
 
 def names(transform):
     return [type(step).__name__ for step in transform.transforms]
 
 
 def test_the_order_does_not_depend_on_the_list(make_cfg):
-    assert names(build_transform(make_cfg("INPUT.TRANSFORMS", tuple(reversed(AVAI_CHOICES))))) == ORDER
+    orders = [names(build_transform(make_cfg("INPUT.TRANSFORMS", tuple(AVAI_CHOICES[::step])))) for step in (1, -1)]
+    assert orders[0] == orders[1] and len(orders[0]) == 18
 
 
 def test_every_transform_keeps_size_and_range(make_cfg):

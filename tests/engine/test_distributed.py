@@ -91,7 +91,7 @@ def test_batches_are_dealt_out_whole(monkeypatch):
     dealt = []
     for rank in range(3):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        own = distributed.OwnBatches(SequentialSampler(range(14)), 4)
+        own = distributed.BatchShare(SequentialSampler(range(14)), 4)
         assert len(own) == len(list(own))
         dealt.append(list(own))
     assert dealt == [[0, 1, 2, 3, 12, 13], [4, 5, 6, 7], [8, 9, 10, 11]]
@@ -105,16 +105,16 @@ def test_shares_of_a_batch(monkeypatch, number, size):
     seen, total = [], 0.0
     for rank in range(size):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        (part,), share = distributed.shares((batch,))
+        (part,), share = distributed.take_share((batch,))
         assert part["impath"] == [str(i) for i in part["label"].tolist()]
         assert all(torch.equal(view, part["label"]) for view in part["img"])
         assert share == pytest.approx(len(part["label"]) / number)
         seen, total = seen + part["label"].tolist(), total + share
     assert seen == list(range(number)) and total == pytest.approx(1)
     with pytest.raises(TypeError, match="'label'.*list"):
-        distributed.shares(([1, 2],))
+        distributed.take_share(([1, 2],))
     with pytest.raises(ValueError, match="multiples of"):
-        distributed.shares((batch, {"label": torch.arange(size + 1)}))
+        distributed.take_share((batch, {"label": torch.arange(size + 1)}))
 
 
 def test_one_process_is_left_alone(monkeypatch):
@@ -122,4 +122,4 @@ def test_one_process_is_left_alone(monkeypatch):
     monkeypatch.setenv("RANK", "2")
     assert (distributed.size(), distributed.rank(), distributed.is_main()) == (1, 0, True)
     batch = {"label": torch.arange(3)}
-    assert distributed.shares((batch,)) == ((batch,), 1.0)
+    assert distributed.take_share((batch,)) == ((batch,), 1.0)

@@ -1,4 +1,4 @@
-"""Workers that stay and images that are kept draw what new workers draw from the files."""
+"""Persistent workers and cached images give what new workers read from the files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from dassl.data import DataManager, DatasetWrapper, build_data_loader
 from dassl.data.cache import ImageCache, SharedBytes
 from dassl.data.data_manager import image_memory
-from dassl.data.loader import LastingLoader
+from dassl.data.loader import PersistentLoader
 from dassl.utils import read_image, set_random_seed
 from PIL import Image
 
@@ -21,7 +21,7 @@ RANDOM = ("random_flip", "random_resized_crop", "cutout", "gaussian_noise")  # P
 
 
 def epochs(make_cfg, number, stop=99, **options):
-    """The images of some epochs, each broken off after ``stop`` batches, and the state of the main process after."""
+    """The images of some epochs, each ended after ``stop`` batches, and numbers drawn in the main process after."""
     cfg = make_cfg("INPUT.TRANSFORMS", RANDOM, "INPUT.CUTOUT_LEN", 4, "DATALOADER.NUM_WORKERS", options.pop("workers"))
     source, tfm = DataManager(cfg).dataset.train_x, DataManager(cfg).train_loader_x.dataset.transform
     loader = build_data_loader(cfg, "RandomSampler", source, 4, tfm=tfm, **options)
@@ -40,64 +40,45 @@ def assert_same(one, other):
     assert all(torch.equal(a, b) for (_, a), (_, b) in zip(one, other))
 
 
-@pytest.mark.parametrize("stop", [99, 1])
-def test_workers_that_stay_draw_what_new_ones_draw(make_cfg, stop):
-    plain, wanted, state = epochs(make_cfg, 3, stop, workers=2)
-    lasting, seen, after = epochs(make_cfg, 3, stop, workers=2, lasting=True, memory=SharedBytes(2**20))
-    assert type(plain) is torch.utils.data.DataLoader and type(lasting) is LastingLoader
+@pytest.mark.parametrize(("stop", "workers"), [(99, 2), (1, 2), (99, 0)])
+def test_persistent_workers_draw_what_new_ones_draw(make_cfg, stop, workers):
+    plain, wanted, state = epochs(make_cfg, 3, stop, workers=workers)
+    lasting, seen, after = epochs(make_cfg, 3, stop, workers=workers, persistent=True, memory=SharedBytes(2**20))
+    assert type(plain) is torch.utils.data.DataLoader and isinstance(lasting, PersistentLoader) == bool(workers)
     assert len(seen) == 3 * min(stop, 4) and state == after
     assert_same(seen, wanted)
     assert not torch.equal(seen[0][1], seen[-1][1])
 
 
-def test_without_workers_the_main_process_draws(make_cfg):
-    plain, wanted, state = epochs(make_cfg, 2, workers=0)
-    kept, seen, after = epochs(make_cfg, 2, workers=0, lasting=True, memory=SharedBytes(2**20))
-    assert type(kept) is type(plain) and state == after
-    assert_same(seen, wanted)
-    assert len(kept.dataset.cache) == 18
-
-
-def test_the_same_seed_again_gives_the_same_epoch(make_cfg):
-    loader, _, _ = epochs(make_cfg, 1, workers=1, lasting=True)
-    runs = []
-    for _ in range(2):
-        set_random_seed(5)
-        runs.append([(batch["index"].tolist(), batch["img"]) for batch in loader])
-    assert_same(*runs)
-
-
-def test_workers_stay_and_share_what_they_read(make_cfg, tiny_root, tmp_path):
+def test_workers_share_the_cache(make_cfg, tiny_root, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(tiny_root, folder)
     words = ["DATASET.ROOT", str(folder), "DATALOADER.NUM_WORKERS", 2, "INPUT.TRANSFORMS", ()]
     manager = DataManager(make_cfg(*words, "TEST.FINAL_MODEL", "best_val"))
     first = {i: img for b in manager.train_loader_x for i, img in zip(b["index"].tolist(), b["img"])}
-    workers = [w.pid for w in manager.train_loader_x._iterator._workers]
     shutil.rmtree(folder)
-    for _ in range(3):  # each time other workers get an image: without sharing, some would look for its file
+    for _ in range(3):  # images go to other workers each time: without sharing, some would read the file
         again = {i: img for b in manager.train_loader_x for i, img in zip(b["index"].tolist(), b["img"])}
         assert len(again) == 18 and all(torch.equal(again[i], first[i]) for i in first)
-    assert workers == [w.pid for w in manager.train_loader_x._iterator._workers]
     with pytest.raises(FileNotFoundError):
-        manager.test_loader.dataset[0]  # read once: not kept
+        manager.test_loader.dataset[0]  # read once: not cached
 
 
-def test_what_lasts_is_what_is_read_epoch_after_epoch(make_cfg):
+def test_splits_that_are_read_in_each_epoch_have_cache_and_persistent_workers(make_cfg):
     def kinds(*words):
         manager = DataManager(make_cfg("DATALOADER.NUM_WORKERS", 1, *words))
         loaders = manager.train_loader_x, manager.val_loader, manager.test_loader
         assert [loader.dataset.cache is not None for loader in loaders] == [
-            isinstance(loader, LastingLoader) for loader in loaders
+            isinstance(loader, PersistentLoader) for loader in loaders
         ]
-        return [isinstance(loader, LastingLoader) for loader in loaders]
+        return [isinstance(loader, PersistentLoader) for loader in loaders]
 
     assert kinds() == [True, False, False]
     assert kinds("TEST.FINAL_MODEL", "best_val") == [True, True, False]
     assert kinds("OPTIM.MAX_EPOCH", 1) == [False, False, False]
 
 
-def test_a_wrapper_of_ones_own_keeps_torchs_loader(make_cfg):
+def test_another_dataset_wrapper_keeps_torchs_loader(make_cfg):
     class Own(torch.utils.data.Dataset):
         def __init__(self, cfg, source, transform=None, is_train=False):
             self.source = source
@@ -113,7 +94,7 @@ def test_a_wrapper_of_ones_own_keeps_torchs_loader(make_cfg):
     assert sorted(i for batch in manager.train_loader_x for i in batch.tolist()) == list(range(18))
 
 
-def test_images_are_kept_whole_and_within_the_budget(tmp_path):
+def test_images_are_cached_whole_and_within_the_budget(tmp_path):
     stream = np.random.RandomState(0)
     images = {str(tmp_path / f"{i}.png"): stream.randint(0, 255, (5 + i, 9 - i, 3), dtype=np.uint8) for i in range(4)}
     for path, pixels in images.items():
@@ -132,7 +113,7 @@ def test_images_are_kept_whole_and_within_the_budget(tmp_path):
         cache.read(3, "gone.png")
 
 
-def test_a_copy_that_was_pickled_reads_files(make_cfg):
+def test_a_pickled_copy_reads_files(make_cfg):
     manager = DataManager(make_cfg())
     dataset = manager.train_loader_x.dataset
     copied = pickle.loads(pickle.dumps(dataset))
@@ -145,6 +126,6 @@ def test_mistakes_get_one_line(make_cfg):
         DataManager(make_cfg("DATALOADER.CACHE_MB", -1))
     with pytest.raises(ValueError, match=r"DATALOADER.NUM_WORKERS is -2; allowed: 0"):
         DataManager(make_cfg("DATALOADER.NUM_WORKERS", -2))
-    with pytest.raises(ValueError, match=r"DATALOADER.CACHE_MB: .* cannot be had"):
+    with pytest.raises(ValueError, match=r"DATALOADER.CACHE_MB: .* cannot be allocated"):
         DataManager(make_cfg("DATALOADER.CACHE_MB", 2**42))
     assert image_memory(make_cfg("DATALOADER.CACHE_MB", 0)) is None

@@ -8,7 +8,6 @@ import logging
 import re
 import sys
 
-import dassl.utils
 import pytest
 from dassl.utils import progress, setup_logger
 
@@ -96,7 +95,3 @@ def test_lines_stand_apart_from_a_bar(tmp_path, monkeypatch, with_file):
     assert "2/2" in terminal.getvalue()
     if with_file:
         assert (tmp_path / "log.txt").read_text().splitlines() == wanted
-
-
-def test_everything_promised_is_there():
-    assert all(hasattr(dassl.utils, name) for name in dassl.utils.__all__)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -45,34 +45,31 @@ def class_folders(folder: Path, names: Sequence[str], count: int = 10) -> None:
     put(folder, [f"{name}/image_{i:04d}.jpg" for name in names for i in range(count)])
 
 
+Maker = Callable[[Path], list[str]]
+
+
+def _class_folders(folder: str, folders: str, classnames: Sequence[str] = ()) -> Maker:
+    def make(root: Path) -> list[str]:
+        class_folders(root / folder, folders.split())
+        return list(classnames) or sorted(folders.split())
+
+    return make
+
+
 def caltech(root: Path) -> list[str]:
-    folder = root / "caltech-101" / "101_ObjectCategories"
-    class_folders(
-        folder, ["BACKGROUND_Google", "Faces", "Faces_easy", "Leopards", "Motorbikes", "accordion", "airplanes"]
-    )
-    (folder / ".hidden").mkdir()
-    (folder / "accordion" / ".directory").touch()
+    folder = "caltech-101/101_ObjectCategories"
+    names = "BACKGROUND_Google Faces Faces_easy Leopards Motorbikes accordion airplanes"
+    class_folders(root / folder, names.split())
+    (root / folder / ".hidden").mkdir()
+    (root / folder / "accordion" / ".directory").touch()
     return ["face", "leopard", "motorbike", "accordion", "airplane"]
 
 
-def textures(root: Path) -> list[str]:
-    class_folders(root / "dtd" / "images", ["zigzagged", "banded", "lacelike"])
-    return ["banded", "lacelike", "zigzagged"]
-
-
-def eurosat(root: Path) -> list[str]:
-    names = "AnnualCrop Forest HerbaceousVegetation Highway Industrial Pasture PermanentCrop Residential River SeaLake"
-    class_folders(root / "eurosat" / "2750", names.split())
-    return [
-        "Annual Crop Land", "Forest", "Herbaceous Vegetation Land", "Highway or Road", "Industrial Buildings",
-        "Pasture Land", "Permanent Crop Land", "Residential Buildings", "River", "Sea or Lake",
-    ]  # fmt: skip
-
-
-def food(root: Path) -> list[str]:
-    class_folders(root / "food-101" / "images", ["waffles", "apple_pie"])
-    text(root / "food-101" / "meta" / "classes.txt", ["apple_pie", "waffles"])
-    return ["apple_pie", "waffles"]
+EUROSAT = "AnnualCrop Forest HerbaceousVegetation Highway Industrial Pasture PermanentCrop Residential River SeaLake"
+EUROSAT_NAMES = [
+    "Annual Crop Land", "Forest", "Herbaceous Vegetation Land", "Highway or Road", "Industrial Buildings",
+    "Pasture Land", "Permanent Crop Land", "Residential Buildings", "River", "Sea or Lake",
+]  # fmt: skip
 
 
 def pets(root: Path) -> list[str]:
@@ -158,65 +155,37 @@ def actions(root: Path) -> list[str]:
     return list(names.values())
 
 
-def _wnid_files(folder: Path, wnids: Iterable[str], count: int, suffix: str = "JPEG") -> None:
-    put(folder, [f"{wnid}/{wnid}_{i}.{suffix}" for wnid in wnids for i in range(count)])
+def _wnids(folder: str, parts: dict[str, int], suffix: str, wnids: Iterable[str] = WNIDS) -> Maker:
+    """ImageNet or a variant: ``parts`` is image folder -> images per class; classes may be folders 0, 1, ..."""
+
+    def make(root: Path) -> list[str]:
+        for part, count in parts.items():
+            put(root / folder / part, [f"{wnid}/{wnid}_{i}.{suffix}" for wnid in wnids for i in range(count)])
+            text(root / folder / part / "README.txt", ["about"])
+        text(root / folder / "classnames.txt", [f"{wnid} {name}" for wnid, name in WNIDS.items()])
+        return [name for i, (wnid, name) in enumerate(WNIDS.items()) if wnid in wnids or str(i) in wnids]
+
+    return make
 
 
-def _classnames(folder: Path) -> None:
-    text(folder / "classnames.txt", [f"{wnid} {name}" for wnid, name in WNIDS.items()])
+SOME = ["n01484850", "n01443537"]
 
-
-def imagenet(root: Path) -> list[str]:
-    folder = root / "imagenet"
-    _wnid_files(folder / "images" / "train", WNIDS, 6)
-    _wnid_files(folder / "images" / "val", WNIDS, 4)
-    _classnames(folder)
-    return list(WNIDS.values())
-
-
-def imagenet_v2(root: Path) -> list[str]:
-    folder = root / "imagenetv2"
-    _wnid_files(folder / "imagenetv2-matched-frequency-format-val", "012", 2, "jpeg")
-    _classnames(folder)
-    return list(WNIDS.values())
-
-
-def imagenet_sketch(root: Path) -> list[str]:
-    _wnid_files(root / "imagenet-sketch" / "images", WNIDS, 3)
-    _classnames(root / "imagenet-sketch")
-    return list(WNIDS.values())
-
-
-def _some_wnids(folder: Path, images: str) -> list[str]:
-    _wnid_files(folder / images, ["n01484850", "n01443537"], 2, "jpg")
-    text(folder / images / "README.txt", ["about"])
-    _classnames(folder)
-    return ["goldfish", "great white shark"]
-
-
-def imagenet_a(root: Path) -> list[str]:
-    return _some_wnids(root / "imagenet-adversarial", "imagenet-a")
-
-
-def imagenet_r(root: Path) -> list[str]:
-    return _some_wnids(root / "imagenet-rendition", "imagenet-r")
-
-
+V2 = "imagenetv2-matched-frequency-format-val"
 # registry name -> (maker, (train, val, test) by the rules of the ecosystem, worked out by hand)
 LAYOUTS = {
-    "ImageNet": (imagenet, (18, 0, 12)),
+    "ImageNet": (_wnids("imagenet", {"images/train": 6, "images/val": 4}, "JPEG"), (18, 0, 12)),
     "Caltech101": (caltech, (25, 10, 15)),  # 10 a class: 5, 2, 3
     "OxfordPets": (pets, (24, 6, 15)),  # 10 a class: 8, 2
     "StanfordCars": (cars, (24, 6, 12)),
     "OxfordFlowers": (flowers, (20, 8, 12)),
-    "Food101": (food, (10, 4, 6)),
+    "Food101": (_class_folders("food-101/images", "waffles apple_pie"), (10, 4, 6)),
     "FGVCAircraft": (aircraft, (16, 12, 20)),
     "SUN397": (scenes, (32, 8, 24)),
-    "DescribableTextures": (textures, (15, 6, 9)),
-    "EuroSAT": (eurosat, (50, 20, 30)),
+    "DescribableTextures": (_class_folders("dtd/images", "zigzagged banded lacelike"), (15, 6, 9)),
+    "EuroSAT": (_class_folders("eurosat/2750", EUROSAT, EUROSAT_NAMES), (50, 20, 30)),
     "UCF101": (actions, (24, 6, 12)),
-    "ImageNetV2": (imagenet_v2, (0, 0, 6)),
-    "ImageNetSketch": (imagenet_sketch, (0, 0, 9)),
-    "ImageNetA": (imagenet_a, (0, 0, 4)),
-    "ImageNetR": (imagenet_r, (0, 0, 4)),
-}
+    "ImageNetV2": (_wnids("imagenetv2", {V2: 2}, "jpeg", "012"), (0, 0, 6)),
+    "ImageNetSketch": (_wnids("imagenet-sketch", {"images": 3}, "JPEG"), (0, 0, 9)),
+    "ImageNetA": (_wnids("imagenet-adversarial", {"imagenet-a": 2}, "jpg", SOME), (0, 0, 4)),
+    "ImageNetR": (_wnids("imagenet-rendition", {"imagenet-r": 2}, "jpg", SOME), (0, 0, 4)),
+}  # fmt: skip

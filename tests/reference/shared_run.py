@@ -1,4 +1,4 @@
-"""A program for one process or for several that torchrun starts; its results should not tell how many there were.
+"""A program for one process or for several started by torchrun; its results must not depend on their number.
 
 python -m tests.reference.shared_run ROOT OUTPUT
 """
@@ -10,74 +10,30 @@ import sys
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
-from dassl.config import get_cfg_default
-from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
-from dassl.engine import TRAINER_REGISTRY, TrainerX, build_trainer
-from dassl.optim import build_lr_scheduler, build_optimizer
+from dassl.engine import TRAINER_REGISTRY, build_trainer
 from dassl.utils import distributed, set_random_seed, setup_logger
 
+from tests.reference.tiny import TinyTrainer, tiny_cfg
+
 END_OF_FIRST = "end of the first run"
-CLASSES = ["apple", "bell", "cloud"]
-
-
-@DATASET_REGISTRY.register()
-class SharedSet(DatasetBase):
-    """Six images a class for training, two each for validation and test."""
-
-    def __init__(self, cfg):
-        def part(start, stop):
-            return [
-                Datum(os.path.join(cfg.DATASET.ROOT, f"{name}_{i}.png"), label, 0, name)
-                for label, name in enumerate(CLASSES)
-                for i in range(start, stop)
-            ]
-
-        super().__init__(train_x=part(0, 6), val=part(6, 8), test=part(8, 10))
 
 
 @TRAINER_REGISTRY.register()
-class SharedTrainer(TrainerX):
-    """A linear layer; its loss has a term without images, with random numbers in it."""
-
-    stop_at = bad_image = None
-
-    def build_model(self):
-        self.model = torch.nn.Linear(3 * 8 * 8, self.num_classes)
-        self.optim = build_optimizer(self.model, self.cfg.OPTIM)
-        self.sched = build_lr_scheduler(self.optim, self.cfg.OPTIM)
-        self.register_model("tiny", self.model, self.optim, self.sched)
-
-    def before_epoch(self):
-        if self.epoch == self.stop_at:
-            raise KeyboardInterrupt
+class SharedTrainer(TinyTrainer):
+    """Reports also the number of images in this process."""
 
     def forward_backward(self, batch):
-        images, label, _ = self.parse_batch_train(batch)
-        logits = self.model(images.flatten(1))
-        noise = torch.rand(self.model.weight.shape)
-        loss = F.cross_entropy(logits, label) + 0.1 * (noise * self.model.weight).square().sum()
-        if any(self.bad_image and self.bad_image in path for path in batch["impath"]):
-            loss = loss * float("nan")
-        self.model_backward_and_update(loss)
-        if self.batch_idx + 1 == self.num_batches:
-            self.update_lr()
-        return {"loss": loss.item(), "images": len(label)}
-
-    def model_inference(self, images):
-        return self.model(images.flatten(1))
+        return {**super().forward_backward(batch), "images": len(batch["label"])}
 
 
 def trainer_for(root, output, *words, seed=4):
-    """A trainer of batches of 5, one worker process, random crops, and a test of three batches."""
-    cfg = get_cfg_default()
-    cfg.merge_from_list(
-        ["DATASET.NAME", "SharedSet", "DATASET.ROOT", root, "TRAINER.NAME", "SharedTrainer", "USE_CUDA", False]
-        + ["OUTPUT_DIR", output, "INPUT.SIZE", (8, 8), "INPUT.TRANSFORMS", ("random_resized_crop", "random_flip")]
-        + ["DATALOADER.NUM_WORKERS", 1, "DATALOADER.TRAIN_X.BATCH_SIZE", 5, "DATALOADER.TEST.BATCH_SIZE", 2]
-        + ["OPTIM.MAX_EPOCH", 3, "OPTIM.LR", 0.01, "TRAIN.CHECKPOINT_FREQ", 1, "TRAIN.PRINT_FREQ", 1]
-        + ["TEST.FINAL_MODEL", "best_val", "TEST.PER_CLASS_RESULT", True, *words]
-    )
+    """A trainer with batches of 5, one worker process, random crops, and three test batches."""
+    cfg = tiny_cfg(
+        root, output, "TRAINER.NAME", "SharedTrainer", "INPUT.TRANSFORMS", ("random_resized_crop", "random_flip"),
+        "DATALOADER.NUM_WORKERS", 1, "DATALOADER.TRAIN_X.BATCH_SIZE", 5, "DATALOADER.TEST.BATCH_SIZE", 2,
+        "OPTIM.MAX_EPOCH", 3, "TRAIN.CHECKPOINT_FREQ", 1, "TRAIN.PRINT_FREQ", 1,
+        "TEST.FINAL_MODEL", "best_val", "TEST.PER_CLASS_RESULT", True, *words,
+    )  # fmt: skip
     if seed is None:
         torch.seed()
     else:
@@ -86,18 +42,18 @@ def trainer_for(root, output, *words, seed=4):
 
 
 def weights_everywhere(trainer):
-    """The weights of this process, which are those of every other."""
-    own = [p.detach().clone() for p in trainer.model.parameters()]
-    everyones = [own]
+    """The weights of this process, which equal those of every other."""
+    mine = [p.detach().clone() for p in trainer.model.parameters()]
+    everyones = [mine]
     if dist.is_initialized():
         everyones = [None] * dist.get_world_size()
-        dist.all_gather_object(everyones, own)
-    assert all(torch.equal(a, b) for other in everyones for a, b in zip(own, other))
-    return own
+        dist.all_gather_object(everyones, mine)
+    assert all(torch.equal(a, b) for other in everyones for a, b in zip(mine, other))
+    return mine
 
 
 def message(kind, function):
-    """The words of the error of this kind that a function raises."""
+    """The message of the error of this kind that a function raises."""
     try:
         function()
     except kind as error:
@@ -138,10 +94,9 @@ def main(root, output):
         missing = os.path.join(root, "nowhere")
         if distributed.is_main():
             result["missing"] = message(FileNotFoundError, lambda: trainer_for(missing, output))
-            torch.save(result, os.path.join(output, "result.pt"))
-        else:  # main says why
+        else:  # the main process reports the error
             message(SystemExit, lambda: trainer_for(missing, output))
-    else:
+    if distributed.is_main():
         torch.save(result, os.path.join(output, "result.pt"))
 
 

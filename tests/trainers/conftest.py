@@ -9,6 +9,7 @@ import pytest
 import torch
 from dassl.config import get_cfg_default
 
+import datasets
 import trainers
 from prompting.clip import load_clip
 from tests.golden import recipe
@@ -44,6 +45,7 @@ def make_cfg():
     def make(*words):
         cfg = get_cfg_default()
         trainers.extend_cfg(cfg)
+        datasets.extend_cfg(cfg)
         cfg.merge_from_list(list(words))
         return cfg
 

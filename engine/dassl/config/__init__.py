@@ -11,16 +11,11 @@ __all__ = ["ConfigKeyError", "RootConfig", "clean_cfg", "get_cfg_default"]
 
 
 def get_cfg_default() -> RootConfig:
-    """Return a fresh config with every default value, to be extended and merged into."""
+    """Return a new config with all default values."""
     return RootConfig(DEFAULTS)  # copies the defaults
 
 
 def clean_cfg(cfg: _YacsNode, trainer: str) -> None:
-    """Drop the nodes of all other trainers, so that a printed config shows what is in use.
-
-    Args:
-        cfg: config, changed in place.
-        trainer: name of the trainer whose node stays.
-    """
+    """Remove the nodes of all trainers but ``trainer``, so that a printed config shows the keys in use."""
     for key in [key for key in cfg.TRAINER if key not in ("NAME", trainer.upper())]:
         cfg.TRAINER.pop(key)

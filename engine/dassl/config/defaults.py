@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-# Names and values are the ecosystem's interface: released YAML files are merged into this tree.
+# Names and values are a public interface: published YAML files are merged into this tree.
 DEFAULTS: dict[str, Any] = {
     "VERSION": 1,
     "OUTPUT_DIR": "./output",
-    "RESUME": "",  # run folder to continue from; OUTPUT_DIR itself is tried when empty
+    "RESUME": "",  # folder of the run to resume; empty: OUTPUT_DIR, if it has a checkpoint
     "SEED": -1,  # negative: nothing is seeded
     "USE_CUDA": True,
     "VERBOSE": True,
@@ -41,7 +41,7 @@ DEFAULTS: dict[str, Any] = {
         "SOURCE_DOMAINS": (),
         "TARGET_DOMAINS": (),
         "NUM_LABELED": -1,
-        "NUM_SHOTS": -1,  # images a class; below 1: all of them
+        "NUM_SHOTS": -1,  # images per class; below 1: all
         "VAL_PERCENT": 0.1,
         "STL10_FOLD": -1,
         "CIFAR_C_TYPE": "",
@@ -50,9 +50,9 @@ DEFAULTS: dict[str, Any] = {
     },
     "DATALOADER": {
         "NUM_WORKERS": 4,
-        "CACHE_MB": 1024,  # new here; MiB of decoded images that are kept from epoch to epoch, 0 for none
-        "K_TRANSFORMS": 1,  # augmented views of an image in training
-        "RETURN_IMG0": False,  # also hand over the image without augmentation
+        "CACHE_MB": 1024,  # not in Dassl; MiB of decoded images cached from epoch to epoch; 0: no cache
+        "K_TRANSFORMS": 1,  # augmented views per image in training
+        "RETURN_IMG0": False,  # also return the image without augmentation
         "TRAIN_X": {"SAMPLER": "RandomSampler", "BATCH_SIZE": 32, "N_DOMAIN": 0, "N_INS": 16},
         "TRAIN_U": {"SAME_AS_X": True, "SAMPLER": "RandomSampler", "BATCH_SIZE": 32, "N_DOMAIN": 0, "N_INS": 16},
         "TEST": {"SAMPLER": "SequentialSampler", "BATCH_SIZE": 32},
@@ -72,8 +72,8 @@ DEFAULTS: dict[str, Any] = {
         "RMSPROP_ALPHA": 0.99,
         "ADAM_BETA1": 0.9,
         "ADAM_BETA2": 0.999,
-        "ADAM_EPS": 1e-8,  # new here; 1e-8 underflows in float16 parameters
-        "STAGED_LR": False,  # layers other than NEW_LAYERS learn at LR * BASE_LR_MULT
+        "ADAM_EPS": 1e-8,  # not in Dassl; 1e-8 underflows in float16
+        "STAGED_LR": False,  # LR * BASE_LR_MULT for layers other than NEW_LAYERS
         "NEW_LAYERS": (),
         "BASE_LR_MULT": 0.1,
         "LR_SCHEDULER": "single_step",
@@ -89,7 +89,7 @@ DEFAULTS: dict[str, Any] = {
     "TRAIN": {
         "CHECKPOINT_FREQ": 0,  # epochs; below 1: the last epoch only
         "PRINT_FREQ": 10,  # batches
-        "COUNT_ITER": "train_x",  # what an epoch is in TrainerXU: train_x, train_u, smaller_one
+        "COUNT_ITER": "train_x",  # length of an epoch in TrainerXU: train_x, train_u, smaller_one
     },
     "TEST": {
         "EVALUATOR": "Classification",

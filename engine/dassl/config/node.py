@@ -1,4 +1,4 @@
-"""A yacs config whose errors name the nearest key."""
+"""A yacs config whose errors suggest the nearest key."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from yacs.config import CfgNode as YacsNode
 
 
 class ConfigKeyError(NamedKeyError, AssertionError):
-    """An unknown config key (yacs raises KeyError for files and AssertionError for lists: this is both)."""
+    """An unknown config key: a KeyError and an AssertionError, as yacs raises for files and for lists."""
 
 
 class RootConfig(YacsNode):
-    """yacs' ``CfgNode`` with its coercion rules; unknown keys are refused with the nearest known one.
+    """yacs' ``CfgNode``; the error for an unknown key suggests the nearest known one.
 
-    Only the root of a config is of this class: yacs merges nodes of equal type, and plugins add plain ones.
+    Only the root of a config has this class: yacs merges nodes of equal type, and plugins add plain nodes.
     """
 
     @classmethod
@@ -29,11 +29,8 @@ class RootConfig(YacsNode):
     def merge_from_other_cfg(self, cfg_other: YacsNode) -> None:
         """Merge another tree into this one.
 
-        Args:
-            cfg_other: tree whose keys all exist here.
-
         Raises:
-            ConfigKeyError: a key does not exist here.
+            ConfigKeyError: a key does not exist in this tree.
             ValueError: a value's type is not that of the value it replaces.
         """
         for key in leaf_keys(cfg_other):
@@ -41,14 +38,14 @@ class RootConfig(YacsNode):
         super().merge_from_other_cfg(cfg_other)
 
     def merge_from_list(self, cfg_list: list[Any]) -> None:
-        """Merge ``[KEY, value, KEY, value, ...]``, as given behind a command.
+        """Merge ``[KEY, value, KEY, value, ...]``, as given on a command line.
 
         Args:
-            cfg_list: full keys with dots, each followed by its value (text is read as a Python literal if it is one).
+            cfg_list: dotted keys, each followed by its value (text is parsed as a Python literal if it is one).
 
         Raises:
-            ConfigKeyError: a key does not exist here.
-            ValueError: a key without value, or a value of another type.
+            ConfigKeyError: a key does not exist in this tree.
+            ValueError: a key has no value, or a value of another type.
         """
         if len(cfg_list) % 2:
             raise ValueError(f"Config keys and values come in pairs, but got {len(cfg_list)} words: {list(cfg_list)}")
@@ -64,7 +61,7 @@ class RootConfig(YacsNode):
             elif isinstance(node, YacsNode) and node.is_new_allowed():
                 return
             elif self.key_is_deprecated(full_key) or self.key_is_renamed(full_key):
-                return  # yacs has its own words for these
+                return  # yacs raises or warns for these
             else:
                 guess = nearest(full_key.upper(), leaf_keys(self))
                 raise ConfigKeyError(f"Non-existent config key: {full_key} (do you mean {guess}?)")

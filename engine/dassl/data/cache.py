@@ -1,4 +1,4 @@
-"""Decoded images kept in memory that all reading processes share."""
+"""A cache of decoded images in memory that worker processes share."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from PIL import Image
 
 
 class SharedBytes:
-    """A budget of memory to write to once, in pieces, seen by this process and all that are forked from it.
+    """A write-once buffer shared by this process and its forked children.
 
-    The system hands out a page when it is written to, so that a budget costs nothing before it is used.
+    The operating system allocates a page at its first write, so an unused buffer needs no memory.
 
     Args:
-        budget: bytes, at least 1.
+        budget: size in bytes, at least 1.
     """
 
     def __init__(self, budget: int) -> None:
@@ -26,8 +26,8 @@ class SharedBytes:
         self.data = memoryview(mmap.mmap(-1, budget))  # not in /dev/shm, which is small in many containers
         self._used = np.frombuffer(mmap.mmap(-1, 8), np.int64)
 
-    def take(self, size: int) -> int | None:
-        """Return where ``size`` bytes may be written; None if there is no room. The caller holds the lock."""
+    def allocate(self, size: int) -> int | None:
+        """Return the offset of ``size`` free bytes, or None if the buffer is full. The caller holds the lock."""
         start = int(self._used[0])
         if start + size > self.budget:
             return None
@@ -36,23 +36,20 @@ class SharedBytes:
 
 
 class ImageCache:
-    """The images of one split: decoded when they are first asked for, kept while there is room.
+    """Decoded images of one split, added at first use while the buffer has space.
 
-    An image is kept in full size, as the RGB pixels in the file, and not as a transform leaves it: what is drawn at
-    random is drawn afresh each time, and is the same whether the image comes from here or from its file.
-
-    Only processes that are forked share memory; in a copy that was pickled (workers that are spawned) there is no
-    cache: it is None.
+    The whole decoded RGB image is stored, before any transform, so that random transforms are drawn anew each time.
+    Only forked processes share the buffer; in a pickled copy (spawned workers) the cache becomes None.
 
     Args:
         number: images in the split.
-        memory: where to keep them.
+        memory: buffer of the pixels.
     """
 
     def __init__(self, number: int, memory: SharedBytes) -> None:
         self._memory = memory
         table = mmap.mmap(-1, max(number, 1) * 3 * 8)
-        self._table = np.frombuffer(table, np.int64).reshape(-1, 3)  # start, height, width; height 0: not here
+        self._table = np.frombuffer(table, np.int64).reshape(-1, 3)  # offset, height, width; height 0: not stored
 
     def __reduce__(self) -> Any:
         return type(None), ()
@@ -61,10 +58,10 @@ class ImageCache:
         return int((self._table[:, 1] > 0).sum())
 
     def read(self, index: int, path: str) -> Image.Image:
-        """Return image ``index`` of the split, which is the file ``path``.
+        """Return image ``index`` of the split, whose file is ``path``.
 
         Raises:
-            FileNotFoundError: there is no such file.
+            FileNotFoundError: the file does not exist.
             ValueError: the file is not an image, or damaged.
         """
         with self._memory.lock:
@@ -74,7 +71,7 @@ class ImageCache:
         image = read_image(path)
         pixels = image.tobytes()
         with self._memory.lock:
-            place = None if self._table[index, 1] else self._memory.take(len(pixels))
+            place = None if self._table[index, 1] else self._memory.allocate(len(pixels))
             if place is not None:
                 self._memory.data[place : place + len(pixels)] = pixels
                 self._table[index] = place, image.height, image.width

@@ -1,10 +1,11 @@
-"""From a config to data loaders."""
+"""Data loaders from a config."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Any, Callable
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Any
 
 import torch
 from dassl.utils import distributed, read_image
@@ -13,7 +14,7 @@ from yacs.config import CfgNode
 
 from .cache import ImageCache, SharedBytes
 from .datasets import Datum, build_dataset
-from .loader import LastingLoader, seed_worker
+from .loader import PersistentLoader, seed_worker
 from .samplers import build_sampler
 
 logger = logging.getLogger(__name__)
@@ -22,21 +23,21 @@ logger = logging.getLogger(__name__)
 class DatasetWrapper(Dataset):
     """Reads and transforms images on demand.
 
-    An item is a dictionary with ``img`` (and ``img2``, ``img3``, ... for further transforms; a list of views if
-    ``DATALOADER.K_TRANSFORMS`` > 1 in training), ``label``, ``domain``, ``impath``, ``index``, and ``img0`` if
-    ``DATALOADER.RETURN_IMG0``.
+    An item is a dictionary with ``img`` (a list of views if ``DATALOADER.K_TRANSFORMS`` > 1 in training; also ``img2``,
+    ``img3``, ... for further transforms), ``label``, ``domain``, ``impath``, ``index``, and ``img0`` (the image without
+    augmentation) if ``DATALOADER.RETURN_IMG0``.
 
     Args:
         cfg: config.
         data_source: images.
-        transform: transform, list of transforms, or None for the image itself.
-        is_train: whether several views may be drawn.
+        transform: transform, list of transforms, or None for the PIL image.
+        is_train: whether ``DATALOADER.K_TRANSFORMS`` applies.
 
     Attributes:
-        cache: keeps decoded images, or None; see :class:`dassl.data.cache.ImageCache`.
+        cache: cache of decoded images, or None.
 
     Raises:
-        ValueError: several views are asked for without a transform.
+        ValueError: several views need a transform.
     """
 
     cache: ImageCache | None = None
@@ -65,7 +66,7 @@ class DatasetWrapper(Dataset):
         return len(self.data_source)
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """Return the items of a batch; a worker that stays begins each epoch with that epoch's seed."""
+        """Return the items of a batch; persistent workers are reseeded at the start of an epoch."""
         epoch = getattr(indices[0], "epoch", self._epoch)
         if epoch is not None and epoch != self._epoch:
             self._epoch = epoch
@@ -103,29 +104,29 @@ def build_data_loader(
     is_train: bool = True,
     dataset_wrapper: Any = None,
     memory: SharedBytes | None = None,
-    lasting: bool = False,
+    persistent: bool = False,
 ) -> DataLoader:
     """Return a loader of batches.
 
-    In training an incomplete last batch is left out, unless it is the only one. Loaders draw from torch's global random
-    stream. What they draw does not depend on ``memory`` and ``lasting``, which only save time. Among several processes
-    (:mod:`dassl.utils.distributed`) each gets whole batches in training, and every so-manieth batch otherwise.
+    In training an incomplete last batch is dropped, unless it is the only one. Loaders draw from torch's global random
+    stream; ``memory`` and ``persistent`` save time and do not change what is drawn. With several processes
+    (:mod:`dassl.utils.distributed`), each loads all batches in training; in evaluation, every ``world_size``-th batch.
 
     Args:
         cfg: config; reads ``DATALOADER`` and ``USE_CUDA``.
         sampler_type: name of a sampler, see :func:`dassl.data.samplers.build_sampler`.
         data_source: images, at least one.
-        batch_size: images a batch.
+        batch_size: images per batch.
         n_domain: for RandomDomainSampler.
         n_ins: for RandomClassSampler.
         tfm: transform(s) for :class:`DatasetWrapper`.
-        is_train: whether this is for training.
+        is_train: whether the loader is for training.
         dataset_wrapper: replaces :class:`DatasetWrapper`.
-        memory: where to keep decoded images; None: they are not kept.
-        lasting: whether workers stay for the next epoch. Both are for a :class:`DatasetWrapper` or a subclass only.
+        memory: buffer for decoded images; None caches none. It and ``persistent`` need a :class:`DatasetWrapper`.
+        persistent: keep the worker processes from epoch to epoch.
 
     Raises:
-        ValueError: there is no image, no full batch can be drawn, or ``DATALOADER.NUM_WORKERS`` is negative.
+        ValueError: ``data_source`` is empty, no batch can be drawn, or ``DATALOADER.NUM_WORKERS`` is negative.
     """
     if not data_source:
         kind, name = "training" if is_train else "validation or test", cfg.DATASET.NAME or "the data set"
@@ -139,10 +140,10 @@ def build_data_loader(
     ours = isinstance(dataset, DatasetWrapper)
     if ours and memory is not None:
         dataset.cache = ImageCache(len(data_source), memory)
-    loader = (LastingLoader if ours and lasting and workers else DataLoader)(
+    loader = (PersistentLoader if ours and persistent and workers else DataLoader)(
         dataset,
         batch_size=batch_size,
-        sampler=distributed.OwnBatches(sampler, batch_size) if shared else sampler,
+        sampler=distributed.BatchShare(sampler, batch_size) if shared else sampler,
         num_workers=workers,
         drop_last=is_train and len(data_source) >= batch_size,
         pin_memory=torch.cuda.is_available() and cfg.USE_CUDA,
@@ -153,24 +154,26 @@ def build_data_loader(
 
 
 def image_memory(cfg: CfgNode) -> SharedBytes | None:
-    """Return the memory for decoded images that ``DATALOADER.CACHE_MB`` allows; None for none.
+    """Return a buffer of ``DATALOADER.CACHE_MB`` MiB for decoded images, or None if nothing is read twice.
 
     Raises:
-        ValueError: it is negative, or more than the system can address.
+        ValueError: the size is negative or cannot be allocated.
     """
     megabytes = cfg.DATALOADER.CACHE_MB
     if megabytes < 0:
-        raise ValueError(f"DATALOADER.CACHE_MB is {megabytes}; allowed: 0 (images are not kept) or more")
+        raise ValueError(f"DATALOADER.CACHE_MB is {megabytes}; allowed: 0 (no cache) or more")
     if not megabytes or cfg.OPTIM.MAX_EPOCH <= 1:
         return None
     try:
         return SharedBytes(megabytes * 2**20 // distributed.local_size())
     except (OSError, OverflowError) as error:
-        raise ValueError(f"DATALOADER.CACHE_MB: {megabytes} MiB cannot be had ({error}); 0 keeps no images") from None
+        raise ValueError(
+            f"DATALOADER.CACHE_MB: {megabytes} MiB cannot be allocated ({error}); 0 disables the cache"
+        ) from None
 
 
 class DataManager:
-    """The data set of a config, and loaders for its splits.
+    """The data set of a config and loaders of its splits.
 
     Args:
         cfg: config.
@@ -206,18 +209,17 @@ class DataManager:
         else:
             logger.info("* Using custom transform for testing")
 
-        # Workers stay, and images are kept, where a split is read epoch after epoch.
-        memory = image_memory(cfg)
-        again = {"memory": memory, "lasting": cfg.OPTIM.MAX_EPOCH > 1, "dataset_wrapper": dataset_wrapper}
+        # splits that are read in each epoch have a cache and persistent workers
         once = {"dataset_wrapper": dataset_wrapper}
+        repeated = {**once, "memory": image_memory(cfg), "persistent": cfg.OPTIM.MAX_EPOCH > 1}
         validated = cfg.TEST.FINAL_MODEL == "best_val"
 
         def train_loader(source: Any, node: CfgNode) -> DataLoader:
             names = {"batch_size": node.BATCH_SIZE, "n_domain": node.N_DOMAIN, "n_ins": node.N_INS}
-            return build_data_loader(cfg, node.SAMPLER, source, **names, tfm=tfm_train, is_train=True, **again)
+            return build_data_loader(cfg, node.SAMPLER, source, **names, tfm=tfm_train, is_train=True, **repeated)
 
         def test_loader(source: Any, each_epoch: bool) -> DataLoader:
-            node, how = cfg.DATALOADER.TEST, again if each_epoch else once
+            node, how = cfg.DATALOADER.TEST, repeated if each_epoch else once
             return build_data_loader(cfg, node.SAMPLER, source, node.BATCH_SIZE, tfm=tfm_test, is_train=False, **how)
 
         loaders = cfg.DATALOADER
@@ -231,31 +233,18 @@ class DataManager:
         if cfg.VERBOSE:
             self.show_dataset_summary(cfg)
 
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return self.dataset.num_classes
-
-    @property
-    def num_source_domains(self) -> int:
-        """Number of ``DATASET.SOURCE_DOMAINS``."""
-        return self._num_source_domains
-
-    @property
-    def lab2cname(self) -> dict[int, str]:
-        """Label -> class name."""
-        return self.dataset.lab2cname
+    num_classes = property(attrgetter("dataset.num_classes"), doc="Number of classes.")
+    num_source_domains = property(attrgetter("_num_source_domains"), doc="Number of ``DATASET.SOURCE_DOMAINS``.")
+    lab2cname = property(attrgetter("dataset.lab2cname"), doc="Label -> class name.")
 
     def show_dataset_summary(self, cfg: CfgNode) -> None:
         """Log a table of the data set's splits and their sizes."""
         from tabulate import tabulate
 
-        data = self.dataset
-        rows: list[list[Any]] = [["Dataset", cfg.DATASET.NAME]]
-        rows += [["Source", cfg.DATASET.SOURCE_DOMAINS]] if cfg.DATASET.SOURCE_DOMAINS else []
-        rows += [["Target", cfg.DATASET.TARGET_DOMAINS]] if cfg.DATASET.TARGET_DOMAINS else []
-        rows += [["# classes", f"{self.num_classes:,}"], ["# train_x", f"{len(data.train_x):,}"]]
-        rows += [["# train_u", f"{len(data.train_u):,}"]] if data.train_u else []
-        rows += [["# val", f"{len(data.val):,}"]] if data.val else []
-        rows += [["# test", f"{len(data.test):,}"]]
+        node = cfg.DATASET
+        rows = [("Dataset", node.NAME), ("Source", node.SOURCE_DOMAINS), ("Target", node.TARGET_DOMAINS)]
+        rows = [row for row in rows if row[1]] + [("# classes", f"{self.num_classes:,}")]
+        for part in ("train_x", "train_u", "val", "test"):
+            images = getattr(self.dataset, part)
+            rows += [(f"# {part}", f"{len(images):,}")] if images else []
         logger.info(tabulate(rows))

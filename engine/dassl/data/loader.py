@@ -1,4 +1,4 @@
-"""A loader whose worker processes live on from epoch to epoch, with the random numbers of ones that do not."""
+"""A loader with persistent workers that draws the same random numbers as one with new workers in each epoch."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 
 class EpochIndex(int):
-    """An index that says in which epoch it was drawn: the epoch's number and the seed of its workers."""
+    """An index with the epoch in which it was drawn: (number of the epoch, seed of its workers)."""
 
     epoch: tuple[int, int]
 
 
 class EpochSampler(Sampler):
-    """Marks the indices of another sampler with the epoch."""
+    """Adds the epoch to the indices of another sampler."""
 
     def __init__(self, sampler: Sampler) -> None:
         self.sampler = sampler
@@ -35,24 +35,23 @@ class EpochSampler(Sampler):
         return len(self.sampler)  # type: ignore[arg-type]
 
 
-class LastingLoader(DataLoader):
-    """torch's loader with workers that stay.
+class PersistentLoader(DataLoader):
+    """torch's loader with persistent workers that are reseeded in each epoch.
 
-    torch seeds workers when it starts them; ones that stay would go on in the random stream of the first epoch, and the
-    seed of the later ones would not be drawn. Here each epoch draws it, at the same place of the global stream as a
-    loader that starts new workers, and the workers begin anew with it (see :func:`seed_worker`): every image is the
-    same as without ``persistent_workers``.
+    torch seeds workers only when it starts them. Here each epoch draws the seed at the point of the global random
+    stream where new workers would draw it, and sends it with the indices (see :func:`seed_worker`).
 
     Args:
-        dataset: calls :func:`seed_worker` for the first of its indices that has another ``epoch`` than the last one.
+        dataset: calls :func:`seed_worker` when the ``epoch`` of its indices changes.
         sampler: indices.
-        options: go to torch's loader; ``num_workers`` is 1 or more.
+        options: arguments of torch's loader; ``num_workers`` is 1 or more.
     """
 
     def __init__(self, dataset: Dataset, sampler: Sampler, **options: Any) -> None:
-        # With a generator of its own, torch does not draw the seed a second time from the global stream.
-        own = torch.Generator()
-        super().__init__(dataset, sampler=EpochSampler(sampler), persistent_workers=True, generator=own, **options)
+        # with a separate generator, torch does not draw a second seed from the global random stream
+        generator = torch.Generator()
+        sampler = EpochSampler(sampler)
+        super().__init__(dataset, sampler=sampler, persistent_workers=True, generator=generator, **options)
 
     def __iter__(self) -> Any:
         number, seed = self.sampler.epoch[0] + 1, torch.empty((), dtype=torch.int64).random_().item()
@@ -61,7 +60,7 @@ class LastingLoader(DataLoader):
 
 
 def seed_worker(seed: int) -> None:
-    """Seed the random streams of this worker process as torch does when it starts one with the base ``seed``."""
+    """Seed the random generators of this worker as torch does when it starts one with the base ``seed``."""
     worker = get_worker_info().id
     random.seed(seed + worker)
     torch.manual_seed(seed + worker)

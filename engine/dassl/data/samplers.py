@@ -1,11 +1,10 @@
-"""Samplers by name. An epoch's order is drawn at once, from the same random streams as Dassl's."""
+"""Samplers by name. They draw a whole epoch at once, from the random streams that Dassl's samplers use."""
 
 from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from typing import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from dassl.utils import check_availability
@@ -16,7 +15,7 @@ from .datasets.base_dataset import Datum
 
 
 class _EpochSampler(Sampler):
-    """Draws whole epochs; the first one, drawn on construction, only gives the length (as in Dassl)."""
+    """Draws whole epochs; as in Dassl, a first epoch is drawn on construction to know the length."""
 
     def __init__(self, data_source: Sequence[Datum], batch_size: int) -> None:
         self.data_source = data_source
@@ -33,7 +32,7 @@ class _EpochSampler(Sampler):
 
 
 class RandomDomainSampler(_EpochSampler):
-    """Batches of N random domains with equally many images of each; ends when a domain is short.
+    """Batches of N random domains with equally many images of each; ends when a domain has too few images left.
 
     Args:
         data_source: images.
@@ -41,7 +40,7 @@ class RandomDomainSampler(_EpochSampler):
         n_domain: N; below 1: all domains.
 
     Raises:
-        ValueError: the batch cannot be shared equally, there are fewer than N domains, or a domain has too few images.
+        ValueError: N does not divide the batch, there are fewer than N domains, or a domain has too few images.
     """
 
     def __init__(self, data_source: Sequence[Datum], batch_size: int, n_domain: int | None = None) -> None:
@@ -98,11 +97,11 @@ class SeqDomainSampler(RandomDomainSampler):
 class RandomClassSampler(_EpochSampler):
     """Batches of random classes with N images of each; ends when too few classes have N images left.
 
-    How many batches that makes depends on the draw: the length is an estimate (that of a first draw).
+    The number of batches depends on the draw: the length is that of a first draw, an estimate.
 
     Args:
         data_source: images.
-        batch_size: batch_size // N classes go into a batch.
+        batch_size: images per batch, of batch_size // N classes.
         n_ins: N; a class with fewer images repeats some.
 
     Raises:
@@ -167,14 +166,14 @@ def build_sampler(
 
     Args:
         sampler_type: RandomSampler, SequentialSampler, RandomDomainSampler, SeqDomainSampler or RandomClassSampler.
-        cfg: not used; part of the signature.
+        cfg: not used; part of Dassl's signature.
         data_source: images to sample from, at least one.
-        batch_size: images a batch.
-        n_domain: domains a batch (RandomDomainSampler); below 1: all.
-        n_ins: images a class and batch (RandomClassSampler).
+        batch_size: images per batch.
+        n_domain: domains per batch (RandomDomainSampler); below 1: all.
+        n_ins: images per class and batch (RandomClassSampler).
 
     Raises:
-        ValueError: unknown name, or settings that the data cannot meet.
+        ValueError: unknown name, or the data does not suffice for the settings.
     """
     check_availability(sampler_type, list(_SAMPLERS))
     return _SAMPLERS[sampler_type](data_source, batch_size, n_domain, n_ins)

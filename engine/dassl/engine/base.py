@@ -1,4 +1,4 @@
-"""What every trainer has: named models, optimization steps, and the order of events."""
+"""Base of all trainers: named models, optimization steps, TensorBoard, and the order of the hooks."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from dassl.utils import distributed
 
-from .keeper import ModelKeeper, Names
+from .checkpointing import ModelRegistry, Names
 
 logger = logging.getLogger(__name__)
 
 
-class TrainerBase(ModelKeeper):
+class TrainerBase(ModelRegistry):
     """Base of iterative trainers."""
 
     def __init__(self) -> None:
@@ -22,21 +22,21 @@ class TrainerBase(ModelKeeper):
         self._writer: Any = None
         self._bar: Any = None
         self._batch: tuple[Any, ...] = ()
-        self._share = 1 / distributed.size()  # of the batch, that is this process's
+        self._share = 1 / distributed.size()  # fraction of the batch in this process
         self.test_results: dict[str, Any] = {}
 
     # ---- steps
 
     def update_lr(self, names: Names = None) -> None:
-        """Step the schedules; trainers call it at the end of an epoch, in ``forward_backward``."""
+        """Step the learning-rate schedules; a trainer calls this after the last batch of an epoch."""
         for name in self.get_model_names(names):
             if self._scheds[name] is not None:
                 self._scheds[name].step()
 
     def detect_anomaly(self, loss: torch.Tensor) -> None:
-        """Raise FloatingPointError, naming the images of the batch, unless the loss is finite (in every process)."""
+        """Raise FloatingPointError, with the images of the batch, if the loss of any process is not finite."""
         finite = torch.isfinite(loss).all()
-        problem = distributed.first_of("" if finite else self._anomaly("loss", loss.detach().flatten().tolist()))
+        problem = distributed.first_message("" if finite else self._anomaly("loss", loss.detach().flatten().tolist()))
         if problem:
             raise FloatingPointError(problem)
 
@@ -47,25 +47,25 @@ class TrainerBase(ModelKeeper):
         return f"Loss is infinite or NaN! ({name} = {value} at {where}; images: {shown or 'unknown'})"
 
     def model_zero_grad(self, names: Names = None) -> None:
-        """Forget the gradients of models."""
+        """Clear the gradients of models."""
         for name in self.get_model_names(names):
             if self._optims[name] is not None:
                 self._optims[name].zero_grad()
 
     def model_backward(self, loss: torch.Tensor) -> None:
-        """Check the loss and compute gradients."""
+        """Check the loss and compute its gradients."""
         self.detect_anomaly(loss)
         loss.backward()
 
     def share_gradients(self, names: Names = None) -> None:
-        """Make the gradients those of the whole batch, where processes share it; between backward pass and step."""
+        """Sum the gradients of all processes that share a batch; call between backward pass and step."""
         optims = [self._optims[name] for name in self.get_model_names(names) if self._optims[name] is not None]
         params = [p for optim in optims for group in optim.param_groups for p in group["params"]]
-        distributed.add_up([p.grad for p in dict.fromkeys(params) if p.grad is not None], self._share)
+        distributed.weighted_sum_([p.grad for p in dict.fromkeys(params) if p.grad is not None], self._share)
 
     def sum_shares(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return the sum of a tensor over the processes that share a batch; all of them must ask, equally often."""
-        return distributed.total(tensor)
+        """Return the sum of a tensor over the processes that share a batch; every process must call it."""
+        return distributed.all_reduce_sum(tensor)
 
     def model_update(self, names: Names = None) -> None:
         """Step the optimizers of models."""
@@ -74,7 +74,7 @@ class TrainerBase(ModelKeeper):
                 self._optims[name].step()
 
     def model_backward_and_update(self, loss: torch.Tensor, names: Names = None) -> None:
-        """Forget old gradients, compute new ones and step.
+        """Clear the gradients, compute new ones and step.
 
         Raises:
             FloatingPointError: the loss is infinite or NaN.
@@ -87,16 +87,16 @@ class TrainerBase(ModelKeeper):
     def prograd_backward_and_update(
         self, loss_a: torch.Tensor, loss_b: torch.Tensor, lambda_: float = 1, names: Names = None
     ) -> None:
-        r"""Step along the gradient a of ``loss_a``, without the part that works against the gradient b of ``loss_b``.
+        r"""Step along the gradient a of ``loss_a`` without its component against the gradient b of ``loss_b``.
 
         .. math:: a - \lambda \frac{\langle a, b\rangle}{\lVert b\rVert^2} b \quad \text{where } \langle a, b\rangle < 0
 
-        for each parameter tensor by itself (Zhu et al. 2023, ProGrad, eq. 5).
+        for each parameter tensor (Zhu et al. 2023, ProGrad, eq. 5).
 
         Args:
-            loss_a: the loss to lower (scalar).
-            loss_b: the loss not to raise (scalar).
-            lambda_: share of the conflicting part that is taken out, in [0, 1].
+            loss_a: loss to minimise (scalar).
+            loss_b: loss that should not increase (scalar).
+            lambda_: fraction of the conflicting component to remove, in [0, 1].
             names: models to update.
 
         Raises:
@@ -107,7 +107,7 @@ class TrainerBase(ModelKeeper):
         for loss in (loss_a, loss_b):
             self.detect_anomaly(loss)
         general = torch.autograd.grad(loss_b, params, retain_graph=True, allow_unused=True)
-        distributed.add_up([b for b in general if b is not None], self._share)
+        distributed.weighted_sum_([b for b in general if b is not None], self._share)
         self.model_zero_grad(names)
         loss_a.backward()
         self.share_gradients(names)
@@ -124,7 +124,7 @@ class TrainerBase(ModelKeeper):
     def init_writer(self, log_dir: str) -> None:
         """Open a TensorBoard writer, unless one is open."""
         if self.__dict__.get("_writer") is None:
-            from torch.utils.tensorboard import SummaryWriter  # here, because it takes seconds to import
+            from torch.utils.tensorboard import SummaryWriter  # imported late: it takes seconds
 
             logger.info("Initialize tensorboard (log_dir=%s)", log_dir)
             self._writer = SummaryWriter(log_dir=log_dir)
@@ -136,20 +136,20 @@ class TrainerBase(ModelKeeper):
             self._writer = None
 
     def write_scalar(self, tag: str, scalar_value: float, global_step: int | None = None) -> None:
-        """Write a value to TensorBoard; without a writer (no training) do nothing."""
+        """Write a value to TensorBoard if a writer is open."""
         if self._writer is not None:
             self._writer.add_scalar(tag, scalar_value, global_step)
 
-    # ---- the order of events
+    # ---- hooks
 
     def train(self, start_epoch: int, max_epoch: int) -> None:
-        """Train from one epoch to another, calling the hooks below in their order."""
+        """Train the epochs ``start_epoch`` to ``max_epoch - 1`` and call the hooks below in order."""
         self.start_epoch, self.max_epoch = start_epoch, max_epoch
         try:
             self.before_train()
             for epoch in range(self.start_epoch, self.max_epoch):
                 self.epoch = epoch
-                distributed.same_streams()
+                distributed.sync_rng()
                 self.before_epoch()
                 self.run_epoch()
                 self.after_epoch()
@@ -184,15 +184,15 @@ class TrainerBase(ModelKeeper):
         raise NotImplementedError
 
     def parse_batch_train(self, batch: Any) -> Any:
-        """Take a training batch apart."""
+        """Return the tensors of a training batch."""
         raise NotImplementedError
 
     def parse_batch_test(self, batch: Any) -> Any:
-        """Take a test batch apart."""
+        """Return the tensors of a test batch."""
         raise NotImplementedError
 
     def forward_backward(self, batch: Any) -> Any:
-        """Do one training step and return what to log: name -> number."""
+        """Do one training step; return the values to log by name."""
         raise NotImplementedError
 
     def model_inference(self, input: Any) -> Any:

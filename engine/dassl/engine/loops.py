@@ -1,4 +1,4 @@
-"""What an epoch is: batches of labelled data, or of labelled and unlabelled data side by side."""
+"""Epochs over labelled batches (TrainerX), or over pairs of labelled and unlabelled batches (TrainerXU)."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class _EpochTrainer(SimpleTrainer):
     """Runs ``forward_backward`` over batches, with meters, log lines, TensorBoard and a progress bar."""
 
     def _run_batches(self, batches: Iterable[tuple[Any, ...]]) -> None:
-        """Train on one epoch's batches; each is a tuple of arguments for ``forward_backward``."""
+        """Train for one epoch; each item of ``batches`` is a tuple of arguments of ``forward_backward``."""
         losses, batch_time, data_time = MetricMeter(), AverageMeter(), AverageMeter()
         self._start_bar()
         end = time.time()
         for self.batch_idx, whole in enumerate(batches):
             data_time.update(time.time() - end)
-            self._batch, self._share = distributed.shares(whole)
-            summary = distributed.mean(self.forward_backward(*self._batch), self._share)
+            self._batch, self._share = distributed.take_share(whole)
+            summary = distributed.weighted_mean(self.forward_backward(*self._batch), self._share)
             batch_time.update(time.time() - end)
             losses.update(summary)
             for name, meter in losses.meters.items():
-                # Trainers that step their optimizer themselves have not checked their loss.
+                # trainers that call optimizer.step() themselves have not checked the loss
                 if "loss" in name.lower() and not math.isfinite(meter.val):
                     raise FloatingPointError(self._anomaly(name, meter.val))
             self._report(losses, batch_time, data_time)
@@ -64,7 +64,7 @@ class _EpochTrainer(SimpleTrainer):
 
 
 class TrainerX(_EpochTrainer):
-    """Trains on labelled data: an epoch is one pass over ``train_loader_x``."""
+    """Trains on labelled data; an epoch is one pass over ``train_loader_x``."""
 
     def run_epoch(self) -> None:
         """Train for an epoch."""
@@ -73,18 +73,18 @@ class TrainerX(_EpochTrainer):
         self._run_batches((batch,) for batch in self.train_loader_x)
 
     def parse_batch_train(self, batch: Any) -> Any:
-        """Return images, labels and domains of a batch, on the trainer's device."""
+        """Return images, labels and domains of a batch on the trainer's device."""
         return tuple(batch[key].to(self.device) for key in ("img", "label", "domain"))
 
 
 class TrainerXU(_EpochTrainer):
-    """Trains on labelled and unlabelled data; ``TRAIN.COUNT_ITER`` says which of them counts an epoch's batches."""
+    """Trains on labelled and unlabelled data; ``TRAIN.COUNT_ITER`` names the loader whose length is an epoch."""
 
     def run_epoch(self) -> None:
         """Train for an epoch.
 
         Raises:
-            ValueError: there is no unlabelled data, or ``TRAIN.COUNT_ITER`` is unknown.
+            ValueError: the data set has no unlabelled images, or ``TRAIN.COUNT_ITER`` is unknown.
         """
         if self.train_loader_u is None:
             raise ValueError(f"{type(self).__name__} needs unlabelled images, but {self.cfg.DATASET.NAME} has none")
@@ -97,7 +97,7 @@ class TrainerXU(_EpochTrainer):
 
     def _pairs(self) -> Iterator[tuple[Any, ...]]:
         loaders = [self.train_loader_x, self.train_loader_u]
-        running = [iter(loader) for loader in loaders]  # both before the first batch: each draws from the random stream
+        running = [iter(loader) for loader in loaders]  # both before the first batch: each draws a seed
         for _ in range(self.num_batches):
             pair = []
             for i, loader in enumerate(loaders):
@@ -109,9 +109,9 @@ class TrainerXU(_EpochTrainer):
             yield tuple(pair)
 
     def forward_backward(self, batch_x: Any, batch_u: Any) -> Any:  # type: ignore[override]
-        """Do one training step and return what to log: name -> number."""
+        """Do one training step; return the values to log by name."""
         raise NotImplementedError
 
     def parse_batch_train(self, batch_x: Any, batch_u: Any) -> tuple[torch.Tensor, ...]:  # type: ignore[override]
-        """Return labelled images, their labels and unlabelled images, on the trainer's device."""
+        """Return labelled images, their labels and unlabelled images on the trainer's device."""
         return tuple(part.to(self.device) for part in (batch_x["img"], batch_x["label"], batch_u["img"]))

@@ -1,4 +1,4 @@
-"""A plain classifier out of registered parts."""
+"""A classifier made of a registered backbone and head."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class SimpleNet(nn.Module):
         cfg: config.
         model_cfg: the node ``MODEL``.
         num_classes: K; 0 for features only.
-        kwargs: go to the constructors of backbone and head.
+        kwargs: arguments of the constructors of backbone and head.
     """
 
     def __init__(self, cfg: CfgNode, model_cfg: CfgNode, num_classes: int, **kwargs: Any) -> None:
@@ -40,7 +40,7 @@ class SimpleNet(nn.Module):
         return self._fdim
 
     def forward(self, x: torch.Tensor, return_feature: bool = False) -> Any:
-        """Return scores (B, K), with the features (B, fdim) if asked for; features alone without classifier."""
+        """Return scores (B, K), or (scores, features (B, fdim)); only features if there is no classifier."""
         features = self.backbone(x)
         if self.head is not None:
             features = self.head(features)

@@ -1,4 +1,4 @@
-"""A trainer for classifiers: builds data, model and evaluator, trains, tests, saves."""
+"""A trainer of classifiers: builds data, model and evaluator, trains, evaluates, saves."""
 
 from __future__ import annotations
 
@@ -26,42 +26,38 @@ from dassl.utils.checkpoint import BEST_NAME
 from yacs.config import CfgNode
 
 from .base import TrainerBase
-from .keeper import Names
+from .checkpointing import Names
 from .net import SimpleNet
 
 logger = logging.getLogger(__name__)
 
 
 class SimpleTrainer(TrainerBase):
-    """A trainer whose pieces come from a config; subclasses say what an epoch is.
-
-    Args:
-        cfg: config.
-    """
+    """A trainer built from a config; subclasses define ``run_epoch``."""
 
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__()
         self.check_cfg(cfg)
-        distributed.join(cfg.USE_CUDA)
+        distributed.init(cfg.USE_CUDA)
         self.device = torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
         self.start_epoch = self.epoch = 0
         self.max_epoch = cfg.OPTIM.MAX_EPOCH
         self.output_dir = cfg.OUTPUT_DIR
         self.cfg = cfg
-        distributed.same_streams()
+        distributed.sync_rng()
         with distributed.main_first():
             self.build_data_loader()
-        distributed.same_streams()  # one that found what main had drawn has not drawn it
+        distributed.sync_rng()  # a process that read the main process's draw has used fewer random numbers
         self.build_model()
         self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname)
         self.best_result = float("-inf")
-        self.evaluated_paths: list[str] = []  # the images of the last evaluation, in the order they were scored
+        self.evaluated_paths: list[str] = []  # images of the last evaluation, in the order of evaluation
 
     def check_cfg(self, cfg: CfgNode) -> None:
-        """Hook: refuse settings that the trainer cannot work with."""
+        """Hook: raise an error for settings that the trainer does not support."""
 
     def build_data_loader(self) -> None:
-        """Build the loaders and what is known of the data; a replacement sets the same attributes (but ``dm``)."""
+        """Build the loaders; an override sets the same attributes (except ``dm``)."""
         dm = DataManager(self.cfg)
         self.train_loader_x = dm.train_loader_x
         self.train_loader_u = dm.train_loader_u
@@ -73,7 +69,7 @@ class SimpleTrainer(TrainerBase):
         self.dm = dm
 
     def build_model(self) -> None:
-        """Build and register a :class:`SimpleNet`; most trainers replace this."""
+        """Build and register a :class:`SimpleNet`; most trainers override this."""
         cfg = self.cfg
         logger.info("Building model")
         self.model = SimpleNet(cfg, cfg.MODEL, self.num_classes)
@@ -88,15 +84,15 @@ class SimpleTrainer(TrainerBase):
     # ---- training
 
     def training_state(self) -> dict[str, Any]:
-        """Return the state of :class:`TrainerBase`, the best score so far and the class names."""
+        """Return the state of :class:`TrainerBase`, the best validation score and the class names."""
         names = [self.lab2cname[label] for label in sorted(self.lab2cname)]
         return {**super().training_state(), "best_result": float(self.best_result), "classnames": names}
 
     def load_training_state(self, state: Any) -> None:
-        """Take over what :meth:`training_state` returned.
+        """Restore the state that :meth:`training_state` returned.
 
         Raises:
-            ValueError: the state is of a run on other classes.
+            ValueError: the state was saved by a run on other classes.
         """
         names = [self.lab2cname[label] for label in sorted(self.lab2cname)]
         if state.get("classnames", names) != names:
@@ -112,10 +108,10 @@ class SimpleTrainer(TrainerBase):
         super().train(self.start_epoch, self.max_epoch)
 
     def before_train(self) -> None:
-        """Resume if there is a checkpoint, and open TensorBoard.
+        """Resume if there is a checkpoint; open TensorBoard.
 
         Raises:
-            FileNotFoundError: ``RESUME`` names a folder without checkpoint.
+            FileNotFoundError: the folder ``RESUME`` has no checkpoint.
         """
         resume = self.cfg.RESUME
         if resume and self.get_model_names() and not self.has_checkpoint(resume):
@@ -129,7 +125,7 @@ class SimpleTrainer(TrainerBase):
         self.time_start = time.time()
 
     def after_epoch(self) -> None:
-        """Validate if the best model is wanted, and save when it is time to."""
+        """Validate if ``TEST.FINAL_MODEL`` is best_val; save as ``TRAIN.CHECKPOINT_FREQ`` says."""
         cfg, done = self.cfg, self.epoch + 1
         if cfg.TEST.FINAL_MODEL == "best_val" and not cfg.TEST.NO_TEST:
             result = self.test(split="val")
@@ -142,7 +138,7 @@ class SimpleTrainer(TrainerBase):
 
     def after_train(self) -> None:
         """Test the last or the best model, and close TensorBoard."""
-        # Result parsers of the family wait for one or the other of these lines.
+        # parsers of result logs look for one of these two lines
         logger.info("Finish training")
         logger.info("Finished training")
         if not self.cfg.TEST.NO_TEST:
@@ -157,9 +153,9 @@ class SimpleTrainer(TrainerBase):
         self.close_writer()
 
     def _best_directory(self) -> str:
-        """After resuming from elsewhere without a better epoch since, the best model is still there."""
-        own = [os.path.join(self.output_dir, name, BEST_NAME) for name in self.get_model_names()]
-        return self.output_dir if not self.cfg.RESUME or all(map(os.path.isfile, own)) else self.cfg.RESUME
+        # after resuming another run without a better epoch since, the best model is still in its folder
+        best = [os.path.join(self.output_dir, name, BEST_NAME) for name in self.get_model_names()]
+        return self.output_dir if not self.cfg.RESUME or all(map(os.path.isfile, best)) else self.cfg.RESUME
 
     # ---- evaluation
 
@@ -167,18 +163,18 @@ class SimpleTrainer(TrainerBase):
         """Evaluate on a split.
 
         Args:
-            split: ``test`` or ``val`` (which is ``test`` if there are no validation images); None: ``TEST.SPLIT``.
+            split: ``test``, or ``val`` (the test split if there are no validation images); None: ``TEST.SPLIT``.
 
         Returns:
-            The first result, which is the accuracy in percent; all of them are in ``self.test_results[split]``.
+            The first result, the accuracy in percent; ``self.test_results[split]`` has all results.
 
         Raises:
-            ValueError: another split.
+            ValueError: unknown split.
         """
         return self._evaluate(split, lambda paths, output, label: None)
 
     def output_test(self, split: str | None = None) -> float:
-        """Evaluate as :meth:`test` does; write path -> scores (``predict``), label (``gt``) to ``output.json``."""
+        """Evaluate as :meth:`test`, and write path -> scores (``predict``) and label (``gt``) to ``output.json``."""
         rows: dict[str, Any] = {}
 
         def keep(paths: list[str], output: torch.Tensor, label: torch.Tensor) -> None:
@@ -203,11 +199,11 @@ class SimpleTrainer(TrainerBase):
         logger.info(f"Evaluate on the *{split}* set")
         self.evaluated_paths = []
         scored = self._score(progress(loader, desc=f"evaluate {split}", leave=False))
-        for paths, output, label in distributed.in_order(scored, len(loader)):
+        for paths, output, label in distributed.gather_in_order(scored, len(loader)):
             self.evaluator.process(output, label)
             self.evaluated_paths += paths
             visit(paths, output, label)
-        results = distributed.from_main(self.evaluator.evaluate() if distributed.is_main() else None)
+        results = distributed.broadcast(self.evaluator.evaluate() if distributed.is_main() else None)
         self.test_results[split] = results
         for name, value in results.items():
             self.write_scalar(f"{split}/{name}", value, self.epoch)
@@ -224,11 +220,11 @@ class SimpleTrainer(TrainerBase):
         return self.model(input)
 
     def parse_batch_test(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return images and labels of a test batch, on the trainer's device."""
+        """Return images and labels of a test batch on the trainer's device."""
         return batch["img"].to(self.device), batch["label"].to(self.device)
 
     def get_current_lr(self, names: Names = None) -> float:
-        """Return the rate of the first parameter group of the first model."""
+        """Return the learning rate of the first parameter group of the first model."""
         return self._optims[self.get_model_names(names)[0]].param_groups[0]["lr"]
 
 

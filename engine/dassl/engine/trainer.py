@@ -1,4 +1,4 @@
-"""The trainers under the import path that plugins know."""
+"""The trainers under Dassl's import path."""
 
 from __future__ import annotations
 

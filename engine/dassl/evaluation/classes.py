@@ -1,4 +1,4 @@
-"""What accuracy does not tell: calibration, precision and recall of every class, and the picture of confusions."""
+"""Calibration error, per-class precision and recall, and a picture of the confusion matrix."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ BINS = 15
 def expected_calibration_error(confidence: Any, correct: Any, bins: int = BINS) -> float:
     """Return the expected calibration error in percent.
 
-    100 * sum over bins of |B| / n * |mean of correct in B - mean of confidence in B|, bin m holding the confidences in
-    ((m - 1) / bins, m / bins], the first one also 0.
+    100 * sum over bins B of |B| / n * |mean of correct in B - mean of confidence in B|; bin m has the confidences in
+    ((m - 1) / bins, m / bins], the first bin also 0.
 
     Args:
         confidence: (n,) probabilities of the predicted classes, in [0, 1].
@@ -25,7 +25,7 @@ def expected_calibration_error(confidence: Any, correct: Any, bins: int = BINS) 
         bins: number of bins of equal width.
 
     Raises:
-        ValueError: no samples, lengths that differ, a confidence that is no probability, or no bin.
+        ValueError: there are no samples or bins, lengths differ, or a confidence is not in [0, 1].
 
     Source: Guo et al., On Calibration of Modern Neural Networks (ICML 2017), Eq. 3, with its 15 bins.
     """
@@ -40,7 +40,7 @@ def expected_calibration_error(confidence: Any, correct: Any, bins: int = BINS) 
 
 
 def write_class_table(path: str, true: np.ndarray, pred: np.ndarray, names: Mapping[int, str]) -> None:
-    """Write a CSV file with total, correct, accuracy, precision and F1 (in percent) of every class that occurs.
+    """Write a CSV file with total, correct, accuracy, precision and F1 (in percent) of every class in ``true``.
 
     Args:
         path: file to write.
@@ -62,15 +62,15 @@ def write_class_table(path: str, true: np.ndarray, pred: np.ndarray, names: Mapp
 
 
 def draw_confusion(path: str, matrix: np.ndarray, names: Sequence[str]) -> bool:
-    """Draw a confusion matrix (rows are true classes, shares of a row) into a picture.
+    """Draw a confusion matrix, normalised by row, with true classes as rows.
 
     Args:
-        path: picture to write.
-        matrix: (K, K) shares in [0, 1].
-        names: K class names; they are written where there is room for them.
+        path: image file to write.
+        matrix: (K, K) values in [0, 1].
+        names: K class names; drawn for at most 60 classes.
 
     Returns:
-        Whether it was drawn: without matplotlib there is a warning and no picture.
+        Whether the file was written; without matplotlib there is a warning only.
     """
     try:
         from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""Evaluators: collect predictions batch by batch, then report."""
+"""Evaluators: collect predictions batch by batch, then report results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class EvaluatorBase:
-    """What a trainer needs of an evaluator."""
+    """Interface of evaluators."""
 
     def __init__(self, cfg: CfgNode) -> None:
         self.cfg = cfg
@@ -31,17 +31,17 @@ class EvaluatorBase:
         raise NotImplementedError
 
     def process(self, mo: torch.Tensor, gt: torch.Tensor) -> None:
-        """Take in a batch of model outputs and labels."""
+        """Add a batch of model outputs and labels."""
         raise NotImplementedError
 
     def evaluate(self) -> OrderedDict[str, float]:
-        """Report, and return the results; the first one is what a trainer compares."""
+        """Report and return the results; trainers compare the first one."""
         raise NotImplementedError
 
 
 @EVALUATOR_REGISTRY.register()
 class Classification(EvaluatorBase):
-    """Accuracy, error and macro F1; optionally results a class, calibration and the confusion matrix.
+    """Accuracy, error and macro F1; optionally per-class results, calibration and the confusion matrix.
 
     ``TEST.PER_CLASS_RESULT`` prints the accuracy of every class, writes ``per_class.csv`` (with precision and F1) and
     adds the expected calibration error of softmax(scores). ``TEST.COMPUTE_CMAT`` writes the confusion matrix as
@@ -49,10 +49,10 @@ class Classification(EvaluatorBase):
 
     Args:
         cfg: config; reads ``TEST.PER_CLASS_RESULT``, ``TEST.COMPUTE_CMAT`` and ``OUTPUT_DIR``.
-        lab2cname: label -> class name, needed for results a class.
+        lab2cname: label -> class name, needed for per-class results.
 
     Raises:
-        ValueError: results a class are asked for without names.
+        ValueError: ``TEST.PER_CLASS_RESULT`` is set without ``lab2cname``.
     """
 
     def __init__(self, cfg: CfgNode, lab2cname: Mapping[int, str] | None = None, **kwargs: Any) -> None:
@@ -69,7 +69,7 @@ class Classification(EvaluatorBase):
         self._confidence: list[float] = []
 
     def process(self, mo: torch.Tensor, gt: torch.Tensor) -> None:
-        """Take in scores (B, K) and labels (B,)."""
+        """Add scores (B, K) and labels (B,)."""
         self._y_pred += mo.max(1)[1].tolist()
         self._y_true += gt.tolist()
         if self.cfg.TEST.PER_CLASS_RESULT:
@@ -79,8 +79,9 @@ class Classification(EvaluatorBase):
         """Report on all batches since the last reset.
 
         Returns:
-            ``accuracy``, ``error_rate``, ``macro_f1`` (over the classes that occur) and, if asked for,
-            ``perclass_accuracy`` (mean over classes) and ``ece`` (expected calibration error), all in percent.
+            ``accuracy``, ``error_rate``, ``macro_f1`` (over the classes that occur) and, with
+            ``TEST.PER_CLASS_RESULT``, ``perclass_accuracy`` (mean over classes) and ``ece`` (expected calibration
+            error), all in percent.
 
         Raises:
             ValueError: there were no samples.

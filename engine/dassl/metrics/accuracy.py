@@ -1,4 +1,4 @@
-"""Accuracy of a batch."""
+"""Top-k accuracy of a batch."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ def compute_accuracy(
     target: torch.Tensor,
     topk: Sequence[int] = (1,),
 ) -> list[torch.Tensor]:
-    """Return the share of samples, in percent, whose label is among the k highest scores.
+    """Return the percentage of samples whose label is among the k highest scores.
 
     Args:
-        output: scores (B, K), or a tuple or list that starts with them.
+        output: scores (B, K), or a tuple or list whose first entry they are.
         target: labels (B,), integers in [0, K).
         topk: values of k, each in [1, K].
 
@@ -23,7 +23,7 @@ def compute_accuracy(
         A tensor of shape (1,) for each k.
 
     Raises:
-        ValueError: an empty batch, or a k that is not in [1, K].
+        ValueError: the batch is empty, or a k is not in [1, K].
     """
     scores = output[0] if isinstance(output, (tuple, list)) else output
     if len(target) == 0 or not topk or not 1 <= min(topk) <= max(topk) <= scores.size(1):

@@ -1,4 +1,4 @@
-"""Registries of backbones and heads, for trainers that build a SimpleNet; plugins bring the entries."""
+"""Registries of backbones and heads for SimpleNet; plugins add the entries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEAD_REGISTRY = Registry("HEAD")
 
 
 class Backbone(nn.Module):
-    """A feature extractor that says how wide its features are."""
+    """A feature extractor with a known feature width."""
 
     _out_features: int
 

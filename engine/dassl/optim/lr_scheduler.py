@@ -1,13 +1,14 @@
-"""Learning rates as functions of the epoch.
+"""Learning-rate schedules as functions of the epoch.
 
-torch's schedulers compute a rate from the rate before it, so they go wrong when anything else touches the optimizer or
-when they are restored; these hold one number, the count of epochs done, and give the same values.
+torch's schedulers compute a rate from the previous one, so other changes of the optimizer and restoring disturb them.
+These give the same values from one number, the count of finished epochs.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 from torch.optim import Optimizer
 from yacs.config import CfgNode
@@ -19,16 +20,16 @@ Decay = Callable[[int, int], float]
 
 
 class EpochScheduler:
-    r"""Sets every parameter group's rate from the number of epochs done, e.
+    r"""Sets every parameter group's rate from e, the number of finished epochs:.
 
     .. math:: lr(e) = \text{warmup}(e, L) \; (e < W), \qquad lr(e) = L \cdot \text{decay}(s, s + e - W) \; (e \ge W)
 
-    with L the group's own rate, W the warm-up epochs (0 for none) and s where the schedule starts to count: 0, or W if
-    the warm-up is not recounted.
+    with L the initial rate of the group, W the number of warm-up epochs (0: none) and s the first epoch of the decay:
+    0, or W if ``WARMUP_RECOUNT`` is False.
 
     Args:
-        optimizer: its groups' rates are L at this moment.
-        decay: (start, now) -> factor, with factor 1 at now = start.
+        optimizer: the present rates of its groups are L.
+        decay: (start, now) -> factor, which is 1 at now = start.
         warmup_epoch: W >= 0.
         warmup: (e, L) -> rate during warm-up.
         start: s >= 0.
@@ -56,12 +57,12 @@ class EpochScheduler:
         return [lr * factor for lr in self.base_lrs]
 
     def step(self, epoch: int | None = None) -> None:
-        """Count one epoch more (or go to ``epoch``) and set the rates."""
+        """Advance by one epoch (or go to ``epoch``) and set the rates."""
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
         self._apply()
 
     def get_last_lr(self) -> list[float]:
-        """Return the rates set last, one a group."""
+        """Return the present rate of each group."""
         return list(self._last_lr)
 
     def _apply(self) -> None:
@@ -70,16 +71,16 @@ class EpochScheduler:
             group["lr"] = lr
 
     def state_dict(self) -> dict[str, Any]:
-        """Return plain values: the epochs done, and the groups' own rates."""
+        """Return the number of finished epochs and the initial rates of the groups."""
         return {"last_epoch": self.last_epoch, "base_lrs": list(self.base_lrs)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go to the epoch of a saved state, this class's or that of a torch or Dassl scheduler.
+        """Go to the epoch of a saved state of this class or of a scheduler of torch or Dassl.
 
-        The rates follow from this scheduler's own settings; only the count is taken over.
+        Only the epoch is read: the rates follow from the settings of this scheduler.
 
         Args:
-            state_dict: needs ``last_epoch``; Dassl's warm-up schedulers keep the later epochs in ``successor``.
+            state_dict: has ``last_epoch``; Dassl's warm-up schedulers count later epochs in ``successor``.
         """
         done = int(state_dict["last_epoch"])
         successor = state_dict.get("successor")
@@ -98,8 +99,8 @@ def _cosine(max_epoch: int) -> Decay:
         return 1 + math.cos(math.pi * epoch / max_epoch)
 
     def decay(start: int, now: int) -> float:
-        # The recursive cosine keeps its rate at `start` and follows the curve's ratios down to zero, where it forgets
-        # the start: past the end it is the plain cosine again.
+        # torch's recursive cosine has factor 1 at `start` and follows the ratios of the curve; after its zero at
+        # max_epoch it no longer depends on the start
         return height(now) / height(start if now <= max_epoch and start < max_epoch else 0)
 
     return decay
@@ -124,15 +125,15 @@ def _build_decay(cfg: CfgNode) -> Decay:
 
 
 def build_lr_scheduler(optimizer: Optimizer, optim_cfg: CfgNode) -> EpochScheduler:
-    """Return the schedule that ``cfg.OPTIM`` describes; one ``step()`` an epoch.
+    """Return the schedule of ``cfg.OPTIM``; call ``step()`` once per epoch.
 
     Args:
-        optimizer: optimizer with its base rates set.
+        optimizer: optimizer with its initial rates.
         optim_cfg: the node ``OPTIM``.
 
     Raises:
         ValueError: unknown schedule or warm-up.
-        TypeError: ``STEPSIZE`` of the wrong type for the schedule.
+        TypeError: the schedule does not accept the type of ``STEPSIZE``.
     """
     decay = _build_decay(optim_cfg)
     epochs = optim_cfg.WARMUP_EPOCH

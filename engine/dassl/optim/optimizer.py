@@ -19,17 +19,17 @@ def build_optimizer(
     optim_cfg: CfgNode,
     param_groups: Iterable[Any] | None = None,
 ) -> Optimizer:
-    """Return the optimizer that ``cfg.OPTIM`` describes.
+    """Return the optimizer of ``cfg.OPTIM``.
 
     Args:
-        model: a model (all its parameters, frozen ones too: without gradient they stay as they are), or parameters or
-            parameter groups.
+        model: a model (all its parameters; frozen ones get no gradient and do not change), parameters or parameter
+            groups.
         optim_cfg: the node ``OPTIM``.
-        param_groups: if given, optimized instead of ``model``.
+        param_groups: optimized instead of ``model`` if given.
 
     Raises:
         ValueError: unknown optimizer.
-        TypeError: ``STAGED_LR`` needs a model.
+        TypeError: ``STAGED_LR`` is set and ``model`` is not a module.
     """
     cfg = optim_cfg
     if cfg.NAME not in AVAI_OPTIMS:
@@ -44,7 +44,7 @@ def build_optimizer(
         groups = model.parameters() if isinstance(model, nn.Module) else model
 
     common: dict[str, Any] = {"lr": cfg.LR, "weight_decay": cfg.WEIGHT_DECAY}
-    # A config tree may come from a Dassl of one's own, which has no such key.
+    # the config may come from Dassl itself, which has no ADAM_EPS
     adam = {**common, "betas": (cfg.ADAM_BETA1, cfg.ADAM_BETA2), "eps": cfg.get("ADAM_EPS", 1e-8)}
     if cfg.NAME == "sgd":
         momentum = {"momentum": cfg.MOMENTUM, "dampening": cfg.SGD_DAMPNING, "nesterov": cfg.SGD_NESTEROV}
@@ -52,7 +52,7 @@ def build_optimizer(
     if cfg.NAME == "rmsprop":
         return torch.optim.RMSprop(groups, **common, momentum=cfg.MOMENTUM, alpha=cfg.RMSPROP_ALPHA)
     if cfg.NAME == "radam":
-        # Dassl's own RAdam decays weights apart from the gradient.
+        # Dassl's RAdam has decoupled weight decay
         return torch.optim.RAdam(groups, **adam, decoupled_weight_decay=True)
     if cfg.NAME == "adamw":
         return torch.optim.AdamW(groups, **adam)
@@ -64,7 +64,7 @@ def _staged(model: Any, cfg: CfgNode) -> list[dict[str, Any]]:
         raise TypeError(f"STAGED_LR needs a model to take the layers from, but got {type(model).__name__}")
     new_layers = [cfg.NEW_LAYERS] if isinstance(cfg.NEW_LAYERS, str) else cfg.NEW_LAYERS
     if not any(new_layers):
-        warnings.warn("OPTIM.NEW_LAYERS is empty: STAGED_LR makes all layers learn slowly", stacklevel=3)
+        warnings.warn("OPTIM.NEW_LAYERS is empty: STAGED_LR gives all layers LR * BASE_LR_MULT", stacklevel=3)
     base: list[nn.Parameter] = []
     new: list[nn.Parameter] = []
     for name, child in model.named_children():

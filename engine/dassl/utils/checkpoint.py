@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole or not at all, read without running code that they bring."""
+"""Checkpoint files: written atomically, read without running code from the file."""
 
 from __future__ import annotations
 
@@ -9,40 +9,23 @@ import re
 import shutil
 import warnings
 from collections import OrderedDict
-from typing import Any, Callable
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn as nn
 
-from .legacy import legacy_classes_allowed
-from .tools import mkdir_if_missing
+from .tools import mkdir_if_missing, write_atomically
 
 logger = logging.getLogger(__name__)
 
 BEST_NAME = "model-best.pth.tar"
 POINTER_NAME = "checkpoint"
 
-__all__ = ["load_checkpoint", "load_pretrained_weights", "resume_from_checkpoint", "save_checkpoint"]
-
 
 def epoch_name(epoch: int | str) -> str:
     """Return the file name of the checkpoint after ``epoch`` epochs."""
     return f"model.pth.tar-{epoch}"
-
-
-def _without_module(key: str) -> str:
-    return key[len("module.") :] if key.startswith("module.") else key
-
-
-def _write_whole(path: str, write: Callable[[str], Any]) -> None:
-    """Let ``write`` fill a file aside, then move it to ``path``: an interruption leaves the old file as it was."""
-    aside = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.getpid()}.tmp")
-    try:
-        write(aside)
-        os.replace(aside, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(aside)
 
 
 def save_checkpoint(
@@ -52,57 +35,88 @@ def save_checkpoint(
     remove_module_from_keys: bool = True,
     model_name: str = "",
 ) -> None:
-    """Write a checkpoint, and its name into the file ``checkpoint`` beside it.
+    """Write a checkpoint, and its file name into the file ``checkpoint`` of the same folder.
 
     Args:
-        state: what to save; needs ``state_dict`` and ``epoch`` (epochs done).
-        save_dir: folder, created if missing.
+        state: dictionary with at least ``state_dict`` and ``epoch`` (number of finished epochs).
+        save_dir: folder, created if it does not exist.
         is_best: also copy the file to ``model-best.pth.tar``.
-        remove_module_from_keys: drop a leading ``module.`` from the names in ``state_dict``.
+        remove_module_from_keys: drop the prefix ``module.`` from the names in ``state_dict``.
         model_name: file name; ``model.pth.tar-<epoch>`` if empty.
     """
     mkdir_if_missing(save_dir)
     if remove_module_from_keys:
-        state = {**state, "state_dict": OrderedDict((_without_module(k), v) for k, v in state["state_dict"].items())}
+        state_dict = OrderedDict((key.removeprefix("module."), value) for key, value in state["state_dict"].items())
+        state = {**state, "state_dict": state_dict}
     path = os.path.join(save_dir, model_name or epoch_name(state["epoch"]))
-    _write_whole(path, lambda aside: torch.save(state, aside))
+    write_atomically(path, lambda temporary: torch.save(state, temporary))
     logger.info("Checkpoint saved to %s", path)
 
-    def write_pointer(aside: str) -> None:
-        with open(aside, "w", encoding="utf-8") as file:
+    def write_pointer(temporary: str) -> None:
+        with open(temporary, "w", encoding="utf-8") as file:
             file.write(os.path.basename(path) + "\n")
 
-    _write_whole(os.path.join(save_dir, POINTER_NAME), write_pointer)
+    write_atomically(os.path.join(save_dir, POINTER_NAME), write_pointer)
     if is_best:
         best = os.path.join(save_dir, BEST_NAME)
-        _write_whole(best, lambda aside: shutil.copyfile(path, aside))
+        write_atomically(best, lambda temporary: shutil.copyfile(path, temporary))
         logger.info('Best checkpoint saved to "%s"', best)
+
+
+class _Stub:
+    """Base of the classes that replace schedulers and optimizers pickled by Dassl: they have values, no methods."""
+
+
+def _stub(module: str, name: str) -> type:
+    return type(name, (_Stub,), {"__module__": module, "__qualname__": name})
+
+
+def _plain_dict(*args: Any) -> dict[Any, Any]:
+    return {}
+
+
+# Replaces collections.defaultdict; torch 2.4 compares __name__, later versions __qualname__.
+_plain_dict.__module__, _plain_dict.__name__, _plain_dict.__qualname__ = "collections", "defaultdict", "defaultdict"
+
+# In Dassl's checkpoints, the state of a warm-up scheduler holds its successor, and that the optimizer, as objects.
+_ALLOWED: list[Any] = [
+    *[_stub("torch.optim.lr_scheduler", name) for name in ("StepLR", "MultiStepLR", "CosineAnnealingLR")],
+    *[_stub(f"torch.optim.{name.lower()}", name) for name in ("SGD", "Adam", "AdamW", "RMSprop", "RAdam")],
+    _stub("dassl.optim.radam", "RAdam"),
+    _plain_dict,
+    dict,
+]
+
+
+@contextlib.contextmanager
+def _dassl_classes_allowed() -> Iterator[None]:
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.add_safe_globals(_ALLOWED)
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
 
 
 def load_checkpoint(fpath: str) -> dict[str, Any]:
     """Read a checkpoint into CPU memory.
 
-    Only tensors and plain values are read, and (as inert stand-ins) the schedulers and optimizers in files of Dassl's.
-
-    Args:
-        fpath: file.
-
-    Returns:
-        The saved dictionary.
+    Only tensors and plain values are read; schedulers and optimizers in Dassl's files become objects without methods.
 
     Raises:
-        ValueError: no path, or a file that is damaged or holds objects of any other kind.
-        FileNotFoundError: there is no such file.
+        ValueError: ``fpath`` is None, or the file is damaged or holds objects of another class.
+        FileNotFoundError: the file does not exist.
     """
     if fpath is None:
         raise ValueError("File path is None")
     if not os.path.isfile(fpath):
         raise FileNotFoundError(f'File is not found at "{fpath}"')
     try:
-        with legacy_classes_allowed():
+        with _dassl_classes_allowed():
             return torch.load(fpath, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file can end in anything, an IndexError among others
-        # Of torch's text only the fact is kept, not the advice to load the file unsafely.
+    except Exception as error:  # a damaged file can raise anything
+        # keep the reason in torch's message, not its advice to load the file unsafely
         reason = re.split("trusted source. |WeightsUnpickler error: ", " ".join(str(error).split()))[-1]
         reason = re.split(" Please | Check the doc", reason)[0] or type(error).__name__
         raise ValueError(f'Unable to load checkpoint from "{fpath}": {reason[:300]}') from error
@@ -112,7 +126,7 @@ def read_latest(fdir: str) -> tuple[str, dict[str, Any]]:
     """Return path and content of the checkpoint that a folder's file ``checkpoint`` names.
 
     Raises:
-        FileNotFoundError: nothing was saved there.
+        FileNotFoundError: the folder has no such file.
     """
     pointer = os.path.join(fdir, POINTER_NAME)
     if not os.path.isfile(pointer):
@@ -126,13 +140,13 @@ def read_latest(fdir: str) -> tuple[str, dict[str, Any]]:
 def restore(
     path: str, checkpoint: dict[str, Any], model: nn.Module, optimizer: Any = None, scheduler: Any = None
 ) -> int:
-    """Load a checkpoint into a model and, if given and saved, its optimizer and scheduler.
+    """Load a checkpoint into a model and, where given and saved, its optimizer and scheduler.
 
     Returns:
-        Epochs done.
+        Number of finished epochs.
 
     Raises:
-        ValueError: the checkpoint is of another model (other classes, another depth, ...).
+        ValueError: names or shapes do not match the model.
     """
     try:
         model.load_state_dict(checkpoint["state_dict"])
@@ -141,7 +155,7 @@ def restore(
             f'The checkpoint "{path}" is of another model: {" ".join(str(error).split())[:600]}'
         ) from error
     logger.info("Loaded model weights")
-    # The scheduler comes last: it sets the rate from its own settings, not from those of the saved run.
+    # scheduler last: it sets the learning rate from its settings, not from those of the saved run
     for name, target in (("optimizer", optimizer), ("scheduler", scheduler)):
         if target is not None and checkpoint.get(name) is not None:
             target.load_state_dict(checkpoint[name])
@@ -151,41 +165,30 @@ def restore(
 
 
 def resume_from_checkpoint(fdir: str, model: nn.Module, optimizer: Any = None, scheduler: Any = None) -> int:
-    """Load the last checkpoint saved in a folder.
-
-    Args:
-        fdir: folder of a model, with the file ``checkpoint``.
-        model: takes the weights; names and shapes must match.
-        optimizer: takes its saved state (optional).
-        scheduler: takes its saved state (optional).
+    """Load the last checkpoint in a model's folder; see :func:`read_latest` and :func:`restore`.
 
     Returns:
-        Epochs done, which is the epoch to start from.
-
-    Raises:
-        FileNotFoundError: nothing was saved there.
-        ValueError: the checkpoint is of another model.
+        Number of finished epochs.
     """
-    path, checkpoint = read_latest(fdir)
-    return restore(path, checkpoint, model, optimizer, scheduler)
+    return restore(*read_latest(fdir), model, optimizer, scheduler)
 
 
 def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
-    """Load those weights of a file whose names and shapes fit the model; the others are logged and left out.
+    """Load those weights of a file whose names and shapes match the model; log the names of the others.
 
     Args:
         model: changed in place.
-        weight_path: a checkpoint, or a bare state dict.
+        weight_path: a checkpoint or a state dict.
     """
     checkpoint = load_checkpoint(weight_path)
-    saved = {_without_module(k): v for k, v in checkpoint.get("state_dict", checkpoint).items()}
-    own = model.state_dict()
-    fitting = {k: v for k, v in saved.items() if k in own and own[k].shape == getattr(v, "shape", None)}
-    model.load_state_dict({**own, **fitting})
-    if not fitting:
+    saved = {key.removeprefix("module."): v for key, v in checkpoint.get("state_dict", checkpoint).items()}
+    current = model.state_dict()
+    matching = {k: v for k, v in saved.items() if k in current and current[k].shape == getattr(v, "shape", None)}
+    model.load_state_dict({**current, **matching})
+    if not matching:
         warnings.warn(f"Cannot load {weight_path} (check the key names manually)", stacklevel=2)
         return
     logger.info("Successfully loaded pretrained weights from %s", weight_path)
-    left_out = [k for k in saved if k not in fitting]
-    if left_out:
-        logger.info("Layers discarded due to unmatched keys or size: %s", left_out)
+    discarded = [k for k in saved if k not in matching]
+    if discarded:
+        logger.info("Layers discarded due to unmatched keys or size: %s", discarded)

@@ -1,12 +1,12 @@
-"""Several processes that train one model together, started by torchrun: who does what, and what they tell each other.
+"""Several processes, started by torchrun, that train one model together.
 
-Every process runs the same program with the same random streams, loads the same batches of training images, and takes
-its share of each: so the images and their augmentations are those of one process, whatever the sampler and the number
-of workers. (Loading is thus not divided among processes. Few-shot sets are small, and their decoded images are kept.)
-The gradients of the learned tensors, which are few, are added up after each backward pass. Test batches are dealt out
-whole, and only the process that works on a batch loads it. The first process, ``main``, writes all files.
+Every process runs the same program with the same random streams and loads the same training batches, so that images and
+augmentations are those of one process for every sampler and number of workers; it works on its share of each batch.
+(Loading is not divided: few-shot sets are small and their decoded images are cached.) The gradients of the few learned
+tensors are summed after each backward pass. Test batches are distributed whole, each loaded by one process. The main
+process is rank 0; it writes all files.
 
-Without torchrun there is one process, which is ``main``, and everything here does nothing.
+Without torchrun there is one process, the main one, and these functions do nothing.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from torch.utils.data import Sampler
 from .rng import get_rng_state, set_rng_state
 
 
-def _environment(name: str, alone: int) -> int:
+def _environment(name: str, default: int) -> int:
     launched = dist.is_available() and dist.is_torchelastic_launched()
-    return int(os.environ.get(name, alone)) if launched else alone
+    return int(os.environ.get(name, default)) if launched else default
 
 
 def size() -> int:
@@ -36,7 +36,7 @@ def size() -> int:
 
 
 def rank() -> int:
-    """Return this process's number, from 0."""
+    """Return the number of this process, from 0."""
     return _environment("RANK", 0)
 
 
@@ -46,15 +46,15 @@ def local_size() -> int:
 
 
 def is_main() -> bool:
-    """Return whether this is the process that writes files."""
+    """Return whether this is the main process, which writes files."""
     return rank() == 0
 
 
-def join(use_cuda: bool) -> None:
-    """Connect to the other processes, and make this process's GPU the current one.
+def init(use_cuda: bool) -> None:
+    """Initialise the process group and select this process's GPU.
 
     Args:
-        use_cuda: one GPU a process, where there are any; else CPUs.
+        use_cuda: use one GPU per process if there are GPUs.
 
     Raises:
         ValueError: there are more processes than GPUs.
@@ -65,18 +65,18 @@ def join(use_cuda: bool) -> None:
     if use_cuda and torch.cuda.is_available():
         local, devices = _environment("LOCAL_RANK", 0), torch.cuda.device_count()
         if local >= devices:
-            raise ValueError(f"torchrun started {local_size()} processes, but {devices} GPUs are visible: one a GPU")
+            raise ValueError(f"torchrun started {local_size()} processes, but {devices} GPUs are visible; use one each")
         torch.cuda.set_device(local)
-        backend = "cpu:gloo,cuda:nccl"  # gradients go from GPU to GPU; all else is on the CPU
-    dist.init_process_group(backend, timeout=timedelta(hours=1))  # main may be the first to list a large data set
+        backend = "cpu:gloo,cuda:nccl"  # gradients are reduced on the GPUs, everything else on the CPU
+    dist.init_process_group(backend, timeout=timedelta(hours=1))  # the main process may first list a large data set
     atexit.register(dist.destroy_process_group)
 
 
-# ---- what processes tell each other
+# ---- communication
 
 
-def from_main(value: Any = None) -> Any:
-    """Return main's ``value``; wait for it."""
+def broadcast(value: Any = None) -> Any:
+    """Return the main process's ``value``, and wait for it."""
     if size() == 1:
         return value
     box = [value]
@@ -84,8 +84,8 @@ def from_main(value: Any = None) -> Any:
     return box[0]
 
 
-def first_of(text: str) -> str:
-    """Return the first text that is not empty, in the order of processes; empty if all are."""
+def first_message(text: str) -> str:
+    """Return the first non-empty text in the order of processes, or "" if all are empty."""
     if size() == 1:
         return text
     found = torch.tensor([float(bool(text))])
@@ -97,27 +97,18 @@ def first_of(text: str) -> str:
     return next(filter(None, texts))
 
 
-def largest(number: int) -> int:
-    """Return the largest ``number`` of all processes."""
-    if size() == 1:
-        return number
-    box = torch.tensor([number])
-    dist.all_reduce(box, dist.ReduceOp.MAX)
-    return int(box)
-
-
-def add_up(tensors: Sequence[torch.Tensor], share: float) -> None:
-    """Replace each tensor by the sum over processes of ``share`` times theirs; all have the same shapes everywhere."""
+def weighted_sum_(tensors: Sequence[torch.Tensor], weight: float) -> None:
+    """Replace each tensor by its sum over processes, weighted by each process's ``weight``; shapes are the same."""
     if size() == 1 or not tensors:
         return
-    flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors]) * share
+    flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors]) * weight
     dist.all_reduce(flat)
     for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors])):
         tensor.detach().copy_(total.view_as(tensor))
 
 
-def total(tensor: torch.Tensor) -> torch.Tensor:
-    """Return the sum of a tensor over processes, on its device."""
+def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the sum of a tensor over processes."""
     if size() == 1:
         return tensor
     summed = tensor.clone()
@@ -125,39 +116,39 @@ def total(tensor: torch.Tensor) -> torch.Tensor:
     return summed
 
 
-def mean(summary: Mapping[str, Any], share: float) -> Mapping[str, Any]:
-    """Return name -> mean over processes, each weighted by its ``share`` (shares add up to 1)."""
+def weighted_mean(summary: Mapping[str, Any], weight: float) -> Mapping[str, Any]:
+    """Return name -> mean over processes; the weights of all processes sum to 1."""
     if size() == 1:
         return summary
     values = torch.tensor([float(value) for value in summary.values()], dtype=torch.float64)
-    add_up([values], share)
+    weighted_sum_([values], weight)
     return dict(zip(summary, values.tolist()))
 
 
 @contextmanager
 def main_first() -> Iterator[None]:
-    """Let main do what follows before the others, who then find the files it wrote; if main fails, they end."""
-    if size() > 1 and not is_main() and from_main() == "failed":
-        raise SystemExit(1)  # main says why
+    """Run a block in the main process first, so that the others find its files; if it fails, the others exit."""
+    if size() > 1 and not is_main() and broadcast() == "failed":
+        raise SystemExit(1)  # the main process reports the error
     try:
         yield
     except BaseException:
         if is_main():
-            from_main("failed")
+            broadcast("failed")
         raise
     if is_main():
-        from_main("done")
+        broadcast("done")
 
 
-def same_streams() -> None:
-    """Put the random streams of all processes, and of their current GPUs, to where main's are."""
+def sync_rng() -> None:
+    """Set the random generators of all processes, and of their current GPUs, to the main process's states."""
     if size() == 1:
         return
-    mine = None
+    states = None
     if is_main():
         gpu = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
-        mine = ({**get_rng_state(), "cuda": []}, gpu)
-    state, gpu = from_main(mine)
+        states = ({**get_rng_state(), "cuda": []}, gpu)
+    state, gpu = broadcast(states)
     if not is_main():
         set_rng_state(state)
         if gpu is not None:
@@ -167,19 +158,19 @@ def same_streams() -> None:
 # ---- training: a share of each batch
 
 
-def shares(batches: tuple[Any, ...]) -> tuple[tuple[Any, ...], float]:
-    """Return this process's part of one or more batches, and how much of them that is.
+def take_share(batches: tuple[Any, ...]) -> tuple[tuple[Any, ...], float]:
+    """Return this process's rows of one or more batches, and their fraction of the batch.
 
-    A loss that is a mean over the images of a batch, plus terms that do not depend on them, is then the sum over
-    processes of share times loss, also where a batch cannot be divided evenly.
+    For a loss that is a mean over the images of a batch plus terms that do not depend on them, the value on the whole
+    batch is the sum over processes of fraction times loss, also for uneven shares.
 
     Raises:
         TypeError: a batch is not a dictionary with ``label``.
-        ValueError: a batch has fewer images than there are processes, or one of several is no multiple of them.
+        ValueError: a batch has fewer images than processes, or one of several is not a multiple of their number.
     """
     if size() == 1:
         return batches, 1.0
-    parts, share = [], 1 / size()
+    parts, fraction = [], 1 / size()
     for batch in batches:
         if not isinstance(batch, Mapping) or "label" not in batch:
             raise TypeError(f"Only batches with 'label' can be shared by processes, but got a {type(batch).__name__}")
@@ -189,26 +180,26 @@ def shares(batches: tuple[Any, ...]) -> tuple[tuple[Any, ...], float]:
         if number % size() and len(batches) > 1:
             raise ValueError(f"Labelled and unlabelled batches must be multiples of {size()} processes, not {number}")
         rows = slice(number * rank() // size(), number * (rank() + 1) // size())
-        parts.append({name: _cut(value, rows) for name, value in batch.items()})
-        share = (rows.stop - rows.start) / number
-    return tuple(parts), share
+        parts.append({name: _take(value, rows) for name, value in batch.items()})
+        fraction = (rows.stop - rows.start) / number
+    return tuple(parts), fraction
 
 
-def _cut(value: Any, rows: slice) -> Any:
+def _take(value: Any, rows: slice) -> Any:
     if isinstance(value, list) and value and isinstance(value[0], torch.Tensor):
         return [view[rows] for view in value]  # views of the same images
     return value[rows]
 
 
-# ---- evaluation: every so-manieth batch
+# ---- evaluation: every world_size-th batch
 
 
-class OwnBatches(Sampler):
-    """Of another sampler's batches, those that this process works on: number ``rank()`` of every ``size()``.
+class BatchShare(Sampler):
+    """The batches ``rank()``, ``rank() + size()``, ... of another sampler.
 
     Args:
-        sampler: draws the same everywhere.
-        batch_size: images a batch.
+        sampler: draws the same indices in every process.
+        batch_size: images per batch.
     """
 
     def __init__(self, sampler: Sampler, batch_size: int) -> None:
@@ -222,21 +213,23 @@ class OwnBatches(Sampler):
         return sum(min(step, number - start) for start in range(rank() * step, number, size() * step))
 
 
-def in_order(own: Iterable[Any], number: int) -> Iterator[Any]:
-    """Yield, on main, what all processes make of their batches, in the order of batches; elsewhere nothing.
+def gather_in_order(values: Iterable[Any], number: int) -> Iterator[Any]:
+    """Yield the values of all processes' batches in the order of batches in the main process; in others nothing.
 
     Args:
-        own: one value for each of this process's batches (tensors, tuples of tensors, plain values).
-        number: how many of them this process has.
+        values: one value per batch of this process (tensors, tuples of tensors, plain values).
+        number: number of these batches.
     """
     if size() == 1:
-        yield from own
+        yield from values
         return
-    values = iter(own)
-    for _ in range(largest(number)):
-        everyones: list[Any] | None = [None] * size() if is_main() else None
-        dist.gather_object([_on_cpu(value) for _, value in zip(range(1), values)], everyones)
-        for found in everyones or ():
+    most = torch.tensor([number])
+    dist.all_reduce(most, dist.ReduceOp.MAX)
+    values = iter(values)
+    for _ in range(int(most)):
+        gathered: list[Any] | None = [None] * size() if is_main() else None
+        dist.gather_object([_on_cpu(value) for _, value in zip(range(1), values)], gathered)
+        for found in gathered or ():
             yield from found
 
 

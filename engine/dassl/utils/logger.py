@@ -1,4 +1,4 @@
-"""Console and ``log.txt``: the logger ``dassl``, a copy of what plugins print, and bars that do not garble either."""
+"""Console and ``log.txt``: the logger ``dassl``, a copy of printed text, and progress bars that overlap neither."""
 
 from __future__ import annotations
 
@@ -14,18 +14,16 @@ from tqdm import tqdm
 from .distributed import is_main
 from .tools import mkdir_if_missing
 
-__all__ = ["RunLog", "progress", "setup_logger"]
-
 LOGGER = logging.getLogger("dassl")
 
 
 def _bars_cleared() -> Any:
-    # tqdm clears bars on stderr only for what it knows as stdout, which may be the tee.
+    # tqdm clears bars on stderr only if it is told the current stdout, which may be the tee
     return tqdm.external_write_mode(file=sys.stdout)
 
 
 class _Tee:
-    """A stdout that also writes to the run's log file; everything else is the console's."""
+    """A replacement of stdout that writes to the console and to the run's log file."""
 
     def __init__(self, console: Any, file: IO[str]) -> None:
         self.console = console
@@ -33,14 +31,14 @@ class _Tee:
         self._pending = ""
 
     def write(self, text: str) -> int:
-        self._pending += text  # print() writes text and line end apart: a bar must not be drawn between them
+        self._pending += text  # print() writes the line end separately; no bar may be drawn in between
         if "\n" in text:
             self.flush()
         return len(text)
 
     def flush(self) -> None:
         text, self._pending = self._pending, ""
-        # Late printing may find either of the two closed: a notebook's or a test's console, or the log.
+        # after the run, the console (of a notebook or test) or the log may be closed
         if not getattr(self.console, "closed", False):
             with _bars_cleared():
                 self.console.write(text)
@@ -54,7 +52,7 @@ class _Tee:
 
 
 class _ConsoleHandler(logging.Handler):
-    """Writes lines to whatever stdout is at that moment, around the tee (the file has its own handler)."""
+    """Writes log lines to the current stdout, past the tee, because the log file has its own handler."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -70,7 +68,7 @@ class _ConsoleHandler(logging.Handler):
 
 
 class RunLog:
-    """The log of one run: the file's handler and the tee, until ``close()`` or the end of a ``with`` block.
+    """Log file of one run; active until ``close()`` or the end of a ``with`` block.
 
     Args:
         path: file to create; a time stamp is added to the name if it exists.
@@ -81,14 +79,14 @@ class RunLog:
         self.path, self._file = _create(path)
         root = logging.getLogger()
         self._handlers: list[logging.Handler] = [logging.StreamHandler(self._file), _ConsoleHandler()]
-        # "dassl" has a console handler of its own, which also works without a run log.
+        # "dassl" has its own console handler, which also works without a log file
         self._handlers[1].addFilter(lambda record: record.name.split(".")[0] != LOGGER.name)
         for handler in self._handlers:
             root.addHandler(handler)
         self._tee = sys.stdout = _Tee(sys.stdout, self._file)
 
     def close(self) -> None:
-        """Put stdout and the handlers back as they were, and close the file."""
+        """Restore stdout and the handlers, and close the file."""
         for handler in self._handlers:
             logging.getLogger().removeHandler(handler)
         self._tee.flush()
@@ -105,13 +103,12 @@ class RunLog:
 
 def _create(path: str) -> tuple[str, IO[str]]:
     stamped = path + time.strftime("-%Y-%m-%d-%H-%M-%S")
-    names = [path, stamped] + [f"{stamped}-{i}" for i in range(2, 1000)]
-    for name in names:
+    for name in [path, stamped] + [f"{stamped}-{i}" for i in range(2, 1000)]:
         try:
             return name, open(name, "x", encoding="utf-8")
         except FileExistsError:
             continue
-    raise FileExistsError(f"No free name for a log file beside {path}")
+    raise FileExistsError(f"All names from {path} to {stamped}-999 exist; remove old log files")
 
 
 _current: RunLog | None = None
@@ -120,14 +117,14 @@ _current: RunLog | None = None
 def setup_logger(output: str | None = None) -> RunLog | None:
     """Copy everything that is logged or printed from now on to a file.
 
-    An existing file is kept: the new one gets a time stamp behind its name. A second call ends the first one's file.
+    An existing file is kept: the new one gets a time stamp in its name. A second call closes the first one's file.
 
     Args:
         output: folder for ``log.txt``, or the file itself (``.txt``, ``.log``); None changes nothing.
 
     Returns:
-        The open log, which can be closed or used in a ``with`` statement; None if ``output`` is None, and in a process
-        that is not the main one of several: that is quiet from now on, but for errors.
+        The open log; None if ``output`` is None. Also None in processes other than the main one, which log errors only
+        from now on.
     """
     global _current
     if not is_main():
@@ -144,7 +141,7 @@ def setup_logger(output: str | None = None) -> RunLog | None:
 
 
 def progress(iterable: Iterable[Any] | None = None, **options: Any) -> tqdm:
-    """Return a tqdm bar on stderr, shown on terminals only unless the environment's ``DASSL_PROGRESS`` is 1 or 0."""
+    """Return a tqdm bar on stderr, visible on a terminal; ``DASSL_PROGRESS=1`` or ``0`` shows or hides it."""
     wish = os.environ.get("DASSL_PROGRESS", "")
     shown = {"0": False, "1": True}.get(wish, sys.stderr is not None and sys.stderr.isatty())
     return tqdm(iterable, disable=not (shown and is_main()), file=sys.stderr, dynamic_ncols=True, **options)

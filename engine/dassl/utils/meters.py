@@ -1,27 +1,18 @@
-"""Running averages of what a training step reports."""
+"""Running averages of the values that a training step reports."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Union
 
 import torch
 
-__all__ = ["AverageMeter", "MetricMeter"]
-
-Number = Union[float, torch.Tensor]
-
-
-def _plain(value: Number) -> float:
-    return value.item() if isinstance(value, torch.Tensor) else value
-
 
 class AverageMeter:
-    """The last value of a quantity and its average.
+    """Last value and average of a quantity.
 
     Args:
-        ema: average as ``0.9 * average + 0.1 * value`` instead of the plain mean.
+        ema: use the average ``0.9 * average + 0.1 * value`` instead of the mean.
     """
 
     def __init__(self, ema: bool = False) -> None:
@@ -33,30 +24,30 @@ class AverageMeter:
         self.val = self.avg = self.sum = 0.0
         self.count = 0
 
-    def update(self, val: Number, n: int = 1) -> None:
-        """Add a value that stands for ``n`` samples."""
-        self.val = _plain(val)
+    def update(self, val: float | torch.Tensor, n: int = 1) -> None:
+        """Add a value with weight ``n``."""
+        self.val = val.item() if isinstance(val, torch.Tensor) else val
         self.sum += self.val * n
         self.count += n
         self.avg = 0.9 * self.avg + 0.1 * self.val if self.ema else self.sum / self.count
 
 
 class MetricMeter:
-    """Averages of several named quantities; printed as ``name value (average)``.
+    """Averages of several named quantities; its text is ``name value (average)``.
 
     Args:
-        delimiter: stands between two quantities.
+        delimiter: text between two quantities.
     """
 
     def __init__(self, delimiter: str = " ") -> None:
         self.meters: defaultdict[str, AverageMeter] = defaultdict(AverageMeter)
         self.delimiter = delimiter
 
-    def update(self, input_dict: Mapping[str, Number] | None) -> None:
+    def update(self, input_dict: Mapping[str, float | torch.Tensor] | None) -> None:
         """Add one value to each named quantity; None adds nothing.
 
         Raises:
-            TypeError: the argument is neither None nor a dictionary.
+            TypeError: the argument is neither None nor a mapping.
         """
         if input_dict is None:
             return

@@ -1,38 +1,35 @@
-"""Names for things: registries, and errors that suggest the nearest name."""
+"""Registries, and errors that suggest the nearest name."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
-from typing import Any, Callable
-
-__all__ = ["NamedKeyError", "Registry", "check_availability", "get_most_similar_str_to_a_from_b"]
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 
 class NamedKeyError(KeyError):
-    """A KeyError that prints as its plain message (Python's own adds quotes)."""
+    """A KeyError whose text is its message (that of KeyError itself has quotes around it)."""
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
 
 
-def nearest(name: str, names: Iterable[str]) -> str | None:
-    """Return the entry of ``names`` most like ``name`` (the last one among equals), or None if there is none."""
+def get_most_similar_str_to_a_from_b(a: str, b: Iterable[str]) -> str | None:
+    """Return the string in ``b`` most similar to ``a`` (the last one of several), or None if ``b`` is empty."""
     best, best_ratio = None, 0.0
-    for candidate in names:
-        ratio = difflib.SequenceMatcher(None, str(name), candidate).ratio()
+    for candidate in b:
+        ratio = difflib.SequenceMatcher(None, str(a), candidate).ratio()
         if ratio >= best_ratio:
             best, best_ratio = candidate, ratio
     return best
 
 
-def get_most_similar_str_to_a_from_b(a: str, b: Iterable[str]) -> str | None:
-    """Return the string in ``b`` most like ``a`` (Dassl's name for :func:`nearest`)."""
-    return nearest(a, b)
+nearest = get_most_similar_str_to_a_from_b
 
 
 def check_availability(requested: str, available: Sequence[str]) -> None:
-    """Raise ValueError, naming the nearest entry, unless ``requested`` is in ``available``."""
+    """Raise ValueError, with the nearest entry, unless ``requested`` is in ``available``."""
     if requested not in available:
         raise ValueError(
             f"The requested one is expected to belong to {available}, "
@@ -41,10 +38,10 @@ def check_availability(requested: str, available: Sequence[str]) -> None:
 
 
 class Registry:
-    """A mapping from names to classes or functions, filled by decorators.
+    """Classes or functions by name, registered by a decorator.
 
     Args:
-        name: what is registered here, for error messages.
+        name: kind of the entries in capitals, for messages.
     """
 
     def __init__(self, name: str) -> None:
@@ -52,38 +49,42 @@ class Registry:
         self._obj_map: dict[str, Any] = {}
 
     def register(self, obj: Any = None, force: bool = False) -> Callable[[Any], Any] | None:
-        """Register ``obj`` under its ``__name__``; without ``obj``, return a decorator that does.
+        """Register ``obj`` under its ``__name__``; without ``obj``, return a decorator that registers.
 
         Args:
-            obj: class or function, or None for use as ``@REGISTRY.register()``.
+            obj: class or function, or None in ``@REGISTRY.register()``.
             force: replace an entry of the same name.
 
         Raises:
-            KeyError: the name is taken and ``force`` is False.
+            KeyError: the name exists and ``force`` is False.
         """
-        if obj is not None:
-            self._put(obj, force)
-            return None
 
-        def decorate(target: Any) -> Any:
-            self._put(target, force)
+        def put(target: Any) -> Any:
+            name = target.__name__
+            if name in self._obj_map and not force:
+                raise NamedKeyError(f'An object named "{name}" was already registered in "{self._name}" registry')
+            self._obj_map[name] = target
             return target
 
-        return decorate
-
-    def _put(self, obj: Any, force: bool) -> None:
-        name = obj.__name__
-        if name in self._obj_map and not force:
-            raise NamedKeyError(f'An object named "{name}" was already registered in "{self._name}" registry')
-        self._obj_map[name] = obj
+        if obj is None:
+            return put
+        put(obj)
+        return None
 
     def get(self, name: str) -> Any:
-        """Return what is registered as ``name``; raise KeyError, naming the nearest entry, if nothing is."""
+        """Return the entry ``name``; raise KeyError, with the nearest name, if it does not exist."""
         if name not in self._obj_map:
             hint = f" (do you mean [{nearest(name, self._obj_map)}]?)" if self._obj_map else ""
             raise NamedKeyError(f'Object name "{name}" does not exist in "{self._name}" registry{hint}')
         return self._obj_map[name]
 
     def registered_names(self) -> list[str]:
-        """Return all names, in the order of registration."""
+        """Return all names in the order of registration."""
         return list(self._obj_map)
+
+    def build(self, name: str, *args: Any, verbose: bool = True, **options: Any) -> Any:
+        """Return the entry ``name`` called with the other arguments; raise ValueError if it does not exist."""
+        check_availability(name, self.registered_names())
+        if verbose:
+            logging.getLogger(__name__).info("Loading %s: %s", self._name.lower(), name)
+        return self.get(name)(*args, **options)

@@ -1,4 +1,4 @@
-"""All random streams as tensors and plain numbers, so that a checkpoint can hold them."""
+"""States of all random generators as tensors and numbers, for checkpoints."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["get_rng_state", "set_rng_state"]
-
 
 def get_rng_state() -> dict[str, Any]:
-    """Return the states of Python's, numpy's and torch's global streams (and of every GPU's)."""
+    """Return the states of the global generators of Python, numpy and torch (of all GPUs)."""
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()  # type: ignore[misc]
     return {
@@ -24,7 +22,7 @@ def get_rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Put all streams back to the states of :func:`get_rng_state`; GPUs only if their number is the same."""
+    """Restore the states of :func:`get_rng_state`; those of GPUs only if the number of GPUs is the same."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words.tolist()), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]

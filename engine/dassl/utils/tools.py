@@ -1,4 +1,4 @@
-"""Small helpers for files, images, seeds and lists."""
+"""Helpers for files, images, seeds and lists."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import random
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,27 +15,15 @@ import torch
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = [
-    "check_isfile",
-    "collect_env_info",
-    "listdir_nohidden",
-    "mkdir_if_missing",
-    "read_image",
-    "read_json",
-    "set_random_seed",
-    "tolist_if_not",
-    "write_json",
-]
-
 
 def mkdir_if_missing(dirname: str) -> None:
-    """Create a folder with its parents unless it is there; an empty name means the current folder."""
+    """Create a folder and its parents if they do not exist; an empty name means the current folder."""
     if dirname:
         os.makedirs(dirname, exist_ok=True)
 
 
 def check_isfile(fpath: str) -> bool:
-    """Return whether ``fpath`` is a file, and warn if it is not."""
+    """Return whether ``fpath`` is a file; warn if it is not."""
     found = os.path.isfile(fpath)
     if not found:
         warnings.warn(f'No file found at "{fpath}"', stacklevel=2)
@@ -47,6 +36,17 @@ def listdir_nohidden(path: str, sort: bool = False) -> list[str]:
     return sorted(names) if sort else names
 
 
+def write_atomically(path: str, write: Callable[[str], Any]) -> None:
+    """Let ``write`` fill a temporary file in the folder of ``path``, then rename it: a failure keeps the old file."""
+    temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+
+
 def read_json(fpath: str) -> Any:
     """Return the content of a JSON file."""
     with open(fpath, encoding="utf-8") as file:
@@ -54,17 +54,21 @@ def read_json(fpath: str) -> Any:
 
 
 def write_json(obj: Any, fpath: str) -> None:
-    """Write a JSON file (indented by 4), creating its folder."""
+    """Write a JSON file with an indent of 4 and create its folder."""
     mkdir_if_missing(os.path.dirname(fpath))
-    with open(fpath, "w", encoding="utf-8") as file:
-        json.dump(obj, file, indent=4, separators=(",", ": "))
+
+    def write(path: str) -> None:
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(obj, file, indent=4, separators=(",", ": "))
+
+    write_atomically(fpath, write)
 
 
 def read_image(path: str) -> Image:
-    """Return an image file as an RGB PIL image; the file is closed.
+    """Return an image file as an RGB PIL image.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: the file is not an image, or damaged.
     """
     from PIL import Image
@@ -79,7 +83,7 @@ def read_image(path: str) -> Image:
 
 
 def set_random_seed(seed: int) -> None:
-    """Seed Python, numpy and torch (all devices); 0 is a seed like any other."""
+    """Seed Python, numpy and torch (all devices)."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -87,7 +91,7 @@ def set_random_seed(seed: int) -> None:
 
 
 def collect_env_info() -> str:
-    """Return a text on versions and hardware."""
+    """Return versions and hardware as text."""
     import PIL
     from torch.utils.collect_env import get_pretty_env_info
 
@@ -95,5 +99,5 @@ def collect_env_info() -> str:
 
 
 def tolist_if_not(x: Any) -> list[Any]:
-    """Return ``x`` if it is a list, else a list that holds it."""
+    """Return ``x`` if it is a list, else ``[x]``."""
     return x if isinstance(x, list) else [x]

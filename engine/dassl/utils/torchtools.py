@@ -9,24 +9,22 @@ import torch.nn as nn
 
 from .registry import nearest
 
-__all__ = ["count_num_param", "init_network_weights", "open_all_layers", "open_specified_layers"]
-
 
 def open_all_layers(model: nn.Module) -> None:
-    """Put the model into training mode and let every parameter learn."""
+    """Set a model to training mode and make every parameter trainable."""
     model.train()
     model.requires_grad_(True)
 
 
 def open_specified_layers(model: nn.Module, open_layers: str | list[str]) -> None:
-    """Let the named children of ``model`` learn, and freeze the others (evaluation mode, no gradients).
+    """Make the named children of a model trainable, and freeze the others (evaluation mode, no gradients).
 
     Args:
         model: model with the layers as direct children.
         open_layers: name or names of children.
 
     Raises:
-        ValueError: there is no such attribute.
+        ValueError: the model has no such attribute.
     """
     names = [open_layers] if isinstance(open_layers, str) else list(open_layers)
     for name in names:
@@ -39,7 +37,7 @@ def open_specified_layers(model: nn.Module, open_layers: str | list[str]) -> Non
 
 
 def count_num_param(model: nn.Module | None = None, params: Iterable[Any] | None = None) -> int:
-    """Return the number of values in a model, in parameters, or in the parameter groups of an optimizer.
+    """Return the number of elements in a model, in parameters, or in the parameter groups of an optimizer.
 
     Raises:
         ValueError: neither argument is given.
@@ -64,10 +62,10 @@ _INITS = {
 
 
 def init_network_weights(model: nn.Module, init_type: str = "normal", gain: float = 0.02) -> None:
-    """Draw the weights of convolutions and linear layers anew; normalisation layers start as the identity.
+    """Initialise convolutions and linear layers at random; batch and instance norms become the identity.
 
     Args:
-        model: model to initialise in place.
+        model: changed in place.
         init_type: normal, xavier, kaiming or orthogonal.
         gain: standard deviation (normal) or gain (xavier, orthogonal).
 

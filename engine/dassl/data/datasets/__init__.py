@@ -1,4 +1,4 @@
-"""The registry of data sets and what they are made of; plugins bring the entries."""
+"""The registry of data sets and their base classes; plugins add the entries."""
 
 from __future__ import annotations
 

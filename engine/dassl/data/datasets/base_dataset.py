@@ -1,4 +1,4 @@
-"""Images with labels, and data sets made of them."""
+"""Images with labels, and data sets of them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import logging
 import os
 import random
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any, Callable
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
 
 class Datum:
-    """One image: where it is, and what is known of it.
+    """One image.
 
-    Attribute names are part of the interface: ``split_fewshot/*.pkl`` files hold pickled objects of this class.
+    The private names are part of the interface: ``split_fewshot/*.pkl`` files hold pickled objects of this class.
 
     Args:
         impath: path of an existing image file.
@@ -24,8 +25,8 @@ class Datum:
         classname: name of the class.
 
     Raises:
-        TypeError: the path is no text.
-        FileNotFoundError: there is no such file.
+        TypeError: ``impath`` is not a string.
+        FileNotFoundError: the file does not exist.
     """
 
     def __init__(self, impath: str = "", label: int = 0, domain: int = 0, classname: str = "") -> None:
@@ -38,25 +39,10 @@ class Datum:
         self._domain = domain
         self._classname = classname
 
-    @property
-    def impath(self) -> str:
-        """Path of the image file."""
-        return self._impath
-
-    @property
-    def label(self) -> int:
-        """Class number."""
-        return self._label
-
-    @property
-    def domain(self) -> int:
-        """Domain number."""
-        return self._domain
-
-    @property
-    def classname(self) -> str:
-        """Name of the class."""
-        return self._classname
+    impath = property(attrgetter("_impath"), doc="Path of the image file.")
+    label = property(attrgetter("_label"), doc="Class number.")
+    domain = property(attrgetter("_domain"), doc="Domain number.")
+    classname = property(attrgetter("_classname"), doc="Name of the class.")
 
 
 Source = Sequence[Datum]
@@ -66,7 +52,7 @@ class DatasetBase:
     """Training, validation and test images of a data set.
 
     Args:
-        train_x: labelled training images; class names and their number come from these.
+        train_x: labelled training images; they define the class names and their number.
         train_u: unlabelled training images (optional).
         val: validation images (optional).
         test: test images.
@@ -94,40 +80,13 @@ class DatasetBase:
         self._num_classes = self.get_num_classes(train_x)
         self._lab2cname, self._classnames = self.get_lab2cname(train_x)
 
-    @property
-    def train_x(self) -> Source:
-        """Labelled training images."""
-        return self._train_x
-
-    @property
-    def train_u(self) -> Source | None:
-        """Unlabelled training images."""
-        return self._train_u
-
-    @property
-    def val(self) -> Source | None:
-        """Validation images."""
-        return self._val
-
-    @property
-    def test(self) -> Source | None:
-        """Test images."""
-        return self._test
-
-    @property
-    def lab2cname(self) -> dict[int, str]:
-        """Label -> class name."""
-        return self._lab2cname
-
-    @property
-    def classnames(self) -> list[str]:
-        """Class names in the order of their labels."""
-        return self._classnames
-
-    @property
-    def num_classes(self) -> int:
-        """Highest label + 1."""
-        return self._num_classes
+    train_x = property(attrgetter("_train_x"), doc="Labelled training images.")
+    train_u = property(attrgetter("_train_u"), doc="Unlabelled training images, or None.")
+    val = property(attrgetter("_val"), doc="Validation images, or None.")
+    test = property(attrgetter("_test"), doc="Test images.")
+    lab2cname = property(attrgetter("_lab2cname"), doc="Label -> class name.")
+    classnames = property(attrgetter("_classnames"), doc="Class names in the order of their labels.")
+    num_classes = property(attrgetter("_num_classes"), doc="Highest label + 1.")
 
     @staticmethod
     def get_num_classes(data_source: Source) -> int:
@@ -136,14 +95,14 @@ class DatasetBase:
 
     @staticmethod
     def get_lab2cname(data_source: Source) -> tuple[dict[int, str], list[str]]:
-        """Return label -> class name, and the names in the order of labels; a label's first name counts."""
+        """Return label -> class name (of its first image), and the names in the order of labels."""
         names: dict[int, str] = {}
         for item in data_source:
             names.setdefault(item.label, item.classname)
         return names, [names[label] for label in sorted(names)]
 
     def check_input_domains(self, source_domains: Sequence[str], target_domains: Sequence[str]) -> None:
-        """Raise ValueError if either list is empty or names a domain that is not in ``self.domains``."""
+        """Raise ValueError if a list is empty or names a domain that is not in ``self.domains``."""
         for kind, names in (("source_domains", source_domains), ("target_domains", target_domains)):
             if not names:
                 raise ValueError(f"{kind} (list) is empty: it needs at least one of {self.domains}")
@@ -156,26 +115,22 @@ class DatasetBase:
                 raise ValueError(f"Input domain must belong to {self.domains}, but got [{name}]")
 
     def download_data(self, url: str, dst: str, from_gdrive: bool = True) -> None:
-        """Refuse: nothing is downloaded or unpacked unseen. Says what to fetch and where to put it.
-
-        Raises:
-            FileNotFoundError: always.
-        """
+        """Download nothing; raise FileNotFoundError that names the URL and the folder."""
         folder = os.path.dirname(dst)
         raise FileNotFoundError(f"{type(self).__name__} is not there: fetch {url} by hand and unpack it in {folder}")
 
     def generate_fewshot_dataset(self, *data_sources: Source, num_shots: int = -1, repeat: bool = False) -> Any:
-        """Draw a few images of every class, with Python's global random stream.
+        """Draw ``num_shots`` images of every class from Python's global random generator.
 
-        Classes are drawn in the order in which they first appear; a class with fewer images gives all it has.
+        Classes are drawn in the order of first appearance; all images of a smaller class are taken.
 
         Args:
             data_sources: lists of images, drawn one after the other.
-            num_shots: images a class; below 1 the sources are returned as they are.
-            repeat: fill up small classes by drawing with replacement.
+            num_shots: images per class; below 1 returns the sources unchanged.
+            repeat: fill up smaller classes by drawing with replacement.
 
         Returns:
-            One list for a single source, else one for each.
+            One list for a single source, else one per source.
         """
         if num_shots < 1:
             return data_sources[0] if len(data_sources) == 1 else data_sources
@@ -194,11 +149,11 @@ class DatasetBase:
 
     def split_dataset_by_label(self, data_source: Source) -> dict[int, list[Datum]]:
         """Return label -> images, labels in the order of first appearance."""
-        return _group(data_source, lambda item: item.label)
+        return _group(data_source, attrgetter("label"))
 
     def split_dataset_by_domain(self, data_source: Source) -> dict[int, list[Datum]]:
         """Return domain -> images, domains in the order of first appearance."""
-        return _group(data_source, lambda item: item.domain)
+        return _group(data_source, attrgetter("domain"))
 
 
 def _group(data_source: Source, key: Callable[[Datum], int]) -> dict[int, list[Datum]]:

@@ -1,9 +1,10 @@
-"""Two policies of random image operations that torchvision does not have."""
+"""Two random augmentation policies that torchvision does not have."""
 
 from __future__ import annotations
 
 import random
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 from PIL import Image, ImageEnhance, ImageOps
 
@@ -18,7 +19,7 @@ def _signed(value: float) -> float:
     return -value if random.random() > 0.5 else value
 
 
-# name: operation(image, strength), the range of strengths in randaugment2, and that in FixMatch (None: not used there)
+# name: operation(image, strength), range of strengths in randaugment2, range in FixMatch (None: not used)
 _OPERATIONS: dict[str, tuple[Operation, tuple[float, float], tuple[float, float] | None]] = {
     "autocontrast": (lambda img, v: ImageOps.autocontrast(img), (0, 1), (0, 1)),
     "brightness": (lambda img, v: ImageEnhance.Brightness(img).enhance(v), (0.1, 1.9), (0.05, 0.95)),
@@ -39,9 +40,9 @@ _OPERATIONS: dict[str, tuple[Operation, tuple[float, float], tuple[float, float]
 
 
 class _RandomOperations:
-    """Applies n operations, drawn with replacement, each with probability p and a uniform strength."""
+    """Applies n operations, drawn with replacement, each with probability p and uniformly drawn strength."""
 
-    column = 1  # which range of strengths
+    column = 1  # of the range of strengths in _OPERATIONS
 
     def __init__(self, n: int = 2, p: float = 1.0) -> None:
         self.n, self.p = n, p

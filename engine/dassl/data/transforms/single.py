@@ -1,4 +1,4 @@
-"""Single transforms that torchvision does not have, drawing from the random streams that Dassl's draw from."""
+"""Transforms that torchvision does not have. They draw from the random streams that Dassl's transforms use."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torchvision.transforms import functional as F
 
 
 class Random2DTranslation:
-    """Resizes an image; with probability p to 9/8 of the size, of which it then cuts a random piece of the size.
+    """Resizes an image to a size; with probability p resizes it to 9/8 of that size and takes a random crop.
 
     Args:
         height: H of the result.
         width: W of the result.
         p: probability of the translation.
-        interpolation: how to resize.
+        interpolation: mode of the resizing.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class InstanceNormalization:
 
 
 class Cutout:
-    """Blanks squares around random pixels of an image (C, H, W).
+    """Sets squares around random pixels of an image (C, H, W) to zero.
 
     Args:
         n_holes: number of squares.

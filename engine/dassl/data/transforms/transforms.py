@@ -1,10 +1,10 @@
-"""Image transforms by name, always applied in the same order."""
+"""Image transforms by name, always applied in one fixed order."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Any, Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torchvision.transforms as T
 from dassl.utils import check_availability
@@ -16,26 +16,12 @@ from .single import Cutout, GaussianNoise, InstanceNormalization, Random2DTransl
 
 logger = logging.getLogger(__name__)
 
+# "center_crop" is accepted and ignored: it is part of every test transform
 AVAI_CHOICES = [
-    "random_flip",
-    "random_resized_crop",
-    "normalize",
-    "instance_norm",
-    "random_crop",
-    "random_translation",
-    "center_crop",  # accepted and ignored: part of every test transform
-    "cutout",
-    "imagenet_policy",
-    "cifar10_policy",
-    "svhn_policy",
-    "randaugment",
-    "randaugment_fixmatch",
-    "randaugment2",
-    "gaussian_noise",
-    "colorjitter",
-    "randomgrayscale",
-    "gaussian_blur",
-]
+    "random_flip", "random_resized_crop", "normalize", "instance_norm", "random_crop", "random_translation",
+    "center_crop", "cutout", "imagenet_policy", "cifar10_policy", "svhn_policy", "randaugment",
+    "randaugment_fixmatch", "randaugment2", "gaussian_noise", "colorjitter", "randomgrayscale", "gaussian_blur",
+]  # fmt: skip
 
 INTERPOLATION_MODES = {
     "bilinear": InterpolationMode.BILINEAR,
@@ -54,13 +40,14 @@ def _normalize(cfg: CfgNode) -> T.Normalize:
 
 
 def build_plain_transform(cfg: CfgNode, choices: Sequence[str] | None = None) -> T.Compose:
-    """Return the transform without augmentation: resize to ``INPUT.SIZE``, to a tensor, normalize if chosen."""
+    """Return the transform without augmentation: resize to ``INPUT.SIZE``, make a tensor, normalize if chosen."""
     chosen = cfg.INPUT.TRANSFORMS if choices is None else choices
     steps = [T.Resize(cfg.INPUT.SIZE, interpolation=_mode(cfg)), T.ToTensor()]
     return T.Compose(steps + ([_normalize(cfg)] if "normalize" in chosen else []))
 
 
-Step = tuple[bool, str, Callable[[], Any]]  # whether, what the log says, the transform
+ALWAYS = ""
+Step = tuple[str, str, Callable[[], Any]]  # name in INPUT.TRANSFORMS or ALWAYS, text for the log, constructor
 
 
 def build_transform(cfg: CfgNode, is_train: bool = True, choices: Sequence[str] | None = None) -> T.Compose | None:
@@ -68,7 +55,7 @@ def build_transform(cfg: CfgNode, is_train: bool = True, choices: Sequence[str] 
 
     Args:
         cfg: config; reads ``INPUT``.
-        is_train: training (with augmentation) or test (resize the short edge, cut the centre).
+        is_train: training (with augmentation) or test (resize the shorter edge, crop the centre).
         choices: names that replace ``INPUT.TRANSFORMS``; their order does not matter.
 
     Returns:
@@ -84,92 +71,69 @@ def build_transform(cfg: CfgNode, is_train: bool = True, choices: Sequence[str] 
     for name in chosen:
         check_availability(name, AVAI_CHOICES)
     logger.info("Building transform_train" if is_train else "Building transform_test")
-    steps = (_train_geometry(cfg, chosen) + _train_colours(cfg, chosen)) if is_train else _test_geometry(cfg)
+    steps = _train_steps(cfg, chosen) if is_train else _test_steps(cfg)
     transforms = []
-    for wanted, text, make in steps + _tensor_steps(cfg, chosen, is_train):
-        if wanted:
+    for name, text, make in steps:
+        if name in chosen or name == ALWAYS:
             logger.info("+ %s", text)
             transforms.append(make())
     return T.Compose(transforms)
 
 
-def _train_geometry(cfg: CfgNode, chosen: Sequence[str]) -> list[Step]:
+def _train_steps(cfg: CfgNode, chosen: Sequence[str]) -> list[Step]:
     c, size, mode = cfg.INPUT, cfg.INPUT.SIZE, _mode(cfg)
-    uncropped = "random_crop" not in chosen and "random_resized_crop" not in chosen
-    return [
-        (uncropped, f"resize to {size[0]}x{size[1]}", lambda: T.Resize(size, interpolation=mode)),
-        ("random_translation" in chosen, "random translation", lambda: Random2DTranslation(size[0], size[1])),
-        (
-            "random_crop" in chosen,
-            f"random crop (padding = {c.CROP_PADDING})",
-            lambda: T.RandomCrop(size, padding=c.CROP_PADDING),
-        ),
-        (
-            "random_resized_crop" in chosen,
-            f"random resized crop (size={size}, scale={c.RRCROP_SCALE})",
-            lambda: T.RandomResizedCrop(size, scale=c.RRCROP_SCALE, interpolation=mode),
-        ),
-        ("random_flip" in chosen, "random flip", T.RandomHorizontalFlip),
-    ]
-
-
-def _train_colours(cfg: CfgNode, chosen: Sequence[str]) -> list[Step]:
-    c = cfg.INPUT
-    n, m = c.RANDAUGMENT_N, c.RANDAUGMENT_M
-    b, co, s, h = c.COLORJITTER_B, c.COLORJITTER_C, c.COLORJITTER_S, c.COLORJITTER_H
+    n, m, holes, noise = c.RANDAUGMENT_N, c.RANDAUGMENT_M, (c.CUTOUT_N, c.CUTOUT_LEN), (c.GN_MEAN, c.GN_STD)
+    jitter = {name: c[f"COLORJITTER_{name[0].upper()}"] for name in ("brightness", "contrast", "saturation", "hue")}
+    jitter_text = ", ".join(f"{name}={value}" for name, value in jitter.items())
 
     def policy(name: str) -> Step:
         table = T.AutoAugmentPolicy[name.upper()]
-        return (f"{name}_policy" in chosen, f"{name} policy", lambda: T.AutoAugment(table, fill=[128] * 3))
+        return f"{name}_policy", f"{name} policy", lambda: T.AutoAugment(table, fill=[128] * 3)
 
+    def resized_crop() -> Any:
+        return T.RandomResizedCrop(size, scale=c.RRCROP_SCALE, interpolation=mode)
+
+    def blur() -> Any:
+        return T.RandomApply([T.GaussianBlur(c.GB_K)], p=c.GB_P)
+
+    resize: Step = (ALWAYS, f"resize to {size[0]}x{size[1]}", lambda: T.Resize(size, interpolation=mode))
+    to_tensor, normalize, instance_norm = _tensor_steps(cfg)
+    pad = c.CROP_PADDING
     return [
-        policy("imagenet"),
-        policy("cifar10"),
-        policy("svhn"),
-        ("randaugment" in chosen, f"randaugment (n={n}, m={m})", lambda: T.RandAugment(n, m)),
-        ("randaugment_fixmatch" in chosen, f"randaugment_fixmatch (n={n})", lambda: RandAugmentFixMatch(n)),
-        ("randaugment2" in chosen, f"randaugment2 (n={n})", lambda: RandAugment2(n)),
-        (
-            "colorjitter" in chosen,
-            f"color jitter (brightness={b}, contrast={co}, saturation={s}, hue={h})",
-            lambda: T.ColorJitter(brightness=b, contrast=co, saturation=s, hue=h),
-        ),
-        ("randomgrayscale" in chosen, "random gray scale", lambda: T.RandomGrayscale(p=c.RGS_P)),
-        (
-            "gaussian_blur" in chosen,
-            f"gaussian blur (kernel={c.GB_K})",
-            lambda: T.RandomApply([T.GaussianBlur(c.GB_K)], p=c.GB_P),
-        ),
+        *([] if "random_crop" in chosen or "random_resized_crop" in chosen else [resize]),
+        ("random_translation", "random translation", lambda: Random2DTranslation(size[0], size[1])),
+        ("random_crop", f"random crop (padding = {pad})", lambda: T.RandomCrop(size, padding=pad)),
+        ("random_resized_crop", f"random resized crop (size={size}, scale={c.RRCROP_SCALE})", resized_crop),
+        ("random_flip", "random flip", T.RandomHorizontalFlip),
+        *map(policy, ("imagenet", "cifar10", "svhn")),
+        ("randaugment", f"randaugment (n={n}, m={m})", lambda: T.RandAugment(n, m)),
+        ("randaugment_fixmatch", f"randaugment_fixmatch (n={n})", lambda: RandAugmentFixMatch(n)),
+        ("randaugment2", f"randaugment2 (n={n})", lambda: RandAugment2(n)),
+        ("colorjitter", f"color jitter ({jitter_text})", lambda: T.ColorJitter(**jitter)),
+        ("randomgrayscale", "random gray scale", lambda: T.RandomGrayscale(p=c.RGS_P)),
+        ("gaussian_blur", f"gaussian blur (kernel={c.GB_K})", blur),
+        to_tensor,
+        ("cutout", f"cutout (n_holes={holes[0]}, length={holes[1]})", lambda: Cutout(*holes)),
+        normalize,
+        ("gaussian_noise", f"gaussian noise (mean={noise[0]}, std={noise[1]})", lambda: GaussianNoise(*noise)),
+        instance_norm,
     ]
 
 
-def _test_geometry(cfg: CfgNode) -> list[Step]:
+def _test_steps(cfg: CfgNode) -> list[Step]:
     size, mode = cfg.INPUT.SIZE, _mode(cfg)
     edge = max(size)
     return [
-        (True, f"resize the smaller edge to {edge}", lambda: T.Resize(edge, interpolation=mode)),
-        (True, f"{size[0]}x{size[1]} center crop", lambda: T.CenterCrop(size)),
+        (ALWAYS, f"resize the smaller edge to {edge}", lambda: T.Resize(edge, interpolation=mode)),
+        (ALWAYS, f"{size[0]}x{size[1]} center crop", lambda: T.CenterCrop(size)),
+        *_tensor_steps(cfg),
     ]
 
 
-def _tensor_steps(cfg: CfgNode, chosen: Sequence[str], is_train: bool) -> list[Step]:
+def _tensor_steps(cfg: CfgNode) -> list[Step]:
     c = cfg.INPUT
     return [
-        (True, "to torch tensor of range [0, 1]", T.ToTensor),
-        (
-            is_train and "cutout" in chosen,
-            f"cutout (n_holes={c.CUTOUT_N}, length={c.CUTOUT_LEN})",
-            lambda: Cutout(c.CUTOUT_N, c.CUTOUT_LEN),
-        ),
-        (
-            "normalize" in chosen,
-            f"normalization (mean={c.PIXEL_MEAN}, std={c.PIXEL_STD})",
-            lambda: _normalize(cfg),
-        ),
-        (
-            is_train and "gaussian_noise" in chosen,
-            f"gaussian noise (mean={c.GN_MEAN}, std={c.GN_STD})",
-            lambda: GaussianNoise(c.GN_MEAN, c.GN_STD),
-        ),
-        ("instance_norm" in chosen, "instance normalization", InstanceNormalization),
+        (ALWAYS, "to torch tensor of range [0, 1]", T.ToTensor),
+        ("normalize", f"normalization (mean={c.PIXEL_MEAN}, std={c.PIXEL_STD})", lambda: _normalize(cfg)),
+        ("instance_norm", "instance normalization", InstanceNormalization),
     ]

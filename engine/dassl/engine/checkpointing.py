@@ -1,4 +1,4 @@
-"""Models by name, and their checkpoints."""
+"""Registered models and their checkpoints."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ logger = logging.getLogger(__name__)
 Names = Any  # a model's name, a list of names, or None for all
 
 
-class ModelKeeper:
-    """The part of a trainer that knows its models, optimizers and schedules by name, saves them and loads them."""
+class ModelRegistry:
+    """The part of a trainer that registers models, optimizers and schedules by name, saves and loads them."""
 
     def __init__(self) -> None:
         self._models: OrderedDict[str, nn.Module] = OrderedDict()
@@ -27,17 +27,17 @@ class ModelKeeper:
         self._scheds: OrderedDict[str, Any] = OrderedDict()
 
     def register_model(self, name: str = "model", model: Any = None, optim: Any = None, sched: Any = None) -> None:
-        """Put a model, with its optimizer and schedule, under this trainer's care.
+        """Register a model with its optimizer and schedule.
 
         Args:
-            name: also the name of the folder of its checkpoints.
+            name: name of the model and of the folder of its checkpoints.
             model: the model.
-            optim: its optimizer, if it learns.
-            sched: its schedule, if it has one.
+            optim: its optimizer, or None.
+            sched: its learning-rate schedule, or None.
 
         Raises:
             AttributeError: called before ``super().__init__()``.
-            ValueError: the name is taken.
+            ValueError: the name is registered already.
         """
         if "_models" not in self.__dict__:
             raise AttributeError("Cannot assign model before super().__init__() call")
@@ -46,7 +46,7 @@ class ModelKeeper:
         self._models[name], self._optims[name], self._scheds[name] = model, optim, sched
 
     def get_model_names(self, names: Names = None) -> list[str]:
-        """Return all names in the order of registration, or the given ones as a list.
+        """Return ``names`` as a list, or all names in the order of registration.
 
         Raises:
             ValueError: a name is not registered.
@@ -59,7 +59,7 @@ class ModelKeeper:
         return tolist_if_not(names)
 
     def set_model_mode(self, mode: str = "train", names: Names = None) -> None:
-        """Put models into the mode ``train``, ``test`` or ``eval`` (the last two are the same)."""
+        """Set models to the mode ``train``, ``test`` or ``eval`` (``test`` is ``eval``)."""
         check_availability(mode, ["train", "test", "eval"])
         for name in self.get_model_names(names):
             self._models[name].train(mode == "train")
@@ -67,14 +67,14 @@ class ModelKeeper:
     # ---- checkpoints
 
     def training_state(self) -> dict[str, Any]:
-        """Return what a checkpoint holds beside models: tensors and plain values only. Subclasses may add to it."""
+        """Return the state of the trainer for a checkpoint: tensors and plain values. Subclasses may add to it."""
         state: dict[str, Any] = {"rng": get_rng_state()}
         if getattr(self, "scaler", None) is not None:
             state["scaler"] = self.scaler.state_dict()  # type: ignore[attr-defined]
         return state
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`training_state` returned."""
+        """Restore the state that :meth:`training_state` returned."""
         if state.get("scaler") and getattr(self, "scaler", None) is not None:
             self.scaler.load_state_dict(state["scaler"])  # type: ignore[attr-defined]
         if "rng" in state:
@@ -83,13 +83,13 @@ class ModelKeeper:
     def save_model(
         self, epoch: int, directory: str, is_best: bool = False, val_result: float | None = None, model_name: str = ""
     ) -> None:
-        """Save every model to ``directory/<name>/``; of several processes the main one does, and the others wait.
+        """Save every model to ``directory/<name>/`` in the main process; the other processes wait.
 
         Args:
-            epoch: index of the epoch just done, from 0.
-            directory: the run's folder.
+            epoch: index of the finished epoch, from 0.
+            directory: folder of the run.
             is_best: also save as the best model.
-            val_result: accuracy on the validation set, if known.
+            val_result: validation accuracy, or None.
             model_name: file name; ``model.pth.tar-<epoch + 1>`` if empty.
         """
         shared = self.training_state()
@@ -104,18 +104,18 @@ class ModelKeeper:
                 "trainer": shared,
             }
             save_checkpoint(state, os.path.join(directory, name), is_best=is_best, model_name=model_name)
-        distributed.from_main("saved")
+        distributed.broadcast("saved")
 
     def has_checkpoint(self, directory: str) -> bool:
-        """Return whether every registered model has a checkpoint in a run's folder."""
+        """Return whether every registered model has a checkpoint in the folder of a run."""
         names = self.get_model_names()
         return bool(names) and all(os.path.isfile(os.path.join(directory, n, POINTER_NAME)) for n in names)
 
     def resume_model_if_exist(self, directory: str) -> int:
-        """Load the last checkpoint of a run's folder, if there is one.
+        """Load the last checkpoint in the folder of a run, if there is one.
 
         Returns:
-            Epochs done; 0 without checkpoint.
+            Number of finished epochs; 0 without checkpoint.
 
         Raises:
             ValueError: the checkpoint is of another model or other classes, or the models' epochs differ.
@@ -128,7 +128,7 @@ class ModelKeeper:
         for name in self.get_model_names():
             path, checkpoint = read_latest(os.path.join(directory, name))
             epochs[name] = restore(path, checkpoint, self._models[name], self._optims[name], self._scheds[name])
-            # Files of Dassl's have no "trainer": the best score may be known all the same.
+            # Dassl's files have no "trainer", but the best model may have a score
             state = checkpoint.get("trainer") or {"best_result": _best_score(os.path.dirname(path), checkpoint)}
         if len(set(epochs.values())) > 1:
             raise ValueError(f"The models in {directory} were saved after different epochs: {epochs}")
@@ -139,11 +139,11 @@ class ModelKeeper:
         """Load all models for evaluation.
 
         Args:
-            directory: a run's folder; empty: nothing is loaded.
-            epoch: epochs done; None for the best model.
+            directory: folder of a run; nothing is loaded if empty.
+            epoch: number of finished epochs; None for the best model.
 
         Raises:
-            FileNotFoundError: there is no such checkpoint.
+            FileNotFoundError: the checkpoint does not exist.
             ValueError: the checkpoint is of another model.
         """
         if not directory:
@@ -154,11 +154,10 @@ class ModelKeeper:
             folder = os.path.join(directory, name)
             path = os.path.join(folder, BEST_NAME if epoch is None else epoch_name(epoch))
             if not os.path.isfile(path):
-                there = sorted(f for f in os.listdir(folder) if f.startswith("model")) if os.path.isdir(folder) else []
-                raise FileNotFoundError(f"No model at {path} (found there: {', '.join(there) or 'nothing'})")
+                found = sorted(f for f in os.listdir(folder) if f.startswith("model")) if os.path.isdir(folder) else []
+                raise FileNotFoundError(f"No model at {path} (found there: {', '.join(found) or 'nothing'})")
             checkpoint = load_checkpoint(path)
-            restore_only_weights = {"state_dict": checkpoint["state_dict"], "epoch": checkpoint["epoch"]}
-            restore(path, restore_only_weights, self._models[name])
+            restore(path, checkpoint, self._models[name])
             result = checkpoint.get("val_result")
             shown = "unknown" if result is None else f"{result:.1f}"
             logger.info(f"Load {path} to {name} (epoch={checkpoint['epoch']}, val_result={shown})")
