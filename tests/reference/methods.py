@@ -13,6 +13,7 @@ from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 from dassl.engine import build_trainer
 from PIL import Image
 
+import datasets
 import trainers
 from prompting.clip import load_clip
 from prompting.clip.formats import build_clip
@@ -57,6 +58,7 @@ def config(method, *words):
     """A config with the method's node as in its mini.yaml, which fits the tiny CLIPs; ``words`` override its keys."""
     cfg = get_cfg_default()
     trainers.extend_cfg(cfg)
+    datasets.extend_cfg(cfg)
     node = METHODS[method].node
     mini = yaml.safe_load((CONFIGS / method / "mini.yaml").read_text())["TRAINER"][node]
     pairs = [word for pair in mini.items() for word in pair] + list(words)

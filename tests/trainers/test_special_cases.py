@@ -11,6 +11,7 @@ import pytest
 import torch
 from dassl.config import get_cfg_default
 
+import datasets
 import trainers
 from prompting.checkpoint import learned_state
 from tests.reference.methods import NAMES, build, draw_images, relearn, tiny_resnet, tiny_vit, train_on_four
@@ -42,6 +43,7 @@ CASES = {
 def read_yaml(name):
     cfg = get_cfg_default()
     trainers.extend_cfg(cfg)
+    datasets.extend_cfg(cfg)
     cfg.merge_from_file(CONFIGS / f"{name}.yaml")
     return cfg
 

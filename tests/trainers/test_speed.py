@@ -8,6 +8,7 @@ import pytest
 import torch
 from dassl.config import get_cfg_default
 
+import datasets
 import train
 import trainers
 from prompting.checkpoint import learned_state
@@ -32,6 +33,7 @@ def clip():
 def small_cfg(*words):
     cfg = get_cfg_default()
     trainers.extend_cfg(cfg)
+    datasets.extend_cfg(cfg)
     cfg.merge_from_list(["DATALOADER.TRAIN_X.BATCH_SIZE", 6, *words])
     return cfg
 
