@@ -12,10 +12,10 @@ setup:
 	@bash scripts/setup.sh
 
 demo: setup
-	@$(python) scripts/compare.py --methods ZeroshotCLIP ALIGN --output output/demo
+	@$(python) -m experiments.compare --methods ZeroshotCLIP ALIGN --output output/demo
 
 compare: setup
-	@$(python) scripts/compare.py --methods all --seeds 1 2 3 --output output/compare
+	@$(python) -m experiments.compare --methods all --seeds 1 2 3 --output output/compare
 
 bench: setup
 	@$(python) -m scripts.bench.short

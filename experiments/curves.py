@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
-from experiments.tables import AVERAGE, Table
+import pandas as pd
 
-COLUMNS, NAME_WIDTH = 4, 1.3  # panels per row; inches of a method's name in the legend
+AVERAGE, COLUMNS, NAME_WIDTH = "average", 4, 1.3  # panels per row; inches of a method's name in the legend
 
 
-def draw(tables: Mapping[int, Table], path: Path) -> None:
+def draw(cells: pd.DataFrame, path: Path) -> None:
     """Draw means over shots, with a band of one standard deviation; a training-free method is a star at zero shots.
 
     Args:
-        tables: number of shots -> few-shot table.
+        cells: of ``experiments.tables.TableBuilder``, with a column ``shots``.
         path: picture to write; the suffix is the format.
     """
     import matplotlib
@@ -22,22 +21,22 @@ def draw(tables: Mapping[int, Table], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    panels = sorted(next(iter(tables.values())).columns, key=lambda name: name != AVERAGE)  # the average first
-    methods = list(dict.fromkeys(method for table in tables.values() for method in table.methods))
+    panels = sorted(cells["column"].unique(), key=lambda name: name != AVERAGE)  # the average first
+    methods = list(cells["method"].unique())
     columns = min(COLUMNS, len(panels))
     rows, names = -(-len(panels) // columns), max(int(3.4 * columns / NAME_WIDTH), 1)
     size = (3.4 * columns + 0.6, 2.8 * rows + 0.3 + 0.25 * -(-len(methods) // names))
     figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for axes, panel in zip(grid.flat, panels):
         for i, method in enumerate(methods):
-            of = {k: t for k, t in tables.items() if method in t.methods and t.seeds(method, panel)}
-            mean, std = ([getattr(t, part).at[method, panel] for t in of.values()] for part in ("mean", "std"))
-            style = {"marker": "*", "markersize": 9} if list(of) == [0] else {"marker": "o", "markersize": 3.5}
-            if of:
-                axes.plot(list(of), mean, color=f"C{i % 10}", label=method, **style)
-                low, high = ([m + sign * s for m, s in zip(mean, std)] for sign in (-1, 1))
-                axes.fill_between(list(of), low, high, color=f"C{i % 10}", alpha=0.15, linewidth=0)
-        axes.set(title=panel, xlabel="shots per class", ylabel="accuracy (%)", xticks=list(tables))
+            of = cells[(cells["method"] == method) & (cells["column"] == panel)].dropna(subset="mean")
+            star = list(of["shots"]) == [0]
+            axes.plot(
+                of["shots"], of["mean"], "*" if star else "o-", c=f"C{i % 10}", label=method, ms=9 if star else 3.5
+            )
+            std = of["std"].astype(float).fillna(0)
+            axes.fill_between(of["shots"], of["mean"] - std, of["mean"] + std, color=f"C{i % 10}", alpha=0.15, lw=0)
+        axes.set(title=panel, xlabel="shots per class", ylabel="accuracy (%)", xticks=cells["shots"].unique())
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
     for axes in grid.flat[len(panels) :]:

@@ -3,8 +3,8 @@
     python -m experiments.protocols base2new ALIGN caltech101 dtd 1 2 3   # METHOD, data sets, seeds
     python -m experiments.protocols xd ALIGN mini 1    # "mini" is the mini suite, "all" the paper's data sets
 
-Every run is one call of ``train.py``. A finished run is not repeated, an interrupted one resumes, and a folder that holds
-a run with other settings is refused.
+Every run is one call of ``train.py``. A finished run is not repeated, an interrupted one resumes, and a folder that
+holds a run with other settings is refused.
 """
 
 from __future__ import annotations
