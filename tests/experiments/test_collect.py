@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from scripts.collect import OWN_KEYS, collect, read_log, read_results
+from experiments.collect import ALL_KEYS, collect, read_log, read_results_file
 from tests.reference.run_trees import LOG_05, LOG_06, LOG_TEST, write_log, write_result
 
 # Folder, and (method, dataset, part, shots, seed) that it says: of CoOp, CoCoOp, MaPLe, PLOT, ALIGN and ours.
@@ -37,15 +37,15 @@ def test_layouts(folder, said, ours, tmp_path):
         write_log(tmp_path / folder, 93.3, LOG_TEST)
     (found,), notes = collect(tmp_path)
     assert (found.method, found.dataset, found.part, found.shots, found.seed) == said
-    assert (found.accuracy, found.exact) == ((93.25, True) if ours else (93.3, False))
+    assert found.accuracy == (93.25 if ours else 93.3)
     assert found.backbone == "ViT-B/16" and not notes
 
 
-def test_a_base_half_that_was_tested_anew_counts_once(tmp_path):
+def test_a_base_half_that_was_tested_again_counts_once(tmp_path):
     tail = "shots_16/MaPLe/c"
     for part, form in (("train_base", LOG_06), ("test_base", LOG_TEST), ("test_new", LOG_TEST)):
         write_log(tmp_path / f"base2new/{part}/dtd/{tail}/seed1", {"train_base": 80.0}.get(part, 79.0), form)
-    write_log(tmp_path / f"base2new/train_base/dtd/{tail}/seed2", 81.0, LOG_06)  # not tested anew
+    write_log(tmp_path / f"base2new/train_base/dtd/{tail}/seed2", 81.0, LOG_06)  # not tested again
     found, notes = collect(tmp_path)
     assert sorted((one.part, one.seed, one.accuracy) for one in found) == [
         ("base", 1, 79.0), ("base", 2, 81.0), ("new", 1, 79.0)
@@ -66,7 +66,7 @@ def test_the_folder_of_settings_is_part_of_the_config(tmp_path):
     assert found.config == "rn50/nctx16_cscFalse_ctpend"
 
 
-def test_results_in_a_folder_of_ones_own(tmp_path):
+def test_results_in_a_folder_of_any_name(tmp_path):
     more = {"dataset": "MiniSource", "classes": "new", "shots": 8, "seed": 5}
     write_result(tmp_path / "my" / "run", 50.5, **more)
     (found,), _ = collect(tmp_path)
@@ -127,13 +127,16 @@ DAMAGED = {
     "cut short": ('{"method": "CoOp", "metrics": {"te', "is damaged (Unterminated string"),
     "empty": ("", "is damaged (Expecting value"),
     "no text": (b"\xff\xfe\x00", "is damaged ('utf-8' codec"),
-    "a list": ("[]", "holds a list"),
-    "no metrics": (json.dumps(GOOD), "has no 'metrics'"),
-    "metrics of another kind": (json.dumps({**GOOD, "metrics": [1]}), "'metrics' is a list, not a dict"),
-    "a split of another kind": (json.dumps({**GOOD, "metrics": {"test": 3}}), "'test' have no accuracy"),
-    "accuracy in words": (json.dumps({**GOOD, "metrics": {"test": {"accuracy": "good"}}}), "'test' have no accuracy"),
+    "a list": ("[]", "a list instead of keys"),
+    "no metrics": (json.dumps(GOOD), "'metrics' is missing"),
+    "metrics of another kind": (json.dumps({**GOOD, "metrics": [1]}), "'metrics' is a list; allowed: a dict"),
+    "a split of another kind": (
+        json.dumps({**GOOD, "metrics": {"test": 3}}),
+        "no accuracy between 0 and 100 in the metrics of 'test'",
+    ),
+    "accuracy in words": (json.dumps({**GOOD, "metrics": {"test": {"accuracy": "good"}}}), "no accuracy"),
     "accuracy not a number": (json.dumps({**GOOD, "metrics": {"test": {"accuracy": float("nan")}}}), "no accuracy"),
-    "seed in words": (json.dumps({**GOOD, "seed": "one", "metrics": {}}), "'seed' is a str, not a int"),
+    "seed in words": (json.dumps({**GOOD, "seed": "one", "metrics": {}}), "'seed' is a str; allowed: a int"),
 }
 
 
@@ -147,5 +150,5 @@ def test_damaged_results_get_one_line(content, reason, tmp_path):
     assert found.accuracy == 50.0 and "\n" not in note
     assert note.startswith(f"{path.parent}: results.json is") and reason in note and "remove the file" in note
     with pytest.raises(ValueError, match="run/results.json is") as caught:
-        read_results(path, OWN_KEYS)
+        read_results_file(path, ALL_KEYS)
     assert reason in str(caught.value)

@@ -1,4 +1,4 @@
-"""Fixtures of the scripts' tests."""
+"""Fixtures of the experiments' tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture
 def call_main(monkeypatch, capfd):
-    """Return a function that calls a script's main with words: (exit code, stdout, stderr)."""
+    """Return a function that calls a module's main with words: (exit code, stdout, stderr)."""
 
     def call(module, *words):
         monkeypatch.setattr(sys, "argv", [f"{module.__name__}.py", *map(str, words)])

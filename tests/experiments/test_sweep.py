@@ -5,16 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import os
-import subprocess
 import sys
 from functools import partial
 
 import pytest
 import torch
 
-from scripts import sweep, tables
-from scripts.protocols import Place, plan
-from scripts.runs import PROJECT
+from experiments import sweep, tables
 from tests.reference.clip_states import vit_state
 
 
@@ -25,32 +22,36 @@ def call(call_main):
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    """Let jobs run a line of Python instead of protocols.py; it sees the method's name as ``sys.argv[1]``."""
+    """Let jobs call a function instead of training; the process that submitit starts unpickles it."""
 
-    def use(line):
-        monkeypatch.setattr(sweep, "command", lambda job, targets, args: [sys.executable, "-c", line, job.method])
+    def use(function):
+        monkeypatch.setattr(sweep, "run_job", function)
 
     return use
+
+
+def append(path, variable):
+    """Return a job that writes an environment variable into a file."""
+
+    def job(runs):
+        with open(path, "a") as file:
+            file.write(os.environ[variable] + "\n")
+        return ""
+
+    return job
 
 
 GRID = ("--protocol", "base2new", "--methods", "CoOp", "MaPLe", "--datasets", "mini_source", "--seeds", "1")
 
 
-def test_a_job_is_one_point_of_the_grid(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["sweep.py"])
-    for protocol, shots in (("base2new", 16), ("xd", 16), ("fewshot", 2)):
-        place = Place("r", tmp_path, "", ("OPTIM.MAX_EPOCH", "1"))
-        (job,) = plan(protocol, ["CoOp"], ["mini_source"], [2], place, [shots])
-        args = type("Args", (), {"root": "r", "output": tmp_path, "config": "", "set": ["OPTIM.MAX_EPOCH", "1"]})
-        words = [*sweep.command(job, sweep.targets_of(job), args), "--dry-run"]
-        printed = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
-        wanted = [f"--output-dir {run.folder} " for run in job.runs]
-        assert len(printed.splitlines()) == len(wanted)
-        assert all(part in line for part, line in zip(wanted, printed.splitlines()))
+def test_a_job_that_crashes_is_named(call, stand_in, tmp_path):
+    stand_in(lambda runs: 1 // 0)
+    code, _, err = call(*GRID[:3], "CoOp", *GRID[5:], "--output", tmp_path)
+    assert code == 1 and "failed: CoOp, mini_source, seed 1: " in err and "ZeroDivisionError" in err
 
 
-def test_failed_jobs_are_named_with_the_last_line_of_their_log(call, stand_in, tmp_path):
-    stand_in("import sys; print('first'); sys.exit('the reason' if sys.argv[1] == 'CoOp' else 0)")
+def test_failed_jobs_are_named_with_their_reason_and_log(call, stand_in, tmp_path):
+    stand_in(lambda runs: "the reason" if runs[0].method == "CoOp" else "")
     code, out, err = call(*GRID, "--output", tmp_path, "--jobs", "2")
     assert code == 1 and "2 jobs: 0 were done, 1 done now, 1 failed" in out
     assert "failed: CoOp, mini_source, seed 1: the reason (" in err and "failed: MaPLe" not in err
@@ -59,7 +60,7 @@ def test_failed_jobs_are_named_with_the_last_line_of_their_log(call, stand_in, t
 def test_one_process_a_gpu(call, stand_in, tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "visible_gpus", lambda: [2, 5])
     log = tmp_path / "gpus"
-    stand_in(f"import os; open({str(log)!r}, 'a').write(os.environ['CUDA_VISIBLE_DEVICES'] + '\\n')")
+    stand_in(append(log, "CUDA_VISIBLE_DEVICES"))
     code, _, err = call(*GRID, "--output", tmp_path)
     assert code == 0, err
     assert sorted(log.read_text().split()) == ["2", "5"]
@@ -71,21 +72,21 @@ def test_one_process_a_gpu(call, stand_in, tmp_path, monkeypatch):
 def six_cores(monkeypatch):
     monkeypatch.setattr(sweep, "visible_gpus", lambda: [])
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(6)), raising=False)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "")  # so that the value is restored
+    del os.environ["OMP_NUM_THREADS"]
 
 
 def test_processes_share_the_cores(call, stand_in, six_cores, tmp_path):
     log = tmp_path / "threads"
-    stand_in(f"import os; open({str(log)!r}, 'a').write(os.environ['OMP_NUM_THREADS'] + '\\n')")
+    stand_in(append(log, "OMP_NUM_THREADS"))
     code, _, err = call(*GRID, "--output", tmp_path, "--jobs", "2")
     assert code == 0, err
     assert log.read_text().split() == ["3", "3"]
 
 
-def test_how_many_threads(six_cores, monkeypatch):
-    assert [sweep.threads_of(jobs) for jobs in (1, 2, 4, 9)] == [None, 3, 1, 1]
-    monkeypatch.setenv("OMP_NUM_THREADS", "5")  # the user's own word
-    assert sweep.threads_of(2) is None
+def test_threads_that_the_user_sets_stay(six_cores, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert sweep.local_slots(2) == [None, None] and os.environ["OMP_NUM_THREADS"] == "5"
 
 
 def test_a_wrong_number_of_jobs(call, tmp_path, monkeypatch):
@@ -122,11 +123,11 @@ def test_slurm_takes_the_same_words(call, stand_in, tmp_path, monkeypatch):
         (tools / name).write_text(text)
         (tools / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
-    stand_in(f"open({str(tmp_path / 'ran')!r}, 'w').write('yes')")
+    stand_in(append(tmp_path / "ran", "SLURM_JOB_ID"))
     words = ("--protocol", "xd", "--methods", "CoOp", "--datasets", "mini", "--seeds", "1", "--output", tmp_path)
     code, out, err = call(*words, "--executor", "slurm", "--slurm", "partition=gpu", "time=30")
     assert code == 0, err
-    assert "1 done now" in out and (tmp_path / "ran").read_text() == "yes"
+    assert "1 done now" in out and (tmp_path / "ran").read_text() == "42\n"
     script = (tools / "sbatch.script").read_text()
     assert "#SBATCH --partition=gpu" in script and "#SBATCH --time=30" in script
     assert "#SBATCH --gpus-per-node=1" in script
@@ -141,16 +142,8 @@ def test_from_nothing_to_the_table(call, call_main, tmp_path):
     """A real sweep with a tiny CLIP: runs, results, predictions; the second time there is nothing to do."""
     clip = tmp_path / "tiny.pt"
     torch.save(vit_state(patch=16, grid=4, vision_layers=1, text_layers=1), clip)
-    small = [
-        "MODEL.BACKBONE.NAME",
-        clip,
-        "DATALOADER.NUM_WORKERS",
-        "0",
-        "DATASET.NUM_SHOTS",
-        "1",
-        "OPTIM.MAX_EPOCH",
-        "1",
-    ]
+    small = ["MODEL.BACKBONE.NAME", clip, "DATALOADER.NUM_WORKERS", "0", "DATASET.NUM_SHOTS", "1"]
+    small += ["OPTIM.MAX_EPOCH", "1"]
     grid = ["--protocol", "base2new", "--methods", "CoOp", "--datasets", "mini_relations", "--seeds", "1"]
     words = [*grid, "--root", tmp_path / "data", "--output", tmp_path / "out", "--set", *small]
     code, out, err = call(*words)

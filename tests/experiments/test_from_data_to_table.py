@@ -8,9 +8,9 @@ import torch
 import train
 from datasets import __main__ as command
 from datasets.catalog import CATALOG
-from scripts import tables
-from scripts.protocols import SUITES, Place, plan
-from scripts.runs import read_results, state
+from experiments import tables
+from experiments.protocols import SUITES, RunDefaults, plan
+from experiments.runs import read_results, state
 from tests.reference.clip_states import vit_state
 from tests.reference.layouts import LAYOUTS
 
@@ -43,12 +43,12 @@ def test_check_train_test_table(protocol, name, small, tmp_path, call_main):
     code, out, _ = call_main(command, "check", name, "--root", root, "--any-size", "--images", "-1")
     assert code == 0 and "no problem found" in out, out
 
-    (job,) = plan(protocol, ["CoOp"], [name], [1], Place(str(root), output, "", small))
-    for run in job.runs:
-        code, out, err = call_main(train, *run.words)
+    (job,) = plan(protocol, ["CoOp"], [name], [1], RunDefaults(str(root), output, "", small))
+    for run in job:
+        code, out, err = call_main(train, *run.argv())
         assert code == 0, err
-    assert "=> result" in out and [state(run) for run in job.runs] == ["done", "done"]
-    results = [read_results(run) for run in job.runs]
+    assert "=> result" in out and [state(run) for run in job] == ["done", "done"]
+    results = [read_results(run) for run in job]
     assert results[1]["dataset"] == made.__name__
     assert results[1]["learned_sha256"] == results[0]["learned_sha256"]
     counts = [result["metrics"]["test"]["images"] for result in results]

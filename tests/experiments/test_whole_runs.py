@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from scripts.protocols import Place, plan
-from scripts.runs import PROJECT, read_results, run_all, state
+from experiments.protocols import RunDefaults, plan
+from experiments.runs import PROJECT, read_results, run_all, state
 from tests.reference.clip_states import vit_state
 from tests.reference.layouts import LAYOUTS
 
@@ -68,46 +68,46 @@ def test_a_broken_run_goes_on_in_a_protocol_and_ends_as_if_it_had_not_broken(min
     words = (*words, "OPTIM.MAX_EPOCH", "3")
     root.mkdir(exist_ok=True)
     (job,), (whole,) = (
-        plan("fewshot", ["CoOp"], ["mini_relations"], [1], Place(str(root), tmp_path / name, "", words), [1])
+        plan("fewshot", ["CoOp"], ["mini_relations"], [1], RunDefaults(str(root), tmp_path / name, "", words), [1])
         for name in ("broken", "whole")
     )
-    (run,) = job.runs
-    assert call([sys.executable, "-c", BREAK, *run.words])[0] == 130 and state(run) == "begun"
+    (run,) = job
+    assert call([sys.executable, "-c", BREAK, *run.argv()])[0] == 130 and state(run) == "begun"
     flags = ["--root", root, "--output", tmp_path / "broken", "--shots", "1", "--quiet", "--set", *words]
     again = ["scripts/fewshot.sh", "CoOp", "mini_relations", "1", *flags]
-    for command in (again, [sys.executable, "train.py", *whole.runs[0].words]):
+    for command in (again, [sys.executable, "train.py", *whole[0].argv()]):
         code, _, err = call(command)
         assert code == 0, err
-    log = "".join(path.read_text() for path in sorted(run.results.parent.glob("log.txt-*")))
+    log = "".join(path.read_text() for path in sorted(run.results_file.parent.glob("log.txt-*")))
     assert "epoch [3/3]" in log and "epoch [1/3]" not in log  # it resumed
-    assert state(run) == "done" and state(whole.runs[0]) == "done"
-    broken, unbroken = (read_results(one) for one in (run, whole.runs[0]))
+    assert state(run) == "done" and state(whole[0]) == "done"
+    broken, unbroken = (read_results(one) for one in (run, whole[0]))
     assert broken["learned_sha256"] == unbroken["learned_sha256"]
     assert broken["metrics"]["test"]["class_accuracy"] == unbroken["metrics"]["test"]["class_accuracy"]
 
 
-def test_a_second_stage_is_repeated_when_the_first_was_trained_anew(tmp_path):
+def test_a_second_stage_is_repeated_when_the_first_was_trained_again(tmp_path):
     torch.save(vit_state(patch=16, grid=2, vision_layers=1, text_layers=1), tmp_path / "tiny.pt")
     LAYOUTS["DescribableTextures"][0](tmp_path / "data")
     words = ("MODEL.BACKBONE.NAME", str(tmp_path / "tiny.pt"), "INPUT.SIZE", "(32, 32)", "OPTIM.MAX_EPOCH", "1")
     words = (*words, "DATALOADER.NUM_WORKERS", "0", "TRAINER.PLOTPP.PREC", "fp32")
-    place = Place(str(tmp_path / "data"), tmp_path / "output", "", words)
-    (job,) = plan("fewshot", ["PLOTPP"], ["dtd"], [1], place, [1])
-    first, second = job.runs
-    run_all(job.runs, quiet=True)
-    before = [read_results(run) for run in job.runs]
+    defaults = RunDefaults(str(tmp_path / "data"), tmp_path / "output", "", words)
+    (job,) = plan("fewshot", ["PLOTPP"], ["dtd"], [1], defaults, [1])
+    first, second = job
+    run_all(job, quiet=True)
+    before = [read_results(run) for run in job]
     assert before[1]["start_sha256"] == before[0]["learned_sha256"] != before[1]["learned_sha256"]
 
-    shutil.rmtree(first.results.parent)
+    shutil.rmtree(first.results_file.parent)
     noise = np.random.default_rng(0)
     for path in (tmp_path / "data").rglob("*.jpg"):  # other images under the same names: other prompts
         Image.fromarray(noise.integers(0, 255, (32, 32, 3), np.uint8)).save(path)
     run_all([first], quiet=True)
-    assert [state(run) for run in job.runs] == ["done", "to do"]
-    run_all(job.runs, quiet=True)
-    after = [read_results(run) for run in job.runs]
+    assert [state(run) for run in job] == ["done", "to do"]
+    run_all(job, quiet=True)
+    after = [read_results(run) for run in job]
     assert after[1]["start_sha256"] == after[0]["learned_sha256"] != before[0]["learned_sha256"]
     assert after[1]["learned_sha256"] != before[1]["learned_sha256"]
-    assert [state(run) for run in job.runs] == ["done", "done"]
-    (aside,) = second.results.parent.glob("before-*")
-    assert json.loads((aside / "run.json").read_text())["start_sha256"] == before[0]["learned_sha256"]
+    assert [state(run) for run in job] == ["done", "done"]
+    (archive,) = second.results_file.parent.glob("before-*")
+    assert json.loads((archive / "run.json").read_text())["start_sha256"] == before[0]["learned_sha256"]
