@@ -120,7 +120,8 @@ class TableBuilder:
     def _transfer(self) -> list[dict]:
         title = {"xd": "cross-data-set", "dg": "domain generalisation"}[self.protocol]
         runs = self.results[(self.results["dataset"] == self.source) & (self.results["shots"] == SHOTS)]
-        runs = runs[runs["part"] == runs.groupby("method")["part"].transform("max")]  # "source" if any, else "all"
+        best = runs.groupby("method")["part"].max()  # "source" if any, else "all"
+        runs = runs[runs["part"] == runs["method"].map(best)]
         first = runs.set_index(["method", "seed"])["accuracy"].rename(self.source)
         wide = pd.concat([first, self._pivot("target", SHOTS)], axis=1)
         return self._cells(f"{title}, trained on {self.source}", wide, self.methods, SHOTS)
@@ -250,7 +251,7 @@ def run(args: argparse.Namespace) -> int:
         results = results[[bool({name, *name.split("/")} & set(args.configs)) for name in results["config"]]]
     datasets = expand(args.table, args.datasets) if args.datasets else []
     builder = TableBuilder(args.table, results, datasets, [m for m in args.methods if m != "all"], args.shots)
-    cells = builder.build()
+    cells = builder.build() if len(builder.results) else pd.DataFrame(columns=CELLS)
     if cells["mean"].isna().all():
         raise ValueError("\n  ".join([f"no result for {args.table} in {args.output}", *notes]))
     if args.plot:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from functools import partial
 from statistics import mean
 
+import pandas as pd
 import pytest
 
-from scripts import tables
-from scripts.arrange import PUBLISHED, Maker, Published
-from scripts.collect import Found
-from scripts.curves import draw
-from scripts.protocols import SUITES
+from experiments import results, tables
+from experiments.collect import RunResult
+from experiments.curves import draw
+from experiments.protocols import SUITES
+from experiments.runs import PROJECT
+from experiments.tables import FIGURES, PUBLISHED, TableBuilder
 from tests.reference.run_trees import LOG_06, LOG_TEST, base2new_tree, write_log, write_result
 
 PAPER = SUITES["all"]
@@ -74,7 +75,7 @@ def test_marks_and_missing_runs_in_every_format(two_sets, show):
     lines = [line.split() for line in terminal.splitlines()]
     assert ["ALIGN", "81.50+", "±", "0.50", "63.00*", "±", "1.00", "71.06*", "±", "0.83"] in lines
     assert ["MaPLe", "82.50*", "±", "0.50", "60.00+", "±", "1.00", "69.47+", "±", "0.85"] in lines
-    assert "published" not in terminal  # there is nothing published on our own data sets
+    assert "published" not in terminal  # nothing is published on the mini suite
     _, markdown, _ = show(root, "--table", "base2new", "--format", "markdown", "--seeds", "1", "2", "3")
     assert "**82.50** ± 0.50" in markdown and "<u>81.50</u> ± 0.50" in markdown
     assert "Missing: MaPLe, mini_colors, base: seed 3" in markdown
@@ -84,7 +85,7 @@ def test_marks_and_missing_runs_in_every_format(two_sets, show):
     assert r"\textbf{82.50} $\pm$ 0.50" in latex and r"% mini_source" in latex and latex.count("tabular") == 2
 
 
-def test_published_figures_stand_beside(tmp_path, show):
+def test_published_figures_are_next_to_ours(tmp_path, show):
     values = {("MaPLe", "eurosat", seed): (94.0 + seed, 73.0) for seed in (1, 2, 3)}
     values |= {("PLOT", "eurosat", 1): (90.0, 70.0), ("CoOp", "eurosat", 1): (92.0, 54.0)}
     base2new_tree(tmp_path, values)
@@ -113,7 +114,7 @@ def test_the_seeds_asked_for_are_those_of_the_table(two_sets, show):
     assert err.count("ALIGN, mini_source, base, new: seed 3") == 1
 
 
-@pytest.mark.parametrize("table, part", [("xd", "others"), ("dg", "shifts")])
+@pytest.mark.parametrize("table, part", [("xd", "targets"), ("dg", "shifts")])
 def test_transfer_tables(table, part, tmp_path, show):
     targets = getattr(PAPER, part)
     write_result(tmp_path / "xd/train/imagenet/shots_16/MaPLe/c/seed1", 70.72, "MaPLe")
@@ -132,7 +133,7 @@ def test_transfer_tables(table, part, tmp_path, show):
 def test_logs_of_others_go_into_the_same_table(tmp_path, show):
     for seed, accuracy in ((1, 71.0), (2, 72.0)):
         write_log(tmp_path / f"imagenet/CoCoOp/c_16shots/seed{seed}", accuracy, LOG_06)
-        for name in PAPER.others:
+        for name in PAPER.targets:
             write_log(tmp_path / f"evaluation/CoCoOp/c_16shots/{name}/seed{seed}", accuracy - 10, LOG_TEST)
     write_result(tmp_path / "xd/train/imagenet/shots_16/ALIGN/c/seed1", 70.0)
     _, out, _ = show(tmp_path / ".", "--table", "xd", "--format", "csv")
@@ -169,17 +170,20 @@ def test_one_panel_a_data_set_and_one_for_the_average_of_several(names, tmp_path
     from matplotlib import pyplot as plt
 
     found = [
-        Found(method, name, "all", shots, 1, "mini", 50.0 + shots, None, tmp_path, True)
+        RunResult(method, name, "all", shots, 1, "mini", 50.0 + shots, tmp_path)
         for method in METHODS
         for name in names
         for shots in ((0,) if method == "ZeroshotCLIP" else (1, 2))
     ]
     monkeypatch.setattr(plt, "close", lambda figure: None)
-    draw(Maker("fewshot", found, names, Published()), tmp_path / "curves.png")
+    cells = TableBuilder("fewshot", pd.DataFrame(found), names).build()
+    draw(cells.assign(shots=cells["table"].str.split().str[0].astype(int)), tmp_path / "curves.png")
     figure = plt.gcf()
     shown = [axes for axes in figure.axes if axes.get_visible()]
     assert [axes.get_title() for axes in shown] == [*(["average"] if len(names) > 1 else []), *names]
     assert all(len(axes.lines) == len(METHODS) for axes in shown)
+    points = {line.get_label(): line.get_xydata().tolist() for line in shown[0].lines}
+    assert points["ALIGN"] == [[1, 51], [2, 52]] and points["ZeroshotCLIP"] == [[0, 50]]
     (legend,) = figure.legends
     box, whole = legend.get_window_extent(), figure.bbox
     assert [text.get_text() for text in legend.get_texts()] == METHODS
@@ -208,38 +212,34 @@ def test_what_should_be_there_can_be_said(tmp_path, show):
     missing = ["MaPLe, 1 shot, dtd: seed 1", "MaPLe, 2 shots, dtd: seed 1", "ALIGN, 2 shots, dtd: seed 1"]
     assert [line for line in out.splitlines() if "Missing" in line] == [f"Missing: {line}" for line in missing]
     code, _, err = show(tmp_path, "--table", "fewshot", "--methods", "MaPLE")
-    assert code == 1 and "no method MaPLE (did you mean MaPLe?)" in err and err.count("\n") == 1
+    assert code == 1 and "method is 'MaPLE'" in err and "did you mean 'MaPLe'?" in err and err.count("\n") == 1
 
 
-@pytest.mark.parametrize("table", ["base2new", "xd", "dg", "fewshot"])
-def test_mini_tables_have_the_papers_words_and_no_published_figure(table, tmp_path, show):
-    suite, columns = SUITES["mini"], SUITES["mini"].datasets(table)
-    where = {"base2new": ("base2new/train_base", "base2new/test_new"), "fewshot": ("fewshot",)}
-    for method in ("CoOp", "ALIGN"):
-        for name in columns:
-            for part in where.get(table, (f"{table}/test",)):
-                write_result(tmp_path / f"{part}/{name}/shots_16/{method}/mini/seed1", 50.0, method)
-        if table in ("xd", "dg"):
-            write_result(tmp_path / f"xd/train/{suite.source}/shots_16/{method}/mini/seed1", 60.0, method)
-    code, out, err = show(tmp_path, "--table", table, "--datasets", "mini", "--format", "markdown", "--seeds", "1")
-    assert code == 0 and "ublished" not in out and "Missing" not in out, err
-    said = {"xd": "cross-data-set, trained on mini_source", "dg": "domain generalisation, trained on mini_source"}
-    assert f"### {said.get(table, {'base2new': 'average', 'fewshot': '16 shots'}.get(table))}" in out
-    assert all(name in out for name in (*columns, "average"))
-    out = show(tmp_path, "--table", table, "--datasets", "mini", "--format", "csv")[1]
-    assert not any(row["published"] or row["source"] for row in csv.DictReader(io.StringIO(out)))
+def test_a_csv_file_gives_the_table_of_its_runs(two_sets, show, tmp_path):
+    root, _ = two_sets
+    words = ("--table", "base2new", "--datasets", "mini_source", "mini_colors")
+    file = tmp_path / "base2new.csv"
+    assert results.add(root / "base2new", "base2new", file) == 15
+    assert show(file, *words)[1] == show(root, *words)[1]
+    base2new_tree(root, {("ALIGN", "mini_source", 1): (90.0, 90.0), ("UPT", "mini_source", 1): (70.0, 70.0)}, "mini")
+    results.add(root / "base2new", "base2new", file)
+    assert len(pd.read_csv(file)) == 17  # runs with the same keys are replaced
+    assert show(file, *words)[1] == show(root, *words)[1]
 
 
-def test_curves_are_means_and_bands(tmp_path):
-    from matplotlib.figure import Figure
+def test_the_results_page_is_filled_from_the_csv_files(two_sets, monkeypatch):
+    root, _ = two_sets
+    monkeypatch.setattr(results, "FOLDER", root)
+    results.add(root, "base2new", root / "base2new.csv")
+    page = "text\n<!-- results: base2new -->\nold\n<!-- end -->\nmore\n"
+    once = results.fill(page)
+    assert "\nold\n" not in once and "#### mini_colors" in once and "**82.50** ± 0.50 |" in once
+    assert once.startswith("text\n") and once.endswith("<!-- end -->\nmore\n") and results.fill(once) == once
 
-    from scripts.curves import curve
 
-    axes = Figure().subplots()
-    curve(axes, [(1, 50.0, 2.0), (2, 60.0, 1.0)], "ALIGN", "C0")
-    assert axes.lines[0].get_xydata().tolist() == [[1, 50], [2, 60]]
-    band = axes.collections[0].get_paths()[0].vertices
-    assert {tuple(point) for point in band.tolist()} >= {(1, 48), (1, 52), (2, 59), (2, 61)}
+def test_committed_results_have_the_documented_columns():
+    files = sorted((PROJECT / "results").glob("*.csv"))
+    assert len(files) == 5 and all(list(pd.read_csv(file)) == results.COLUMNS for file in files)
 
 
 def test_mistakes_get_one_line(tmp_path, show):
@@ -260,13 +260,13 @@ def test_mistakes_get_one_line(tmp_path, show):
 # ---- the published figures
 
 
-FIGURES = json.loads(PUBLISHED.read_text())["figures"]
-MAIN = [f for f in FIGURES if "variant" not in f]
+EVERY = PUBLISHED["figures"]
+MAIN = [f for f in EVERY if "variant" not in f]
 
 
 def test_every_figure_has_a_source_and_stands_once():
-    assert all(f["source"].strip() and all(0 < v < 100 for v in f["values"].values()) for f in FIGURES)
-    assert len(Published().figures) == len(MAIN)
+    assert all(f["source"].strip() and all(0 < v < 100 for v in f["values"].values()) for f in EVERY)
+    assert len(FIGURES) == len(MAIN)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_means_over_the_data_sets_are_the_published_averages(method):
         assert mean(values) == pytest.approx(of["average"][column], abs=0.04)
 
 
-@pytest.mark.parametrize("table, part, off", [("xd", "others", 0.006), ("dg", "shifts", 0.016)])
+@pytest.mark.parametrize("table, part, off", [("xd", "targets", 0.006), ("dg", "shifts", 0.016)])
 def test_target_averages(table, part, off):
     for method in {f["method"] for f in MAIN if (f["table"], f["backbone"]) == (table, "ViT-B/16")}:
         of = {f["dataset"]: f["values"]["accuracy"] for f in MAIN
@@ -295,29 +295,27 @@ def test_target_averages(table, part, off):
         assert mean(of[name] for name in getattr(PAPER, part)) == pytest.approx(of["average"], abs=off), method
 
 
-@pytest.mark.parametrize(
-    "table, method, backbone, shots",
-    sorted({(f["table"], f["method"], f["backbone"], f["shots"]) for f in MAIN}, key=str),
-    ids=str,
-)
-def test_every_figure_stands_beside_a_run(table, method, backbone, shots, tmp_path):
+@pytest.mark.parametrize("table, backbone, shots", sorted({(f["table"], f["backbone"], f["shots"]) for f in MAIN}))
+def test_every_figure_is_next_to_a_run(table, backbone, shots, tmp_path):
     """Of the method, with its name as a trainer, on all data sets of the table."""
-    published = Published()
-    trainer = next((name for name, known in published.names.items() if known == method), method)
+    trainers = {known: name for name, known in reversed(PUBLISHED["names"].items())}
+    wanted = [f for f in MAIN if (f["table"], f["backbone"], f["shots"]) == (table, backbone, shots)]
     parts = {"base2new": ("base", "new"), "fewshot": ("all",)}.get(table, ("target",))
     names = [(name, part) for name in PAPER.datasets(table) for part in parts]
     names += [] if table in ("base2new", "fewshot") else [(PAPER.source, "source")]
-    found = [Found(trainer, name, part, shots, 1, "c", 50.0, backbone, tmp_path, True) for name, part in names]
-    tables = Maker(table, found, PAPER.datasets(table), published).make()
-    shown: dict[tuple[str, str], float | None] = {}
-    for one in tables:
-        for column, cell in one.rows[trainer].items():
-            where = (one.title, column) if table == "base2new" else (column, "accuracy")
-            shown[where] = cell.published
-    for f in MAIN:
-        if (f["table"], f["method"], f["backbone"], f["shots"]) == (table, method, backbone, shots):
-            assert {column: shown.get((f["dataset"], column)) for column in f["values"]} == f["values"]
+    found = [
+        RunResult(trainers.get(method, method), name, part, shots, 1, "c", 50.0, tmp_path, backbone)
+        for method in {f["method"] for f in wanted}
+        for name, part in names
+    ]
+    cells = TableBuilder(table, pd.DataFrame(found), PAPER.datasets(table)).build()
+    column = "table" if table == "base2new" else "column"
+    shown = {(cell["method"], cell[column], cell["column"]): cell["published"] for _, cell in cells.iterrows()}
+    for f in wanted:
+        for key, value in f["values"].items():
+            where = key if table == "base2new" else f["dataset"]
+            assert shown[trainers.get(f["method"], f["method"]), f["dataset"], where] == value
 
 
 def test_no_figure_of_align_is_made_up():
-    assert not any(f["method"] in ("ALIGN", "MMP", "PLOT", "UPT") for f in FIGURES)
+    assert not any(f["method"] in ("ALIGN", "MMP", "PLOT", "UPT") for f in EVERY)
