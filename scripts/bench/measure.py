@@ -17,7 +17,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import torch
+from dassl.config import get_cfg_default
+from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
+from dassl.engine import build_trainer
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+import trainers
 
 WORDS = (
     "cat dog house garden bridge river mountain bottle violin guitar train bicycle airplane balloon camera "
@@ -35,8 +42,6 @@ def class_names(number: int, seed: int = 0) -> list[str]:
 
 def random_checkpoint(backbone: str) -> Path:
     """Return a file of random weights for an open_clip model, written once."""
-    import open_clip
-
     path = Path(tempfile.gettempdir(), f"random-{backbone}.pt")
     if not path.is_file():
         torch.manual_seed(0)
@@ -45,41 +50,34 @@ def random_checkpoint(backbone: str) -> Path:
     return path
 
 
+@DATASET_REGISTRY.register()
+class BenchmarkSet(DatasetBase):
+    """``size`` classes whose images are never read."""
+
+    size = 0
+
+    def __init__(self, cfg: Any) -> None:
+        items = [Datum(__file__, i, 0, name) for i, name in enumerate(class_names(self.size))]
+        super().__init__(train_x=items, test=items)
+
+
 def build(case: dict[str, Any]) -> Any:
     """Return the trainer of a case: ALIGN and MMP with M = N = ``prompts``, other methods with their defaults."""
-    import open_clip
-    from dassl.config import get_cfg_default
-    from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
-    from dassl.engine import build_trainer
-
-    import trainers
-
-    @DATASET_REGISTRY.register()
-    class BenchmarkSet(DatasetBase):
-        """K classes whose images are never read."""
-
-        def __init__(self, cfg: Any) -> None:
-            items = [Datum(__file__, i, 0, name) for i, name in enumerate(class_names(case["classes"]))]
-            super().__init__(train_x=items, test=items)
-
     cfg = get_cfg_default()
     trainers.extend_cfg(cfg)
-    checkpoint = f"{case['backbone']}::{random_checkpoint(case['backbone'])}"
+    method, BenchmarkSet.size = case["method"], case["classes"]
     size = open_clip.get_model_config(case["backbone"])["vision_cfg"]["image_size"]
-    node = cfg.TRAINER[case["method"]]
-    for key in ("TEXT_PROMPT_NUMBER", "VISION_PROMPT_NUMBER"):
-        if key in node:
-            node[key] = case["prompts"]
-    if case["method"] in ("ALIGN", "MMP"):
-        node.TEXT_PROMPT_DEPTH = 9
+    checkpoint = f"{case['backbone']}::{random_checkpoint(case['backbone'])}"
+    if method in ("ALIGN", "MMP"):
+        cfg.TRAINER[method].update(TEXT_PROMPT_NUMBER=case["prompts"], VISION_PROMPT_NUMBER=case["prompts"])
+        cfg.TRAINER[method].TEXT_PROMPT_DEPTH = 9
     words = ["DATASET.NAME", "BenchmarkSet", "MODEL.BACKBONE.NAME", checkpoint, "INPUT.SIZE", (size, size)]
-    words += ["TRAINER.NAME", case["method"], "TRAIN.MAX_MEMORY_GB", float(case["max_memory"])]
-    words += ["USE_CUDA", case["device"] == "cuda", "DATALOADER.NUM_WORKERS", 0, "OUTPUT_DIR", tempfile.mkdtemp()]
-    words += ["DATALOADER.TRAIN_X.BATCH_SIZE", case["images"], f"TRAINER.{case['method']}.PREC", case["precision"]]
-    cfg.merge_from_list(words)
+    words += ["TRAINER.NAME", method, f"TRAINER.{method}.PREC", case["precision"], "OUTPUT_DIR", tempfile.mkdtemp()]
+    words += ["TRAIN.MAX_MEMORY_GB", float(case["max_memory"]), "DATALOADER.TRAIN_X.BATCH_SIZE", case["images"]]
+    cfg.merge_from_list([*words, "USE_CUDA", case["device"] == "cuda", "DATALOADER.NUM_WORKERS", 0])
     torch.manual_seed(0)
     trainer = build_trainer(cfg)
-    trainer.batch_idx, trainer.num_batches = 0, 2  # no step of the learning rate
+    trainer.batch_idx, trainer.num_batches = 0, 2  # not the last batch: no step of the schedule
     return trainer
 
 
@@ -100,8 +98,6 @@ def seconds(run: Callable[[], Any], repeat: int) -> dict[str, Any]:
 
 def count_flops(run: Callable[[], Any]) -> int:
     """Return the floating point operations of matrix products, convolutions and attention in ``run()``."""
-    from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
-
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # unknown to torch's counter
     backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
     mapping = {attention: lambda q, k, v, *args, **kwargs: sdpa_flop_count(q, k, v)}

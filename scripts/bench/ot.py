@@ -1,8 +1,8 @@
 """Problems per second of the Sinkhorn solver against POT, a plain batched loop and one problem at a time.
 
 All solve the same float32 costs with lambda = 0.1 for the same number of iterations (no early stop), and take turns in
-one process, so that ratios are of one run; "ours, tol 1e-2" is the head's setting, where problems stop early. Slow solvers
-are given fewer problems, and rates are compared.
+one process, so that ratios are of one run; "ours, tol 1e-2" is the head's setting, where problems stop early. Slow
+solvers are given fewer problems, and rates are compared.
 
     python -m scripts.bench.ot [--sizes 198 8 --sizes 4 4] [--iterations 5 20 100] [--device cuda]
 """
