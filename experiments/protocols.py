@@ -13,6 +13,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -95,13 +96,7 @@ def config_files(method: str, protocol: str, dataset: str, shots: int, config: s
 
 
 class Planner:
-    """Plans the jobs of one method with one seed.
-
-    Args:
-        method: registry name.
-        seed: random seed.
-        defaults: what all runs share.
-    """
+    """Plans the jobs of one method with one seed."""
 
     def __init__(self, method: str, seed: int, defaults: RunDefaults) -> None:
         self.method, self.seed, self.defaults = method, seed, defaults
@@ -144,8 +139,8 @@ class Planner:
             previous = runs[-1] if runs else None
             stage = [entry["stage_key"], str(previous.folder)] if previous else []
             options = (*stage, *published, *self.defaults.options)
-            base_folder = self.defaults.output / base
-            runs.append(self._train(dataset, config, base_folder, shots, options=options, first_stage=previous))
+            more = {"options": options, "first_stage": previous}
+            runs.append(self._train(dataset, config, self.defaults.output / base, shots, **more))
         return tuple(runs)
 
 
@@ -200,25 +195,19 @@ def methods_with_settings(protocol: str, datasets: Sequence[str]) -> list[str]:
     """Return the registered methods that have settings for a protocol on data sets."""
     found = []
     for method in registered_methods():
-        try:
+        with suppress(ValueError):
             plan(protocol, [method], datasets, [1], RunDefaults())
-        except ValueError:
-            continue
-        found.append(method)
+            found.append(method)
     return found
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], list[int]]:
     """Return the data sets and the seeds among words: numbers are seeds, and so is a second "all"."""
-    datasets: list[str] = []
-    seeds: list[int] = []
-    for word in " ".join(words).replace(",", " ").split():
-        if word.isdecimal():
-            seeds.append(int(word))
-        elif word == "all" and datasets:
-            seeds += SEEDS
-        else:
-            datasets.append(word)
+    every = " ".join(words).replace(",", " ").split()
+    datasets = [word for word in every if not word.isdecimal()]
+    seeds = [int(word) for word in every if word.isdecimal()]
+    if "all" in datasets[1:]:
+        datasets, seeds = [datasets[0], *(word for word in datasets[1:] if word != "all")], [*seeds, *SEEDS]
     return datasets or ["all"], seeds or list(SEEDS)
 
 

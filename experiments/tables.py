@@ -32,6 +32,7 @@ FIGURES = {
 }
 CELLS = ["table", "method", "column", "mean", "std", "seeds", "published", "difference", "source"]
 AVERAGE = "average"
+Words = Sequence[str]
 FORMATS = {"terminal": "simple", "markdown": "github", "latex": "latex_raw", "csv": ""}
 MARKS = {  # best and second best
     "terminal": ("{}*", "{}+"),
@@ -55,12 +56,7 @@ class TableBuilder:
     """
 
     def __init__(
-        self,
-        protocol: str,
-        results: pd.DataFrame,
-        datasets: Sequence[str] = (),
-        methods: Sequence[str] = (),
-        shots: Sequence[int] = (),
+        self, protocol: str, results: pd.DataFrame, datasets: Words = (), methods: Words = (), shots: Sequence[int] = ()
     ) -> None:
         for method in methods:
             check_choice("method", method, presentation_order({*PUBLISHED["names"], *results["method"]}))
@@ -92,8 +88,7 @@ class TableBuilder:
     def build(self) -> pd.DataFrame:
         """Return one row per cell, with the columns ``CELLS``; a cell without runs has no mean.
 
-        There is one table per data set and one of their average (base2new), one in all (xd, dg), or one per number of
-        shots. A table's columns are base, new and H, or data sets with their average.
+        The tables are one per data set and their average (base2new), one in all (xd, dg), or one per number of shots.
         """
         build = {"base2new": self._base2new, "fewshot": self._fewshot}.get(self.protocol, self._transfer)
         return pd.DataFrame(build(), columns=CELLS)

@@ -68,11 +68,12 @@ def build(case: dict[str, Any]) -> Any:
     method, BenchmarkSet.size = case["method"], case["classes"]
     size = open_clip.get_model_config(case["backbone"])["vision_cfg"]["image_size"]
     checkpoint = f"{case['backbone']}::{random_checkpoint(case['backbone'])}"
+    node = next(key for key in cfg.TRAINER if key.lower() == method.lower())
     if method in ("ALIGN", "MMP"):
-        cfg.TRAINER[method].update(TEXT_PROMPT_NUMBER=case["prompts"], VISION_PROMPT_NUMBER=case["prompts"])
-        cfg.TRAINER[method].TEXT_PROMPT_DEPTH = 9
+        cfg.TRAINER[node].update(TEXT_PROMPT_NUMBER=case["prompts"], VISION_PROMPT_NUMBER=case["prompts"])
+        cfg.TRAINER[node].TEXT_PROMPT_DEPTH = 9
     words = ["DATASET.NAME", "BenchmarkSet", "MODEL.BACKBONE.NAME", checkpoint, "INPUT.SIZE", (size, size)]
-    words += ["TRAINER.NAME", method, f"TRAINER.{method}.PREC", case["precision"], "OUTPUT_DIR", tempfile.mkdtemp()]
+    words += ["TRAINER.NAME", method, f"TRAINER.{node}.PREC", case["precision"], "OUTPUT_DIR", tempfile.mkdtemp()]
     words += ["TRAIN.MAX_MEMORY_GB", float(case["max_memory"]), "DATALOADER.TRAIN_X.BATCH_SIZE", case["images"]]
     cfg.merge_from_list([*words, "USE_CUDA", case["device"] == "cuda", "DATALOADER.NUM_WORKERS", 0])
     torch.manual_seed(0)
@@ -146,6 +147,8 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     found |= seconds(run, case["repeat"])
     found["peak_gb"] = peak_gb(case["device"])
     if case["path"] != "naive":
+        if case["kind"] == "eval":  # torch's counter expects a gradient of every tensor that requires one
+            model.requires_grad_(False)
         found["tflops"] = round(count_flops(run) / 1e12, 4)
     return found
 

@@ -45,8 +45,8 @@ def test_flops_are_those_of_the_products():
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
     """A small architecture that open_clip knows by name, with random weights in a folder of this test."""
-    text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
-    vision = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 9}
+    vision = {"image_size": 32, "layers": 9, "width": 64, "patch_size": 16, "head_width": 32}
     config = {"embed_dim": 32, "quick_gelu": True, "vision_cfg": vision, "text_cfg": text}
     (tmp_path / "bench-tiny.json").write_text(json.dumps(config))
     open_clip.add_model_config(tmp_path)
