@@ -6,9 +6,11 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 # Folders of runs, as the scripts of CoOp, CoCoOp, MaPLe, PLOT, ALIGN and ours name them.
 LAYOUTS = [
@@ -54,6 +56,17 @@ class RunResult:
     ms_per_image: float | None = None  # of the test
     learned_parameters: int | None = None
     config_hash: str | None = None  # the same for equal settings, whatever the seed
+
+
+def read(output: Path, protocol: str) -> tuple[pd.DataFrame, list[str]]:
+    """Return the results in a CSV file, or below a folder (of the protocol's runs if there are any), with notes."""
+    if output.suffix == ".csv":
+        return pd.read_csv(output, dtype={"config": str}).assign(folder=output), []
+    names = {"xd": ("xd",), "dg": ("xd/train", "dg")}.get(protocol, (protocol,))
+    collected = [collect(folder) for folder in [output / n for n in names if (output / n).is_dir()] or [output]]
+    rows = [result for found, _ in collected for result in found]
+    columns = [field.name for field in fields(RunResult)]
+    return pd.DataFrame(rows, columns=columns), [note for _, notes in collected for note in notes]
 
 
 def collect(root: Path) -> tuple[list[RunResult], list[str]]:

@@ -56,9 +56,9 @@ def draw(results: pd.DataFrame, title: str, path: Path) -> None:
     style = {"width": 0.78, "color": ["#7a9cc6", "#e0a458", "#3b3b58"], "rot": 20 if len(methods) > 4 else 0}
     whiskers = {"yerr": std[order].astype(float), "capsize": 2} if std.notna().any(axis=None) else {}
     mean[order].plot.bar(ax=axes, xlabel="", ylabel="accuracy (%)", title=title, ylim=(0, 100), **style, **whiskers)
-    for patch in axes.patches:
-        place = (patch.get_x() + patch.get_width() / 2, 1)
-        axes.annotate(f"{patch.get_height():.0f}", place, ha="center", color="white", fontsize=7)
+    for i, values in enumerate(mean[order].to_numpy()):
+        for k, value in enumerate(values):
+            axes.annotate(f"{value:.0f}", (i + 0.26 * (k - 1), 1), ha="center", color="white", fontsize=7)
     axes.legend(ncols=3, frameon=False, loc="upper left")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)

@@ -134,12 +134,12 @@ class Planner:
         """Train on ``shots`` images of every class, in one or several stages; test on all classes."""
         *first, last = config_files(self.method, "fewshot", dataset, shots, self.defaults.config)
         entry = {} if self.defaults.config else METHODS.get(self.method, {})
-        published, runs = entry.get("fewshot_options", {}).get(dataset, "").split(), []
+        published = entry.get("fewshot_options", {}).get(dataset, "").split()
+        runs: list[RunSpec] = []
         for config, base in (*((stage, "first_stage") for stage in first), (last, "fewshot")):
             previous = runs[-1] if runs else None
             stage = [entry["stage_key"], str(previous.folder)] if previous else []
-            options = (*stage, *published, *self.defaults.options)
-            more = {"options": options, "first_stage": previous}
+            more = {"options": (*stage, *published, *self.defaults.options), "first_stage": previous}
             runs.append(self._train(dataset, config, self.defaults.output / base, shots, **more))
         return tuple(runs)
 
@@ -212,18 +212,13 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[int]]:
 
 
 def add_defaults(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that :func:`defaults_of` reads."""
+    """Add the flags of ``RunDefaults``, and ``--shots``."""
     add = parser.add_argument
     add("--root", default=os.environ.get("DATA", "data"), help="folder of the data sets (default: $DATA, or data)")
     add("--output", type=Path, default=Path(os.environ.get("OUTPUT", "output")), help="folder of the results")
     add("--config", default="", help="the method's YAML file, or its stem, in place of the protocol's")
     add("--shots", type=int, nargs="+", default=FEWSHOT_SHOTS, help="of fewshot (default: 1 2 4 8 16)")
     add("--set", nargs="+", default=[], metavar="KEY VALUE", help="config words over the YAML files")
-
-
-def defaults_of(args: argparse.Namespace) -> RunDefaults:
-    """Return what the flags of :func:`add_defaults` say."""
-    return RunDefaults(args.root, args.output, args.config, tuple(args.set))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -240,16 +235,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Do what the command line asks for."""
-    datasets, seeds = split_words(args.words)
-    jobs = plan(args.protocol, args.method.split(","), datasets, seeds, defaults_of(args), args.shots)
+    defaults = RunDefaults(args.root, args.output, args.config, tuple(args.set))
+    jobs = plan(args.protocol, args.method.split(","), *split_words(args.words), defaults, args.shots)
     runs = [run for job in jobs for run in job]
     if args.dry_run:
         for one in runs:
             print(f"{state(one):<6} {one.command()}")
         return 0
     run_all(runs, args.quiet)
-    table = f"python -m experiments.tables {args.output} --table {args.protocol}"
-    print(f"{args.protocol}: {len(jobs)} jobs done; the table: {table}")
+    print(f"{args.protocol}: {len(jobs)} jobs done; the table: python -m experiments.tables", end=" ")
+    print(args.output, "--table", args.protocol)
     return 0
 
 

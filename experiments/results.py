@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from experiments import compare, tables
+from experiments.collect import read
 from experiments.protocols import PROTOCOLS, SUITES
 from experiments.runs import PROJECT, report_errors
 from prompting.ot.checks import check_choice
@@ -32,7 +33,7 @@ def add(output: Path, protocol: str, file: Path) -> int:
     The commit is that of the checkout that adds them.
     """
     check_choice("protocol", protocol, [*PROTOCOLS, "compare"])
-    found, _ = tables.read(output, "base2new" if protocol == "compare" else protocol)
+    found, _ = read(output, "base2new" if protocol == "compare" else protocol)
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT, capture_output=True, text=True)
     found["commit"] = head.stdout.strip()
     rows = pd.concat([pd.read_csv(file), found]) if file.is_file() else found

@@ -20,7 +20,7 @@ import submitit
 from tabulate import tabulate
 from tqdm import tqdm
 
-from experiments.protocols import PROTOCOLS, SEEDS, Job, add_defaults, defaults_of, plan
+from experiments.protocols import PROTOCOLS, SEEDS, Job, RunDefaults, add_defaults, plan
 from experiments.runs import PROJECT, report_errors, run_all, state
 
 WEEK = 7 * 24 * 60  # minutes: submitit ends local jobs after two by default
@@ -93,7 +93,8 @@ def executor(args: argparse.Namespace, slot: int | None = None, name: str = "che
 
 def run_jobs(jobs: Sequence[Job], slots: Sequence[int | None], args: argparse.Namespace) -> dict[str, str]:
     """Submit the jobs, at most one per slot at a time, under a progress bar; return name -> reason of failures."""
-    waiting, free, failed = list(jobs), list(slots), {}
+    waiting, free = list(jobs), list(slots)
+    failed: dict[str, str] = {}
     running: dict[str, tuple[Any, int | None]] = {}
     with tqdm(total=len(waiting), desc="jobs", unit="job", dynamic_ncols=True) as bar:
         try:
@@ -147,7 +148,8 @@ def run(args: argparse.Namespace) -> int:
     for pair in args.slurm:
         if "=" not in pair:
             raise ValueError(f"--slurm takes KEY=VALUE, but got {pair!r}")
-    jobs = plan(args.protocol, args.methods, args.datasets, args.seeds, defaults_of(args), args.shots)
+    defaults = RunDefaults(args.root, args.output, args.config, tuple(args.set))
+    jobs = plan(args.protocol, args.methods, args.datasets, args.seeds, defaults, args.shots)
     states = {job: [state(run) for run in job] for job in jobs}
     todo = [job for job in jobs if set(states[job]) != {"done"}]
     if args.dry_run:

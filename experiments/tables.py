@@ -13,23 +13,19 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
 from tabulate import tabulate
 
-from experiments.collect import RunResult, collect
+from experiments.collect import read
 from experiments.protocols import PROTOCOLS, SHOTS, SUITES, TRAINING_FREE, expand, presentation_order
 from experiments.runs import report_errors
 from prompting.ot.checks import check_choice
 
 PUBLISHED = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
-FIGURES = {
-    (f["table"], f["method"], f["dataset"], f["shots"], f["backbone"]): f
-    for f in PUBLISHED["figures"]
-    if "variant" not in f
-}
+KEY = ["table", "method", "dataset", "shots", "backbone"]
+FIGURES = {tuple(f[key] for key in KEY): f for f in PUBLISHED["figures"] if "variant" not in f}
 CELLS = ["table", "method", "column", "mean", "std", "seeds", "published", "difference", "source"]
 AVERAGE = "average"
 Words = Sequence[str]
@@ -96,9 +92,8 @@ class TableBuilder:
     def _pivot(self, part: str, shots: int) -> pd.DataFrame:
         """Return accuracies by (method, seed) and data set, with the average for the seeds that no data set lacks."""
         chosen = self.results[(self.results["part"] == part) & (self.results["shots"] == shots)]
-        wide = chosen.pivot(index=["method", "seed"], columns="dataset", values="accuracy").reindex(
-            columns=self.datasets
-        )
+        wide = chosen.pivot(index=["method", "seed"], columns="dataset", values="accuracy")
+        wide = wide.reindex(columns=self.datasets)
         return wide.assign(**{AVERAGE: wide.mean(axis=1, skipna=False)}) if len(self.datasets) > 1 else wide
 
     def _base2new(self) -> list[dict]:
@@ -207,17 +202,6 @@ def report(builder: TableBuilder, cells: pd.DataFrame, form: str, lacking: Seque
     lines += [*(f"Missing: {line}" for line in lacking), *(f"Nothing found in {note}" for note in notes)]
     start = {"latex": "% ", "markdown": "- "}.get(form, "")
     return "\n\n".join([*texts, "\n".join(start + line for line in lines)])
-
-
-def read(output: Path, protocol: str) -> tuple[pd.DataFrame, list[str]]:
-    """Return the results in a CSV file, or below a folder (of the protocol's runs if there are any), with notes."""
-    if output.suffix == ".csv":
-        return pd.read_csv(output, dtype={"config": str}).assign(folder=output), []
-    names = {"xd": ("xd",), "dg": ("xd/train", "dg")}.get(protocol, (protocol,))
-    collected = [collect(folder) for folder in [output / n for n in names if (output / n).is_dir()] or [output]]
-    rows = [result for found, _ in collected for result in found]
-    columns = [field.name for field in fields(RunResult)]
-    return pd.DataFrame(rows, columns=columns), [note for _, notes in collected for note in notes]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
