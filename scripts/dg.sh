@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Domain generalisation: train on ImageNet (or mini_source), test as it is on its shifts.
+# Domain generalisation: train on ImageNet (or mini_source), test on its shifts without further training.
 #   scripts/dg.sh ALIGN all 1
 # METHOD [DATASET ...] [SEED ...]: data sets are names, all (the paper's) or mini; seeds are numbers (default 1 2 3).
 # DATA and OUTPUT name the folders of data sets and results; more flags: dg.sh --help.
 cd "$(dirname "$0")/.." && exec "${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}" \
-    scripts/protocols.py dg "$@"
+    -m experiments.protocols dg "$@"

@@ -14,8 +14,9 @@ def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
     """Raise ValueError, naming the nearest allowed word, unless ``value`` is one of ``allowed``."""
     if value in allowed:
         return
-    near = difflib.get_close_matches(str(value).lower(), allowed, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    words = {word.lower(): word for word in allowed}
+    near = difflib.get_close_matches(str(value).lower(), words, n=1, cutoff=0.4)
+    hint = f"; did you mean {words[near[0]]!r}?" if near else ""
     raise ValueError(f"{name} is {value!r}; allowed: {', '.join(map(repr, allowed))}{hint}")
 
 

@@ -1,7 +1,7 @@
-"""ALIGN's `released` reading without any saving: the baseline of the benchmarks, written from docs/methods.md.
+"""ALIGN's `released` reading without any optimization: the baseline of the benchmarks, written from docs/methods.md.
 
-Every text prompt is padded to the full context, every image is run M times, no feature is kept between batches, and
-the transport is solved by Python loops over images and classes that ask after each iteration whether to stop.
+Every text prompt is padded to the full context, every image is encoded M times, no feature is kept between batches, and
+the transport is solved in Python loops over images and classes that test for convergence after each iteration.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def text_features(model: Any, context: Tensor, deep: Sequence[Tensor]) -> tuple[Tensor, Tensor, int]:
-    """Return the outputs at EOS (K, N, D) and everywhere (K, N, context length, D), and the positions run."""
+def text_features(model: Any, context: Tensor, deep: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the outputs at EOS (K, N, D) and everywhere (K, N, context length, D)."""
     clip, tokens = model.clip, model.tokens
     full = clip.positional_embedding.shape[0]
     ids = F.pad(tokens.ids, (0, full - tokens.ids.shape[2]))  # (N, K, full)
@@ -33,11 +33,11 @@ def text_features(model: Any, context: Tensor, deep: Sequence[Tensor]) -> tuple[
         x = block(x.flatten(0, 1), attn_mask=clip.attn_mask).unflatten(0, (n, classes))
     x = (clip.ln_final(x) @ clip.text_projection).transpose(0, 1)  # (K, N, full, D)
     where = tokens.eos.T[:, :, None, None].expand(-1, -1, 1, x.shape[3])
-    return x.gather(2, where).squeeze(2), x, n * classes * full
+    return x.gather(2, where).squeeze(2), x
 
 
-def image_features(model: Any, images: Tensor, prompts: Tensor, deep: Sequence[Tensor]) -> tuple[Tensor, Tensor, int]:
-    """Return the outputs at CLS (B, M, D) and at patches and prompts (B, M, J, D), and the positions run."""
+def image_features(model: Any, images: Tensor, prompts: Tensor, deep: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the outputs at CLS (B, M, D) and at patches and prompts (B, M, J, D)."""
     visual, (m, b) = model.clip.visual, prompts.shape[:2]
     x = visual.conv1(images).flatten(2).transpose(1, 2)
     cls = visual.class_embedding.expand(len(x), 1, -1)
@@ -47,14 +47,13 @@ def image_features(model: Any, images: Tensor, prompts: Tensor, deep: Sequence[T
         if 0 < i <= len(deep):
             x = torch.cat([x[:, :-b], deep[i - 1].repeat(len(images), 1, 1)], 1)
         x = block(x)
-    positions = x.shape[0] * x.shape[1]
     x = (visual.ln_post(x) @ visual.proj).unflatten(0, (-1, m))
-    return x[:, :, 0], x[:, :, 1:], positions
+    return x[:, :, 0], x[:, :, 1:]
 
 
 @torch.no_grad()
 def plan(cost: Tensor, lam: float = 0.1, tol: float = 0.01, most: int = 100) -> Tensor:
-    """Return plans for costs (problems, rows, columns), all stopped together by the mean change of r."""
+    """Return plans of costs (problems, rows, columns); the mean change of r over all of them is the stop rule."""
     kernel = torch.exp(-cost / lam)
     r, c = torch.ones_like(cost[:, :, 0]), torch.ones_like(cost[:, 0])
     for _ in range(most):
@@ -66,16 +65,13 @@ def plan(cost: Tensor, lam: float = 0.1, tol: float = 0.01, most: int = 100) -> 
     return r.unsqueeze(2) * kernel * c.unsqueeze(1)
 
 
-def logits(model: Any, images: Tensor) -> tuple[Tensor, dict[str, int]]:
-    """Return the logits (B, K) and the positions run through each tower."""
+def logits(model: Any, images: Tensor) -> Tensor:
+    """Return the logits (B, K) of an MMP model."""
     learned = model.prompt_learner()
-    h, s, text_positions = text_features(model, learned.text, learned.deep_text)
-    z, r, image_positions = image_features(model, images, learned.visual, learned.deep_visual)
+    h, s = text_features(model, learned.text, learned.deep_text)
+    z, r = image_features(model, images, learned.visual, learned.deep_visual)
     with torch.autocast(images.device.type, enabled=False):  # the transport is float32, whatever the towers are
-        return scores(model, *(F.normalize(part.float(), dim=-1) for part in (z, h, r, s))), {
-            "text": text_positions,
-            "vision": image_positions,
-        }
+        return scores(model, *(F.normalize(part.float(), dim=-1) for part in (z, h, r, s)))
 
 
 def scores(model: Any, z: Tensor, h: Tensor, r: Tensor, s: Tensor) -> Tensor:

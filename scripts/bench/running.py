@@ -1,140 +1,95 @@
-"""Runs the cases of a benchmark, each in a process of its own, with a progress bar; writes results after each."""
+"""Runs the cases of a benchmark, each in a process of its own; writes JSON after each and prints a table."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
-import shlex
+import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import torch
 from tqdm import tqdm
 
-from scripts.bench.measuring import machine
-
 PROJECT = Path(__file__).resolve().parents[2]
-RESULTS = PROJECT / "scripts" / "bench" / "results"
+MEASURE = PROJECT / "scripts" / "bench" / "measure.py"
 Case = dict[str, Any]
+COLUMNS = ["path", "classes", "prompts", "images", "max_memory", "seconds", "cpu_seconds", "first_seconds", "peak_gb"]
+COLUMNS += ["tflops", "failed"]
 
 
-class Progress:
-    """One bar over cases of different lengths, which shows how far it is and the time left.
-
-    Args:
-        total: the sum of the cases' efforts.
-        minutes: cases are cut off, and the rest left out, when these are over; None for no limit.
-    """
-
-    def __init__(self, total: float, minutes: float | None = None) -> None:
-        form = "{desc} {percentage:3.0f}% |{bar}| {elapsed} so far, {remaining} left"
-        self.bar = tqdm(total=total, bar_format=form, dynamic_ncols=True)
-        self.end = None if minutes is None else time.monotonic() + 60 * minutes
-
-    def left(self) -> float | None:
-        """Return the seconds left, None for no limit."""
-        return None if self.end is None else self.end - time.monotonic()
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
+def machine() -> dict[str, Any]:
+    """Return the versions and the kind of machine behind the figures."""
+    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    cpu = next((line.split(":")[1].strip() for line in info.splitlines() if "model name" in line), platform.machine())
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    found = {"cpu": cpu, "cores": os.cpu_count(), "capability": torch.backends.cpu.get_cpu_capability(), "gpu": gpu}
+    return found | {"python": platform.python_version(), "torch": torch.__version__}
 
 
-def command() -> str:
-    """Return the command line that runs, behind what is set for the C library's memory."""
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    words = ["python", *(sys.argv[:1] if spec is None else ["-m", spec.name]), *sys.argv[1:]]
-    return " ".join([f"{key}={shlex.quote(value)}" for key, value in malloc().items()] + [shlex.join(words)])
+def call(file: Path, case: Case, checkout: Path = PROJECT, python: str = sys.executable) -> Case:
+    """Return what ``file`` measures for a case, in a checkout; ``failed`` says why there is nothing."""
+    words = [python, "-c", "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"]
+    env = {**os.environ, "PYTHONPATH": str(checkout)}
+    done = subprocess.run([*words, str(file), json.dumps(case)], cwd=checkout, env=env, capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        return {**case, "failed": "killed, probably out of memory" if done.returncode == -9 else last}
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def malloc() -> dict[str, str]:
-    """Return the environment's settings of glibc's memory, such as ``MALLOC_MMAP_THRESHOLD_``."""
-    return {key: value for key, value in sorted(os.environ.items()) if key.startswith("MALLOC_")}
-
-
-@cache
-def commit() -> str | None:
-    """Return the commit that runs, marked ``+`` where files other than results differ from it; None outside git."""
-
-    def git(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["git", *words], cwd=PROJECT, capture_output=True, text=True, check=False)
-
-    try:
-        head = git("rev-parse", "--short", "HEAD")
-        changed = git("diff", "--quiet", "HEAD", "--", ".", ":!scripts/bench/results")
-    except FileNotFoundError:  # no git
-        return None
-    return None if head.returncode else head.stdout.strip() + "+" * bool(changed.returncode)
-
-
-def made_by() -> dict[str, Any]:
-    """Return what a file says of its figures: the command, the commit and the machine that made them."""
-    return {"command": command(), "commit": commit(), "machine": machine()}
-
-
-def in_a_process(module: str, case: Case, progress: Progress) -> Case:
-    """Run one case in a process of its own, so that its peak memory is its own, and return what it measured.
-
-    A case that fails, or for which the time is not enough, comes back with ``failed`` or ``left_out`` saying why.
-    """
-    words = [sys.executable, "-m", module, "--case", json.dumps(case)]
-    quiet = {**os.environ, "KINETO_LOG_LEVEL": "99"}  # torch's profiler writes into the bar
-    process = subprocess.Popen(words, cwd=PROJECT, env=quiet, stdout=subprocess.PIPE, text=True)
-    while True:
-        try:
-            printed, _ = process.communicate(timeout=1)
-            break
-        except subprocess.TimeoutExpired:
-            progress.bar.refresh()  # the clock goes on
-            left = progress.left()
-            if left is not None and left <= 0:
-                process.kill()
-                process.communicate()
-                return {**case, "left_out": "the time was up"}
-        except BaseException:
-            process.kill()
-            raise
-    if process.returncode:
-        why = " (killed; out of memory as a rule)" if process.returncode == -9 else ""
-        return {**case, "failed": f"exit code {process.returncode}{why}"}
-    return json.loads(printed.splitlines()[-1])
-
-
-def run_cases(
-    module: str, cases: list[Case], effort: Callable[[Case], float], out: Path, progress: Progress | None = None
-) -> list[Case]:
-    """Measure the cases one after the other and write all results to ``out`` after each.
-
-    Args:
-        module: a benchmark that measures one case when called with ``--case``.
-        cases: what to measure.
-        effort: how long a case takes, roughly; it only moves the bar.
-        out: the JSON file.
-        progress: a bar that goes on after these cases; None makes one.
-
-    Returns:
-        The cases with what was measured. ``load`` is how busy the machine was before and after each.
-    """
-    if progress is None:
-        with Progress(sum(map(effort, cases))) as own:
-            return run_cases(module, cases, effort, out, own)
+def run_cases(file: Path, cases: list[Case], out: Path, end: float | None = None) -> list[Case]:
+    """Measure the cases in order, until ``time.monotonic()`` reaches ``end``; write JSON after each."""
+    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT, capture_output=True, text=True)
+    about = {"command": " ".join(sys.argv), "commit": git.stdout.strip(), "machine": machine()}
     results: list[Case] = []
     out.parent.mkdir(parents=True, exist_ok=True)
-    for case in cases:
-        progress.bar.set_description_str(" ".join(str(case[k]) for k in ("path", "classes", "rows") if k in case))
-        left, before = progress.left(), os.getloadavg()[0]
-        if left is not None and left <= 0:
-            results.append({**case, "left_out": "the time was up"})
-        else:
-            found = in_a_process(module, case, progress)
-            found |= {"malloc": malloc()} if malloc() else {}
-            results.append({**found, "load": [round(before, 1), round(os.getloadavg()[0], 1)]})
-        out.write_text(json.dumps({**made_by(), "results": results}, indent=1) + "\n")
-        progress.bar.update(effort(case))
+    for case in tqdm(cases, desc=out.stem, dynamic_ncols=True):
+        in_time = end is None or time.monotonic() < end
+        load = os.getloadavg()[0]
+        results.append({**(call(file, case) if in_time else {**case, "failed": "no time left"}), "load": load})
+        out.write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
     return results
+
+
+def table(results: list[Case]) -> str:
+    """Return results of ``step`` or ``eval`` as a table; ``x faster`` compares the naive path with ours."""
+    found, keys = pd.DataFrame(results).reindex(columns=COLUMNS), ["classes", "prompts", "images"]
+    naive = found[found["path"] == "naive"].set_index(keys)["seconds"]
+    found["x faster"] = (found.join(naive, on=keys, rsuffix="_naive")["seconds_naive"] / found["seconds"]).round(2)
+    return found.to_string(index=False)
+
+
+def arguments(kind: str, doc: str) -> argparse.ArgumentParser:
+    """Return the command line of ``step`` or ``eval``."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--classes", type=int, nargs="+", default=[10, 50, 100, 500, 1000], help="K")
+    add("--prompts", type=int, nargs="+", default=[4], help="M = N")
+    add("--images", type=int, nargs="+", default=[4], help="B")
+    add("--max-memory", type=float, nargs="+", default=[8.0], metavar="GB", help="as of train.py")
+    add("--backbone", default="ViT-B-16-quickgelu", help="an open_clip model; its weights are random")
+    add("--device", default="cpu", choices=["cpu", "cuda"])
+    add("--precision", default="fp32", choices=["fp32", "amp", "fp16", "bf16"])
+    add("--threads", type=int, default=0, help="of torch; 0 leaves its default")
+    add("--repeat", type=int, default=3)
+    add("--naive-repeat", type=int, default=1)
+    add("--naive-up-to", type=int, default=100, help="the most classes of the naive path")
+    add("--out", type=Path, default=PROJECT / "output" / "bench" / f"{kind}.json")
+    return parser
+
+
+def cases_of(kind: str, args: argparse.Namespace, method: str = "MMP") -> list[Case]:
+    """Return the cases of a command line, the naive path (of MMP) after ours."""
+    cases, same = [], {key: getattr(args, key) for key in ("backbone", "device", "precision", "threads")}
+    for n, b, k in ((n, b, k) for n in args.prompts for b in args.images for k in args.classes):
+        case = {"kind": kind, "method": method, **same, "classes": k, "prompts": n, "images": b}
+        cases += [{**case, "path": "ours", "repeat": args.repeat, "max_memory": most} for most in args.max_memory]
+        if k <= args.naive_up_to:
+            cases.append({**case, "path": "naive", "repeat": args.naive_repeat, "max_memory": 0.0})
+    return cases

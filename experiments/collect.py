@@ -1,0 +1,195 @@
+"""Results of runs: ``results.json`` of ours, or logs that CoOp, MaPLe, PLOT and others left, or a CSV file of both."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+# Folders of runs, as the scripts of CoOp, CoCoOp, MaPLe, PLOT, ALIGN and ours name them.
+LAYOUTS = [
+    re.compile(rf"(?:^|/){pattern}/seed(?P<seed>\d+)$")
+    for pattern in (
+        r"(?P<part>train_base|test_base|test_new|xd/train|dg/train|xd/test|dg/test)/(?P<dataset>[^/]+)"
+        r"/shots_(?P<shots>\d+)/(?P<method>[^/]+)/(?P<config>[^/]+)",
+        r"(?P<part>evaluation)/(?P<method>[^/]+)/(?P<config>[^/]+?)_(?P<shots>\d+)shots?/(?:(?P<settings>[^/]+)/)?"
+        r"(?P<dataset>[^/]+)",
+        r"(?P<dataset>[^/]+)/shots_(?P<shots>\d+)/(?P<method>[^/]+)/(?P<config>[^/]+)",
+        r"(?P<dataset>[^/]+)/(?P<method>[^/]+)/shots_(?P<shots>\d+)",
+        r"(?:(?P<plot>OP_N\d+)/)?(?P<dataset>[^/]+)/(?P<method>[^/]+)/(?P<config>[^/]+?)_(?P<shots>\d+)shots?"
+        r"(?:/(?P<settings>[^/]+))?",
+    )
+]
+# CoOp's script of zero-shot tests writes no seed.
+LAYOUTS.append(re.compile(r"(?:^|/)(?P<method>ZeroshotCLIP2?)/(?P<config>[^/]+)/(?P<dataset>(?!seed\d)[^/]+)$"))
+PARTS = {
+    "train_base": "base", "test_base": "base", "test_new": "new", "xd/train": "source", "dg/train": "source",
+    "xd/test": "target", "dg/test": "target", "evaluation": "target",
+}  # fmt: skip
+END_MARKERS = ("Finish training", "Finished training")  # of Dassl 0.6 and 0.5
+# Keys that results.json must have, with their types: where the folder's name says the rest, and elsewhere.
+RESULT_KEYS: dict[str, type] = {"metrics": dict, "method": str, "backbone": str}
+ALL_KEYS: dict[str, type] = {**RESULT_KEYS, "dataset": str, "classes": str, "shots": int, "seed": int}
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """The result of one run; None where its folder does not say."""
+
+    method: str  # registry name of the trainer
+    dataset: str  # stem of the data set's YAML file
+    part: str  # "base", "new", "source", "target", or "all" classes
+    shots: int  # training images per class
+    seed: int
+    config: str  # stem of the method's YAML file, with CoOp's folder of settings ("rn50/nctx16_cscFalse_ctpend")
+    accuracy: float  # percent: in full precision from results.json, with one or two decimals from a log
+    folder: Path
+    backbone: str | None = None
+    macro_f1: float | None = None  # percent
+    seconds: float | None = None  # of training
+    ms_per_image: float | None = None  # of the test
+    learned_parameters: int | None = None
+    config_hash: str | None = None  # the same for equal settings, whatever the seed
+
+
+def read(output: Path, protocol: str) -> tuple[pd.DataFrame, list[str]]:
+    """Return the results in a CSV file, or below a folder (of the protocol's runs if there are any), with notes."""
+    if output.suffix == ".csv":
+        return pd.read_csv(output, dtype={"config": str}).assign(folder=output), []
+    names = {"xd": ("xd",), "dg": ("xd/train", "dg")}.get(protocol, (protocol,))
+    collected = [collect(folder) for folder in [output / n for n in names if (output / n).is_dir()] or [output]]
+    rows = [result for found, _ in collected for result in found]
+    columns = [field.name for field in fields(RunResult)]
+    return pd.DataFrame(rows, columns=columns), [note for _, notes in collected for note in notes]
+
+
+def collect(root: Path) -> tuple[list[RunResult], list[str]]:
+    """Return the results below a folder, and for every other run folder a line that says why it has none.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder {root}")
+    results, notes = [], []
+    for place, folders, files in os.walk(root):
+        folders.sort()
+        if not any(name == "results.json" or name.startswith("log.txt") for name in files):
+            continue
+        try:
+            results.append(read_folder(Path(place)))
+        except ValueError as error:
+            notes.append(f"{place}: {str(error).replace(f'{place}{os.sep}', '')}")
+    # Scripts that test a training again, in test_base, leave its result twice: keep the test.
+    tested = {one.folder for one in results}
+    return [one for one in results if _test_folder(one.folder) not in tested], notes
+
+
+def _test_folder(folder: Path) -> Path | None:
+    parts = ["test_base" if part == "train_base" else part for part in folder.parts]
+    return Path(*parts) if "train_base" in folder.parts else None
+
+
+def read_folder(folder: Path) -> RunResult:
+    """Return the result of a run's folder; raise ValueError with the reason if there is none."""
+    path = folder.resolve().as_posix()
+    layout = next((match for pattern in LAYOUTS if (match := pattern.search(path))), None)
+    named: dict[str, Any] = layout.groupdict() if layout else {}
+    more: dict[str, Any] = {}
+    if (folder / "results.json").is_file():
+        content = read_results_file(folder / "results.json", RESULT_KEYS if named else ALL_KEYS)
+        test = content["metrics"].get("test")
+        if test is None:
+            raise ValueError("not tested yet (results.json has no metrics of test)")
+        if not named:
+            part = {"base": "train_base", "new": "test_new"}.get(content["classes"])
+            stem = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", content["dataset"]).lower()
+            named = {"shots": content["shots"], "seed": content["seed"], "dataset": stem, "part": part}
+        named["method"], accuracy, backbone = content["method"], test["accuracy"], content["backbone"]
+        more = {"macro_f1": test.get("macro_f1"), "ms_per_image": test.get("ms_per_image")}
+        more |= {"seconds": content.get("train_seconds"), "learned_parameters": content.get("learned_parameters")}
+        more["config_hash"] = content.get("config") and config_hash(content["config"])
+    elif named:
+        accuracy, backbone = read_logs(folder)
+    else:
+        raise ValueError("a log, but the folder's name does not say data set, method, shots and seed")
+    # PLOT's script keeps CoOp's name for its trainer.
+    method = "PLOT" if named.get("plot") and named["method"] == "CoOp" else named["method"]
+    part = PARTS.get(named.get("part") or "", "all")
+    numbers = int(named.get("shots", 0)), int(named.get("seed", 1))
+    config = "/".join(filter(None, (named.get("config"), named.get("settings"))))
+    return RunResult(method, named["dataset"], part, *numbers, config, accuracy, folder, backbone, **more)
+
+
+def config_hash(config: dict[str, Any]) -> str:
+    """Return 12 hexadecimal digits that are the same for runs with the same settings, whatever their seed."""
+    import hashlib
+
+    from trainers.record.runs import flat
+
+    settings = {key: value for key, value in flat(config).items() if key != "SEED"}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def read_results_file(path: Path, keys: Mapping[str, type] = RESULT_KEYS) -> dict[str, Any]:
+    """Return the content of ``results.json``.
+
+    Args:
+        path: the file.
+        keys: the keys that it must have, with their types.
+
+    Raises:
+        ValueError: it is damaged or of another program; one line with the file, the problem and the remedy.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"a {type(content).__name__} instead of keys and values")
+        for key, form in keys.items():
+            if not isinstance(content.get(key), form):
+                found = f"is a {type(content[key]).__name__}" if key in content else "is missing"
+                raise ValueError(f"{key!r} {found}; allowed: a {form.__name__}")
+        for split, metrics in content.get("metrics", {}).items():
+            accuracy = metrics.get("accuracy") if isinstance(metrics, dict) else None
+            if not isinstance(accuracy, (int, float)) or not 0 <= accuracy <= 100:
+                raise ValueError(f"no accuracy between 0 and 100 in the metrics of {split!r}")
+    except ValueError as error:
+        remedy = "remove the file and repeat its command, which tests without training again"
+        raise ValueError(f"{path} is damaged ({error}); {remedy}") from None
+    return content
+
+
+def read_logs(folder: Path) -> tuple[float, str | None]:
+    """Return accuracy and backbone from the newest ``log.txt*`` with a result; raise ValueError with the reasons."""
+    logs = sorted(folder.glob("log.txt*"), key=lambda path: (path.stat().st_mtime, path.name), reverse=True)
+    reasons = []
+    for path in logs:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        backbone = re.search(r"Loading CLIP \(backbone: ([^)]+)\)", text)
+        try:
+            return read_log(text), backbone[1] if backbone else None
+        except ValueError as error:
+            reasons.append(f"{path.name}: {error}")
+    raise ValueError("; ".join(reasons))
+
+
+def read_log(text: str) -> float:
+    """Return the last accuracy of a log, of a training after its end marker; raise ValueError with the reason."""
+    lines = [line.strip() for line in text.splitlines()]
+    ends = [i for i, line in enumerate(lines) if line in END_MARKERS]
+    if not ends and any(re.match(r"epoch \[\d+/\d+\]", line) for line in lines):
+        raise ValueError(f"the training did not finish (no line {' or '.join(map(repr, END_MARKERS))})")
+    after = lines[ends[-1] :] if ends else lines
+    if "=> result" not in after:
+        where = "after the end of training" if ends else "in it"
+        raise ValueError(f"nothing was evaluated (no line '=> result' {where})")
+    numbers = [match[1] for line in after if (match := re.match(r"\* accuracy: ([\d.eE+-]+)%", line))]
+    if not numbers:
+        raise ValueError("no line '* accuracy: ...%' after '=> result'")
+    return float(numbers[-1])

@@ -1,0 +1,81 @@
+"""The committed results: one CSV file per protocol in results/, and the tables of docs/results.md made from them.
+
+python -m experiments.results                         # write the tables of docs/results.md again
+python -m experiments.results --add output base2new   # first add the runs below a folder to results/base2new.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from experiments import compare, tables
+from experiments.collect import read
+from experiments.protocols import PROTOCOLS, SUITES
+from experiments.runs import PROJECT, report_errors
+from prompting.ot.checks import check_choice
+
+PAGE, FOLDER = PROJECT / "docs" / "results.md", PROJECT / "results"
+KEYS = ["method", "dataset", "part", "shots", "seed"]
+MEASURED = ["accuracy", "macro_f1", "seconds", "ms_per_image", "learned_parameters", "backbone", "config"]
+COLUMNS = [*KEYS, *MEASURED, "commit", "config_hash"]
+
+
+def add(output: Path, protocol: str, file: Path) -> int:
+    """Add the results below ``output`` to a CSV file, in place of equal runs; return how many there are.
+
+    The commit is that of the checkout that adds them.
+    """
+    check_choice("protocol", protocol, [*PROTOCOLS, "compare"])
+    found, _ = read(output, "base2new" if protocol == "compare" else protocol)
+    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT, capture_output=True, text=True)
+    found["commit"] = head.stdout.strip()
+    rows = pd.concat([pd.read_csv(file), found]) if file.is_file() else found
+    rows = rows.drop_duplicates(KEYS, keep="last")[COLUMNS].sort_values(KEYS)
+    rows.astype({"learned_parameters": "Int64"}).to_csv(file, index=False)
+    return len(found)
+
+
+def section(name: str) -> str:
+    """Return the tables of one CSV file as Markdown."""
+    results = pd.read_csv(FOLDER / f"{name}.csv").assign(folder=f"results/{name}.csv")
+    if name == "compare":
+        return compare.render(results)
+    datasets = next(s for s in SUITES.values() if s.source == "mini_source").datasets(name)
+    builder = tables.TableBuilder(name, results, [d for d in datasets if d in set(results["dataset"])])
+    cells = builder.build()
+    lacking = tables.missing(cells, sorted(set(results["seed"])))
+    return tables.report(builder, cells, "markdown", lacking, []).replace("### ", "#### ")
+
+
+def fill(page: str) -> str:
+    """Return a page with the tables between ``<!-- results: NAME -->`` and ``<!-- end -->`` made from the CSV files."""
+    pattern = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+    return pattern.sub(lambda found: f"{found[1]}\n{section(found[2])}\n\n{found[3]}", page)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="results", description=__doc__.splitlines()[0])
+    parser.add_argument("--add", nargs=2, metavar=("FOLDER", "PROTOCOL"), help="a protocol, or compare")
+    args = parser.parse_args(argv)
+    return report_errors("results", lambda: run(args))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the command line asks for."""
+    if args.add:
+        output, protocol = args.add
+        file = FOLDER / f"{protocol}.csv"
+        print(f"{file.relative_to(PROJECT)}: {add(Path(output), protocol, file)} runs added")
+    PAGE.write_text(fill(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,193 @@
+"""Runs of train.py: what a run is, whether it is finished, and executing it in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from experiments.collect import RESULT_KEYS, read_results_file
+
+PROJECT = Path(__file__).resolve().parent.parent
+# Every run is forked from a server process that has imported train.py once: the import takes seconds.
+FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload(["train"])
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One planned call of ``train.py``: a training, or the test of another run's prompts."""
+
+    method: str  # registry name of the trainer
+    dataset: str  # stem of a YAML file in configs/datasets
+    config: str  # YAML file of the method
+    folder: Path  # output folder
+    shots: int  # training images per class
+    seed: int
+    root: str = "data"  # folder of the data sets
+    classes: str = "all"  # or "base", "new"
+    options: tuple[str, ...] = ()  # KEY VALUE words over the YAML files
+    learns: bool = True  # False for a training-free method, which has no checkpoint to load
+    trained: RunSpec | None = None  # the run whose prompts are tested; None for a training
+    first_stage: RunSpec | None = None  # the run whose prompts this training starts from
+
+    @property
+    def results_file(self) -> Path:
+        return PROJECT / self.folder / "results.json"
+
+    def argv(self) -> list[str]:
+        """Return the arguments of ``train.py``."""
+        words = ["--root", self.root, "--seed", str(self.seed), "--trainer", self.method]
+        words += ["--dataset-config-file", f"configs/datasets/{self.dataset}.yaml", "--config-file", self.config]
+        words += ["--output-dir", str(self.folder)]
+        if self.trained:
+            words += ["--eval-only", *(["--model-dir", str(self.trained.folder)] if self.learns else [])]
+        words += ["DATASET.NUM_SHOTS", str(self.shots), "TRAIN.CHECKPOINT_FREQ", "1", *self.options]
+        return [*words, "DATASET.SUBSAMPLE_CLASSES", self.classes]
+
+    def command(self) -> str:
+        """Return the run as a line of shell."""
+        return shlex.join(["python", "train.py", *self.argv()])
+
+
+def read_results(run: RunSpec) -> dict[str, Any] | None:
+    """Return a run's results.json, or None before its test; raise ValueError for a damaged file."""
+    if not run.results_file.is_file():
+        return None
+    content = read_results_file(run.results_file, {**RESULT_KEYS, "config": dict})
+    return content if "test" in content["metrics"] else None
+
+
+def is_done(run: RunSpec) -> bool:
+    """Return whether a run has been tested with the present prompts of the run it depends on.
+
+    Raises:
+        ValueError: the folder holds a run with other settings.
+    """
+    content = read_results(run)
+    if content is None:
+        return False
+    import train
+    from trainers.record.runs import changed_keys, method_config
+
+    now = method_config(train.setup_cfg(train.parse_args(run.argv())), run.method)
+    for key, before, value in changed_keys(content["config"], now):
+        raise ValueError(
+            f"{run.folder} holds a run with other settings: {key} was {before!r} and is now {value!r}; "
+            "give another --output, or move the folder"
+        )
+    trained = read_results(run.trained) if run.trained else content
+    same = trained is not None and trained.get("learned_sha256") == content.get("learned_sha256")
+    return same and _first_stage_unchanged(run, content)
+
+
+def _first_stage_unchanged(run: RunSpec, record: dict[str, Any]) -> bool:
+    """Return whether the recorded start is the first stage's present checkpoint; True if none is recorded."""
+    start = record.get("start_sha256")
+    if run.first_stage is None or start is None:
+        return True
+    first = read_results(run.first_stage)
+    return first is not None and first.get("learned_sha256") == start
+
+
+def _run_record(run: RunSpec) -> dict[str, Any] | None:
+    path = run.results_file.with_name("run.json")
+    try:
+        return read_results_file(path, {}) if path.is_file() else None
+    except ValueError:
+        raise ValueError(f"{path} is damaged; move its folder away, and the command trains again") from None
+
+
+def state(run: RunSpec) -> str:
+    """Return "done", "begun" (it would resume) or "to do"; raise ValueError as :func:`is_done` does."""
+    if is_done(run):
+        return "done"
+    record = _run_record(run) if run.trained is None else None
+    return "begun" if record is not None and _first_stage_unchanged(run, record) else "to do"
+
+
+def _archive_stale_run(run: RunSpec) -> None:
+    """Archive a second-stage run whose first-stage checkpoint has changed, so that it is not resumed."""
+    record = _run_record(run)
+    if record is None or _first_stage_unchanged(run, record):
+        return
+    folder = run.results_file.parent
+    archive = folder / time.strftime("before-%Y-%m-%d-%H-%M-%S")
+    archive.mkdir()
+    # run.json last: as long as checkpoints remain, it records their starting point.
+    for path in (*(pointer.parent for pointer in folder.glob("*/checkpoint")), folder / "run.json"):
+        path.rename(archive / path.name)
+
+
+def run_all(runs: Sequence[RunSpec], quiet: bool = False) -> None:
+    """Execute the runs that are not done, in order, under a progress bar.
+
+    Raises:
+        RuntimeError: a run failed; holds its folder and the last line of its output.
+        ValueError: a folder holds a run with other settings.
+    """
+    unique = list({run.folder: run for run in runs}.values())
+    if all(run.dataset.startswith("mini_") for run in unique):  # they are drawn into this folder
+        (PROJECT / unique[0].root).mkdir(parents=True, exist_ok=True)
+    with tqdm(total=len(unique), desc="runs", unit="run", dynamic_ncols=True, disable=quiet) as bar:
+        for run in unique:
+            if not is_done(run):
+                part = run.dataset if run.classes == "all" else run.classes
+                bar.set_description(f"{run.method}, seed {run.seed}: {'test' if run.trained else 'train'} on {part}")
+                bar.set_postfix_str("")
+                _archive_stale_run(run)
+                _execute(run, bar)
+            bar.update()
+
+
+def _execute(run: RunSpec, bar: tqdm) -> None:
+    """Run train.py in a process of its own; show epoch, loss and remaining time on the bar."""
+    reader, writer = FORKSERVER.Pipe(duplex=False)
+    process = FORKSERVER.Process(target=_train, args=(run.argv(), writer))
+    process.start()
+    writer.close()
+    last = ""
+    try:
+        with open(os.dup(reader.fileno()), errors="replace") as lines:
+            for line in lines:
+                last = line.strip() or last
+                if found := re.search(r"epoch (\[\S+\]).* loss \S+ \((\S+)\).* eta (\S+)", line):
+                    bar.set_postfix_str(f"epoch {found[1]}, loss {found[2]}, {found[3]} left in this run")
+    finally:
+        reader.close()
+        process.join()
+    if process.exitcode:
+        raise RuntimeError(f"{run.folder} failed: {last or f'exit code {process.exitcode}'}")
+
+
+def _train(argv: Sequence[str], output: Connection) -> None:
+    os.chdir(PROJECT)
+    for stream in (1, 2):
+        os.dup2(output.fileno(), stream)
+    output.close()
+    sys.argv = ["train.py", *argv]
+    import train
+
+    sys.exit(train.main())
+
+
+def report_errors(name: str, command: Callable[[], int]) -> int:
+    """Return the command's exit code; print a user's mistake as one line and return 1, after an interruption 130."""
+    try:
+        return command()
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"{name}: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; the same command continues from here", file=sys.stderr)
+        return 130

@@ -1,0 +1,175 @@
+"""A grid of runs through submitit: on this machine, one process per GPU, or on a Slurm cluster.
+
+    python -m experiments.sweep --protocol base2new --methods ALIGN MaPLe CoOp --datasets all --seeds 1 2 3 [--dry-run]
+    python -m experiments.sweep ... --executor slurm --slurm partition=gpu time=600 cpus_per_task=8
+
+A job is a training and its tests. Finished runs are not repeated, so the same command also completes a sweep.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import submitit
+from tabulate import tabulate
+from tqdm import tqdm
+
+from experiments.protocols import PROTOCOLS, SEEDS, Job, RunDefaults, add_defaults, plan
+from experiments.runs import PROJECT, report_errors, run_all, state
+
+WEEK = 7 * 24 * 60  # minutes: submitit ends local jobs after two by default
+
+
+def name_of(job: Job, protocol: str) -> str:
+    """Return a job's name for people."""
+    shots = f", {job[-1].shots} shots" if protocol == "fewshot" else ""
+    return f"{job[0].method}, {job[0].dataset}{shots}, seed {job[0].seed}"
+
+
+def run_job(job: Job) -> str:
+    """Execute a job in the process that submitit starts; return the reason if it fails, else ""."""
+    try:
+        run_all(job, quiet=True)
+    except (ValueError, RuntimeError, OSError) as error:
+        return str(error)
+    return ""
+
+
+def visible_gpus() -> list[int]:
+    """Return the GPUs of this machine that this process may use."""
+    import torch
+
+    named, count = os.environ.get("CUDA_VISIBLE_DEVICES", ""), torch.cuda.device_count()
+    indices = [int(word) for word in named.split(",") if word.strip().isdigit()] if named and count else []
+    return indices[:count] or list(range(count))
+
+
+def local_slots(jobs: int | None) -> list[int | None]:
+    """Return one GPU (or None, for the CPU) per process that may run at a time; divide the CPU's threads among them.
+
+    Raises:
+        ValueError: ``--jobs`` is below 1, or given where the GPUs determine it.
+    """
+    gpus = visible_gpus()
+    if gpus and jobs is not None:
+        raise ValueError(f"--jobs is for machines without GPU; here one process runs on each of {len(gpus)}")
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"--jobs is {jobs}; it should be at least 1")
+    if not gpus and jobs and jobs > 1:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(cores // jobs, 1)))  # inherited by the jobs
+    return list(gpus) or [None] * (jobs or 1)
+
+
+def executor(args: argparse.Namespace, slot: int | None = None, name: str = "check") -> Any:
+    """Return a submitit executor for one job, on this machine's GPU ``slot`` or on the cluster.
+
+    Raises:
+        ValueError: an option that submitit does not know.
+    """
+    folder = PROJECT / args.output / "sweep"
+    if args.executor == "local":
+        local = submitit.LocalExecutor(folder)
+        gpu = {} if slot is None else {"gpus_per_node": 1, "visible_gpus": [slot]}
+        local.update_parameters(timeout_min=WEEK, **gpu)
+        return local
+    given = dict(pair.split("=", 1) for pair in args.slurm)
+    options: dict[str, Any] = {f"slurm_{key}": int(v) if v.isdigit() else v for key, v in given.items()}
+    if not {"gpus_per_node", "gres", "gpus_per_task"} & set(given):
+        options["gpus_per_node"] = 1
+    try:
+        remote = submitit.AutoExecutor(folder, cluster=args.executor)
+        remote.update_parameters(name=name.replace(", ", "-").replace(" ", ""), **options)
+    except NameError as error:
+        raise ValueError(str(error).splitlines()[0]) from None
+    return remote
+
+
+def run_jobs(jobs: Sequence[Job], slots: Sequence[int | None], args: argparse.Namespace) -> dict[str, str]:
+    """Submit the jobs, at most one per slot at a time, under a progress bar; return name -> reason of failures."""
+    waiting, free = list(jobs), list(slots)
+    failed: dict[str, str] = {}
+    running: dict[str, tuple[Any, int | None]] = {}
+    with tqdm(total=len(waiting), desc="jobs", unit="job", dynamic_ncols=True) as bar:
+        try:
+            while waiting or running:
+                while waiting and free:
+                    job, slot = waiting.pop(0), free.pop(0)
+                    name = name_of(job, args.protocol)
+                    running[name] = (executor(args, slot, name).submit(run_job, job), slot)
+                bar.set_postfix_str(f"{len(running)} running, {len(failed)} failed")
+                for name, (handle, slot) in list(running.items()):
+                    if handle.done():
+                        del running[name]
+                        free.append(slot)
+                        if reason := failure(handle):
+                            failed[name] = reason
+                            bar.write(f"failed: {name}: {reason}", file=sys.stderr)
+                        bar.update()
+                time.sleep(1.0 if running else 0.0)
+        except KeyboardInterrupt:
+            for handle, _ in running.values():
+                handle.cancel()
+            raise
+    return failed
+
+
+def failure(handle: Any) -> str:
+    """Return why a finished submitit job failed, with its log; "" if it did not."""
+    error = handle.exception()
+    reason = " ".join(str(error).split()) if error else handle.result()
+    return reason and f"{reason} ({handle.paths.stderr})"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="sweep", description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--protocol", choices=PROTOCOLS, required=True)
+    add("--methods", nargs="+", required=True, help="registry names, or all")
+    add("--datasets", nargs="+", default=["all"], help="names, all (the paper's) or mini")
+    add("--seeds", type=int, nargs="+", default=SEEDS)
+    add("--executor", choices=("local", "slurm"), default="local")
+    add("--jobs", type=int, help="processes at a time without GPUs (default 1); OMP_NUM_THREADS divides the cores")
+    add("--slurm", nargs="+", default=[], metavar="KEY=VALUE", help="options of sbatch, as submitit names them")
+    add("--dry-run", action="store_true", help="list the jobs and what is done already")
+    add_defaults(parser)
+    args = parser.parse_args(argv)
+    return report_errors("sweep", lambda: run(args))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the command line asks for."""
+    for pair in args.slurm:
+        if "=" not in pair:
+            raise ValueError(f"--slurm takes KEY=VALUE, but got {pair!r}")
+    defaults = RunDefaults(args.root, args.output, args.config, tuple(args.set))
+    jobs = plan(args.protocol, args.methods, args.datasets, args.seeds, defaults, args.shots)
+    states = {job: [state(run) for run in job] for job in jobs}
+    todo = [job for job in jobs if set(states[job]) != {"done"}]
+    if args.dry_run:
+        rows = []
+        for job in jobs:
+            counts = Counter(states[job])
+            progress = ", ".join(f"{counts[word]} {word}" for word in ("done", "begun", "to do") if counts[word])
+            rows.append([name_of(job, args.protocol), progress if job in todo else "done", str(job[0].folder)])
+        print(tabulate(rows, headers=["job", "runs", "folder of the training"], tablefmt="simple"))
+        print(f"\n{len(jobs)} jobs, {len(jobs) - len(todo)} done, {len(todo)} to do")
+        return 0
+    slots = local_slots(args.jobs) if args.executor == "local" else [None] * len(todo)
+    executor(args)  # an unknown option shows before anything runs
+    failed = run_jobs(todo, slots, args)
+    before, now = len(jobs) - len(todo), len(todo) - len(failed)
+    print(f"{len(jobs)} jobs: {before} were done, {now} done now, {len(failed)} failed")
+    for name, reason in failed.items():
+        print(f"failed: {name}: {reason}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

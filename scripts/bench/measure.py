@@ -1,0 +1,160 @@
+"""Measures one training step or one evaluation batch of a method: the process behind ``step``, ``eval``, ``revisions``.
+
+It builds the trainer that ``train.py`` builds, on random weights, K drawn class names and random images, and uses only
+names that every revision of this project has, so that it can be run in another checkout.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from dassl.config import get_cfg_default
+from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
+from dassl.engine import build_trainer
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+import datasets
+import trainers
+
+WORDS = (
+    "cat dog house garden bridge river mountain bottle violin guitar train bicycle airplane balloon camera "
+    "lighthouse pineapple strawberry butterfly crocodile chandelier wheelbarrow typewriter accordion thunderstorm"
+).split()
+
+
+def class_names(number: int, seed: int = 0) -> list[str]:
+    """Return names of one word (6 of 10), two (3 of 10) or three, the same for each ``number`` and ``seed``."""
+    stream = torch.Generator().manual_seed(seed)
+    lengths = torch.tensor([1] * 6 + [2] * 3 + [3])[torch.randint(10, (number,), generator=stream)]
+    draw = torch.randint(len(WORDS), (number, 3), generator=stream)
+    return [" ".join(WORDS[i] for i in row[:size]) for row, size in zip(draw.tolist(), lengths.tolist())]
+
+
+def random_checkpoint(backbone: str) -> Path:
+    """Return a file of random weights for an open_clip model, written once."""
+    path = Path(tempfile.gettempdir(), f"random-{backbone}.pt")
+    if not path.is_file():
+        torch.manual_seed(0)
+        torch.save(open_clip.create_model(backbone).state_dict(), f"{path}.{os.getpid()}")
+        os.replace(f"{path}.{os.getpid()}", path)
+    return path
+
+
+@DATASET_REGISTRY.register()
+class BenchmarkSet(DatasetBase):
+    """``size`` classes whose images are never read."""
+
+    size = 0
+
+    def __init__(self, cfg: Any) -> None:
+        items = [Datum(__file__, i, 0, name) for i, name in enumerate(class_names(self.size))]
+        super().__init__(train_x=items, test=items)
+
+
+def build(case: dict[str, Any]) -> Any:
+    """Return the trainer of a case: ALIGN and MMP with M = N = ``prompts``, other methods with their defaults."""
+    cfg = get_cfg_default()
+    trainers.extend_cfg(cfg)
+    if hasattr(datasets, "extend_cfg"):  # not in revisions before 0.2
+        datasets.extend_cfg(cfg)
+    method, BenchmarkSet.size = case["method"], case["classes"]
+    size = open_clip.get_model_config(case["backbone"])["vision_cfg"]["image_size"]
+    checkpoint = f"{case['backbone']}::{random_checkpoint(case['backbone'])}"
+    node = next(key for key in cfg.TRAINER if key.lower() == method.lower())
+    if method in ("ALIGN", "MMP"):
+        cfg.TRAINER[node].update(TEXT_PROMPT_NUMBER=case["prompts"], VISION_PROMPT_NUMBER=case["prompts"])
+        cfg.TRAINER[node].TEXT_PROMPT_DEPTH = 9
+    words = ["DATASET.NAME", "BenchmarkSet", "MODEL.BACKBONE.NAME", checkpoint, "INPUT.SIZE", (size, size)]
+    words += ["TRAINER.NAME", method, f"TRAINER.{node}.PREC", case["precision"], "OUTPUT_DIR", tempfile.mkdtemp()]
+    words += ["TRAIN.MAX_MEMORY_GB", float(case["max_memory"]), "DATALOADER.TRAIN_X.BATCH_SIZE", case["images"]]
+    cfg.merge_from_list([*words, "USE_CUDA", case["device"] == "cuda", "DATALOADER.NUM_WORKERS", 0])
+    torch.manual_seed(0)
+    trainer = build_trainer(cfg)
+    trainer.batch_idx, trainer.num_batches = 0, 2  # not the last batch: no step of the schedule
+    return trainer
+
+
+def seconds(run: Callable[[], Any], repeat: int) -> dict[str, Any]:
+    """Return median, minimum and maximum wall time of a call, and its median CPU time (of all threads), in seconds."""
+    wall, cpu = [], []
+    for _ in range(repeat):
+        begun = time.perf_counter(), time.process_time()
+        run()
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        wall.append(time.perf_counter() - begun[0])
+        cpu.append(time.process_time() - begun[1])
+    found = {"seconds": statistics.median(wall), "fastest": min(wall), "slowest": max(wall)}
+    found["cpu_seconds"] = statistics.median(cpu)
+    return {key: float(f"{value:.5g}") for key, value in found.items()} | {"repeat": repeat}
+
+
+def count_flops(run: Callable[[], Any]) -> int:
+    """Return the floating point operations of matrix products, convolutions and attention in ``run()``."""
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # unknown to torch's counter
+    backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    mapping = {attention: lambda q, k, v, *args, **kwargs: sdpa_flop_count(q, k, v)}
+    mapping[backward] = lambda grad, q, k, v, *args, **kwargs: sdpa_backward_flop_count(grad, q, k, v)
+    with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+def peak_gb(device: str) -> float:
+    """Return the peak memory of this process, or of its GPU, in 10^9 bytes."""
+    if device == "cuda":
+        return round(torch.cuda.max_memory_allocated() / 1e9, 2)
+    return round(
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9, 2
+    )
+
+
+def measure(case: dict[str, Any]) -> dict[str, Any]:
+    """Return a case with the times, FLOPs and peak memory of its ``kind``: a training "step", or an "eval" batch.
+
+    In evaluation the first batch also computes the class features, which are kept.
+    """
+    if case["threads"]:
+        torch.set_num_threads(case["threads"])
+    trainer = build(case)
+    model, stream = trainer.model, torch.Generator().manual_seed(5)
+    images = torch.randn(case["images"], 3, *trainer.cfg.INPUT.SIZE, generator=stream).to(case["device"])
+    labels = torch.randint(case["classes"], (case["images"],), generator=stream).to(case["device"])
+    model.train(case["kind"] == "step")
+    if case["path"] == "naive":  # in place of the model's forward, inside the same step
+        from scripts.bench import naive
+
+        model.forward = lambda images: naive.logits(model, images)
+
+    def run() -> None:
+        if case["kind"] == "step":
+            trainer.forward_backward({"img": images, "label": labels})
+        else:
+            with torch.no_grad():
+                trainer.model_inference(images)
+
+    found = {**case, "threads": torch.get_num_threads()}
+    if case["path"] != "naive":
+        found["first_seconds"] = seconds(run, 1)["seconds"]
+    found |= seconds(run, case["repeat"])
+    found["peak_gb"] = peak_gb(case["device"])
+    if case["path"] != "naive":
+        if case["kind"] == "eval":  # torch's counter expects a gradient of every tensor that requires one
+            model.requires_grad_(False)
+        found["tflops"] = round(count_flops(run) / 1e12, 4)
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(json.loads(sys.argv[1]))))

@@ -1,0 +1,48 @@
+"""The same case in two checkouts in turn (old, new, old, new, ...): is the new one slower, or does it hold more?
+
+    python -m scripts.bench.revisions OLD_CHECKOUT [--methods MMP MaPLe CoOp] [--classes 50 500] [--kinds step eval]
+
+Each case runs in a process of its own, with its checkout's .venv. Ratios are new to old, of medians over the rounds.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from scripts.bench.running import MEASURE, PROJECT, arguments, call, cases_of
+
+KEYS, FIGURES = ["kind", "method", "classes", "max_memory"], ["seconds", "cpu_seconds", "peak_gb"]
+
+
+def main() -> None:
+    """Run all cases, write their results, and print the ratios."""
+    parser = arguments("revisions", __doc__)
+    parser.add_argument("old", type=Path, help="the checkout to compare this one with")
+    parser.add_argument("--methods", nargs="+", default=["MMP"], help="registry names")
+    parser.add_argument("--kinds", nargs="+", default=["step", "eval"], choices=["step", "eval"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.set_defaults(classes=[50], naive_up_to=0)
+    args = parser.parse_args()
+    checkouts = {"old": args.old.resolve(), "new": PROJECT}
+    cases = [case for kind in args.kinds for name in args.methods for case in cases_of(kind, args, name)]
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    results = []
+    for case in cases:
+        for _ in range(args.rounds):
+            for name, checkout in checkouts.items():
+                python = str(checkout / ".venv" / "bin" / "python")
+                results.append({"checkout": name, **call(MEASURE, case, checkout, python)})
+                args.out.write_text(json.dumps(results, indent=1) + "\n")
+        of = pd.DataFrame(results).reindex(columns=["checkout", *KEYS, *FIGURES, "failed"])
+        medians = of.groupby(["checkout", *KEYS], sort=False)[FIGURES].median().unstack("checkout")
+        ratio = (medians.xs("new", axis=1, level=1) / medians.xs("old", axis=1, level=1)).add_suffix(", new / old")
+        print(
+            pd.concat([medians, ratio.round(3)], axis=1).tail(1).T.to_string(), *set(of["failed"].dropna()), flush=True
+        )
+
+
+if __name__ == "__main__":
+    main()

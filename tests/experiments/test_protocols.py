@@ -1,0 +1,264 @@
+"""What the protocols plan: which runs, with which settings, from which checkpoint; and when a run is done."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import train
+from experiments import protocols
+from experiments.protocols import FEWSHOT_SHOTS, METHODS, PROTOCOLS, SUITES, Planner, RunDefaults, plan, split_words
+from experiments.runs import PROJECT, RunSpec, is_done, run_all, state
+from trainers.results import method_config
+
+
+def value(run, key):
+    words = run.argv()
+    return words[len(words) - 1 - words[::-1].index(key) + 1]  # the last one wins
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_method_has_files_for_every_protocol(protocol):
+    for suite in SUITES:
+        for job in plan(protocol, list(METHODS), [suite], [1], RunDefaults()):
+            for run in job:
+                assert (PROJECT / run.config).is_file() and (PROJECT / value(run, "--dataset-config-file")).is_file()
+                assert suite != "mini" or run.config.endswith("/mini.yaml")
+
+
+def test_base_to_new():
+    ((trained, tested),) = plan("base2new", ["CoOp"], ["dtd"], [3], RunDefaults("root", Path("out")))
+    tail = "dtd/shots_16/CoOp/vit_b16_ctxv1/seed3"
+    assert trained.folder == Path("out/base2new/train_base", tail)
+    assert tested.folder == Path("out/base2new/test_new", tail)
+    assert [value(run, "DATASET.SUBSAMPLE_CLASSES") for run in (trained, tested)] == ["base", "new"]
+    assert "--eval-only" not in trained.argv() and "--eval-only" in tested.argv()
+    assert value(tested, "--model-dir") == str(trained.folder)
+    for run in (trained, tested):
+        assert [value(run, key) for key in ("DATASET.NUM_SHOTS", "--seed", "--root")] == ["16", "3", "root"]
+
+
+def test_the_demo_is_base_to_new_in_a_folder_of_its_own():
+    job = Planner("ALIGN", 1, RunDefaults(output=Path("output/demo"))).base2new("mini_source", under="")
+    tail = "mini_source/shots_16/ALIGN/mini/seed1"
+    assert [run.folder for run in job] == [Path("output/demo", part, tail) for part in ("train_base", "test_new")]
+
+
+@pytest.mark.parametrize("script", PROTOCOLS)
+def test_shell_scripts_plan_the_same(script, tmp_path):
+    """From any folder; DATA and OUTPUT are read from the environment."""
+    env = {**os.environ, "PYTHON": sys.executable, "DATA": "my data", "OUTPUT": "out"}
+    words = [PROJECT / "scripts" / f"{script}.sh", "CoOp", "mini", "2", "--dry-run"]
+    run = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    jobs = plan(script, ["CoOp"], ["mini"], [2], RunDefaults("my data", Path("out")))
+    lines = [shlex.split(line) for line in run.stdout.splitlines()]
+    assert [line[:4] for line in lines] == [["to", "do", "python", "train.py"]] * len(lines)
+    assert [line[4:] for line in lines] == [run.argv() for job in jobs for run in job]
+
+
+def test_reproduce_says_how_it_is_called():
+    env = {**os.environ, "PYTHON": sys.executable}
+    run = subprocess.run([PROJECT / "scripts" / "reproduce.sh"], env=env, capture_output=True, text=True)
+    assert run.returncode == 2 and "TABLE (base2new, xd, dg, fewshot) METHOD" in run.stderr
+
+
+@pytest.mark.parametrize(
+    "protocol, word, source, targets",
+    [
+        ("xd", "all", "imagenet", SUITES["all"].targets),
+        ("xd", "mini_source", "mini_source", SUITES["mini"].targets),
+        ("dg", "all", "imagenet", ["imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r"]),
+        ("dg", "mini", "mini_source", SUITES["mini"].shifts),
+        ("xd", "dtd", "imagenet", ["dtd"]),
+    ],
+)
+def test_transfer_trains_once_and_tests_on_every_target(protocol, word, source, targets):
+    ((trained, *tests),) = plan(protocol, ["MaPLe"], [word], [1], RunDefaults())
+    assert trained.dataset == source and value(trained, "DATASET.SUBSAMPLE_CLASSES") == "all"
+    assert str(trained.folder).startswith(f"output/xd/train/{source}/shots_16/MaPLe/")
+    assert [run.dataset for run in tests] == targets
+    for run in tests:
+        assert value(run, "--model-dir") == str(trained.folder) and value(run, "DATASET.SUBSAMPLE_CLASSES") == "all"
+        assert str(run.folder).startswith(f"output/{protocol}/test/{run.dataset}/shots_16/MaPLe/")
+
+
+def settings(method, dataset, shots, **defaults):
+    """The config of the last few-shot training."""
+    (job,) = plan("fewshot", [method], [dataset], [1], RunDefaults(**defaults), [shots])
+    return train.setup_cfg(train.parse_args(job[-1].argv()))
+
+
+# Published epochs for 1, 2, 4, 8 and 16 shots, and for ImageNet.
+EPOCHS = {
+    **dict.fromkeys(("ALIGN", "MMP", "MaPLe"), ((30, 50, 50, 80, 80), 20)),
+    **dict.fromkeys(("CoOp", "PLOT", "PLOTPP", "ProDA", "UPT"), ((50, 100, 100, 200, 200), 50)),
+}
+
+
+@pytest.mark.parametrize("method", EPOCHS)
+def test_few_shot_epochs_are_those_published(method):
+    by_shots, imagenet = EPOCHS[method]
+    assert tuple(settings(method, "dtd", shots).OPTIM.MAX_EPOCH for shots in FEWSHOT_SHOTS) == by_shots
+    assert settings(method, "imagenet", 4).OPTIM.MAX_EPOCH == imagenet
+
+
+def test_options_of_the_user_precede_those_of_a_data_set():
+    assert settings("PLOT", "imagenet", 1).TRAINER.PLOT.TRADE_OFF is True
+    assert settings("PLOT", "imagenet", 1, options=("TRAINER.PLOT.TRADE_OFF", "False")).TRAINER.PLOT.TRADE_OFF is False
+    assert settings("PLOT", "stanford_cars", 1).DATALOADER.TRAIN_X.BATCH_SIZE == 32
+    assert settings("PLOT", "stanford_cars", 1, config="rn50").DATALOADER.TRAIN_X.BATCH_SIZE == 128
+
+
+def test_two_stages_follow_one_another():
+    ((first, second),) = plan("fewshot", ["PLOTPP"], ["dtd"], [1], RunDefaults(), [16])
+    assert value(second, "TRAINER.PLOTPP.PRETRAIN_DIR") == str(first.folder)
+    assert "TRAINER.PLOTPP.PRETRAIN_DIR" not in first.argv()
+    assert "first_stage" in first.folder.parts and "fewshot" in second.folder.parts
+
+
+def test_a_training_free_method_has_one_run_for_all_shots():
+    ((run,),) = plan("fewshot", ["ZeroshotCLIP"], ["mini_source"], [1], RunDefaults())
+    assert value(run, "DATASET.NUM_SHOTS") == "0"
+    ((_, tested),) = plan("base2new", ["ZeroshotCLIP"], ["dtd"], [1], RunDefaults())
+    assert "--model-dir" not in tested.argv()
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_config_and_options_of_the_user_win(as_file, tmp_path):
+    config = "vit_b16_c2_ep5_batch4_2ctx"
+    if as_file:
+        (tmp_path / "mine.yaml").write_text((PROJECT / f"configs/trainers/MaPLe/{config}.yaml").read_text())
+        config = str(tmp_path / "mine.yaml")
+    defaults = RunDefaults(config=config, options=("OPTIM.MAX_EPOCH", "7"))
+    ((trained, _),) = plan("xd", ["MaPLe"], ["dtd"], [1], defaults)
+    assert Path(trained.config).stem == Path(config).stem == trained.folder.parent.name
+    assert train.setup_cfg(train.parse_args(trained.argv())).OPTIM.MAX_EPOCH == 7
+
+
+def test_a_registered_method_without_settings_takes_a_config_file(monkeypatch):
+    monkeypatch.delitem(METHODS, "UPT")
+    with pytest.raises(ValueError, match="protocols.yaml has no settings for UPT in xd .* --config .*vit_b16_ep50"):
+        plan("xd", ["UPT"], ["dtd"], [1], RunDefaults())
+    ((trained, _),) = plan("xd", ["UPT"], ["dtd"], [1], RunDefaults(config="vit_b16_ep50"))
+    assert trained.config == "configs/trainers/UPT/vit_b16_ep50.yaml"
+    assert "UPT" not in {job[0].method for job in plan("xd", ["all"], ["dtd"], [1], RunDefaults())}
+
+
+@pytest.mark.parametrize(
+    "words, datasets, seeds",
+    [
+        ([], ["all"], [1, 2, 3]),
+        (["dtd", "1"], ["dtd"], [1]),
+        (["1", "dtd", "2"], ["dtd"], [1, 2]),
+        (["dtd,eurosat", "1,2"], ["dtd", "eurosat"], [1, 2]),
+        (["all", "all"], ["all"], [1, 2, 3]),
+        (["2", "mini"], ["mini"], [2]),
+    ],
+)
+def test_words_are_data_sets_and_seeds(words, datasets, seeds):
+    assert split_words(words) == (datasets, seeds)
+
+
+@pytest.mark.parametrize(
+    "arguments, config, message",
+    [
+        (("base2now", ["ALIGN"], ["dtd"]), "", "protocol is 'base2now'.* did you mean 'base2new'"),
+        (("base2new", ["ALINE"], ["dtd"]), "", "method is 'ALINE'.* did you mean 'ALIGN'"),
+        (("base2new", ["ALIGN"], ["dtb"]), "", "data set is 'dtb'.* did you mean 'dtd'"),
+        (("dg", ["ALIGN"], ["mini_clutter", "imagenet_a"]), "", "target of dg from mini_source is 'imagenet_a'"),
+        (("base2new", ["CoOp"], ["dtd"]), "nothing", "CoOp has no configs/trainers/CoOp/nothing.yaml"),
+        (("base2new", ["CoOp"], ["dtd"]), "my/nothing.yaml", "CoOp has no my/nothing.yaml; name .* --config"),
+    ],
+)
+def test_mistakes_get_one_line(arguments, config, message):
+    with pytest.raises(ValueError, match=message) as error:
+        plan(*arguments, [1], RunDefaults(config=config))
+    assert "\n" not in str(error.value)
+
+
+# ---- when a run is done
+
+
+@pytest.fixture
+def job(tmp_path):
+    return plan("base2new", ["CoOp"], ["mini_source"], [1], RunDefaults(output=tmp_path))[0]
+
+
+def finish(run, split="test", learned="x", start=None, **changed):
+    """Write the part of results.json that the state of a run depends on."""
+    config = method_config(train.setup_cfg(train.parse_args(run.argv())), run.method)
+    config["OPTIM"].update(changed)
+    run.results_file.parent.mkdir(parents=True, exist_ok=True)
+    content = {"config": config, "metrics": {split: {"accuracy": 1.0}}, "learned_sha256": learned}
+    content.update(method=run.method, backbone="mini", start_sha256=start)
+    run.results_file.write_text(json.dumps(content))
+
+
+def test_done_begun_and_to_do(job):
+    trained, tested = job
+    assert state(trained) == "to do"
+    finish(trained, split="val")  # validated after an epoch: not finished
+    trained.results_file.with_name("run.json").write_text("{}")
+    assert state(trained) == "begun"
+    finish(trained)
+    assert state(trained) == "done" and state(tested) == "to do"
+    finish(tested)
+    assert is_done(tested)
+    finish(trained, learned="y")  # trained again since it was tested
+    assert is_done(trained) and not is_done(tested)
+
+
+def test_a_second_stage_is_done_only_with_the_present_first_stage(tmp_path):
+    ((first, second),) = plan("fewshot", ["PLOTPP"], ["dtd"], [1], RunDefaults(output=tmp_path), [16])
+    finish(first, learned="x")
+    finish(second, learned="y", start="x")
+    assert [state(first), state(second)] == ["done", "done"]
+    record = second.results_file.with_name("run.json")
+    record.write_text('{"start_sha256": "x"}')
+    finish(first, learned="z")  # trained again
+    assert [state(first), state(second)] == ["done", "to do"]  # not "begun": it will not resume
+    record.write_text('{"start_sha256": "z"}')
+    assert state(second) == "begun"
+    finish(second, learned="y")  # of a version that did not record it
+    assert is_done(second)
+
+
+def test_other_settings_in_the_folder_are_refused(job):
+    finish(job[0], LR=0.5)
+    with pytest.raises(ValueError, match=r"other settings: OPTIM.LR was 0.5 and is now 0.0\d+; give another"):
+        run_all(job, quiet=True)
+
+
+def test_other_custom_data_in_the_folder_is_refused(tmp_path):
+    first, second = (
+        plan("base2new", ["CoOp"], ["folder"], [1], RunDefaults(str(tmp_path / root), tmp_path, "vit_b16_ctxv1"))[0]
+        for root in ("photos", "others")
+    )
+    finish(first[0])
+    assert is_done(first[0])
+    with pytest.raises(ValueError, match=r"other settings: DATASET.ROOT was '.*/photos' and is now '.*/others'; give"):
+        is_done(second[0])
+
+
+def test_a_run_that_fails_is_named_with_the_last_line_of_its_output(tmp_path):
+    run = RunSpec("CoOp", "mini_source", "nowhere.yaml", tmp_path, 1, 1)
+    with pytest.raises(RuntimeError, match=f"{tmp_path} failed: train.py: error: no such config file: nowhere.yaml"):
+        run_all([run], quiet=True)
+
+
+def test_dry_run_prints_the_commands(job, call_main, tmp_path):
+    finish(job[0])
+    words = ("--output", tmp_path, "--dry-run")
+    code, out, _ = call_main(protocols, "base2new", "CoOp", "mini_source", "1", *words)
+    first, second = out.splitlines()
+    assert code == 0
+    assert first.startswith("done   python train.py --root data") and second.startswith("to do  python train.py")
+    code, _, err = call_main(protocols, "base2new", "CoOp", "mini_sauce", *words)
+    assert code == 1 and err.startswith("protocols: error: data set is 'mini_sauce'") and "'mini_source'?" in err
