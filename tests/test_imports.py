@@ -13,7 +13,6 @@ STDLIB = sys.stdlib_module_names if hasattr(sys, "stdlib_module_names") else fro
 # Path prefix (the longest one that fits counts) -> what it may import besides the standard library and itself.
 TABLE = {
     "prompting/ot/": {"torch"},
-    "prompting/ot/chip/": {"torch", "triton"},
     "prompting/clip/": {"torch", "open_clip", "safetensors", "prompting"},
     "prompting/": {"torch", "prompting"},
     "trainers/": {"torch", "dassl", "yacs", "prompting", "trainers"},

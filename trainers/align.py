@@ -11,7 +11,7 @@ from yacs.config import CfgNode
 
 from prompting.clip import TextFeatures, token_set_mask, tokenize_prompts, word_vectors
 from prompting.learners import IndependentPrompts, ProjectedPrompts, Prompts, TextPrompts, VisualPrompts
-from prompting.ot import HierarchicalOT
+from prompting.ot import HeadSettings, HierarchicalOT
 from prompting.ot.checks import check_choice
 from trainers.base import PromptedCLIP, PromptTrainer, add_node
 from trainers.log import logger
@@ -36,16 +36,7 @@ class CustomCLIP(PromptedCLIP):
             clip_model=self.clip,
         )
         self.token_set = token_set_mask(self.tokens, own.READING)  # (N, K, T)
-        self.head = HierarchicalOT(
-            reading=own.READING,
-            beta=own.BETA,
-            lambda_prompt=own.LAMBDA_PROMPT,
-            lambda_token=own.LAMBDA_TOKEN,
-            max_iter=own.MAX_ITER,
-            tol=own.TOL,
-            gradient=own.GRADIENT,
-            engine=own.ENGINE,
-        )
+        self.head = HierarchicalOT(head_settings(own), all_reduce_sum=self.all_reduce_sum)
         self.constant_tokens = not (self.head.learns_tokens or self.transports_patches)
 
     def learner(self, own: Any, init: Sequence[Tensor]) -> nn.Module:
@@ -120,6 +111,25 @@ class ReleasedCLIP(CustomCLIP):
         )
 
 
+def head_settings(own: Any) -> HeadSettings:
+    """Return the settings of the transport from the keys of ``TRAINER.ALIGN``."""
+    if own.ENGINE == "triton":
+        raise ValueError(
+            "TRAINER.ALIGN.ENGINE is 'triton', a kernel that was taken out because it never ran on a GPU; "
+            "allowed: 'torch', 'auto' (the same)"
+        )
+    check_choice("TRAINER.ALIGN.ENGINE", own.ENGINE, ("torch", "auto"))
+    return HeadSettings(
+        reading=own.READING,
+        beta=own.BETA,
+        lambda_prompt=own.LAMBDA_PROMPT,
+        lambda_token=own.LAMBDA_TOKEN,
+        max_iter=own.MAX_ITER,
+        tol=own.TOL,
+        gradient=own.GRADIENT,
+    )
+
+
 def check_coupling(own: Any) -> None:
     """Raise ``ValueError`` for numbers and depths of prompts that the coupling cannot give."""
     check_choice("TRAINER.ALIGN.COUPLING", own.COUPLING, ("projected", "independent"))
@@ -169,7 +179,7 @@ class ALIGN(PromptTrainer):
         "MAX_ITER": 100,
         "TOL": 0.01,
         "GRADIENT": "envelope",  # or unrolled
-        "ENGINE": "torch",  # or auto, which takes the Triton kernel on CUDA where it can; triton insists on it
+        "ENGINE": "torch",  # or auto, which is the same; kept for existing YAML files
     }
 
 

@@ -21,7 +21,6 @@ from prompting.checkpoint import learned_state, load_learned, read_state_dict
 from prompting.clip import ClipShape, PromptTokens, TextEncoder, VisionEncoder, input_size, load_clip, word_vectors
 from prompting.heads import cosine_logits
 from prompting.learners import Prompts
-from prompting.ot import HierarchicalOT
 from prompting.precision import Precision
 from trainers.log import logger
 from trainers.predictions import recorded
@@ -42,6 +41,7 @@ class PromptedCLIP(nn.Module):
         cfg: a config with the method's node.
         classnames: K class names.
         clip_model: an open_clip model, or a model object of OpenAI's ``clip`` package.
+        all_reduce_sum: sums a tensor over the processes that share a batch; None in a single process.
     """
 
     node: ClassVar[str]
@@ -51,8 +51,16 @@ class PromptedCLIP(nn.Module):
     transports_patches: bool = False  # whether the transport's prompt level is over an image's O patches
     constant_tokens: bool = True  # no gradient goes through what the towers give beside CLS and EOS
 
-    def __init__(self, cfg: Any, classnames: Sequence[str], clip_model: nn.Module) -> None:
+    def __init__(
+        self,
+        cfg: Any,
+        classnames: Sequence[str],
+        clip_model: nn.Module,
+        *,
+        all_reduce_sum: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         super().__init__()
+        self.all_reduce_sum = all_reduce_sum
         self.clip = load_clip(clip_model)
         self.shape = ClipShape.of(self.clip)
         self.text_encoder = TextEncoder(self.clip)
@@ -169,9 +177,9 @@ class PromptTrainer(TrainerX):
         logger.info(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
         clip_model = load_clip(cfg.MODEL.BACKBONE.NAME)
         check_input_size(cfg.INPUT.SIZE, clip_model, cfg.MODEL.BACKBONE.NAME)
-        self.model = self.model_class(cfg, classnames, clip_model)
-        if isinstance(head := getattr(self.model, "head", None), HierarchicalOT):
-            head.pooled = getattr(self, "sum_shares", None)  # of this project's engine, where processes share a batch
+        # Only this project's engine lets processes share a batch (docs/data.md).
+        all_reduce_sum = getattr(self, "sum_shares", None)
+        self.model = self.model_class(cfg, classnames, clip_model, all_reduce_sum=all_reduce_sum)
         self.precision.cast_(self.model.clip)
         self.model.to(self.device)
         fit_machine(self.model, cfg, self.device)

@@ -23,7 +23,7 @@ class TransportCLIP(PromptedCLIP):
 
     def build(self, own: Any, classnames: Sequence[str]) -> None:
         """Make the head; ``TRADE_OFF`` adds the cosine of the pooled features."""
-        self.head = HierarchicalOT(reading="released", hierarchical=False)
+        self.head = HierarchicalOT(reading="released", hierarchical=False, all_reduce_sum=self.all_reduce_sum)
         self.add_global = own.TRADE_OFF
 
     def image_set(self, images: Tensor) -> tuple[Tensor, Tensor]:
