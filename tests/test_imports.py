@@ -14,7 +14,6 @@ PICTURES = {"numpy", "PIL", "matplotlib"}
 TABLE = {
     "prompting/": {"prompting", "torch"},
     "prompting/ot/": {"prompting.ot", "torch"},
-    "prompting/ot/chip/": {"prompting.ot", "torch", "triton"},
     "prompting/clip/": {"prompting", "torch", "open_clip", "safetensors"},
     "trainers/": {"trainers", "prompting", "dassl", "torch", "yacs"},
     "datasets/": {"datasets", "dassl", "sklearn", "scipy", "tqdm", "tabulate"} | PICTURES,

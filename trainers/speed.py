@@ -120,4 +120,4 @@ def head_bytes(model: Any, images: int, tokens: PromptTokens, prompts: Prompts) 
     if token_set is None or not head.uses_tokens:
         return level
     each = (model.shape.patches + b) * int(token_set.sum(-1).max())
-    return level + 5 * 4 * min(pairs * each, head.settings["max_elements"])
+    return level + 5 * 4 * min(pairs * each, head.settings.max_elements)

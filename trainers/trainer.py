@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -59,10 +58,8 @@ class PromptTrainer(TrainerX):
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         """Return the keys of the method's config node with their defaults."""
-        return {
-            **{f.name.upper(): f.default for f in fields(cls.model_class.options_class)},
-            "PREC": cls.default_precision,
-        }
+        options = cls.model_class.options_class.defaults()
+        return {**{name.upper(): value for name, value in options.items()}, "PREC": cls.default_precision}
 
     @classmethod
     def options(cls, cfg: CfgNode) -> Options:
@@ -73,13 +70,13 @@ class PromptTrainer(TrainerX):
         """
         node, options_class = cfg.TRAINER[cls.node], cls.model_class.options_class
         with cls.keys_in_errors():
-            return options_class(**{field.name: node[field.name.upper()] for field in fields(options_class)})
+            return options_class(**{name: node[name.upper()] for name in options_class.defaults()})
 
     @classmethod
     @contextmanager
     def keys_in_errors(cls) -> Iterator[None]:
         """Name config keys in the errors of the model, which names its options: ``n_ctx`` is TRAINER.<NODE>.N_CTX."""
-        names = [field.name for field in fields(cls.model_class.options_class)]
+        names = list(cls.model_class.options_class.defaults())
         try:
             yield
         except ValueError as error:

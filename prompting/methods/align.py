@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from prompting.clip import TextFeatures, token_set_mask, tokenize_prompts, word_vectors
 from prompting.learners import IndependentPrompts, ProjectedPrompts, Prompts, TextPrompts, VisualPrompts
 from prompting.methods.base import Options, PromptedCLIP
-from prompting.ot import HierarchicalOT
+from prompting.ot import HeadSettings, HierarchicalOT
 from prompting.ot.checks import check_choice
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class ALIGNOptions(Options):
-    """Settings of ALIGN.
+@dataclass(frozen=True, kw_only=True)
+class ALIGNOptions(HeadSettings, Options):
+    """Settings of ALIGN: those of the head (``prompting.ot.HeadSettings``), and the prompts.
 
     Raises:
         ValueError: an unknown choice, or numbers and depths of prompts that do not fit the coupling.
@@ -33,16 +33,15 @@ class ALIGNOptions(Options):
     vision_prompt_depth: int = 9
     coupling: str = "projected"  # or independent
     image_set: str = "prompts"  # or patches: the visual side of the prompt level (patches as in PLOT)
-    reading: str = "paper"  # or released
-    beta: float = 1.0
-    lambda_prompt: float = 0.1
-    lambda_token: float = 0.1
-    max_iter: int = 100
-    tol: float = 0.01
-    gradient: str = "envelope"  # or unrolled
-    engine: str = "torch"
+    engine: str = "torch"  # or auto
+
+    no_keys = ("hierarchical", "max_elements")  # settings of the head that no config file sets; beta 0 is the first
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.engine == "triton":
+            raise ValueError("engine is 'triton', which is gone: it had never run on a GPU; allowed: 'torch', 'auto'")
+        check_choice("engine", self.engine, ("torch", "auto"))
         check_choice("coupling", self.coupling, ("projected", "independent"))
         check_choice("image_set", self.image_set, ("prompts", "patches"))
         if self.image_set == "patches" and self.beta > 0:
@@ -82,17 +81,7 @@ class ALIGN(PromptedCLIP[ALIGNOptions]):
         prefixes = words + [""] * (options.text_prompt_number - len(words))
         self.tokens = tokenize_prompts(classnames, n_ctx=length, prefixes=prefixes, clip_model=self.clip)
         self.token_set = token_set_mask(self.tokens, options.reading)  # (N, K, T)
-        self.head = HierarchicalOT(
-            reading=options.reading,
-            beta=options.beta,
-            lambda_prompt=options.lambda_prompt,
-            lambda_token=options.lambda_token,
-            max_iter=options.max_iter,
-            tol=options.tol,
-            gradient=options.gradient,
-            engine=options.engine,
-        )
-        self.head.pooled = self.all_reduce_sum
+        self.head = HierarchicalOT(options, all_reduce_sum=self.all_reduce_sum)
         self.transports_patches = options.image_set == "patches"
         self.constant_tokens = not (self.head.learns_tokens or self.transports_patches)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import torch
@@ -23,6 +23,13 @@ METHODS: dict[str, type[PromptedCLIP[Any]]] = {}
 @dataclass(frozen=True)
 class Options:
     """Settings of a method. In a config file, field ``n_ctx`` is key ``N_CTX`` of the method's node."""
+
+    no_keys: ClassVar[tuple[str, ...]] = ()  # fields that are not in config files
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Return the fields that config files set, with their defaults."""
+        return {field.name: field.default for field in fields(cls) if field.name not in cls.no_keys}
 
 
 OptionsT = TypeVar("OptionsT", bound=Options)

@@ -37,9 +37,7 @@ class TransportCLIP(PromptedCLIP[OptionsT]):
 
     def make_head(self) -> HierarchicalOT:
         """Return the head."""
-        head = HierarchicalOT(reading="released", hierarchical=False)
-        head.pooled = self.all_reduce_sum
-        return head
+        return HierarchicalOT(reading="released", hierarchical=False, all_reduce_sum=self.all_reduce_sum)
 
     def image_set(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features to transport (B, M, D), and the pooled feature (B, D)."""

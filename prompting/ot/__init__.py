@@ -1,7 +1,15 @@
 """Hierarchical optimal transport as a classification head; needs torch alone (see README.md in this folder)."""
 
-from .hierarchical import HierarchicalOutput, hierarchical_ot
-from .module import HierarchicalOT
+from .hierarchical import HierarchicalOT, HierarchicalOutput, hierarchical_ot
+from .settings import HeadSettings, SinkhornSettings
 from .sinkhorn import SinkhornOutput, sinkhorn
 
-__all__ = ["HierarchicalOT", "HierarchicalOutput", "SinkhornOutput", "hierarchical_ot", "sinkhorn"]
+__all__ = [
+    "HeadSettings",
+    "HierarchicalOT",
+    "HierarchicalOutput",
+    "SinkhornOutput",
+    "SinkhornSettings",
+    "hierarchical_ot",
+    "sinkhorn",
+]

@@ -1,32 +1,36 @@
-"""The score of an image against a class: transport between prompts whose cost holds transport between tokens."""
+"""The score of an image against a class: transport between prompts, whose cost holds transport between tokens.
+
+Shape letters: B images, K classes, M visual and N text prompts, J visual and L text tokens a prompt, D features.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import fields, replace
+from typing import Any, NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .checks import check_finite, check_mask, check_tensor
-from .options import check_options, check_scale
+from .checks import check_finite, check_mask, check_number, check_tensor
+from .settings import HeadSettings
 from .sinkhorn import SinkhornOutput, sinkhorn
 from .tokens import solve_tokens, unit
 
 
 class HierarchicalOutput(NamedTuple):
-    """Scores and everything they were made of. B images, K classes, M visual and N text prompts."""
+    """Logits, and the transport of both levels."""
 
     logits: Tensor
     """(B, K)"""
     distance: Tensor
-    """(B, K) <T, C> of the prompt level."""
+    """(B, K) <T, C>, d(X, k) of Eq. 4."""
     cost: Tensor
-    """(B, K, M, N) prompt-level cost C."""
+    """(B, K, M, N) prompt-level cost C, Eq. 6."""
     prompt: SinkhornOutput
-    """Batch (B, K), plans (B, K, M, N)."""
+    """Prompt level: batch (B, K), plans T (B, K, M, N)."""
     token: SinkhornOutput | None
-    """Batch (B, K, M, N); its plan, (B, K, M, N, J, L), only with ``keep_plans``. None where the level is left out."""
+    """Token level: batch (B, K, M, N), plans That (B, K, M, N, J, L) with ``return_plans``; None without this level."""
 
 
 def hierarchical_ot(
@@ -34,127 +38,165 @@ def hierarchical_ot(
     h: Tensor,
     r: Tensor | None = None,
     s: Tensor | None = None,
+    settings: HeadSettings | None = None,
     *,
     r_mask: Tensor | None = None,
     s_mask: Tensor | None = None,
     logit_scale: float | Tensor = 1.0,
-    reading: str = "paper",
-    beta: float = 1.0,
-    lambda_prompt: float = 0.1,
-    lambda_token: float = 0.1,
-    max_iter: int = 100,
-    tol: float = 1e-2,
-    gradient: str = "envelope",
-    hierarchical: bool = True,
-    keep_plans: bool = False,
-    max_elements: int = 2**26,
-    engine: str = "torch",
-    pooled: Callable[[Tensor], Tensor] | None = None,
+    return_plans: bool = False,
+    all_reduce_sum: Callable[[Tensor], Tensor] | None = None,
+    **changes: Any,
 ) -> HierarchicalOutput:
     """Score every image against every class by two levels of entropic optimal transport.
 
     ``paper``:    C = 1 - cos(z, h) + beta <That, 1 - cos(r, s)>;  logits = logit_scale (1 - <T, C>).
     ``released``: C = 1 - cos(z, h) + beta <That, cos(r, s)>;      logits = logit_scale <T, cos(z, h)>,
-    with That and T the plans of the token and of the prompt level. In ``paper`` each problem stops by itself when its
-    row sums are within ``tol`` (L1), so an image's score against a class depends on nothing else. In ``released`` the
-    problems of one (image, class) pair stop together at the token level, and all B * K at the prompt level, by the
-    mean change of r; the token term only shapes the plan: no gradient goes through it. Either is computed in float32
-    or better.
+    with T and That the plans of the prompt and of the token level. In ``paper`` each problem stops by itself when its
+    row sums are within ``tol`` (L1), so the score of an image against a class depends on nothing else. In ``released``
+    the problems of one (image, class) pair stop together at the token level, and all B K at the prompt level, by the
+    mean change of r; the token term shapes the plan T only and takes no gradient. All of it is computed in float32, or in
+    float64 if an input is.
 
     Args:
         z: prompt-level visual features (B, M, D), any length and floating dtype.
         h: prompt-level text features (K, N, D).
-        r: visual tokens (B, M, J, D); may be None where the token level is left out.
+        r: visual tokens (B, M, J, D); None without the token level.
         s: text tokens (K, N, L, D); likewise.
+        settings: a ``HeadSettings``; None for the defaults.
         r_mask: bool, broadcastable to (B, M, J), True = valid token. None: all valid.
         s_mask: bool, broadcastable to (K, N, L). None: all valid.
-        logit_scale: 1 / tau, a number or a tensor of one element.
-        reading: ``paper`` or ``released``.
-        beta: weight of the token term, >= 0; 0 leaves the token level out.
-        lambda_prompt, lambda_token: entropy weight of each level, > 0.
-        max_iter, tol: iteration cap (>= 1) and tolerance (>= 0) of both levels.
-        gradient: ``envelope`` (plans are constants) or ``unrolled`` (through the iterations; ``paper`` only).
-        hierarchical: False leaves the token level out.
-        keep_plans: return the token plans too.
-        max_elements: the most token costs (of B * K * M * N * J * L) held at once, >= 1; more are solved in chunks over
-            classes and images, to the same result. One (image, class) pair is the smallest chunk. On a
-            CPU one chunk of costs and a few blocks of 4 MiB a thread are held at once, in the backward pass the blocks
-            alone; ``keep_plans`` and ``unrolled`` (every iteration of a chunk) hold more. The costs of the prompt
-            level, B * K * M * N, are held together.
-        engine: as for ``sinkhorn``, at both levels; ``triton`` for ``paper`` alone.
-        pooled: where other processes hold further images of the batch: the sum of a tensor over them, by which the
-            prompt level of ``released`` stops as in one process. ``paper`` does not need it.
+        logit_scale: 1 / tau > 0, a number or a tensor of one element.
+        return_plans: return the token-level plans too.
+        all_reduce_sum: sums a tensor over the processes that hold further images of the batch; then the prompt level of
+            ``released`` stops as in one process. ``paper`` does not use it.
+        **changes: fields of ``HeadSettings`` that differ from ``settings``.
 
     Returns:
         HierarchicalOutput.
 
     Raises:
-        TypeError, ValueError: one line saying what was given and what is allowed.
+        TypeError, ValueError: one line with the value found and the values allowed.
 
-    Reference:
-        ALIGN (arXiv 2309.13847), Eq. 4 to 7; ``released`` is what the authors' published code computes.
+    Source:
+        ALIGN (arXiv 2309.13847), Eqs. 4 to 7; ``released`` is the computation of the authors' published code.
     """
-    check_options(
-        reading=reading,
-        beta=beta,
-        lambda_prompt=lambda_prompt,
-        lambda_token=lambda_token,
-        max_iter=max_iter,
-        tol=tol,
-        gradient=gradient,
-        hierarchical=hierarchical,
-        keep_plans=keep_plans,
-        max_elements=max_elements,
-        engine=engine,
-    )
-    z = check_tensor("z", z, "(B, M, D)", (None, None, None))
-    h = check_tensor("h", h, "(K, N, D)", (None, None, z.shape[-1]))
-    scale = check_scale(logit_scale)
-    released = reading == "released"
-    solver: dict[str, Any] = {
-        "max_iter": max_iter,
-        "tol": tol,
-        "stop": "change" if released else "marginal",
-        "group_dims": 2 if released else 0,  # token level: (M, N) of a pair; prompt level: (B, K)
-        "engine": engine,
-    }
+    settings = replace(settings or HeadSettings(), **changes)
+    released = settings.reading == "released"
+    scale = _check_scale(logit_scale)
+    check_tensor("z", z, "(B, M, D)", (None, None, None))
+    check_tensor("h", h, "(K, N, D)", (None, None, z.shape[-1]))
+    check_finite("z", z)
+    check_finite("h", h)
+
     with torch.autocast(z.device.type, enabled=False):
-        check_finite("z", z)
-        check_finite("h", h)
-        cosine = torch.einsum("bmd,knd->bkmn", *unit(z, h))
-        cost = 1.0 - cosine
-        score = cosine  # what the prompt plan averages into 1 - d (paper) or <T, cos> (released)
+        similarity = torch.einsum("bmd,knd->bkmn", *unit(z, h))
+        cost = 1.0 - similarity
         token = None
-        if hierarchical and beta > 0:
-            r, s, r_mask, s_mask = _check_tokens(z, h, r, s, r_mask, s_mask)
+        if settings.uses_tokens:
+            tokens = _check_tokens(z, h, r, s, r_mask, s_mask)
             with torch.set_grad_enabled(torch.is_grad_enabled() and not released):
-                token = solve_tokens(
-                    *unit(r, s),
-                    r_mask,
-                    s_mask,
-                    lam=lambda_token,
-                    gradient=gradient,
-                    keep_plans=keep_plans,
-                    max_elements=max_elements,
-                    **solver,
+                token = solve_tokens(  # Eq. 5
+                    *tokens,
+                    settings.solver(settings.lambda_token),
+                    return_plans=return_plans,
+                    max_elements=settings.max_elements,
                 )
-                # Plans sum to 1, so <That, cos> = 1 - <That, 1 - cos>.
-                term = beta * (1.0 - token.distance if released else token.distance)
-            cost = cost + term
-            score = score if released else score - term
-        prompt = sinkhorn(cost, lam=lambda_prompt, gradient=gradient, pooled=pooled if released else None, **solver)
-        plan = prompt.plan
-        if plan is None:
-            raise RuntimeError("the prompt-level plan is missing; sinkhorn always returns it")
-        # Plans sum to 1, so this is 1 - <T, C> in ``paper``, without the rounding of 1 - (1 - cos).
-        logits = scale * (plan * score).sum((-2, -1))
+            if released:  # a plan sums to 1, so <That, cos> = 1 - <That, 1 - cos>
+                cost = cost + settings.beta * (1.0 - token.distance)
+            else:
+                cost = cost + settings.beta * token.distance  # Eq. 6
+                similarity = similarity - settings.beta * token.distance  # 1 - C
+        prompt = sinkhorn(  # Eq. 4
+            cost,
+            settings.solver(settings.lambda_prompt),
+            all_reduce_sum=all_reduce_sum if released else None,
+        )
+        # Eq. 7: 1 - <T, C> = <T, 1 - C> since a plan sums to 1; <T, cos> in ``released``.
+        logits = scale * (cast(Tensor, prompt.plan) * similarity).sum((-2, -1))
     return HierarchicalOutput(logits, prompt.distance, cost, prompt, token)
+
+
+class HierarchicalOT(nn.Module):
+    """``hierarchical_ot`` as a module with fixed settings and no parameters.
+
+    Args:
+        settings: a ``HeadSettings``; None for the defaults.
+        all_reduce_sum: as for ``hierarchical_ot``, for training; in evaluation each process scores whole batches.
+        **changes: fields of ``HeadSettings`` that differ from ``settings``.
+
+    Raises:
+        TypeError, ValueError: one line with the value found and the values allowed.
+    """
+
+    def __init__(
+        self,
+        settings: HeadSettings | None = None,
+        *,
+        all_reduce_sum: Callable[[Tensor], Tensor] | None = None,
+        **changes: Any,
+    ) -> None:
+        super().__init__()
+        self.settings = replace(settings or HeadSettings(), **changes)
+        self.all_reduce_sum = all_reduce_sum
+
+    @property
+    def uses_tokens(self) -> bool:
+        """Whether ``forward`` needs r and s."""
+        return self.settings.uses_tokens
+
+    @property
+    def learns_tokens(self) -> bool:
+        """Whether r and s take a gradient."""
+        return self.uses_tokens and self.settings.reading != "released"
+
+    def forward(
+        self,
+        z: Tensor,
+        h: Tensor,
+        r: Tensor | None = None,
+        s: Tensor | None = None,
+        *,
+        r_mask: Tensor | None = None,
+        s_mask: Tensor | None = None,
+        logit_scale: float | Tensor = 1.0,
+        return_plans: bool = False,
+    ) -> HierarchicalOutput:
+        """Score z (B, M, D), r (B, M, J, D) against h (K, N, D), s (K, N, L, D); see ``hierarchical_ot``."""
+        return hierarchical_ot(
+            z,
+            h,
+            r,
+            s,
+            self.settings,
+            r_mask=r_mask,
+            s_mask=s_mask,
+            logit_scale=logit_scale,
+            return_plans=return_plans,
+            all_reduce_sum=self.all_reduce_sum if torch.is_grad_enabled() else None,
+        )
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{field.name}={getattr(self.settings, field.name)!r}" for field in fields(self.settings))
+
+
+def _check_scale(logit_scale: float | Tensor) -> float | Tensor:
+    """Return a positive number as it is, a tensor of one element as a scalar of float32 or float64."""
+    if not isinstance(logit_scale, Tensor):
+        check_number("logit_scale", logit_scale, minimum=0.0, strict=True)
+        return logit_scale
+    if logit_scale.numel() != 1 or not logit_scale.is_floating_point():
+        raise ValueError(
+            f"logit_scale is a {logit_scale.dtype} tensor of shape {tuple(logit_scale.shape)}; "
+            "allowed: a number > 0 or a floating tensor of one element"
+        )
+    value = logit_scale.reshape(())
+    return value if value.dtype == torch.float64 else value.float()
 
 
 def _check_tokens(
     z: Tensor, h: Tensor, r: Tensor | None, s: Tensor | None, r_mask: Tensor | None, s_mask: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Return r, s with zeros on masked tokens, and the full masks (B, M, J), (K, N, L) or None."""
+    """Return unit r and s with zeros on masked tokens, and the masks (B, M, J) and (K, N, L) or None."""
     for name, value, shape in (("r", r, "(B, M, J, D)"), ("s", s, "(K, N, L, D)")):
         if value is None:
             raise ValueError(f"{name} is None; allowed: tokens {shape}, or None with beta=0 or hierarchical=False")
@@ -166,4 +208,4 @@ def _check_tokens(
     s = s if s_mask is None else s.masked_fill(~s_mask.unsqueeze(-1), 0.0)
     check_finite("r", r)
     check_finite("s", s)
-    return r, s, r_mask, s_mask
+    return *unit(r, s), r_mask, s_mask

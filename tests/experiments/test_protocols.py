@@ -15,7 +15,7 @@ import train
 from experiments import protocols
 from experiments.protocols import FEWSHOT_SHOTS, METHODS, PROTOCOLS, SUITES, Planner, RunDefaults, plan, split_words
 from experiments.runs import PROJECT, RunSpec, is_done, run_all, state
-from trainers.results import method_config
+from trainers.record.runs import method_config
 
 
 def value(run, key):

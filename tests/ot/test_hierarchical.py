@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from prompting.ot import HierarchicalOT, hierarchical_ot, tokens
+from prompting.ot import HeadSettings, HierarchicalOT, hierarchical_ot, tokens
 from tests.reference import ot_naive as naive
 
 LAMBDAS = {"lambda_prompt": 0.1, "lambda_token": 0.1}
@@ -162,9 +162,11 @@ def test_masked_tokens_equal_absent_tokens(gradient, garbage):
 def test_chunked_equals_plain_forward_and_backward(monkeypatch, reading, gradient, max_elements, chunks):
     seen = []
     solve = tokens.sinkhorn
-    monkeypatch.setattr(tokens, "sinkhorn", lambda cost, **kw: seen.append(cost.numel()) or solve(cost, **kw))
+    monkeypatch.setattr(
+        tokens, "sinkhorn", lambda cost, *given, **kw: seen.append(cost.numel()) or solve(cost, *given, **kw)
+    )
     f, mask = leaves(naive.features(10, images=3, classes=5)), naive.lengths_mask([5, 2, 3, 1, 4], 5)
-    settings = {"s_mask": mask, "reading": reading, "gradient": gradient, "keep_plans": True}
+    settings = {"s_mask": mask, "reading": reading, "gradient": gradient, "return_plans": True}
     out = hierarchical_ot(**f, max_elements=max_elements, **settings)
     assert len(seen) == chunks and max(seen) <= max(max_elements, 210)
     plain = hierarchical_ot(**f, **settings)
@@ -181,7 +183,7 @@ def test_chunked_equals_plain_forward_and_backward(monkeypatch, reading, gradien
 def test_plans_are_kept_only_when_asked_for():
     f = naive.features(11)
     assert hierarchical_ot(**f).token.plan is None
-    kept = hierarchical_ot(**f, keep_plans=True).token
+    kept = hierarchical_ot(**f, return_plans=True).token
     assert kept.plan.shape == (2, 3, 3, 2, 7, 5)
     rebuilt = torch.exp(
         (
@@ -207,7 +209,7 @@ def test_envelope_keeps_nothing_of_the_size_of_the_plans_for_the_backward_pass()
 
 def test_paper_envelope_gradient_is_that_of_both_plans_held_fixed():
     f, mask = leaves(naive.features(13)), naive.lengths_mask([5, 2, 3], 5)
-    out = hierarchical_ot(**f, s_mask=mask, beta=0.6, logit_scale=3.0, keep_plans=True)
+    out = hierarchical_ot(**f, s_mask=mask, beta=0.6, logit_scale=3.0, return_plans=True)
     cosine = torch.einsum("bmd,knd->bkmn", F.normalize(f["z"], dim=-1), F.normalize(f["h"], dim=-1))
     similar = torch.einsum("bmjd,knld->bkmnjl", F.normalize(f["r"], dim=-1), F.normalize(f["s"], dim=-1))
     cost = 1 - cosine + 0.6 * (out.token.plan * (1 - similar)).sum((-2, -1))
@@ -286,10 +288,12 @@ def test_tiny_lambdas_stay_finite(reading):
 
 def test_module_is_the_function_and_has_no_parameters():
     f, mask = naive.features(20), naive.lengths_mask([5, 2, 3], 5)
-    settings = {"reading": "released", "beta": 0.5, "lambda_token": 0.2, "max_elements": 500, "keep_plans": True}
-    head = HierarchicalOT(**settings)
-    out = head(**f, s_mask=mask, logit_scale=9.0)
-    assert torch.equal(out.logits, hierarchical_ot(**f, s_mask=mask, logit_scale=9.0, **settings).logits)
+    settings = HeadSettings(reading="released", beta=0.5, lambda_token=0.2, max_elements=500)
+    head, given = HierarchicalOT(settings), {"s_mask": mask, "logit_scale": 9.0}
+    out = head(**f, **given, return_plans=True)
+    assert torch.equal(out.logits, hierarchical_ot(**f, settings=settings, **given).logits)
+    by_names = HierarchicalOT(reading="released", beta=0.5, lambda_token=0.2, max_elements=500)
+    assert by_names.settings == settings and out.token.plan is not None
     assert not head.state_dict() and "reading='released'" in repr(head) and head.uses_tokens
     assert not HierarchicalOT(beta=0.0).uses_tokens
 
@@ -297,8 +301,8 @@ def test_module_is_the_function_and_has_no_parameters():
 def test_sums_over_processes_are_those_of_training():
     """An evaluation scores whole batches in each process, which need not be equally many."""
     f, asked = naive.features(20), []
-    head = HierarchicalOT(reading="released", hierarchical=False)
-    head.pooled = lambda total: asked.append(total) or total
+    settings = HeadSettings(reading="released", hierarchical=False)
+    head = HierarchicalOT(settings, all_reduce_sum=lambda total: asked.append(total) or total)
     head(f["z"].requires_grad_(), f["h"])
     trained = len(asked)
     with torch.no_grad():
@@ -319,8 +323,6 @@ BAD_SETTINGS = [
     ({"tol": None}, TypeError, "tol is None"),
     ({"gradient": "envelop"}, ValueError, "did you mean 'envelope'"),
     ({"reading": "released", "gradient": "unrolled"}, ValueError, "gradient is 'unrolled' with reading 'released'"),
-    ({"engine": "triton", "reading": "released"}, ValueError, "engine is 'triton' with reading 'released'"),
-    ({"engine": "triton", "gradient": "unrolled"}, ValueError, "engine is 'triton' with gradient 'unrolled'"),
     ({"hierarchical": "no"}, TypeError, "hierarchical is 'no'"),
     ({"max_elements": 0}, ValueError, "max_elements is 0; allowed: an integer >= 1"),
 ]

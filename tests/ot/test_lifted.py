@@ -19,11 +19,8 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", (FOLDER / "README.md").read_text(e
 
 
 def test_imports_only_torch_its_own_files_and_the_standard_library():
-    # sys.stdlib_module_names is Python 3.10; the few that the folder uses are named instead.
-    allowed = {"torch", "__future__", "collections", "difflib", "importlib", "math", "os", "typing"}
-    files = list(FOLDER.rglob("*.py"))
-    assert FOLDER / "chip" / "kernel.py" in files
-    for path in files:
+    allowed = {"torch", *sys.stdlib_module_names}
+    for path in FOLDER.rglob("*.py"):
         depth = len(path.relative_to(FOLDER).parts)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
@@ -34,9 +31,7 @@ def test_imports_only_torch_its_own_files_and_the_standard_library():
                 found = set() if node.level <= depth else {"what is above the folder"}
             else:
                 continue
-            # Triton is optional: one file needs it, and nothing imports that file before it is asked for.
-            also = {"triton"} if path == FOLDER / "chip" / "kernel.py" else set()
-            assert found <= allowed | also, f"{path.name}, line {node.lineno}: {sorted(found - allowed)}"
+            assert found <= allowed, f"{path.name}, line {node.lineno}: {sorted(found - allowed)}"
 
 
 def test_works_from_a_copy_under_another_name(tmp_path, monkeypatch):

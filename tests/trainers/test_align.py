@@ -123,9 +123,11 @@ def test_refused_in_one_line(align, words, message):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("engine", ["torch", "auto"])
-def test_who_solves_is_a_setting(align, engine):
-    assert align("ENGINE", engine).head.settings["engine"] == engine
+def test_engines(align, images):
+    logits = [align("ENGINE", engine)(images) for engine in ("torch", "auto")]
+    assert torch.equal(*logits)
+    with pytest.raises(ValueError, match="TRAINER.ALIGN.ENGINE is 'triton'.*allowed: 'torch', 'auto'$"):
+        align("ENGINE", "triton")
 
 
 def test_class_features_are_computed_once_in_an_evaluation(align, images, monkeypatch):

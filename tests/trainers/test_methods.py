@@ -247,7 +247,7 @@ def test_a_run(method, tmp_path):
     start = {name: tensor.clone() for name, tensor in learned_state(trainer.model).items()}
     assert bool(start) == (method != "ZeroshotCLIP")
     if hasattr(trainer.model, "head"):
-        assert trainer.model.head.pooled == trainer.sum_shares  # of processes that share a batch
+        assert trainer.model.head.all_reduce_sum == trainer.sum_shares  # of processes that share a batch
     trainer.train()
     assert not [name for name, tensor in learned_state(trainer.model).items() if torch.equal(tensor, start[name])]
     assert set(trainer.test_results) == {"test"}
