@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 
-from .config import check_custom_keys, data_root
+from .config import absolute_root, check_custom_keys, data_root
 from .fewshot import few_shot
 from .files import cache_root, draw_folder, log, split_folder, write_json
 from .splits import Rows, Split, check_images, check_split, check_subsample, drawn_with, read_split, subsample_classes
@@ -173,9 +173,10 @@ class DescribedDataset(ListedDataset):
         """Read the data set under ``DATASET.ROOT``."""
         about = cls.description
         check_custom_keys(about.name, cfg.DATASET)
+        if about.prepare is not None and keep:  # writes the data set, so the root need not exist
+            absolute_root(cfg.DATASET.ROOT).mkdir(parents=True, exist_ok=True)
+            about.prepare(absolute_root(cfg.DATASET.ROOT))
         root = data_root(cfg.DATASET.ROOT)
-        if about.prepare is not None and keep:
-            about.prepare(root)
         folder = root / about.folder
         images = folder / about.images
         try:
