@@ -26,7 +26,7 @@ def read_text(path: Path, kind: str) -> str:
 
     Args:
         path: the file.
-        kind: what the file is, for error messages.
+        kind: name of the file type for error messages.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -45,7 +45,7 @@ def read_json(path: Path, kind: str, allowed: type | tuple[type, ...] = dict) ->
 
     Args:
         path: the file.
-        kind: what the file is, for error messages.
+        kind: name of the file type for error messages.
         allowed: type or types that its content may have.
 
     Raises:

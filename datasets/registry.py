@@ -1,4 +1,4 @@
-"""From the description of a data set to its class in Dassl's registry, and what ``cfg.DATASET`` selects from it."""
+"""From the description of a data set to its class in Dassl's registry; few shots and classes selected by the config."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Description:
             SUBSAMPLE_CLASSES are ignored.
         prepare: called with the root before reading; makes data sets that can be generated.
         read: (``folder``, image folder) -> split, called where there is no split file.
-        pictures: (glob pattern of image paths, remark) pairs. These and what follows are the expected content of the
-            folder: ``layout`` prints it, ``check`` compares a folder with it.
+        pictures: (glob pattern of image paths, remark) pairs. This and the following arguments describe a complete
+            folder: ``layout`` prints them, ``check`` compares a folder with them.
         source: where the data set can be downloaded; "" for generated ones.
         counts: numbers of a complete copy; None for generated ones.
         files: annotation files, needed where there is no split file.

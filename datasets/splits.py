@@ -7,6 +7,7 @@ shuffling each class with Python's global ``random``; the same shuffles in the s
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 from collections.abc import Sequence
@@ -61,7 +62,11 @@ def drawn_with(path: Path | None) -> dict[str, int] | None:
 
 
 def check_rows(rows: object, where: str) -> Rows:
-    """Return ``[path inside the image folder, label >= 0, classname]`` rows as ``Row``; raise ValueError otherwise."""
+    """Make each ``[path inside the image folder, label >= 0, classname]`` of a list a ``Row``, in place; return it.
+
+    Raises:
+        ValueError: the argument is not a list of such rows.
+    """
     if not isinstance(rows, list):
         raise ValueError(f"{where} is a {type(rows).__name__}; it should be a list of [path, label, classname]")
     for number, row in enumerate(rows):
@@ -70,7 +75,8 @@ def check_rows(rows: object, where: str) -> Rows:
             raise ValueError(f"{where}, row {number}: found {row!r}; it should be [path, label >= 0, classname]")
         if os.path.isabs(row[0]) or ".." in row[0].split("/"):
             raise ValueError(f"{where}, row {number}: the path {row[0]!r} leaves the image folder")
-    return [Row(*row) for row in rows]
+        rows[number] = Row(*row)  # in place: a million new objects would set off the garbage collector many times
+    return rows
 
 
 def check_split(split: Split, where: str, unique_names: bool = False) -> Split:
@@ -116,10 +122,15 @@ def check_split(split: Split, where: str, unique_names: bool = False) -> Split:
 
 def check_images(split: Split, images: Path, where: str) -> None:
     """Raise FileNotFoundError if an image of a split is not in the folder ``images``."""
+
+    @functools.cache
+    def names(folder: str) -> set[str]:  # listing a folder once is faster than asking for each of its files
+        return set(os.listdir(os.path.join(images, folder))) if os.path.isdir(os.path.join(images, folder)) else set()
+
     for part, rows in zip(Split._fields, split):
         for number, row in enumerate(rows):
-            path = os.path.join(images, row.path)
-            if not os.path.isfile(path):
+            folder, _, name = row.path.rpartition("/")
+            if name not in names(folder) and not os.path.isfile(path := os.path.join(images, row.path)):
                 raise FileNotFoundError(f"{where}, {part!r}, row {number}: no such image: {path}")
 
 

@@ -38,7 +38,7 @@ class SharedBytes:
 class ImageCache:
     """Decoded images of one split, added at first use while the buffer has space.
 
-    The whole decoded RGB image is stored, before any transform, so that random transforms are drawn anew each time.
+    The whole decoded RGB image is stored, before any transform, so that random transforms differ each time.
     Only forked processes share the buffer; in a pickled copy (spawned workers) the cache becomes None.
 
     Args:
