@@ -10,7 +10,7 @@ import ot as pot
 import pytest
 import torch
 
-from prompting.ot import SinkhornSettings, sinkhorn
+from prompting.ot import sinkhorn
 from prompting.ot.solver import KERNEL_LIMIT
 from tests.reference import ot_naive as naive
 

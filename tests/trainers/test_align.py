@@ -113,6 +113,8 @@ def test_checkpoint_of_another_depth(align, golden_clip):
         (("READING", "release"), "did you mean 'released'|allowed"),
         (("LAMBDA_TOKEN", 0.0), "lambda_token"),
         (("BETA", -1.0), "beta"),
+        (("ENGINE", "triton"), "ENGINE is 'triton', a kernel that .* never ran on a GPU; allowed: 'torch', 'auto'"),
+        (("ENGINE", "tritn"), "ENGINE is 'tritn'; allowed: 'torch', 'auto'"),
         (("N_CTX", 6), "fewer than"),
         (("CTX_INIT", "word " * 80), "prompt of 'face' has"),
     ],
@@ -124,8 +126,9 @@ def test_refused_in_one_line(align, words, message):
 
 
 @pytest.mark.parametrize("engine", ["torch", "auto"])
-def test_who_solves_is_a_setting(align, engine):
-    assert align("ENGINE", engine).head.settings["engine"] == engine
+def test_engines_of_existing_yaml_files_compute_the_same(align, images, engine):
+    with torch.no_grad():
+        assert torch.equal(align("ENGINE", engine)(images), align()(images))
 
 
 def test_class_features_are_computed_once_in_an_evaluation(align, images, monkeypatch):
