@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import pickletools
 import zipfile
@@ -11,6 +10,8 @@ from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
+
+from prompting.ot.checks import did_you_mean
 
 # Buffers of class-name embeddings that the CoOp family saves; they belong to the classes of the training run.
 CLASS_NAME_BUFFERS = ("token_prefix", "token_suffix", "token_midfix")
@@ -135,10 +136,9 @@ def load_learned(
     wanted = learned_state(model, names)
     missing = [name for name in wanted if name not in found]
     if missing:
-        near = difflib.get_close_matches(missing[0], found, n=1)
-        hint = f"; the nearest it has is {near[0]!r}" if near else ""
         raise ValueError(
-            f"{source} lacks {len(missing)} of the {len(wanted)} learned tensors, first {missing[0]!r}{hint} "
+            f"{source} lacks {len(missing)} of the {len(wanted)} learned tensors, first {missing[0]!r}"
+            f"{did_you_mean(missing[0], found)} "
             "(was it trained with another method, depth or number of prompts?)"
         )
     extra = [name for name in found if name not in wanted and not _is_ignored(name)]

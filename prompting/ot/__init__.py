@@ -2,7 +2,8 @@
 
 from .hierarchical import HierarchicalOT, HierarchicalOutput, hierarchical_ot
 from .settings import HeadSettings, SinkhornSettings
-from .sinkhorn import SinkhornOutput, sinkhorn
+from .sinkhorn import sinkhorn
+from .solver import SinkhornOutput
 
 __all__ = [
     "HeadSettings",

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 
+def did_you_mean(value: object, known: Iterable[str]) -> str:
+    """Return "; did you mean <the nearest known word>?", or "" if none is near."""
+    words = {word.lower(): word for word in known}
+    near = difflib.get_close_matches(str(value).lower(), words, n=1, cutoff=0.4)
+    return f"; did you mean {words[near[0]]!r}?" if near else ""
+
+
 def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
     """Raise ValueError, naming the nearest allowed word, unless ``value`` is one of ``allowed``."""
-    if value in allowed:
-        return
-    words = {word.lower(): word for word in allowed}
-    near = difflib.get_close_matches(str(value).lower(), words, n=1, cutoff=0.4)
-    hint = f"; did you mean {words[near[0]]!r}?" if near else ""
-    raise ValueError(f"{name} is {value!r}; allowed: {', '.join(map(repr, allowed))}{hint}")
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}; allowed: {', '.join(map(repr, allowed))}{did_you_mean(value, allowed)}")
 
 
 def check_number(name: str, value: object, *, minimum: float, strict: bool = False) -> None:
@@ -63,11 +66,7 @@ def check_finite(name: str, value: Tensor) -> None:
 
 
 def check_mask(name: str, mask: object, shape: Sequence[int], device: torch.device) -> Tensor | None:
-    """Return ``mask`` broadcast to ``shape`` (a view), None for None; each last axis needs one True entry.
-
-    Raises:
-        TypeError: not a bool tensor. ValueError: not broadcastable, on another device, or with nothing valid.
-    """
+    """Return ``mask`` broadcast to ``shape`` (a view), None for None; raise unless each last axis has a True entry."""
     if mask is None:
         return None
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from .checks import check_finite, check_mask, check_number, check_tensor
 from .settings import HeadSettings
-from .sinkhorn import SinkhornOutput, sinkhorn
+from .sinkhorn import sinkhorn
+from .solver import SinkhornOutput
 from .tokens import solve_tokens, unit
 
 
@@ -54,8 +55,8 @@ def hierarchical_ot(
     with T and That the plans of the prompt and of the token level. In ``paper`` each problem stops by itself when its
     row sums are within ``tol`` (L1), so the score of an image against a class depends on nothing else. In ``released``
     the problems of one (image, class) pair stop together at the token level, and all B K at the prompt level, by the
-    mean change of r; the token term shapes the plan T only and takes no gradient. All of it is computed in float32, or in
-    float64 if an input is.
+    mean change of r; the token term shapes the plan T only and takes no gradient. All of it is computed in float32, or
+    in float64 if an input is.
 
     Args:
         z: prompt-level visual features (B, M, D), any length and floating dtype.
@@ -95,22 +96,15 @@ def hierarchical_ot(
         if settings.uses_tokens:
             tokens = _check_tokens(z, h, r, s, r_mask, s_mask)
             with torch.set_grad_enabled(torch.is_grad_enabled() and not released):
-                token = solve_tokens(  # Eq. 5
-                    *tokens,
-                    settings.solver(settings.lambda_token),
-                    return_plans=return_plans,
-                    max_elements=settings.max_elements,
-                )
+                solver = settings.solver(settings.lambda_token)
+                token = solve_tokens(*tokens, solver, return_plans, settings.max_elements)  # Eq. 5
             if released:  # a plan sums to 1, so <That, cos> = 1 - <That, 1 - cos>
                 cost = cost + settings.beta * (1.0 - token.distance)
             else:
                 cost = cost + settings.beta * token.distance  # Eq. 6
                 similarity = similarity - settings.beta * token.distance  # 1 - C
-        prompt = sinkhorn(  # Eq. 4
-            cost,
-            settings.solver(settings.lambda_prompt),
-            all_reduce_sum=all_reduce_sum if released else None,
-        )
+        solver = settings.solver(settings.lambda_prompt)
+        prompt = sinkhorn(cost, solver, all_reduce_sum=all_reduce_sum if released else None)  # Eq. 4
         # Eq. 7: 1 - <T, C> = <T, 1 - C> since a plan sums to 1; <T, cos> in ``released``.
         logits = scale * (cast(Tensor, prompt.plan) * similarity).sum((-2, -1))
     return HierarchicalOutput(logits, prompt.distance, cost, prompt, token)
@@ -162,17 +156,18 @@ class HierarchicalOT(nn.Module):
         return_plans: bool = False,
     ) -> HierarchicalOutput:
         """Score z (B, M, D), r (B, M, J, D) against h (K, N, D), s (K, N, L, D); see ``hierarchical_ot``."""
+        masks = {"r_mask": r_mask, "s_mask": s_mask}
+        reduce = self.all_reduce_sum if torch.is_grad_enabled() else None
         return hierarchical_ot(
             z,
             h,
             r,
             s,
             self.settings,
-            r_mask=r_mask,
-            s_mask=s_mask,
+            **masks,
             logit_scale=logit_scale,
             return_plans=return_plans,
-            all_reduce_sum=self.all_reduce_sum if torch.is_grad_enabled() else None,
+            all_reduce_sum=reduce,
         )
 
     def extra_repr(self) -> str:

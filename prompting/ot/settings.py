@@ -19,8 +19,8 @@ class IterationSettings:
     Args:
         max_iter: largest number of iterations, >= 1.
         tol: tolerance of the stop rule, >= 0; 0 runs all ``max_iter`` iterations.
-        gradient: ``envelope``: the plan is a constant, d distance / d cost = plan, which is exact at the optimum for the
-            regularised value; ``unrolled``: autograd runs through all iterations.
+        gradient: ``envelope``: the plan is a constant, d distance / d cost = plan, which is exact at the optimum for
+            the regularised value; ``unrolled``: autograd runs through all iterations.
 
     Raises:
         TypeError, ValueError: one line with the value found and the values allowed.
@@ -46,13 +46,10 @@ class SinkhornSettings(IterationSettings):
             log r and log c, which is slower and never underflows; ``auto`` takes ``kernel`` for each problem whose
             shifted cost is at most 40 lam, and ``log`` for the others.
         stop: ``marginal``: a problem stops when the row sums of its plan are within ``tol`` of 1/J in L1. ``change``: a
-            group of problems stops after the iteration in which mean |r - r_before| < ``tol`` over the valid rows of the
-            group, with r = 1 at the start. The plan of a stopped problem does not change any more.
+            group of problems stops after the iteration in which mean |r - r_before| < ``tol`` over the valid rows of
+            the group, with r = 1 at the start. The plan of a stopped problem does not change any more.
         group_dims: for ``change``, the number of trailing batch dimensions that form a group; 0 makes each problem a
             group.
-
-    Raises:
-        TypeError, ValueError: one line with the value found and the values allowed.
     """
 
     lam: float
@@ -80,12 +77,9 @@ class HeadSettings(IterationSettings):
         lambda_prompt: entropy weight of the prompt level, > 0.
         lambda_token: entropy weight of the token level, > 0.
         hierarchical: False leaves the token level out.
-        max_elements: largest number of token costs in memory at once, >= 1. Of the B K M N J L costs, chunks over images
-            and classes are solved one after another, with the same result; one (image, class) pair is the smallest
-            chunk. On a CPU chunks are at most 4 MiB a thread, which a cache holds.
-
-    Raises:
-        TypeError, ValueError: one line with the value found and the values allowed.
+        max_elements: largest number of token costs in memory at once, >= 1. Of the B K M N J L costs, chunks over
+            images and classes are solved one after another, with the same result; one (image, class) pair is the
+            smallest chunk. On a CPU chunks are at most 4 MiB a thread, which a cache holds.
     """
 
     reading: str = "paper"

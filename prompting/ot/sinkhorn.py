@@ -5,31 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from .checks import check_mask
 from .settings import SinkhornSettings
-from .solver import clean, solve
-
-
-class SinkhornOutput(NamedTuple):
-    """The solution of a batch of problems; ``...`` are the batch dimensions. Values are float32 or float64."""
-
-    plan: Tensor | None
-    """(..., J, L), zero on masked entries; None with ``return_plan=False``."""
-    distance: Tensor
-    """(...) <plan, cost>, which carries the gradient."""
-    potentials: tuple[Tensor, Tensor]
-    """f (..., J) and g (..., L): plan = exp((f + g - cost) / lam) on valid entries; zero on masked ones."""
-    iterations: Tensor
-    """(...) int64, number of iterations until the problem stopped."""
-    error: Tensor
-    """(...) |plan 1 - u|_1, the error of the row sums; the column sums are exact up to rounding."""
-    converged: Tensor
-    """(...) bool: whether the tolerance was met within ``max_iter`` iterations; False with ``tol=0``."""
+from .solver import SinkhornOutput, solve
 
 
 def sinkhorn(
@@ -45,8 +28,8 @@ def sinkhorn(
     """Solve entropic optimal transport between uniform weights on the valid rows and columns of each cost.
 
     plan = argmin_T <T, cost> - lam h(T), h(T) = -sum T ln T, with T 1 = u = 1/J and T' 1 = v = 1/L over valid entries;
-    by r = u / (K c), c = v / (K' r) with K = exp(-cost / lam), from c = 1. The columns come last in an iteration, so the
-    column sums (and the total, 1) are exact up to rounding, the row sums up to the tolerance.
+    by r = u / (K c), c = v / (K' r) with K = exp(-cost / lam), from c = 1. The columns come last in an iteration, so
+    the column sums (and the total, 1) are exact up to rounding, the row sums up to the tolerance.
 
     Args:
         cost: (..., J, L), any floating dtype; half precision is computed in float32. Values on masked entries are
@@ -89,26 +72,26 @@ def sinkhorn(
 
     learning = torch.is_grad_enabled() and cost.requires_grad
     with torch.autocast(cost.device.type, enabled=False):
-        cost = clean(cost, row_mask, col_mask)
+        cost = _clean(cost, row_mask, col_mask)
         with torch.set_grad_enabled(learning and settings.gradient == "unrolled"):
-            plan, distance, f, g, iterations, error, converged = solve(
+            solved = solve(
                 cost.mT.reshape(-1, cols, rows) if cost.numel() else cost.new_empty(0, cols, rows),
                 None if row_mask is None else row_mask.reshape(-1, 1, rows),
                 None if col_mask is None else col_mask.reshape(-1, 1, cols),
                 settings,
-                group=math.prod(batch[ungrouped:]),
-                return_plan=return_plan or learning,
-                all_reduce_sum=all_reduce_sum,
+                max(1, math.prod(batch[ungrouped:])),
+                return_plan or learning,
+                all_reduce_sum,
             )
-        if plan is not None:
-            plan = plan.mT.reshape(cost.shape)
-            if learning:
-                distance = (plan * cost).sum((-2, -1))
-    return SinkhornOutput(
-        plan if return_plan else None,
-        distance.reshape(batch),
-        (f.reshape(*batch, rows), g.reshape(*batch, cols)),
-        iterations.reshape(batch),
-        error.reshape(batch),
-        converged.reshape(batch),
-    )
+        solved = solved.map(lambda x: x.reshape(batch + x.shape[1:]))
+        if learning:
+            solved = solved._replace(distance=(cast(Tensor, solved.plan) * cost).sum((-2, -1)))
+    return solved if return_plan else solved._replace(plan=None)
+
+
+def _clean(cost: Tensor, row_mask: Tensor | None, col_mask: Tensor | None) -> Tensor:
+    """Return the costs (..., J, L) in float32 or float64, with zeros on masked entries."""
+    cost = cost if cost.dtype == torch.float64 else cost.float()
+    for mask, axis in ((row_mask, -1), (col_mask, -2)):
+        cost = cost if mask is None else cost.masked_fill(~mask.unsqueeze(axis), 0.0)
+    return cost

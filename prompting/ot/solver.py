@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,112 +22,89 @@ from .settings import SinkhornSettings
 KERNEL_LIMIT = 40.0
 
 
-class Kernel:
-    """Scalings r and c, with the matrix K = exp(exponent) in memory; plan = diag(r) K diag(c)."""
+class SinkhornOutput(NamedTuple):
+    """The solution of a batch of problems; ``...`` are the batch dimensions. Values are float32 or float64."""
 
-    def __init__(self, exponent: Tensor) -> None:
-        self.matrix = exponent.exp_()  # (P, L, J)
+    plan: Tensor | None
+    """(..., J, L), zero on masked entries; None with ``return_plan=False``."""
+    distance: Tensor
+    """(...) <plan, cost>, which carries the gradient."""
+    potentials: tuple[Tensor, Tensor]
+    """f (..., J) and g (..., L): plan = exp((f + g - cost) / lam) on valid entries; zero on masked ones."""
+    iterations: Tensor
+    """(...) int64, number of iterations until the problem stopped."""
+    error: Tensor
+    """(...) |plan 1 - u|_1, the error of the row sums; the column sums are exact up to rounding."""
+    converged: Tensor
+    """(...) bool: whether the tolerance was met within ``max_iter`` iterations; False with ``tol=0``."""
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> SinkhornOutput:
+        """Return the output with ``change`` applied to each tensor."""
+        f, g = self.potentials
+        plan = None if self.plan is None else change(self.plan)
+        return SinkhornOutput(plan, change(self.distance), (change(f), change(g)), *map(change, self[3:]))
+
+
+class Matrix:
+    """K = exp(exponent) for scalings r and c, or its logarithm for log r and log c, with the products of either.
+
+    Logarithms neither under- nor overflow, however small lambda is; with masks they hold -inf.
+    """
+
+    def __init__(self, exponent: Tensor, log: bool) -> None:
+        self.values = exponent if log else exponent.exp_()  # (P, L, J)
+        self.log = log
+
+    def scaling(self, logarithm: Tensor) -> Tensor:
+        """r (or log r) from its logarithm."""
+        return logarithm if self.log else logarithm.exp()
+
+    def logarithm(self, r: Tensor, weights: Tensor) -> Tensor:
+        """The logarithm of r; 0 where the weight is 0, so that no gradient meets log 0."""
+        return r.where(weights > 0, 0.0) if self.log else r.where(weights > 0, 1.0).log()
 
     def rows(self, c: Tensor) -> Tensor:
         """K c, (P, 1, J)."""
-        return torch.bmm(c, self.matrix)
+        return torch.logsumexp(self.values + c.mT, 1, keepdim=True) if self.log else torch.bmm(c, self.values)
 
     def columns(self, r: Tensor) -> Tensor:
         """K' r, (P, 1, L)."""
-        return torch.bmm(r, self.matrix.mT)
+        return torch.logsumexp(self.values + r, 2, keepdim=True).mT if self.log else torch.bmm(r, self.values.mT)
 
     def fit(self, weights: Tensor, total: Tensor) -> Tensor:
-        """The scaling that changes ``total`` to ``weights``."""
-        return weights / total
+        """The scaling weights / total."""
+        return weights.log() - total if self.log else weights / total
 
     def product(self, x: Tensor, y: Tensor) -> Tensor:
-        """x y."""
-        return x * y
+        """The product of two scalings, as plain numbers."""
+        return (x + y).exp() if self.log else x * y
 
     def plan(self, r: Tensor, c: Tensor) -> Tensor:
-        """The plan, (P, L, J)."""
-        return self.matrix * r * c.mT
+        """diag(r) K diag(c), (P, L, J)."""
+        return (self.values + r + c.mT).exp() if self.log else self.values * r * c.mT
 
     def average(self, r: Tensor, c: Tensor, cost: Tensor) -> Tensor:
         """<plan, cost>, (P,); without autograd in the memory of K, so this is the last use of it."""
-        weighted = self.matrix * cost if torch.is_grad_enabled() else self.matrix.mul_(cost)
+        if self.log:
+            return (self.plan(r, c) * cost).sum((1, 2))
+        weighted = self.values * cost if torch.is_grad_enabled() else self.values.mul_(cost)
         return (torch.bmm(c, weighted) * r).sum((1, 2))
 
-    def exp(self, logarithm: Tensor) -> Tensor:
-        """The scaling with this logarithm."""
-        return logarithm.exp()
 
-    def log(self, scaling: Tensor, weights: Tensor) -> Tensor:
-        """The logarithm of a scaling; 0 where the weight is 0, so that no gradient meets log 0."""
-        return scaling.where(weights > 0, 1.0).log()
+def concatenate(outputs: Sequence[SinkhornOutput], dim: int = 0) -> SinkhornOutput:
+    """Return the outputs of parts of a batch as that of the whole."""
 
+    def join(parts: Sequence[Any]) -> Any:
+        if isinstance(parts[0], tuple):
+            return tuple(map(join, zip(*parts)))
+        return None if parts[0] is None else torch.cat(list(parts), dim)
 
-class Log:
-    """The same with log r and log c in place of r and c: nothing under- or overflows, however small lambda is."""
-
-    def __init__(self, exponent: Tensor) -> None:
-        self.matrix = exponent  # (P, L, J)
-
-    def rows(self, c: Tensor) -> Tensor:
-        """log(K c), (P, 1, J)."""
-        return torch.logsumexp(self.matrix + c.mT, dim=1, keepdim=True)
-
-    def columns(self, r: Tensor) -> Tensor:
-        """log(K' r), (P, 1, L)."""
-        return torch.logsumexp(self.matrix + r, dim=2, keepdim=True).mT
-
-    def fit(self, weights: Tensor, total: Tensor) -> Tensor:
-        """The log scaling that changes ``total`` to ``weights``."""
-        return weights.log() - total
-
-    def product(self, x: Tensor, y: Tensor) -> Tensor:
-        """exp(x + y)."""
-        return (x + y).exp()
-
-    def plan(self, r: Tensor, c: Tensor) -> Tensor:
-        """The plan, (P, L, J)."""
-        return (self.matrix + r + c.mT).exp()
-
-    def average(self, r: Tensor, c: Tensor, cost: Tensor) -> Tensor:
-        """<plan, cost>, (P,)."""
-        return (self.plan(r, c) * cost).sum((1, 2))
-
-    def exp(self, logarithm: Tensor) -> Tensor:
-        """The log scaling itself."""
-        return logarithm
-
-    def log(self, scaling: Tensor, weights: Tensor) -> Tensor:
-        """The log scaling; 0 where the weight is 0."""
-        return scaling.where(weights > 0, 0.0)
-
-
-class Solved(NamedTuple):
-    """The solution of P problems; the fields are those of ``SinkhornOutput``."""
-
-    plan: Tensor | None  # (P, L, J)
-    distance: Tensor  # (P,)
-    f: Tensor  # (P, 1, J)
-    g: Tensor  # (P, 1, L)
-    iterations: Tensor  # (P,)
-    error: Tensor  # (P,)
-    converged: Tensor  # (P,)
-
-
-def _join(parts: Sequence[Solved]) -> Solved:
-    return Solved(*(None if x[0] is None else torch.cat(x) for x in zip(*parts)))  # type: ignore[arg-type]
+    return SinkhornOutput(*map(join, zip(*outputs)))
 
 
 def cached_elements() -> int:
     """Return the number of float32 costs that the caches of the CPU threads hold, 4 MiB a thread."""
     return 2**20 * torch.get_num_threads()
-
-
-def clean(cost: Tensor, row_mask: Tensor | None, col_mask: Tensor | None) -> Tensor:
-    """Return the costs (..., J, L) in float32 or float64, with zeros on masked entries."""
-    cost = cost if cost.dtype == torch.float64 else cost.float()
-    for mask, axis in ((row_mask, -1), (col_mask, -2)):
-        cost = cost if mask is None else cost.masked_fill(~mask.unsqueeze(axis), 0.0)
-    return cost
 
 
 def solve(
@@ -138,7 +115,7 @@ def solve(
     group: int,
     return_plan: bool,
     all_reduce_sum: Callable[[Tensor], Tensor] | None,
-) -> Solved:
+) -> SinkhornOutput:
     """Solve clean costs (P, L, J) as ``sinkhorn`` says, with the same stop for each ``group`` of neighbours.
 
     Args:
@@ -146,19 +123,16 @@ def solve(
         row_mask, col_mask: bool (P, 1, J) and (P, 1, L), or None.
         settings, return_plan, all_reduce_sum: as for ``sinkhorn``.
         group: number of problems in a group; 1 for stop ``marginal``.
-
-    Raises:
-        ValueError: costs that are not finite, or too large for scaling ``kernel``.
     """
 
-    def part(index: slice | Tensor, settings: SinkhornSettings) -> Solved:
+    def part(index: slice | Tensor, settings: SinkhornSettings) -> SinkhornOutput:
         row, col = (None if mask is None else mask[index] for mask in (row_mask, col_mask))
         return solve(cost[index], row, col, settings, group, return_plan, all_reduce_sum)
 
     if cost.device.type == "cpu" and not torch.is_grad_enabled():
         size = group * max(1, cached_elements() // (group * cost.shape[1:].numel()))
         if size < len(cost):
-            return _join([part(slice(i, i + size), settings) for i in range(0, len(cost), size)])
+            return concatenate([part(slice(i, i + size), settings) for i in range(0, len(cost), size)])
     cost = cost.contiguous()
     # The shift by the row minimum changes neither plan nor potentials, so it is a constant to autograd.
     lowest = cost.detach()
@@ -183,9 +157,9 @@ def solve(
         if scaling == "auto" and bool(fits.any()):  # each group with the scaling that fits it
             fits = fits.repeat_interleave(group)
             parts = [chosen.nonzero().squeeze(1) for chosen in (fits, ~fits)]
-            solved = _join([part(i, replace(settings, scaling=name)) for i, name in zip(parts, ("kernel", "log"))])
+            both = concatenate([part(i, replace(settings, scaling=name)) for i, name in zip(parts, ("kernel", "log"))])
             order = torch.cat(parts).argsort()
-            return Solved(*(None if x is None else x[order] for x in solved))  # type: ignore[arg-type]
+            return both.map(lambda x: x[order])
         scaling = "log"
 
     u, v = (
@@ -194,15 +168,16 @@ def solve(
         else mask / mask.sum(2, keepdim=True, dtype=cost.dtype)
         for mask, size in ((row_mask, cost.shape[2]), (col_mask, cost.shape[1]))
     )
-    matrix = Log(exponent) if scaling == "log" else Kernel(exponent)
+    matrix = Matrix(exponent, log=scaling == "log")
     r, c, iterations, converged = iterate(matrix, u, v, shift / settings.lam, settings, group, all_reduce_sum)
     with torch.no_grad():
         error = (matrix.product(r, matrix.rows(c)) - u).abs_().sum((1, 2))
-    return Solved(
-        matrix.plan(r, c) if return_plan else None,
+    f = settings.lam * matrix.logarithm(r, u) + shift.masked_fill(u == 0, 0.0)
+    g = settings.lam * matrix.logarithm(c, v)
+    return SinkhornOutput(
+        matrix.plan(r, c).mT if return_plan else None,
         matrix.average(r, c, cost),
-        settings.lam * matrix.log(r, u) + shift.masked_fill(u == 0, 0.0),
-        settings.lam * matrix.log(c, v),
+        (f.squeeze(1), g.squeeze(1)),
         iterations.repeat_interleave(group),
         error,
         converged.repeat_interleave(group),
@@ -210,7 +185,7 @@ def solve(
 
 
 def iterate(
-    matrix: Kernel | Log,
+    matrix: Matrix,
     u: Tensor,
     v: Tensor,
     log_shift: Tensor,
@@ -238,19 +213,20 @@ def iterate(
     change = settings.stop == "change"
     look_every = 1 if u.device.type == "cpu" else 4  # asking whether all groups have stopped waits for a GPU
     with torch.no_grad():
-        unshift = matrix.exp(log_shift)
+        unshift = matrix.scaling(log_shift)
         before = (u > 0).to(u.dtype)
         limit = settings.tol * (group_sum(before) if change else 1.0)
-    c = matrix.exp((v > 0).to(v.dtype).log())  # 1, and 0 where the weight is 0
+    c = matrix.scaling((v > 0).to(v.dtype).log())  # 1, and 0 where the weight is 0
     total = matrix.rows(c)
     running = torch.ones(len(u) // group, dtype=torch.bool, device=u.device)
     iterations = torch.zeros_like(running, dtype=torch.int64)
+    all_running = True
     for step in range(1, settings.max_iter + 1):
         r = matrix.fit(u, total)
         c = matrix.fit(v, matrix.columns(r))
         total = matrix.rows(c)  # of the next r, and of the row sums now
         iterations += running
-        if step == 1 or settings.tol == 0:
+        if all_running:
             r_end, c_end = r, c
         else:
             problems = running.repeat_interleave(group).view(-1, 1, 1)
@@ -260,10 +236,12 @@ def iterate(
         with torch.no_grad():
             if change:
                 after = matrix.product(r, unshift)
-                running = running & (group_sum((after - before).abs_()) >= limit)
+                running = running & ~(group_sum((after - before).abs_()) < limit)
                 before = after
             else:
-                running = running & (group_sum((matrix.product(r, total) - u).abs_()) > limit)
-        if step % look_every == 0 and not bool(running.any()):
+                running = running & ~(group_sum((matrix.product(r, total) - u).abs_()) <= limit)
+        left = int(running.sum()) if step % look_every == 0 else None
+        if left == 0:
             break
+        all_running = left == len(running)
     return r_end, c_end, iterations, ~running

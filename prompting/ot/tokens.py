@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,8 +13,8 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from .settings import SinkhornSettings
-from .sinkhorn import SinkhornOutput, sinkhorn
-from .solver import cached_elements
+from .sinkhorn import sinkhorn
+from .solver import SinkhornOutput, cached_elements, concatenate
 
 
 def unit(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,7 +39,6 @@ def solve_tokens(
     r_mask: Tensor | None,
     s_mask: Tensor | None,
     settings: SinkhornSettings,
-    *,
     return_plans: bool,
     max_elements: int,
 ) -> SinkhornOutput:
@@ -64,26 +64,16 @@ def solve_tokens(
     r_chunks = list(zip(r.split(images), _split(r_mask, images, len(r))))
     s_chunks = list(zip(s.split(classes), _split(s_mask, classes, len(s))))
     one_chunk = len(r_chunks) == len(s_chunks) == 1
-    solve = _unrolled if unrolled and not one_chunk else _solve_chunk
+    # The backward pass of unrolled chunks repeats the iterations, so that only one chunk of them is in memory.
+    solve = partial(checkpoint, _solve_chunk, use_reentrant=False) if unrolled and not one_chunk else _solve_chunk
     grid = [[solve(*r_chunk, *s_chunk, settings, return_plans) for s_chunk in s_chunks] for r_chunk in r_chunks]
     if one_chunk:
         return grid[0][0]
-    return _concatenate([_concatenate(row, dim=1) for row in grid], dim=0)
+    return concatenate([concatenate(row, dim=1) for row in grid], dim=0)
 
 
 def _split(mask: Tensor | None, size: int, total: int) -> Sequence[Tensor | None]:
     return [None] * -(-total // size) if mask is None else mask.split(size)
-
-
-def _concatenate(chunks: Sequence[SinkhornOutput], dim: int) -> SinkhornOutput:
-    def join(values: Sequence[Any]) -> Any:
-        if values[0] is None:
-            return None
-        if isinstance(values[0], tuple):
-            return tuple(join(x) for x in zip(*values))
-        return torch.cat(list(values), dim)
-
-    return SinkhornOutput(*(join(values) for values in zip(*chunks)))
 
 
 def _solve_chunk(
@@ -104,32 +94,17 @@ def _solve_chunk(
     return solved._replace(distance=distance)
 
 
-def _unrolled(*chunk: Any) -> SinkhornOutput:
-    """Solve a chunk whose backward pass repeats the iterations, so that only one chunk of them is in memory."""
-    return SinkhornOutput(*checkpoint(_solve_chunk, *chunk, use_reentrant=False))
-
-
 class _EnvelopeDistance(torch.autograd.Function):
     """The distances of a solved chunk, with the gradient of <T, 1 - cos(r, s)> for constant plans T.
 
-    The backward pass rebuilds the plans as exp((f + g - cost) / lam): the potentials are J + L numbers a problem, a plan
-    is J L.
+    The backward pass rebuilds the plans as exp((f + g - cost) / lam): the potentials are J + L numbers a problem, a
+    plan is J L.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        r: Tensor,
-        s: Tensor,
-        r_mask: Tensor | None,
-        s_mask: Tensor | None,
-        distance: Tensor,
-        f: Tensor,
-        g: Tensor,
-        lam: float,
-    ) -> Tensor:
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        r, s, r_mask, s_mask, distance, f, g, ctx.lam = inputs
         ctx.save_for_backward(r, s, r_mask, s_mask, f, g)
-        ctx.lam = lam
         return distance.clone()
 
     @staticmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -105,7 +106,7 @@ def test_the_transport_is_a_part_of_the_prediction(m, n, b):
     pairs = 5 * len(CLASSES[:3]) * m * n
     expected = 24 * pairs + 20 * pairs * (model.shape.patches + b) * longest
     assert speed.head_bytes(model, 5, tokens, prompts) == expected
-    model.head.settings["max_elements"] = 7
+    model.head.settings = replace(model.head.settings, max_elements=7)
     assert speed.head_bytes(model, 5, tokens, prompts) == 24 * pairs + 20 * 7
 
 
