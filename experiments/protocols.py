@@ -126,9 +126,8 @@ class Planner:
         for name in targets:
             check_choice(f"target of {protocol} from {suite.source}", name, suite.datasets(protocol))
         (config,) = config_files(self.method, protocol, suite.source, SHOTS, self.defaults.config)
-        output = self.defaults.output
-        trained = self._train(suite.source, config, output / "xd" / "train")
-        return trained, *(self._test(trained, name, output / protocol / "test") for name in targets)
+        trained = self._train(suite.source, config, self.defaults.output / "xd" / "train")
+        return trained, *(self._test(trained, name, self.defaults.output / protocol / "test") for name in targets)
 
     def fewshot(self, dataset: str, shots: int) -> Job:
         """Train on ``shots`` images of every class, in one or several stages; test on all classes."""
@@ -182,12 +181,11 @@ def plan(
 def expand(protocol: str, datasets: Sequence[str]) -> list[str]:
     """Return the data sets of a command: "all" and "mini" are suites; in xd and dg a source means its targets."""
     known = sorted(path.stem for path in (PROJECT / "configs" / "datasets").glob("*.yaml"))
-    sources = {suite.source: suite for suite in SUITES.values()} if protocol in ("xd", "dg") else {}
+    suites = SUITES | ({suite.source: suite for suite in SUITES.values()} if protocol in ("xd", "dg") else {})
     names: list[str] = []
     for word in datasets or ("all",):
         check_choice("data set", word, [*SUITES, *known])
-        suite = SUITES.get(word) or sources.get(word)
-        names += suite.datasets(protocol) if suite else [word]
+        names += suites[word].datasets(protocol) if word in suites else [word]
     return list(dict.fromkeys(names))
 
 
@@ -243,8 +241,8 @@ def run(args: argparse.Namespace) -> int:
             print(f"{state(one):<6} {one.command()}")
         return 0
     run_all(runs, args.quiet)
-    print(f"{args.protocol}: {len(jobs)} jobs done; the table: python -m experiments.tables", end=" ")
-    print(args.output, "--table", args.protocol)
+    table = f"python -m experiments.tables {args.output} --table {args.protocol}"
+    print(f"{args.protocol}: {len(jobs)} jobs done; the table: {table}")
     return 0
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 
 from experiments import compare, tables
 from experiments.collect import read
-from experiments.protocols import PROTOCOLS, SUITES
+from experiments.protocols import PROTOCOLS
 from experiments.runs import PROJECT, report_errors
 from prompting.ot.checks import check_choice
 
@@ -28,12 +28,17 @@ COLUMNS = [*KEYS, *MEASURED, "commit", "config_hash"]
 
 
 def add(output: Path, protocol: str, file: Path) -> int:
-    """Add the results below ``output`` to a CSV file, in place of equal runs; return how many there are.
+    """Add the results below ``output`` to a CSV file, in place of runs with the same ``KEYS``; return their number.
 
     The commit is that of the checkout that adds them.
+
+    Raises:
+        ValueError: two runs below ``output`` have the same keys.
     """
     check_choice("protocol", protocol, [*PROTOCOLS, "compare"])
-    found, _ = read(output, "base2new" if protocol == "compare" else protocol)
+    table = "base2new" if protocol == "compare" else protocol
+    found, _ = read(output, table)
+    tables.TableBuilder(table, found)  # refuses two runs with the same keys
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT, capture_output=True, text=True)
     found["commit"] = head.stdout.strip()
     rows = pd.concat([pd.read_csv(file), found]) if file.is_file() else found
@@ -47,8 +52,7 @@ def section(name: str) -> str:
     results = pd.read_csv(FOLDER / f"{name}.csv").assign(folder=f"results/{name}.csv")
     if name == "compare":
         return compare.render(results)
-    datasets = next(s for s in SUITES.values() if s.source == "mini_source").datasets(name)
-    builder = tables.TableBuilder(name, results, [d for d in datasets if d in set(results["dataset"])])
+    builder = tables.TableBuilder(name, results)
     cells = builder.build()
     lacking = tables.missing(cells, sorted(set(results["seed"])))
     return tables.report(builder, cells, "markdown", lacking, []).replace("### ", "#### ")

@@ -13,7 +13,7 @@ import pytest
 
 import train
 from experiments import protocols
-from experiments.protocols import FEWSHOT_SHOTS, METHODS, PROTOCOLS, SUITES, Planner, RunDefaults, plan, split_words
+from experiments.protocols import FEWSHOT_SHOTS, METHODS, PROTOCOLS, SUITES, RunDefaults, plan, split_words
 from experiments.runs import PROJECT, RunSpec, is_done, run_all, state
 from trainers.record.runs import method_config
 
@@ -42,12 +42,6 @@ def test_base_to_new():
     assert value(tested, "--model-dir") == str(trained.folder)
     for run in (trained, tested):
         assert [value(run, key) for key in ("DATASET.NUM_SHOTS", "--seed", "--root")] == ["16", "3", "root"]
-
-
-def test_the_demo_is_base_to_new_in_a_folder_of_its_own():
-    job = Planner("ALIGN", 1, RunDefaults(output=Path("output/demo"))).base2new("mini_source", under="")
-    tail = "mini_source/shots_16/ALIGN/mini/seed1"
-    assert [run.folder for run in job] == [Path("output/demo", part, tail) for part in ("train_base", "test_new")]
 
 
 @pytest.mark.parametrize("script", PROTOCOLS)

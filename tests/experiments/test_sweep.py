@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import sys
 from functools import partial
 
 import pytest
-import torch
 
-from experiments import sweep, tables
-from tests.reference.clip_states import vit_state
+from experiments import sweep
 
 
 @pytest.fixture
@@ -135,41 +131,3 @@ def test_slurm_takes_the_same_words(call, stand_in, tmp_path, monkeypatch):
     assert code == 1 and err.startswith("sweep: error: ") and "partitions" in err
     code, _, err = call(*words, "--executor", "slurm", "--slurm", "gpu")
     assert code == 1 and "--slurm takes KEY=VALUE, but got 'gpu'" in err
-
-
-@pytest.mark.slow
-def test_from_nothing_to_the_table(call, call_main, tmp_path):
-    """A real sweep with a tiny CLIP: runs, results, predictions; the second time there is nothing to do."""
-    clip = tmp_path / "tiny.pt"
-    torch.save(vit_state(patch=16, grid=4, vision_layers=1, text_layers=1), clip)
-    small = ["MODEL.BACKBONE.NAME", clip, "DATALOADER.NUM_WORKERS", "0", "DATASET.NUM_SHOTS", "1"]
-    small += ["OPTIM.MAX_EPOCH", "1"]
-    grid = ["--protocol", "base2new", "--methods", "CoOp", "--datasets", "mini_relations", "--seeds", "1"]
-    words = [*grid, "--root", tmp_path / "data", "--output", tmp_path / "out", "--set", *small]
-    code, out, err = call(*words)
-    assert code == 0, err
-    code, out, _ = call(*words, "--dry-run")
-    assert code == 0 and "1 jobs, 1 done, 0 to do" in out
-    code, _, err = call(*words, "OPTIM.LR", "0.5", "--dry-run")
-    assert code == 1 and "holds a run with other settings: OPTIM.LR was" in err
-
-    folder = next((tmp_path / "out/base2new/test_new").rglob("results.json")).parent
-    results = json.loads((folder / "results.json").read_text())
-    test = results["metrics"]["test"]
-    with open(folder / "predictions.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == test["images"]
-    assert 100 * sum(int(row["correct"]) for row in rows) / len(rows) == pytest.approx(test["accuracy"])
-    for row in rows[:20]:
-        assert (tmp_path / "data" / row["path"]).is_file()
-        assert row["class"] == results["classnames"][int(row["label"])]
-        assert row["predicted"] == row["top_1"] and (row["label"] == row["predicted"]) == (row["correct"] == "1")
-        chances = [float(row[f"probability_{k}"]) for k in range(1, 6)]
-        assert chances == sorted(chances, reverse=True) and 0 < sum(chances) <= 1.0001
-    for label, accuracy in enumerate(test["class_accuracy"]):
-        own = [int(row["correct"]) for row in rows if int(row["label"]) == label]
-        assert accuracy == pytest.approx(100 * sum(own) / len(own))
-    assert results["split_sha256"] and results["learned_sha256"] and results["versions"]["torch"]
-
-    code, out, _ = call_main(tables, tmp_path / "out", "--table", "base2new")
-    assert code == 0 and f"{test['accuracy']:.2f}" in out

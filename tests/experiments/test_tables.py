@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from functools import partial
 from statistics import mean
 
@@ -224,6 +225,10 @@ def test_a_csv_file_gives_the_table_of_its_runs(two_sets, show, tmp_path):
     base2new_tree(root, {("ALIGN", "mini_source", 1): (90.0, 90.0), ("UPT", "mini_source", 1): (70.0, 70.0)}, "mini")
     results.add(root / "base2new", "base2new", file)
     assert len(pd.read_csv(file)) == 17  # runs with the same keys are replaced
+    write_result(root / "base2new/train_base/mini_source/shots_16/UPT/other/seed1", 1.0, "UPT")
+    with pytest.raises(ValueError, match="two runs answer for UPT on mini_source"):
+        results.add(root / "base2new", "base2new", file)
+    shutil.rmtree(root / "base2new/train_base/mini_source/shots_16/UPT/other")
     assert show(file, *words)[1] == show(root, *words)[1]
 
 
