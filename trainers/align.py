@@ -64,7 +64,7 @@ class CustomCLIP(PromptedCLIP):
         """Return h (K, N, D) and, where the token level is used, s (K, N, L, D) with its mask (K, N, L)."""
         token_set = self.token_set if self.head.uses_tokens else None
         return self.text_encoder(
-            self.tokens, prompts.text, prompts.deep_text, token_set=token_set, constant_tokens=self.constant_tokens
+            self.tokens, prompts.text, prompts.deep_text, token_set=token_set, detach_tokens=self.constant_tokens
         )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ class CustomCLIP(PromptedCLIP):
             prompts.visual,
             prompts.deep_visual,
             return_tokens=self.head.uses_tokens or self.transports_patches,
-            constant_tokens=self.constant_tokens,
+            detach_tokens=self.constant_tokens,
         )
         text = self.cached(lambda: self.class_features(prompts))
         visual = image.prompt

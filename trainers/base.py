@@ -26,7 +26,7 @@ from prompting.precision import Precision
 from trainers.log import logger
 from trainers.predictions import recorded
 from trainers.results import check_same_run, record_epoch, record_result, seconds_before
-from trainers.speed import fit_machine
+from trainers.speed import configure_speed
 
 T = TypeVar("T")
 
@@ -174,7 +174,7 @@ class PromptTrainer(TrainerX):
             head.pooled = getattr(self, "sum_shares", None)  # of this project's engine, where processes share a batch
         self.precision.cast_(self.model.clip)
         self.model.to(self.device)
-        fit_machine(self.model, cfg, self.device)
+        configure_speed(self.model, cfg, self.device)
         learned = learned_state(self.model)
         logger.info(
             f"Learning {sum(tensor.numel() for tensor in learned.values()):,} parameters: {', '.join(sorted(learned))}"
