@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, NamedTuple
 
 import torch
@@ -28,31 +29,29 @@ except ImportError:  # not on Windows
 
 KEPT = 6  # widths kept per position and block besides the hidden layer: 2 + 3 + 1
 WORKING = 12  # widths per position that a block needs while it runs, besides three hidden layers
+SLACK = 0.15  # of a step's memory, lost to fragmentation
 MIN_ROWS = 128  # a matrix product with fewer rows takes about as long as one with so many
 TRANSPORT_CHUNK = 2**26  # token costs that the transport holds at once (max_elements of HierarchicalOT)
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Choices for a training step and the memory that it is estimated to need.
+    """Choices for a training step and its estimated memory.
 
     Attributes:
-        parts: bytes by purpose; ``held`` is what the process holds before the step.
         classes: K.
         classes_at_once: classes that the text tower runs together.
-        text_blocks: recomputed blocks of the text tower.
-        vision_blocks: recomputed blocks of the vision tower.
+        text_blocks, vision_blocks: recomputed blocks of the towers.
+        parts: bytes by purpose; ``held`` is what the process holds before the step.
         recompute_flops: multiply-adds of the recomputation.
-        limit: bytes that may be held; None is no limit.
     """
 
-    parts: dict[str, int]
     classes: int
     classes_at_once: int
     text_blocks: int
     vision_blocks: int
+    parts: dict[str, int]
     recompute_flops: float
-    limit: int | None
 
     @property
     def total(self) -> int:
@@ -60,25 +59,36 @@ class MemoryPlan:
         return sum(self.parts.values())
 
     def __str__(self) -> str:
-        listed = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in self.parts.items())
-        limit = "" if self.limit is None else f" of {self.limit / 1e9:.2f} GB"
-        chunks = "" if self.classes_at_once == self.classes else " (recomputed)"
+        parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in self.parts.items())
         return (
-            f"{self.total / 1e9:.2f} GB estimated{limit} ({listed}); {self.classes_at_once} of {self.classes} classes at "
-            f"once{chunks}, recomputed blocks: {self.text_blocks} text, {self.vision_blocks} vision"
+            f"{self.total / 1e9:.2f} GB estimated ({parts}); {self.classes_at_once} of {self.classes} classes at once, "
+            f"{self.text_blocks} text and {self.vision_blocks} vision blocks recomputed"
         )
 
 
-class _Sizes(NamedTuple):
-    """One tower's share of a step: bytes of one width at all positions, what a block keeps and needs while it runs (in
-    bytes), multiply-adds of a block per position, positions, and the share of them that belongs to one class."""
+class Tower(NamedTuple):
+    """One tower in a training step: positions that it runs, its width, bytes of a number, the MLP's hidden layer in
+    widths, blocks, and whether gradients flow through them."""
 
-    width: float
-    kept: float
-    working: float
-    flops: float
-    positions: int
-    per_class: float = 0.0
+    positions: float
+    width: int
+    itemsize: int
+    hidden: float
+    blocks: int
+    learned: bool
+
+    def kept(self, recomputed: int = 0) -> float:
+        """Return the bytes that are kept for the backward pass."""
+        widths = (KEPT + self.hidden) * (self.blocks - recomputed) + recomputed
+        return widths * self.positions * self.width * self.itemsize * self.learned
+
+    def working(self) -> float:
+        """Return the bytes that a block needs while it runs."""
+        return (WORKING + 3 * self.hidden) * self.positions * self.width * self.itemsize
+
+    def flops(self, blocks: int, rows: float = 0) -> float:
+        """Return the multiply-adds of some blocks at all positions, and at ``rows`` more."""
+        return (4 + 2 * self.hidden) * self.width**2 * blocks * (self.positions + rows)
 
 
 def configure_memory(model: Any, images: int, limit: int, device: torch.device | str) -> MemoryPlan | None:
@@ -87,124 +97,100 @@ def configure_memory(model: Any, images: int, limit: int, device: torch.device |
     Args:
         model: a ``PromptedCLIP`` on its device.
         images: B of one process.
-        limit: bytes that a run may hold on its device, shared by the processes on this machine if that is a CPU. 0 is
-            no limit on a CPU, and on a GPU what torch reports as free.
+        limit: bytes that a run may hold on its device; the processes on this machine share that of a CPU. 0 is no
+            limit on a CPU, and on a GPU what torch reports as free.
         device: the model's device.
 
     Returns:
         The plan; None for a model that splits its classes itself.
 
     Raises:
-        ValueError: a given limit is too small even for one class at a time.
+        ValueError: the given limit is too small even for one class at a time.
     """
     if model.own_parts:
         return None
-    held, most = held_bytes(device), limit or None
+    held, allowed = held_bytes(device), float(limit or "inf")
     if torch.device(device).type == "cuda":
-        most = most or held + torch.cuda.mem_get_info(device)[0]
-    elif most and processes() > 1:
-        most //= int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    plans = estimate(model, images, held, most)
-    fitting = [plan for plan in plans if most is None or plan.total <= most]
-    plan = min(fitting, key=lambda plan: plan.recompute_flops) if fitting else min(plans, key=lambda plan: plan.total)
-    if limit and not fitting:
+        allowed = limit or held + torch.cuda.mem_get_info(device)[0]
+    elif processes() > 1:
+        allowed /= int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    plans = plan_memory(model, images, held)
+    least = min(plans, key=lambda plan: plan.total)
+    if limit and least.total > allowed:
         raise ValueError(
-            f"a training step needs {plan.total / 1e9:.2f} GB with one class at a time, more than the "
-            f"{plan.limit / 1e9:.2f} GB allowed; allow more, or use smaller batches or fewer visual prompts"
+            f"a training step needs {least.total / 1e9:.2f} GB with one class at a time, more than the "
+            f"{allowed / 1e9:.2f} GB allowed; allow more, or use smaller batches or fewer visual prompts"
         )
+    fitting = [plan for plan in plans if plan.total <= allowed] or [least]
+    plan = min(fitting, key=lambda plan: plan.recompute_flops)
     model.text_encoder.classes_at_once = None if plan.classes_at_once == plan.classes else plan.classes_at_once
     model.text_encoder.recompute_blocks = plan.text_blocks
     model.image_encoder.recompute_blocks = plan.vision_blocks
     return plan
 
 
-def estimate(model: Any, images: int, held: int, limit: int | None = None) -> list[MemoryPlan]:
-    """Return all plans for a training step: K, K / 2, ..., 1 classes at once, and recomputed blocks of both towers.
+def plan_memory(model: Any, images: int, held: int = 0) -> list[MemoryPlan]:
+    """Return the plans for a training step: K, K / 2, .., 1 classes at once, and 0 to all blocks of a tower recomputed.
 
     Args:
         model, images: as for ``configure_memory``.
         held: bytes held before the step.
-        limit: is put into the plans.
     """
     (tokens, prompts), *others = model.training_text()
-    classes, token_set = tokens.ids.shape[1], getattr(model, "token_set", None)
-    text, further = (
-        _text(model.text_encoder, tokens, prompts, token_set),
-        [_text(model.text_encoder, *o) for o in others],
+    token_set = getattr(model, "token_set", None)
+    text, per_class = _text(model.text_encoder, tokens, prompts, token_set)
+    kept_by_others = sum(_text(model.text_encoder, *other)[0].kept() for other in others)
+    n, classes = max(len(tokens.ids), 1 if prompts.text is None else len(prompts.text)), tokens.ids.shape[1]
+    length = 0 if token_set is None else int(token_set.sum(-1).max())
+    m, b = (1, 0) if prompts.visual is None else prompts.visual.shape[:2]
+    shape, visual = model.shape, model.image_encoder.visual
+    positions = images * m * (1 + shape.patches + b)
+    itemsize = tower_dtype(visual).itemsize
+    vision = Tower(
+        positions, shape.vision_width, itemsize, hidden_widths(visual), shape.vision_layers, prompts.visual is not None
     )
-    vision, (layers_text, layers_vision) = (
-        _vision(model, prompts, images),
-        (model.shape.text_layers, model.shape.vision_layers),
-    )
-    n = max(tokens.ids.shape[0], 1 if prompts.text is None else prompts.text.shape[0])
-    length = 1 if token_set is None else 1 + int(token_set.sum(-1).max())
     # Text features as computed, gathered and normalised; visual ones as computed and normalised.
-    features = 4 * model.shape.embed_dim * (3 * classes * n * length + 2 * vision.positions)
-    transport = _transport(model, images, classes * n, length - 1, prompts.visual)
-    sizes = [classes]
-    while sizes[-1] > 1:
-        sizes.append((sizes[-1] + 1) // 2)
-    plans = []
-    for at_once in sizes:
-        share = min(1.0, at_once * text.per_class)
-        chunks = 1 if at_once == classes else -(-classes // at_once)
-        for text_blocks in range(layers_text + 1 if chunks == 1 and text.kept else 1):
-            kept = layers_text * share * text.kept - text_blocks * (text.kept - text.width)
-            again = layers_text * (text.positions + MIN_ROWS * chunks) if chunks > 1 else text_blocks * text.positions
-            for vision_blocks in range(layers_vision + 1 if vision.kept else 1):
-                parts = {
-                    "held": held,
-                    "vision": int(layers_vision * vision.kept - vision_blocks * (vision.kept - vision.width)),
-                    "text": int(kept + sum(layers_text * other.kept for other in further)),
-                    "features": features,
-                    "working": int(max(share * text.working, vision.working, transport)),
-                }
-                flops = text.flops * again + vision.flops * vision_blocks * vision.positions
-                plans.append(MemoryPlan(parts, classes, at_once, text_blocks, vision_blocks, flops, limit))
+    features = 4 * shape.embed_dim * (3 * classes * n * (1 + length) + 2 * positions)
+    transport = _transport(model, images * classes * n * m, (shape.patches + b) * length)
+
+    at_once, plans = [classes], []
+    while at_once[-1] > 1:
+        at_once.append((at_once[-1] + 1) // 2)
+    choices = [(classes, t) for t in range(text.blocks + 1 if text.learned else 1)] + [(k, 0) for k in at_once[1:]]
+    for (k, t), v in product(choices, range(vision.blocks + 1 if vision.learned else 1)):
+        chunk = text if k == classes else text._replace(positions=min(k * per_class, text.positions))
+        again = text.flops(t) if k == classes else text.flops(text.blocks, MIN_ROWS * classes / k)
+        parts = {
+            "vision": vision.kept(v),
+            "text": chunk.kept(t) + kept_by_others,
+            "features": features,
+            "working": max(chunk.working(), vision.working(), transport),
+        }
+        rounded = {"held": held, **{name: int((1 + SLACK) * size) for name, size in parts.items()}}
+        plans.append(MemoryPlan(classes, k, t, v, rounded, again + vision.flops(v)))
     return plans
 
 
-def _text(encoder: TextEncoder, tokens: PromptTokens, prompts: Prompts, token_set: Tensor | None = None) -> _Sizes:
-    given = [vectors for vectors in (prompts.text, *prompts.deep_text) if vectors is not None]
-    n, classes = max([tokens.ids.shape[0], *(vectors.shape[0] for vectors in given)]), tokens.ids.shape[1]
-    layout = encoder.layout(
-        tokens,
-        n,
-        learned=bool(given),
-        class_specific=any(vectors.dim() == 4 for vectors in given),
-        token_set=token_set,
-        classes_at_once=classes,
-    )
-    groups = layout.chunks[0].groups
-    longest = {group.prefix: len(group.prompts) * group.length for group in groups}  # ascending in length
-    prefix_keys = sum(len(group.prompts) * group.classes * group.prefix for group in groups)
-    d, hidden = encoder.token_embedding.weight.shape[1], hidden_widths(encoder)
-    width, rows = d * tower_dtype(encoder).itemsize, sum(group.rows for group in groups)
-    kept = ((KEPT + hidden) * layout.positions + 2 * prefix_keys) * width if given else 0
-    working = (WORKING + 3 * hidden) * layout.positions * width
-    flops = (4 + 2 * hidden) * d**2
-    return _Sizes(width * rows, kept, working, flops, rows, sum(longest.values()) / rows)
+def _text(encoder: TextEncoder, tokens: PromptTokens, prompts: Prompts, token_set: Tensor | None = None) -> Any:
+    """Return the text tower of a step, and the positions of its longest class."""
+    vectors = (prompts.text, *prompts.deep_text)
+    groups = encoder.layout(tokens, vectors, token_set).chunks[0].groups
+    hidden, learned = hidden_widths(encoder), any(v is not None for v in vectors)
+    # The keys and values of a prefix are kept once more for each class: 2 of the widths of a position.
+    share = 2 / (KEPT + hidden)
+    positions = sum(group.rows * (1 + share * group.prefix / group.length) for group in groups)
+    longest = {group.prefix: len(group.prompts) * (group.length + share * group.prefix) for group in groups}
+    width, blocks = encoder.token_embedding.weight.shape[1], len(encoder.transformer.resblocks)
+    return Tower(positions, width, tower_dtype(encoder).itemsize, hidden, blocks, learned), sum(longest.values())
 
 
-def _vision(model: Any, prompts: Prompts, images: int) -> _Sizes:
-    shape, visual = model.shape, model.image_encoder.visual
-    given = [] if prompts.visual is None else [prompts.visual, *prompts.deep_visual]
-    m, b = max([1, *(len(vectors) for vectors in given)]), given[0].shape[1] if given else 0
-    positions, hidden = images * m * (1 + shape.patches + b), hidden_widths(visual)
-    width = positions * shape.vision_width * tower_dtype(visual).itemsize
-    kept = (KEPT + hidden) * width if given else 0
-    return _Sizes(width, kept, (WORKING + 3 * hidden) * width, (4 + 2 * hidden) * shape.vision_width**2, positions)
-
-
-def _transport(model: Any, images: int, texts: int, length: int, visual: Tensor | None) -> int:
-    """Return the working memory of the transport: about six floats per cost of the prompt level and five per token
-    cost."""
-    if not isinstance(head := getattr(model, "head", None), HierarchicalOT):
+def _transport(model: Any, costs: int, tokens: int) -> int:
+    """Return the working memory of the transport: six floats per cost of the prompt level and five per token cost."""
+    head = getattr(model, "head", None)
+    if not isinstance(head, HierarchicalOT):
         return 0
-    m, b = (1, 0) if visual is None else visual.shape[:2]
-    costs = images * texts * m * (model.shape.patches if model.transports_patches else 1)
-    token_costs = costs * (model.shape.patches + b) * length if head.uses_tokens else 0
-    return 4 * (6 * costs + 5 * min(token_costs, TRANSPORT_CHUNK))
+    costs *= model.shape.patches if model.transports_patches else 1
+    return 4 * (6 * costs + 5 * min(costs * tokens * head.uses_tokens, TRANSPORT_CHUNK))
 
 
 def processes() -> int:

@@ -7,13 +7,15 @@ the towers call it as a whole.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from open_clip.transformer import LayerScale, QuickGELU, ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+T = TypeVar("T")
 
 MAX_COMPILED = 64  # compiled versions of a function that torch may keep
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -121,9 +123,8 @@ def compile_functions(backend: str | Callable = "inductor") -> BlockFunctions:
     # its limit torch would silently fall back to eager execution.
     limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
     setattr(torch._dynamo.config, limit, max(getattr(torch._dynamo.config, limit), MAX_COMPILED))
-    return BlockFunctions(
-        *(torch.compile(function, backend=backend, dynamic=True) for function in (project_in, finish))
-    )
+    compiled: Any = [torch.compile(function, backend=backend, dynamic=True) for function in (project_in, finish)]
+    return BlockFunctions(*compiled)
 
 
 def whole_block(transformer: Any, block: Any, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -147,7 +148,7 @@ def whole_block(transformer: Any, block: Any, x: Tensor, mask: Tensor | None = N
     )  # open_clip before 2.26, or where it is switched off
 
 
-def maybe_recompute(condition: bool, function: Callable[..., Tensor], *inputs: Any) -> Tensor:
+def maybe_recompute(condition: bool, function: Callable[..., T], *inputs: Any) -> T:
     """Return ``function(*inputs)``; if ``condition``, its activations are recomputed in the backward pass."""
     if condition and torch.is_grad_enabled():
         return checkpoint(function, *inputs, use_reentrant=False)

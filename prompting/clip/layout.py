@@ -4,8 +4,8 @@ Attention is causal, so the output at a position depends only on earlier positio
 that are equal for all classes (SOS, the context, fixed words) therefore have the same outputs for all classes. The
 suffix of a class ends at EOS, or at the last position of its token set.
 
-Shape letters: N prompts, K classes, T positions of the longest prompt, P of the longest prefix, S of a suffix, b context
-positions, L of the largest token set, X suffix positions of a chunk.
+Shape letters: N prompts, K classes (k of a chunk or group), T positions of the longest prompt, P of the longest prefix,
+S of a suffix, b context positions, L of the largest token set, X suffix positions of a chunk.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class Layout(NamedTuple):
     """All prompts: the shared prefixes, and the classes in chunks.
 
     Attributes:
-        prefix: the N prefixes of length P as one group with one class; entries behind a shorter prefix are arbitrary and
-            not read. None if P is 0.
+        prefix: the N prefixes of length P as one group of one class, or None if P is 0. Shorter prefixes are padded
+            with arbitrary tokens, whose outputs are not read.
         chunks: the classes. If there are several chunks, the classes are sorted by the length of their suffixes.
         order: (K,) index that restores the order of the classes; None if there is one chunk.
         mask: (K, N, L) bool, valid entries of the token sets; None without a token set or if all are valid.
@@ -111,61 +111,54 @@ def lay_out(
         The layout, on the CPU.
     """
     ids, eos, context, _ = (field.cpu().expand(n, *field.shape[1:]) for field in tokens)
-    (classes, length), learned = ids.shape[1:], learned and context.shape[2] > 0
+    classes, length = ids.shape[1:]
     prefix = torch.minimum((ids == ids[:, :1]).all(1).long().cumprod(-1).sum(-1), eos.amin(1)) * share_prefix  # (N,)
-    in_prefix = (
-        bool((context == context[:, :1]).all() and (context < prefix[:, None, None]).all()) and not class_specific
-    )
-    if learned and not in_prefix:
-        prefix = torch.minimum(prefix, context.amin((1, 2)))
-    where, mask, last = None, None, eos
+    replaced = learned and context.shape[2] > 0
+    fixed_place = bool((context == context[:, :1]).all() and (context < prefix[:, None, None]).all())
+    in_prefix, in_suffix = replaced and fixed_place and not class_specific, False
+    if replaced and not in_prefix:
+        prefix, in_suffix = torch.minimum(prefix, context.amin((1, 2))), True
+    where = mask = None
+    last = eos if share_prefix else torch.full_like(eos, length - 1)  # (N, K)
     if token_set is not None:
-        token_set = token_set.cpu().expand(ids.shape)
-        order, sizes = torch.arange(length), token_set.sum(-1)
-        last = torch.maximum(eos, (token_set * order).amax(-1))
+        token_set, order = token_set.cpu().expand(ids.shape), torch.arange(length)
+        last, sizes = torch.maximum(last, (token_set * order).amax(-1)), token_set.sum(-1)
         # The positions of the set in ascending order, then others.
         where = torch.where(token_set, order, length).sort(-1).values[..., : int(sizes.max())].clamp(max=length - 1)
         mask = (torch.arange(where.shape[2]) < sizes.unsqueeze(-1)).transpose(0, 1)
-    if not share_prefix:
-        last = torch.full_like(eos, length - 1)
     # Prompts with equal prefix length form one batch; a class runs the longest of their suffixes.
     batches = [(prefix == p).nonzero().squeeze(1) for p in prefix.unique()]
-    spans = torch.stack([(last[prompts] + 1).amax(0) - prefix[prompts[0]] for prompts in batches])  # (batches, K)
-    at_once, p = min(classes_at_once or classes, classes), int(prefix.max())
-    by_length, chunks = torch.arange(classes), []
-    if at_once < classes:
+    spans = torch.stack([last[prompts].amax(0) + 1 - prefix[prompts[0]] for prompts in batches])  # (batches, K)
+    p_max, by_length, restore = int(prefix.max()), torch.arange(classes), None
+    if classes_at_once is not None and classes_at_once < classes:
         by_length = torch.tensor(sorted(range(classes), key=lambda k: spans[:, k].tolist()))
-    for some in by_length.split(at_once):
+        restore = by_length.argsort()
+    chunks = []
+    for some in by_length.split(classes_at_once or classes):
         groups, index = _group(batches, prefix, spans[:, some])
         number = torch.zeros(n, len(some), length, dtype=torch.int64)  # of each position: first prefixes, then suffixes
-        number[:, :, :p] = torch.arange(n * p).view(n, 1, p)
-        number[index] = n * p + torch.arange(len(index[0]))
-        chunks.append(
-            Chunk(
-                some,
-                groups,
-                ids[:, some][index],
-                index[2],
-                number.gather(2, eos[:, some].unsqueeze(-1)).squeeze(-1) - n * p,
-                number.gather(2, context[:, some]) - n * p if learned and not in_prefix else None,
-                None if where is None else number.gather(2, where[:, some]),
-            )
+        number[:, :, :p_max] = torch.arange(n * p_max).view(n, 1, p_max)
+        number[index] = n * p_max + torch.arange(len(index[0]))
+        numbers = (
+            number.gather(2, eos[:, some].unsqueeze(-1)).squeeze(-1) - n * p_max,
+            number.gather(2, context[:, some]) - n * p_max if in_suffix else None,
+            None if where is None else number.gather(2, where[:, some]),
         )
+        chunks.append(Chunk(some, groups, ids[:, some][index], index[2], *numbers))
     opening = None
-    if p:
-        groups, index = _group([torch.arange(n)], torch.zeros(n, dtype=torch.int64), torch.tensor([[p]]))
-        number = torch.arange(n * p).view(n, 1, p)
-        inside = number.gather(2, context[:, :1]) if learned and in_prefix else None
-        opening = Chunk(torch.arange(1), groups, ids[index], index[2], number[..., 0], inside, None)
-    order = by_length.argsort() if at_once < classes else None
-    return Layout(opening, chunks, order, None if mask is None or bool(mask.all()) else mask)
+    if p_max:
+        groups, index = _group([torch.arange(n)], torch.zeros_like(prefix), torch.tensor([[p_max]]))
+        number = torch.arange(n * p_max).view(n, 1, p_max)
+        numbers = number[..., 0], number.gather(2, context[:, :1]) if in_prefix else None, None
+        opening = Chunk(torch.arange(1), groups, ids[index], index[2], *numbers)
+    return Layout(opening, chunks, restore, None if mask is None or bool(mask.all()) else mask)
 
 
-def _group(batches: list[Tensor], prefix: Tensor, spans: Tensor) -> tuple[list[Group], tuple[Tensor, Tensor, Tensor]]:
+def _group(batches: list[Tensor], prefix: Tensor, spans: Tensor) -> tuple[list[Group], tuple[Tensor, ...]]:
     """Group the suffixes of some classes by length.
 
     Args:
-        batches: indices of the prompts with equal prefix length, one tensor for each length.
+        batches: the prompts with equal prefix length, one tensor of indices for each length.
         prefix: (N,) lengths of the prefixes.
         spans: (batches, k) lengths of the suffixes.
 
@@ -176,9 +169,7 @@ def _group(batches: list[Tensor], prefix: Tensor, spans: Tensor) -> tuple[list[G
     for prompts, lengths in zip(batches, spans):
         p = int(prefix[prompts[0]])
         for s in lengths.unique().tolist():
-            members = (lengths == s).nonzero().squeeze(1)
+            members, positions = (lengths == s).nonzero().squeeze(1), torch.arange(p, p + s)
             groups.append(Group(prompts, len(members), p, s, torch.ones(s, p + s, dtype=torch.bool).tril(p)))
-            index.append(
-                [part.flatten() for part in torch.meshgrid(prompts, members, torch.arange(p, p + s), indexing="ij")]
-            )
+            index.append([part.flatten() for part in torch.meshgrid(prompts, members, positions, indexing="ij")])
     return groups, tuple(torch.cat(parts) for parts in zip(*index))

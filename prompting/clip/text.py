@@ -1,7 +1,7 @@
 """CLIP's text tower with prompts passed in as data.
 
-Shape letters: K classes, N text prompts, b prompt length, T text positions, P of a prefix that all classes share, S of a
-suffix, X suffix positions of a chunk, L text tokens, D embedding width, d_l the tower's width.
+Shape letters: K classes (k of a chunk), N text prompts, b prompt length, T text positions, P of a prefix that all
+classes share, S of a suffix, X suffix positions of a chunk, L text tokens, D embedding width, d_l the tower's width.
 """
 
 from __future__ import annotations
@@ -29,20 +29,15 @@ from prompting.clip.blocks import (
 )
 from prompting.clip.layout import Chunk, Group, Layout, lay_out
 from prompting.clip.shape import text_tower, tower_dtype
-from prompting.clip.tokens import PromptTokens, clean_name, clip_tokenizer
+from prompting.clip.tokens import PromptTokens
 
 KeyValue = tuple[Tensor, Tensor]  # keys and values (N, P, d_l) of the prefixes in a block
 Vectors = Sequence[Optional[Tensor]]  # the context and the deep prompts
 
 
 class TextFeatures(NamedTuple):
-    """Outputs of the text tower.
-
-    Attributes:
-        prompt: (K, N, D) outputs at EOS.
-        tokens: (K, N, L, D) outputs at the positions of the token set, in their order; None without a token set.
-        mask: (K, N, L) bool, the valid tokens; None if all are.
-    """
+    """Outputs of the text tower: ``prompt`` (K, N, D) at EOS; ``tokens`` (K, N, L, D) at the positions of the token
+    set, in their order, or None; ``mask`` (K, N, L) bool of the valid tokens, None if all are."""
 
     prompt: Tensor
     tokens: Tensor | None = None
@@ -52,20 +47,20 @@ class TextFeatures(NamedTuple):
 class TextEncoder(Frozen):
     """CLIP's text tower for prompts that contain learned vectors.
 
-    It registers the modules of the tower that it runs. They are shared with the CLIP model, not copied, and the
-    parameters of a text and a vision encoder do not overlap.
+    Positions at the start of a prompt that are equal for all classes (SOS, the context, fixed words) run once per
+    prompt. The remaining positions of each class, up to EOS, attend to the keys and values of that prefix. They are
+    grouped by length, so that attention runs on dense batches; the rest of a block runs on all groups together. The
+    outputs equal those of whole prompts up to rounding.
 
-    Positions at the start of a prompt that are equal for all classes (SOS, the context, fixed words) run once per prompt.
-    The remaining positions of each class, up to EOS, attend to the keys and values of that prefix. They are grouped by
-    length, so that attention runs on dense batches; everything else in a block runs on the positions of all groups
-    together. The outputs equal those of whole prompts up to rounding.
+    The modules of the tower are shared with the CLIP model, not copied. The parameters of a text and a vision encoder
+    do not overlap.
 
     Args:
         clip: a loaded open_clip model.
 
     Attributes:
-        classes_at_once: classes run together; None is all K. With fewer than K, each chunk is recomputed in the backward
-            pass, so that activation memory does not grow with K.
+        classes_at_once: classes run together; None is all K. With fewer, each chunk is recomputed in the backward pass,
+            so that activation memory does not grow with K.
         recompute_blocks: number of blocks, from the first, whose activations are recomputed in the backward pass.
         functions: the parts of a block, eager or compiled.
 
@@ -88,7 +83,6 @@ class TextEncoder(Frozen):
         self.classes_at_once: int | None = None
         self.recompute_blocks = 0
         self.functions = BlockFunctions()
-        self._last_layout: tuple[Any, Layout | None] = (None, None)
         self.eval()
 
     def forward(
@@ -110,7 +104,7 @@ class TextEncoder(Frozen):
                 first b' context positions before block i + 1 (block 0 reads ``context``).
             return_tokens: also return the outputs at every position (L = T).
             token_set: bool (N|1, K, T); also return the outputs at these positions (L is the size of the largest set).
-            detach_tokens: return ``tokens`` without a gradient, which saves their part of the last block's backward pass.
+            detach_tokens: return ``tokens`` without a gradient, and skip their backward pass in the last block.
 
         Returns:
             ``prompt`` (K, N, D), not normalised; ``tokens`` (K, N, L, D) or None, both in the tower's dtype; ``mask``.
@@ -125,78 +119,59 @@ class TextEncoder(Frozen):
         check_deep(len(deep), len(self.transformer.resblocks))
         if context is not None:
             check_shape("context", context, [(-1, b, d_l), (-1, classes, b, d_l)])
-        for i, vectors in enumerate(deep):
-            length = min(vectors.shape[-2], b) if vectors.dim() > 1 else b
-            check_shape(f"deep text prompt {i}", vectors, [(-1, length, d_l), (-1, classes, length, d_l)])
-        given = [vectors for vectors in (context, *deep) if vectors is not None]
-        n = common_number("text", [tokens.ids.shape[0], *(vectors.shape[0] for vectors in given)])
+        for i, prompts in enumerate(deep):
+            length = min(prompts.shape[-2], b) if prompts.dim() > 1 else b
+            check_shape(f"deep text prompt {i}", prompts, [(-1, length, d_l), (-1, classes, length, d_l)])
         if token_set is None and return_tokens:
-            token_set = torch.ones((1, 1, 1), dtype=torch.bool).expand(tokens.ids.shape)
-        if token_set is not None:
-            check_shape("token_set", token_set, [(rows, *tokens.ids.shape[1:]) for rows in sorted({1, n})])
-
-        specific = any(vectors.dim() == 4 for vectors in given)
-        layout = self.layout(tokens, n, learned=bool(given), class_specific=specific, token_set=token_set)
-        split, parts = can_split(self.transformer), []
-        prefix, opening = self._run_prefix(layout.prefix, (context, *deep), detach_tokens)
+            token_set = torch.ones_like(tokens.ids, dtype=torch.bool)
+        vectors = (context, *deep)
+        layout = self.layout(tokens, vectors, token_set, self.classes_at_once)
+        device, split = self.token_embedding.weight.device, can_split(self.transformer)
+        layout = tree_map_only(Tensor, lambda tensor: tensor.to(device), layout)
+        prefix, opening = self._run_prefix(layout.prefix, vectors, detach_tokens)
+        parts = []
         for chunk in layout.chunks:
-            vectors = [_of_classes(v, chunk.classes) for v in (context, *deep)]
-            run = partial(self._run_suffix, chunk, vectors, prefix, opening, detach_tokens, split)
+            selected = [_of_classes(v, chunk.classes) for v in vectors]
+            run = partial(self._run_suffix, chunk, selected, prefix, opening, detach_tokens, split)
             parts.append(maybe_recompute(len(layout.chunks) > 1, run))
-        prompt, read = (None if part[0] is None else torch.cat(part) for part in zip(*parts))
+        outputs = [torch.cat(part) for part in zip(*parts)]
         if layout.order is not None:
-            prompt, read = (None if part is None else part.index_select(0, layout.order) for part in (prompt, read))
-        return TextFeatures(prompt, read, layout.mask)
+            outputs = [part.index_select(0, layout.order) for part in outputs]
+        return TextFeatures(outputs[0], None if token_set is None else outputs[1], layout.mask)
 
     def layout(
-        self,
-        tokens: PromptTokens,
-        n: int,
-        *,
-        learned: bool = True,
-        class_specific: bool = False,
-        token_set: Tensor | None = None,
-        classes_at_once: int | None = None,
+        self, tokens: PromptTokens, vectors: Vectors, token_set: Tensor | None, classes_at_once: int | None = None
     ) -> Layout:
-        """Return the positions that are run for these prompts (see ``lay_out``), on the tower's device.
+        """Return the positions that ``forward`` runs, on the CPU.
 
         Args:
-            tokens, n, learned, class_specific, token_set: as for ``lay_out``.
-            classes_at_once: classes of a chunk; by default those of the encoder.
+            tokens, token_set: as for ``forward``.
+            vectors: the context and the deep prompts.
+            classes_at_once: classes of a chunk; None is all K.
         """
-        at_once, device = classes_at_once or self.classes_at_once, self.token_embedding.weight.device
-        split = can_split(self.transformer)
-        # Each training step has the same prompts, so the last layout is kept, together with the tensors it was made
-        # from: as long as they exist, their ids are not reused.
-        made_from = [tensor for tensor in (*tokens, token_set) if tensor is not None]
-        versions = [(id(tensor), tensor._version) for tensor in made_from]
-        key = (n, learned, class_specific, at_once, split, device, versions)
-        if self._last_layout[0] is None or self._last_layout[0][0] != key:
-            layout = lay_out(
-                tokens,
-                n,
-                learned=learned,
-                class_specific=class_specific,
-                share_prefix=split,
-                token_set=token_set,
-                classes_at_once=at_once,
-            )
-            self._last_layout = ((key, made_from), tree_map_only(Tensor, lambda tensor: tensor.to(device), layout))
-        return self._last_layout[1]
+        given = [v for v in vectors if v is not None]
+        n = common_number("text", [tokens.ids.shape[0], *(v.shape[0] for v in given)])
+        if token_set is not None:
+            check_shape("token_set", token_set, [(rows, *tokens.ids.shape[1:]) for rows in sorted({1, n})])
+        return lay_out(
+            tokens,
+            n,
+            learned=bool(given),
+            class_specific=any(v.dim() == 4 for v in given),
+            share_prefix=can_split(self.transformer),
+            token_set=token_set,
+            classes_at_once=classes_at_once,
+        )
 
     def _run_prefix(
         self, chunk: Chunk | None, vectors: Vectors, detach_tokens: bool
     ) -> tuple[list[KeyValue | None], Tensor | None]:
-        """Run the shared prefixes, if there are any.
-
-        Returns:
-            Keys and values of each block, and the outputs (N * P, D).
-        """
+        """Run the shared prefixes, if any; return keys and values of each block, and the outputs (N * P, D)."""
         blocks = self.transformer.resblocks
         if chunk is None:
             return [None] * len(blocks), None
-        x, kept = self._embed(chunk, vectors), []
-        (group,) = chunk.groups
+        x, (group,) = self._embed(chunk, vectors), chunk.groups
+        kept: list[KeyValue | None] = []
         for i, block in enumerate(blocks):
             x = _insert_deep(x, chunk, vectors, i)
             q, k, v = (part.unflatten(0, (-1, group.length)) for part in self.functions.project_in(block, x, len(x)))
@@ -214,18 +189,15 @@ class TextEncoder(Frozen):
         opening: Tensor | None,
         detach_tokens: bool,
         split: bool,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Run the suffixes of a chunk behind their prefixes.
-
-        Returns:
-            The outputs at EOS (k, N, D) and at the positions of the token sets (k, N, L, D).
-        """
+    ) -> tuple[Tensor, ...]:
+        """Run the suffixes of a chunk; return the outputs (k, N, D) at EOS and (k, N, L, D) of the token sets, if any."""
         blocks = self.transformer.resblocks
-        recompute_blocks = len(blocks) if self.transformer.grad_checkpointing else self.recompute_blocks
+        recompute_all = getattr(self.transformer, "grad_checkpointing", False)
         x = self._embed(chunk, vectors)
         for i, block in enumerate(blocks[:-1] if split else blocks):
             x = _insert_deep(x, chunk, vectors, i)
-            x = maybe_recompute(i < recompute_blocks, partial(self._block, block, chunk.groups, prefix[i], split), x)
+            run = partial(self._block, block, chunk.groups, prefix[i], split)
+            x = maybe_recompute(recompute_all or i < self.recompute_blocks, run, x)
         if split:
             # Nothing reads the last block's outputs at other positions.
             x = _insert_deep(x, chunk, vectors, len(blocks) - 1)
@@ -237,7 +209,7 @@ class TextEncoder(Frozen):
 
         prompt = outputs(chunk.eos.flatten()).unflatten(0, chunk.eos.shape).transpose(0, 1)
         if chunk.token_set is None:
-            return prompt, None
+            return (prompt,)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not detach_tokens):
             read = outputs(torch.arange(len(x), device=x.device))
             pool = read if opening is None else torch.cat([opening, read])
@@ -247,11 +219,8 @@ class TextEncoder(Frozen):
         """Run a block on the suffixes x (X, d_l) of all groups."""
         if split:
             return self.functions.finish(block, x, self._attend(block, groups, prefix, x))
-        parts = []
-        for group, part in zip(groups, x.split([group.rows for group in groups])):
-            part = part.unflatten(0, (-1, group.length))
-            parts.append(whole_block(self.transformer, block, part, group.mask).flatten(0, 1))
-        return torch.cat(parts)
+        x = x.unflatten(0, (-1, groups[0].length))  # whole prompts are one group
+        return whole_block(self.transformer, block, x, groups[0].mask).flatten(0, 1)
 
     def _attend(self, block: Any, groups: list[Group], prefix: KeyValue | None, x: Tensor) -> Tensor:
         """Return the attention outputs of a block for the suffixes x (X, d_l) of all groups."""
@@ -260,7 +229,7 @@ class TextEncoder(Frozen):
         for group, *qkv in zip(groups, *(part.split([group.rows for group in groups]) for part in projected)):
             shape = (len(group.prompts), group.classes, group.length)
             q, k, v = (part.unflatten(0, shape) for part in qkv)  # (n, k, S, d)
-            if group.prefix:
+            if prefix is not None and group.prefix:
                 k, v = (_prepend(opened, group, part) for opened, part in zip(prefix, (k, v)))
             q, k, v = (part.flatten(0, 1) for part in (q, k, v))
             parts.append(attend(q, k, v, block.attn.num_heads, group.mask).flatten(0, 1))
@@ -300,24 +269,3 @@ def _insert(x: Tensor, where: Tensor, vectors: Tensor) -> Tensor:
     vectors = vectors if vectors.dim() == 4 else vectors.unsqueeze(1)
     where = where[..., : vectors.shape[2]]
     return x.index_copy(0, where.flatten(), vectors.to(x.dtype).expand(*where.shape, -1).reshape(-1, x.shape[1]))
-
-
-def word_vectors(clip: nn.Module, text: str, length: int | None = None, tokenizer: Any = None) -> Tensor:
-    """Return the token embeddings of words, from which learned vectors can start.
-
-    Args:
-        clip: a loaded open_clip model.
-        text: the words; underscores are read as spaces.
-        length: how many tokens to take, from the first on; None takes all.
-        tokenizer: CLIP's BPE tokenizer by default.
-
-    Returns:
-        (length, d_l) float32, detached.
-
-    Raises:
-        ValueError: if the words have fewer tokens than ``length``.
-    """
-    ids = (tokenizer or clip_tokenizer()).encode(clean_name(text))
-    if length is not None and len(ids) < length:
-        raise ValueError(f"{text!r} has {len(ids)} tokens, fewer than the {length} vectors that start from them")
-    return text_tower(clip).token_embedding.weight[ids[:length]].detach().float()

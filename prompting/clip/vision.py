@@ -31,13 +31,8 @@ from prompting.clip.shape import NEEDS_VIT, ClipShape, tower_dtype, vision_tower
 
 
 class VisualFeatures(NamedTuple):
-    """Outputs of the vision tower.
-
-    Attributes:
-        prompt: (B, M, D) outputs at CLS.
-        tokens: (B, M, J, D) outputs at the patches, then at the prompts; None if not asked for.
-        mask: (B, M, J) bool, the valid tokens; None as all are.
-    """
+    """Outputs of the vision tower: ``prompt`` (B, M, D) at CLS; ``tokens`` (B, M, J, D) at the patches, then at the
+    prompts, or None; ``mask`` (B, M, J) bool of the valid tokens, None as all are."""
 
     prompt: Tensor
     tokens: Tensor | None = None
@@ -90,8 +85,7 @@ class VisionEncoder(Frozen):
             deep: at most layers - 1 tensors (M, b', d_v) with b' <= b; ``deep[i]`` replaces the last b' positions
                 before block i + 1 (block 0 reads ``prompts``).
             return_tokens: also return the outputs at patches and prompts.
-            detach_tokens: return ``tokens`` without a gradient, which saves their part of the last block's backward
-                pass.
+            detach_tokens: return ``tokens`` without a gradient, and skip their backward pass in the last block.
 
         Returns:
             ``prompt`` (B, M, D), not normalised; ``tokens`` (B, M, J, D) or None; no mask.
@@ -138,8 +132,8 @@ class VisionEncoder(Frozen):
         v = None if prompts is None else visual.ln_pre(prompts.to(x.dtype))  # (M|1, b, d_v)
 
         blocks, split = visual.transformer.resblocks, can_split(visual.transformer)
-        recompute_blocks = len(blocks) if visual.transformer.grad_checkpointing else self.recompute_blocks
-        length, tokens = x.shape[1] + (0 if v is None else v.shape[1]), None
+        recompute_all = getattr(visual.transformer, "grad_checkpointing", False)
+        length, tokens = x.shape[1] + (0 if v is None else v.shape[1]), x
         for i, block in enumerate(blocks):
             if 0 < i <= len(deep):  # in place of those that were not computed
                 x = torch.cat([x, _repeat(deep[i - 1].to(x.dtype), m, images.shape[0])], 1)
@@ -151,14 +145,14 @@ class VisionEncoder(Frozen):
                     with torch.no_grad():
                         tokens = run(length, x)[:, 1:]
                 read = 1
-            x = maybe_recompute(i < recompute_blocks, run, read, x)
+            x = maybe_recompute(recompute_all or i < self.recompute_blocks, run, read, x)
         out = self._project(x, m)
         if return_tokens and detach_tokens:
             with torch.no_grad():
                 tokens = self._project(tokens, m)
-        elif return_tokens:
+        else:
             tokens = out[:, :, 1:]
-        return out[:, :, 0], tokens
+        return out[:, :, 0], tokens if return_tokens else None
 
     def _first_block(self, block: Any, split: bool, v: Tensor | None, m: int, read: int, x: Tensor) -> Tensor:
         """Run the first block on patches x (B, 1 + O, d_v) with prompts v (M|1, b, d_v); return the outputs

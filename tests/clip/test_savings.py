@@ -142,22 +142,12 @@ def test_gradient_of_the_shared_prefix_is_a_finite_difference(vit: nn.Module, st
 
 
 def test_positions_run(vit: nn.Module) -> None:
-    """SOS and the fixed words once a prompt; name, stop and EOS once a class and prompt."""
+    """SOS and the fixed words once a prompt; name, stop and EOS once a class and prompt, without padding."""
     tokens = tokenize_prompts(NAMES, n_ctx=2, prefixes=["a photo of a", ""], clip_model=vit)
     lengths = tokens.words.sum(-1) + 2  # (N, K)
-    layout = TextEncoder(vit).layout(tokens, 2)
-    assert layout.positions == 2 * 5 + int(lengths.sum())
-    assert layout.positions < tokens.ids.numel()
-
-
-def test_a_layout_is_kept_and_not_mistaken(vit: nn.Module, stream: torch.Generator) -> None:
-    encoder, context = TextEncoder(vit), draw(stream, 1, 2, WIDTH)
-    tokens = tokenize_prompts(NAMES, n_ctx=2, clip_model=vit)
-    assert encoder.layout(tokens, 1) is encoder.layout(tokens, 1)
-    first = encoder(tokens, context).prompt
-    assert not torch.equal(encoder(tokens.select(slice(1, None)), context).prompt[0], first[0])
-    tokens.ids[0, :, -3] = 7  # the same tensors, other words
-    torch.testing.assert_close(encoder(tokens, context).prompt, clip_whole.text(vit, tokens, context).prompt, **TIGHT)
+    for at_once in (None, 1, 2):
+        assert lay_out(tokens, 2, classes_at_once=at_once).positions == (5 + 3) + 2 + int(lengths.sum())
+    assert lay_out(tokens, 2, share_prefix=False).positions == tokens.ids.numel()
 
 
 def test_prompts_without_a_common_start_run_whole(vit: nn.Module) -> None:
@@ -189,7 +179,7 @@ def test_custom_attention_and_hooks_run_whole_blocks(vit: nn.Module, stream: tor
     custom = open_clip.CLIP(16, {**vision, "qk_norm": True}, {**config, "qk_norm": True}).double().eval()
     custom = load_clip(custom)
     tokens = tokenize_prompts(NAMES, n_ctx=2, clip_model=custom)
-    assert TextEncoder(custom).layout(tokens, 1).prefix is None
+    assert TextEncoder(custom).layout(tokens, [None], None).prefix is None
     compare_text(custom, tokens, [draw(stream, 2, 2, 32)], token_set_mask(tokens))
     compare_vision(custom, draw(stream, 2, 3, 12, 12), [draw(stream, 2, 2, 32)], True)
 
