@@ -190,7 +190,7 @@ class TextEncoder(Frozen):
         detach_tokens: bool,
         split: bool,
     ) -> tuple[Tensor, ...]:
-        """Run the suffixes of a chunk; return the outputs (k, N, D) at EOS and (k, N, L, D) of the token sets, if any."""
+        """Run the suffixes of a chunk; return the outputs (k, N, D) at EOS and (k, N, L, D) of the token sets."""
         blocks = self.transformer.resblocks
         recompute_all = getattr(self.transformer, "grad_checkpointing", False)
         x = self._embed(chunk, vectors)
