@@ -87,8 +87,9 @@ class Tower(NamedTuple):
         return (WORKING + 3 * self.hidden) * self.positions * self.width * self.itemsize
 
     def flops(self, blocks: int, rows: float = 0) -> float:
-        """Return the multiply-adds of some blocks at all positions, and at ``rows`` more."""
-        return (4 + 2 * self.hidden) * self.width**2 * blocks * (self.positions + rows)
+        """Return the multiply-adds of recomputing some blocks, with ``rows`` positions more; the last product of the
+        MLP is not recomputed."""
+        return (4 + self.hidden) * self.width**2 * blocks * (self.positions + rows)
 
 
 def configure_memory(model: Any, images: int, limit: int, device: torch.device | str) -> MemoryPlan | None:
