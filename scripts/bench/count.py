@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prompting.memory import predict
+from prompting.memory import plan_memory
 from scripts.bench import common, measuring, naive, running
 
 
@@ -61,10 +61,8 @@ class Towers:
             text, vision = naive.text_features, naive.image_features
             return [*text(model, p.text, p.deep_text)[:2], *vision(model, self.images, p.visual, p.deep_visual)[:2]]
         constant = model.constant_tokens
-        read = model.text_encoder(
-            model.tokens, p.text, p.deep_text, token_set=model.token_set, constant_tokens=constant
-        )
-        seen = model.image_encoder(self.images, p.visual, p.deep_visual, return_tokens=True, constant_tokens=constant)
+        read = model.text_encoder(model.tokens, p.text, p.deep_text, token_set=model.token_set, detach_tokens=constant)
+        seen = model.image_encoder(self.images, p.visual, p.deep_visual, return_tokens=True, detach_tokens=constant)
         return [read.prompt, read.tokens, seen.prompt, seen.tokens]
 
     def step(self) -> None:
@@ -90,13 +88,12 @@ def count(path: str, backbone: str, classes: int, prompts: int, images: int, at_
     found.update(images=images, classes_at_once=at_once or classes)
     seen = common.image_positions(model, found)
     if path == "ours":
-        own = (model.text_encoder, model.image_encoder, model.tokens, model.prompt_learner(), images)
-        choices = dict(token_set=model.token_set, constant_tokens=model.constant_tokens, classes_at_once=at_once)
-        guess = predict(*own, **choices).parts
+        plans = plan_memory(model, images)
+        guess = next(plan for plan in plans if plan.classes_at_once == (at_once or classes)).parts
         found["predicted_gb"] = round((guess["vision"] + guess["text"]) / 1e9, 3)
-        found["positions"] = {
-            "text": model.text_encoder.layout(model.tokens, prompts, token_set=model.token_set).positions
-        }
+        learned = model.prompt_learner()
+        layout = model.text_encoder.layout(model.tokens, (learned.text, *learned.deep_text), model.token_set)
+        found["positions"] = {"text": layout.positions}
     else:
         found["positions"] = {"text": prompts * classes * model.shape.context_length}
     found["positions"]["vision"] = seen

@@ -21,8 +21,7 @@ from scripts.bench import common, measuring, naive, report, running
 
 def measure(case: dict[str, Any]) -> dict[str, Any]:
     """Return what one case measures: seconds of the two passes, peak memory, positions, FLOPs and their share."""
-    from prompting.memory import held_bytes, peak_bytes
-    from trainers.speed import limit_memory
+    from prompting.memory import configure_memory, held_bytes, peak_bytes
 
     model, context = common.build(case)
     model.train()
@@ -31,10 +30,10 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     found, halves, state = {**case, "threads": torch.get_num_threads()}, [], {}
     found["held_gb"] = round((held_bytes(case["device"]) or 0) / 1e9, 2)  # Python, its packages, the weights
     if case["path"] == "ours":
-        prediction = limit_memory(model, case["images"], int(case["max_memory_gb"] * 1e9), case["device"])
-        found["predicted_gb"] = round(prediction.total / 1e9, 2)
-        found["classes_at_once"] = prediction.classes_at_once
-        layout = model.text_encoder.layout(model.tokens, case["prompts"], token_set=model.token_set)
+        plan = configure_memory(model, case["images"], int(case["max_memory_gb"] * 1e9), case["device"])
+        found["predicted_gb"], found["classes_at_once"] = round(plan.total / 1e9, 2), plan.classes_at_once
+        prompts = model.prompt_learner()
+        layout = model.text_encoder.layout(model.tokens, (prompts.text, *prompts.deep_text), model.token_set)
         found["positions"] = {"text": layout.positions, "vision": common.image_positions(model, case)}
 
     def step() -> None:
