@@ -52,7 +52,7 @@ with torch.no_grad():
     prompts = learner()
     image = VisionEncoder(clip)(images, prompts.visual, prompts.deep_visual, return_tokens=True)
     text = TextEncoder(clip)(
-        tokens, prompts.text, prompts.deep_text, token_set=token_set_mask(tokens, "paper"), constant_tokens=True
+        tokens, prompts.text, prompts.deep_text, token_set=token_set_mask(tokens, "paper"), detach_tokens=True
     )
     head = HierarchicalOT(reading="paper")
     scale = clip.logit_scale.exp()

@@ -25,7 +25,7 @@ from trainers.record.log import logger
 from trainers.record.predictions import RecordingEvaluator
 from trainers.record.results import record_result
 from trainers.record.runs import check_same_run, record_epoch, seconds_before
-from trainers.speed import fit_machine
+from trainers.speed import configure_speed
 
 METHODS: list[type[PromptTrainer]] = []
 """The registered trainers; ``register`` fills it."""
@@ -111,7 +111,7 @@ class PromptTrainer(TrainerX):
         self.model = self.build_clip(cfg, self.dm.dataset.classnames, clip_model, all_reduce_sum=reduce)
         self.precision.cast_(self.model.clip)
         self.model.to(self.device)
-        fit_machine(self.model, cfg, self.device)
+        configure_speed(self.model, cfg, self.device)
         learned = learned_state(self.model)
         logger.info(
             f"Learning {sum(tensor.numel() for tensor in learned.values()):,} parameters: {', '.join(sorted(learned))}"

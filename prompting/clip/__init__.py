@@ -2,8 +2,15 @@
 
 from prompting.clip.loading import OPENAI_NAMES, load_clip, register_checkpoint
 from prompting.clip.shape import ClipShape, input_size, model_dtype
-from prompting.clip.text import TextEncoder, TextFeatures, word_vectors
-from prompting.clip.tokens import PromptTokens, clip_tokenizer, token_set_mask, tokenize_prompts, tokenize_texts
+from prompting.clip.text import TextEncoder, TextFeatures
+from prompting.clip.tokens import (
+    PromptTokens,
+    clip_tokenizer,
+    token_set_mask,
+    tokenize_prompts,
+    tokenize_texts,
+    word_vectors,
+)
 from prompting.clip.vision import VisionEncoder, VisualFeatures
 
 __all__ = [

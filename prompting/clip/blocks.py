@@ -1,34 +1,35 @@
-"""open_clip's residual attention block, taken apart: keys and values here, attention there, nothing computed twice.
+"""Parts of open_clip's residual attention block, so that a tower can skip work that no output depends on.
 
-The block's modules and weights are used as they are; only who calls them changes. A block of another make, or one that
-carries hooks, is not taken apart: the towers then run it whole.
+The modules and weights of a block are used unmodified. A block of another class, or one with hooks, cannot be split:
+the towers call it as a whole.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import ResidualAttentionBlock
+from open_clip.transformer import LayerScale, QuickGELU, ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from prompting.clip.mlp import Scratch, add_mlp, hooked, plus
+T = TypeVar("T")
 
-VERSIONS = 64  # of a compiled function that torch may keep
+MAX_COMPILED = 64  # compiled versions of a function that torch may keep
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_QUICK_GELU = 1.702  # QuickGELU(h) = h * sigmoid(1.702 h)
 
 
 def can_split(transformer: Any) -> bool:
-    """Say whether every block of a transformer is one whose parts these functions may call.
+    """Return whether the parts of all blocks of a transformer can be called one by one.
 
     Args:
         transformer: a module with ``resblocks``.
 
     Returns:
-        True if all blocks are open_clip's plain ones with torch's own attention, and none carries a hook.
+        True if all blocks are open_clip's standard block with torch's attention and have no hooks.
     """
     return all(_can_split(block) for block in transformer.resblocks)
 
@@ -37,128 +38,121 @@ def _can_split(block: Any) -> bool:
     attn = getattr(block, "attn", None)
     if type(block) is not ResidualAttentionBlock or type(attn) is not nn.MultiheadAttention:
         return False
-    if attn.in_proj_weight is None or attn.bias_k is not None or attn.add_zero_attn or hasattr(block, "ln_1_kv"):
+    if attn.in_proj_weight is None or attn.in_proj_bias is None or attn.bias_k is not None or attn.add_zero_attn:
         return False
-    # A hook on a module that is not called as a whole any more would stay silent; one on a module whose output is
-    # written over might keep that.
-    seen = (block, attn, attn.out_proj, block.ls_1, block.ls_2, block.mlp, *block.mlp)
-    return not (attn.dropout and attn.training) and not any(map(hooked, seen))
+    # These modules are bypassed, or their output is overwritten, so their hooks would not run or see wrong values.
+    bypassed = (block, attn, attn.out_proj, block.ls_1, block.ls_2, block.mlp, *block.mlp)
+    hooked = any(getattr(module, name, None) for module in bypassed for name in _HOOKS)
+    return not hooked and not hasattr(block, "ln_1_kv") and not (attn.dropout and attn.training)
 
 
-def ask(block: Any, x: Tensor) -> Tensor:
-    """Return the queries (..., length, d) of a block's inputs x (..., length, d), heads side by side."""
-    weight, bias, d = block.attn.in_proj_weight, block.attn.in_proj_bias, x.shape[-1]
-    return F.linear(block.ln_1(x), weight[:d], None if bias is None else bias[:d])
-
-
-def project_in(block: Any, x: Tensor, queries: int | None = None) -> tuple[Tensor, ...]:
-    """Return what attention needs of the inputs of a block: queries, keys and values, heads side by side.
+def project_in(block: Any, x: Tensor, queries: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Apply the first norm of a block and project to queries, keys and values.
 
     Args:
         block: a block that ``can_split``.
         x: (..., length, d) inputs.
-        queries: how many of the leading positions ask; None is all of them.
+        queries: number of leading positions to compute queries for, 1 to length.
 
     Returns:
-        Queries (..., queries, d), keys and values (..., length, d).
+        Queries (..., queries, d), keys and values (..., length, d); heads are concatenated.
     """
-    attn, d = block.attn, x.shape[-1]
-    weight, bias = attn.in_proj_weight, attn.in_proj_bias
+    weight, bias, d = block.attn.in_proj_weight, block.attn.in_proj_bias, x.shape[-1]
     y = block.ln_1(x)
-    if queries is None:
-        return F.linear(y, weight, bias).chunk(3, -1)
-    q_bias, kv_bias = (None, None) if bias is None else (bias[:d], bias[d:])
-    return F.linear(y[..., :queries, :], weight[:d], q_bias), *F.linear(y, weight[d:], kv_bias).chunk(2, -1)
+    k, v = F.linear(y, weight[d:], bias[d:]).chunk(2, -1)
+    return F.linear(y[..., :queries, :], weight[:d], bias[:d]), k, v
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, *, causal: bool = False) -> Tensor:
-    """Fused attention: softmax(q k' / sqrt(d / heads)) v.
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
+    """Return multi-head attention, softmax(q k' / sqrt(d / heads)) v.
 
     Args:
-        q: (batch, Q, d), heads side by side.
+        q: (batch, Q, d), heads concatenated.
         k, v: (batch, length, d).
         heads: number of heads.
-        mask: bool, broadcastable to (batch, heads, Q, length), True = may be seen. None: all, or ``causal``.
-        causal: position i sees the positions up to i.
+        mask: (Q, length) bool, True where a query may attend; None is everywhere.
 
     Returns:
-        (batch, Q, d), heads side by side.
+        (batch, Q, d), heads concatenated.
     """
     q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (q, k, v))  # (batch, heads, length, d_head)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal).transpose(1, 2).flatten(2)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
-def finish(block: Any, x: Tensor, attended: Tensor, lean: bool = False, scratch: Scratch | None = None) -> Tensor:
-    """Return a block's outputs at the positions whose inputs are x and whose attention is given.
+def finish(block: Any, x: Tensor, attended: Tensor) -> Tensor:
+    """Apply the rest of a block after its attention: output projection, MLP and both residual connections.
 
     Args:
         block: a block that ``can_split``.
-        x: (..., d) inputs.
-        attended: (..., d), as ``attend`` returns it.
-        lean, scratch: as for ``add_mlp``.
+        x: (..., d) inputs of the block.
+        attended: (..., d), the output of ``attend`` at the same positions.
 
     Returns:
         (..., d).
     """
-    return add_mlp(block, plus(x, block.ls_1(block.attn.out_proj(attended))), lean, scratch)
+    x = x + block.ls_1(block.attn.out_proj(attended))
+    y, mlp = block.ln_2(x), block.mlp
+    linear = all(type(layer) is nn.Linear and layer.bias is not None for layer in (mlp.c_fc, mlp.c_proj))
+    if not linear or type(mlp.gelu) is not QuickGELU or type(block.ls_2) not in (nn.Identity, LayerScale):
+        return x + block.ls_2(mlp(y))
+    # QuickGELU(h) = silu(s h) / s with s = 1.702. The scales go into the matrix product that makes h and into the
+    # residual sum, which saves two passes over the hidden layer, and autograd keeps one hidden layer instead of two.
+    h = torch.addmm(mlp.c_fc.bias * _QUICK_GELU, y.flatten(0, -2), mlp.c_fc.weight.T, alpha=_QUICK_GELU)
+    h = F.silu(h, inplace=not torch.is_grad_enabled())
+    y = F.linear(h, mlp.c_proj.weight, mlp.c_proj.bias * _QUICK_GELU).view(x.shape)
+    return torch.add(x, block.ls_2(y), alpha=1 / _QUICK_GELU)
 
 
-class Steps(NamedTuple):
-    """The two halves of a block around its attention, as they are or compiled."""
+class BlockFunctions(NamedTuple):
+    """The two parts of a block around its attention, eager or compiled."""
 
-    project_in: Callable[..., tuple[Tensor, ...]] = project_in
+    project_in: Callable[..., tuple[Tensor, Tensor, Tensor]] = project_in
     finish: Callable[..., Tensor] = finish
 
 
-def compiled_steps(backend: str | Callable = "inductor") -> Steps:
-    """Return the steps under ``torch.compile`` with every size left open, so that class counts may vary.
+def compile_functions(backend: str | Callable = "inductor") -> BlockFunctions:
+    """Return the block functions under ``torch.compile`` with dynamic shapes, so that class counts may vary.
 
     Args:
         backend: as for ``torch.compile``.
 
     Returns:
-        Compiled steps, shared by all blocks of both towers.
+        Compiled functions, shared by all blocks of both towers.
     """
-    # Both towers, with and without a gradient, whole and at CLS alone, are so many versions of one function; beyond its
-    # limit torch would leave the rest uncompiled without a word.
+    # Both towers, with and without gradients, for all positions and for CLS only, are versions of one function; beyond
+    # its limit torch would silently fall back to eager execution.
     limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
-    setattr(torch._dynamo.config, limit, max(getattr(torch._dynamo.config, limit), VERSIONS))
-    return Steps(
-        torch.compile(project_in, backend=backend, dynamic=True), torch.compile(finish, backend=backend, dynamic=True)
-    )
+    setattr(torch._dynamo.config, limit, max(getattr(torch._dynamo.config, limit), MAX_COMPILED))
+    compiled: Any = [torch.compile(function, backend=backend, dynamic=True) for function in (project_in, finish)]
+    return BlockFunctions(*compiled)
 
 
-def run_whole(
-    transformer: Any, x: Tensor, mask: Tensor | None, before: Callable[[int, Tensor], Tensor], n_deep: int
-) -> Tensor:
-    """Run a transformer's blocks whole, whatever they are.
+def whole_block(transformer: Any, block: Any, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Call a block of any class as a whole.
 
     Args:
-        transformer: a module with ``resblocks``.
+        transformer: the module that holds the block.
+        block: one of its ``resblocks``.
         x: (batch, length, d).
-        mask: added to the attention scores, (length, length), or None.
-        before: called as ``before(i, x)`` ahead of block i + 1, for the first ``n_deep`` of those.
-        n_deep: number of blocks after the first that get prompts of their own.
+        mask: (length, length) bool, True where a query may attend; None is everywhere.
 
     Returns:
         (batch, length, d).
     """
-    # open_clip releases before 2.26 have no such flag and run length-first.
-    batch_first = getattr(transformer, "batch_first", False)
-    for i, block in enumerate(transformer.resblocks):
-        if 0 < i <= n_deep:
-            x = before(i - 1, x)
-        y = x if batch_first else x.transpose(0, 1)
-        y = recomputed(transformer, partial(block, attn_mask=mask), y)
-        x = y if batch_first else y.transpose(0, 1)
-    return x
+    if mask is not None:  # open_clip's blocks add their mask to the attention scores
+        mask = torch.zeros(mask.shape, dtype=x.dtype, device=x.device).masked_fill_(~mask, float("-inf"))
+    if getattr(transformer, "batch_first", False):
+        return block(x, attn_mask=mask)
+    return block(x.transpose(0, 1), attn_mask=mask).transpose(
+        0, 1
+    )  # open_clip before 2.26, or where it is switched off
 
 
-def recomputed(transformer: Any, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Return ``function(x)``, recomputed in the backward pass where the transformer asks for checkpointing."""
-    if getattr(transformer, "grad_checkpointing", False) and torch.is_grad_enabled():
-        return checkpoint(function, x, use_reentrant=False)
-    return function(x)
+def maybe_recompute(condition: bool, function: Callable[..., T], *inputs: Any) -> T:
+    """Return ``function(*inputs)``; if ``condition``, its activations are recomputed in the backward pass."""
+    if condition and torch.is_grad_enabled():
+        return checkpoint(function, *inputs, use_reentrant=False)
+    return function(*inputs)
 
 
 def check_shape(name: str, value: Tensor, allowed: list[tuple[int, ...]]) -> None:
@@ -171,13 +165,13 @@ def check_shape(name: str, value: Tensor, allowed: list[tuple[int, ...]]) -> Non
 
 
 def check_deep(deep: int, layers: int) -> None:
-    """Raise ``ValueError`` if deep prompts are given for more blocks than follow the first."""
+    """Raise ``ValueError`` if there are more deep prompts than blocks after the first."""
     if deep > layers - 1:
         raise ValueError(f"deep prompts for {deep} blocks; a tower of {layers} blocks takes at most {layers - 1}")
 
 
 def common_number(name: str, sizes: list[int]) -> int:
-    """Return the number of prompts that all of ``sizes`` share; 1 broadcasts. Raises ``ValueError`` if they do not."""
+    """Return the number of prompts that ``sizes`` broadcast to; raise ``ValueError`` if they do not."""
     found = {size for size in sizes if size != 1}
     if len(found) > 1:
         raise ValueError(f"{name} prompts disagree in number: found {sorted(found)}; all must be equal, or 1")
@@ -185,29 +179,14 @@ def common_number(name: str, sizes: list[int]) -> int:
 
 
 def project_out(x: Tensor, projection: nn.Linear | Tensor | None) -> Tensor:
-    """Map a tower's output (..., d) to the joint embedding (..., D)."""
+    """Map the outputs of a tower (..., d) to the joint embedding (..., D)."""
     if projection is None:
         return x
     return projection(x) if isinstance(projection, nn.Linear) else x @ projection
 
 
-def nothing() -> None:
-    """Do nothing."""
-
-
-def on_both_passes(x: Tensor, call: Callable[[], None]) -> None:
-    """Where x carries a gradient, call now and when the backward pass comes to x."""
-    if x.requires_grad and call is not nothing:
-
-        def hook(_: Tensor) -> None:
-            call()
-
-        call()
-        x.register_hook(hook)
-
-
 class Frozen(nn.Module):
-    """A module that never leaves evaluation mode: BatchNorm and dropout of a frozen tower must not wake up."""
+    """A module that stays in evaluation mode, so that ``train()`` does not enable BatchNorm updates or dropout."""
 
     def train(self, mode: bool = True) -> Frozen:  # noqa: ARG002 - the signature is torch's
         return super().train(False)

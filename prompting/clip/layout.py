@@ -1,16 +1,16 @@
-"""Which text positions have to be run at all: prefixes shared by all classes, and what follows them, packed.
+"""Which text positions the tower runs: shared prefixes once, and the suffixes of the classes grouped by length.
 
-Attention is causal, so a position's output depends on what stands before it only. Positions that open every class's
-prompt in the same way (SOS, the context, words before the class name) therefore have the same outputs for all classes;
-and nothing reads positions behind EOS, unless a token set does.
+Attention is causal, so the output at a position depends only on earlier positions. Positions at the start of a prompt
+that are equal for all classes (SOS, the context, fixed words) therefore have the same outputs for all classes. The
+suffix of a class ends at EOS, or at the last position of its token set.
 
-Shape letters: n prompts, K classes, T positions of the longest prompt, P positions of the longest prefix, S of the
-longest suffix, L of the largest token set.
+Shape letters: N prompts, K classes (k of a chunk or group), T positions of the longest prompt, P of the longest prefix,
+S of a suffix, b context positions, L of the largest token set, X suffix positions of a chunk.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,50 +18,72 @@ from torch import Tensor
 from prompting.clip.tokens import PromptTokens
 
 
-class Chunk(NamedTuple):
-    """Some of the classes: their suffixes, one behind the other (prompts slowest, then classes, then positions).
+class Group(NamedTuple):
+    """Suffixes of equal length behind prefixes of equal length: one dense batch of n prompts times k classes.
 
     Attributes:
-        ids: (X,) token ids of the X suffix positions that are run.
-        places: (X,) where in its prompt each stands.
-        slots: (X,) where each stands in a padded (n * K * S) arrangement.
-        keep: (Y,) which of the X are read from the last block.
-        eos: (n, K) where EOS stands among those Y.
-        context: (n, K, b) where the context stands among the X; None where it stands in the prefix.
-        mask: bool (1, 1, S, P + S) or (n * K, 1, S, P + S), which positions a suffix position sees.
-        gather: (n, K, L) where the token set stands among the n * P prefix positions followed by the Y; or None.
-        size: (n, K, S).
+        prompts: (n,) which of the N prompts.
+        classes: k.
+        prefix: length of their prefixes.
+        length: S, length of their suffixes.
+        mask: (S, prefix + S) bool, the positions that a suffix position attends to.
     """
 
+    prompts: Tensor
+    classes: int
+    prefix: int
+    length: int
+    mask: Tensor
+
+    @property
+    def rows(self) -> int:
+        """Number of suffix positions, n * k * S."""
+        return len(self.prompts) * self.classes * self.length
+
+
+class Chunk(NamedTuple):
+    """The suffixes of some classes. Their positions are numbered group by group, 0 to X - 1.
+
+    Attributes:
+        classes: (k,) which of the K classes.
+        groups: the groups, in the order of their positions.
+        ids: (X,) token ids.
+        positions: (X,) positions in the prompt.
+        eos: (N, k) number of the EOS position.
+        context: (N, k, b) numbers of the context positions; None if they are in the prefix or there are none.
+        token_set: (N, k, L) numbers of the token set's positions, counting the N * P prefix positions first; None
+            without a token set. Behind a set with fewer than L positions the entries are arbitrary.
+    """
+
+    classes: Tensor
+    groups: list[Group]
     ids: Tensor
-    places: Tensor
-    slots: Tensor
-    keep: Tensor
+    positions: Tensor
     eos: Tensor
     context: Tensor | None
-    mask: Tensor
-    gather: Tensor | None
-    size: tuple[int, int, int]
+    token_set: Tensor | None
 
 
 class Layout(NamedTuple):
-    """All prompts: the prefixes, and the classes in chunks.
+    """All prompts: the shared prefixes, and the classes in chunks.
 
     Attributes:
-        prefix_ids: (n, P) token ids; behind a shorter prefix anything, which nothing reads.
-        context: (n, b) where the context stands in the prefixes; None where it stands in the suffixes.
-        reads_prefix: whether a token set reads outputs of prefix positions.
-        chunks: the classes, in their order.
-        mask: (K, n, L) bool, the valid entries of the token sets; None without a set or where all are.
-        positions: how many positions are run, prefixes and suffixes together.
+        prefix: the N prefixes of length P as one group of one class, or None if P is 0. Shorter prefixes are padded
+            with arbitrary tokens, whose outputs are not read.
+        chunks: the classes. If there are several chunks, the classes are sorted by the length of their suffixes.
+        order: (K,) index that restores the order of the classes; None if there is one chunk.
+        mask: (K, N, L) bool, valid entries of the token sets; None without a token set or if all are valid.
     """
 
-    prefix_ids: Tensor
-    context: Tensor | None
-    reads_prefix: bool
+    prefix: Chunk | None
     chunks: list[Chunk]
+    order: Tensor | None
     mask: Tensor | None
-    positions: int
+
+    @property
+    def positions(self) -> int:
+        """Number of positions that are run, prefixes and suffixes together."""
+        return sum(len(chunk.ids) for chunk in [*self.chunks, *([self.prefix] if self.prefix else [])])
 
 
 def lay_out(
@@ -70,114 +92,84 @@ def lay_out(
     *,
     learned: bool = True,
     class_specific: bool = False,
+    share_prefix: bool = True,
     token_set: Tensor | None = None,
-    step: int | None = None,
-    device: torch.device | str = "cpu",
-) -> Layout | None:
-    """Find the shared prefixes and pack what follows them.
+    classes_at_once: int | None = None,
+) -> Layout:
+    """Find the shared prefixes and group the suffixes.
 
     Args:
-        tokens: the prompts; their leading axis is n or 1.
-        n: number of prompts.
-        learned: whether vectors take the places of the context (else its words stay).
-        class_specific: whether those vectors differ between classes, which ends the prefix before them.
-        token_set: (n|1, K, T) bool, the positions whose outputs are read; None reads EOS only.
-        step: classes a chunk holds; None is all of them.
-        device: where the indices go.
+        tokens: the prompts; their leading axis is N or 1.
+        n: N, the number of prompts.
+        learned: whether learned vectors replace the context (otherwise its words stay).
+        class_specific: whether those vectors differ between classes; the shared prefix then ends before the context.
+        share_prefix: False runs all T positions of every prompt, with P = 0, in one group.
+        token_set: (N|1, K, T) bool, the positions whose outputs are returned; None is EOS only.
+        classes_at_once: classes of a chunk, 1 or more; None is all K.
 
     Returns:
-        The layout, or None if there is a prompt without a prefix.
+        The layout, on the CPU.
     """
     ids, eos, context, _ = (field.cpu().expand(n, *field.shape[1:]) for field in tokens)
-    wanted = None if token_set is None else token_set.cpu().expand(ids.shape)
-    same = (ids == ids[:, :1]).all(1).long().cumprod(-1).sum(-1)  # (n,)
-    prefix = torch.minimum(same, eos.amin(1))  # EOS is each class's own
-    inside = not class_specific and bool((context == context[:, :1]).all() and (context < prefix[:, None, None]).all())
-    if learned and context.shape[2] and not inside:
-        prefix = torch.minimum(prefix, context.amin((1, 2)))
-    if int(prefix.min()) < 1:
-        return None
-    size_l, mask = 0, None
-    if wanted is not None:
-        counts = wanted.sum(-1)  # (n, K)
-        size_l = int(counts.max())
-        mask = (torch.arange(size_l) < counts.unsqueeze(-1)).transpose(0, 1)  # (K, n, L)
-    kept = context if learned and context.shape[2] else None
-    p, classes = int(prefix.max()), ids.shape[1]
-    step = classes if step is None else max(1, min(step, classes))
-    chunks, positions = [], n * p
-    for start in range(0, classes, step):
-        some = slice(start, start + step)
-        chunk = _pack(
-            ids[:, some],
-            eos[:, some],
-            None if kept is None or inside else kept[:, some],
-            None if wanted is None else wanted[:, some],
-            prefix,
-            size_l,
+    classes, length = ids.shape[1:]
+    prefix = torch.minimum((ids == ids[:, :1]).all(1).long().cumprod(-1).sum(-1), eos.amin(1)) * share_prefix  # (N,)
+    replaced = learned and context.shape[2] > 0
+    fixed_place = bool((context == context[:, :1]).all() and (context < prefix[:, None, None]).all())
+    in_prefix, in_suffix = replaced and fixed_place and not class_specific, False
+    if replaced and not in_prefix:
+        prefix, in_suffix = torch.minimum(prefix, context.amin((1, 2))), True
+    where = mask = None
+    last = eos if share_prefix else torch.full_like(eos, length - 1)  # (N, K)
+    if token_set is not None:
+        token_set, order = token_set.cpu().expand(ids.shape), torch.arange(length)
+        last, sizes = torch.maximum(last, (token_set * order).amax(-1)), token_set.sum(-1)
+        # The positions of the set in ascending order, then others.
+        where = torch.where(token_set, order, length).sort(-1).values[..., : int(sizes.max())].clamp(max=length - 1)
+        mask = (torch.arange(where.shape[2]) < sizes.unsqueeze(-1)).transpose(0, 1)
+    # Prompts with equal prefix length form one batch; a class runs the longest of their suffixes.
+    batches = [(prefix == p).nonzero().squeeze(1) for p in prefix.unique()]
+    spans = torch.stack([last[prompts].amax(0) + 1 - prefix[prompts[0]] for prompts in batches])  # (batches, K)
+    p_max, by_length, restore = int(prefix.max()), torch.arange(classes), None
+    if classes_at_once is not None and classes_at_once < classes:
+        by_length = torch.tensor(sorted(range(classes), key=lambda k: spans[:, k].tolist()))
+        restore = by_length.argsort()
+    chunks = []
+    for some in by_length.split(classes_at_once or classes):
+        groups, index = _group(batches, prefix, spans[:, some])
+        number = torch.zeros(n, len(some), length, dtype=torch.int64)  # of each position: first prefixes, then suffixes
+        number[:, :, :p_max] = torch.arange(n * p_max).view(n, 1, p_max)
+        number[index] = n * p_max + torch.arange(len(index[0]))
+        numbers = (
+            number.gather(2, eos[:, some].unsqueeze(-1)).squeeze(-1) - n * p_max,
+            number.gather(2, context[:, some]) - n * p_max if in_suffix else None,
+            None if where is None else number.gather(2, where[:, some]),
         )
-        positions += len(chunk.ids)
-        on_device: Any = {k: v.to(device) for k, v in chunk._asdict().items() if isinstance(v, Tensor)}
-        chunks.append(chunk._replace(**on_device))
-    return Layout(
-        ids[:, 0, :p].to(device),
-        kept[:, 0].to(device) if kept is not None and inside else None,
-        wanted is not None and bool((wanted & (torch.arange(ids.shape[2]) < prefix[:, None, None])).any()),
-        chunks,
-        None if mask is None or bool(mask.all()) else mask.to(device),
-        positions,
-    )
+        chunks.append(Chunk(some, groups, ids[:, some][index], index[2], *numbers))
+    opening = None
+    if p_max:
+        groups, index = _group([torch.arange(n)], torch.zeros_like(prefix), torch.tensor([[p_max]]))
+        number = torch.arange(n * p_max).view(n, 1, p_max)
+        numbers = number[..., 0], number.gather(2, context[:, :1]) if in_prefix else None, None
+        opening = Chunk(torch.arange(1), groups, ids[index], index[2], *numbers)
+    return Layout(opening, chunks, restore, None if mask is None or bool(mask.all()) else mask)
 
 
-def _pack(
-    ids: Tensor, eos: Tensor, context: Tensor | None, wanted: Tensor | None, prefix: Tensor, size_l: int
-) -> Chunk:
-    """Pack the suffixes of some classes; arguments as in ``lay_out``, already of n prompts and of these classes."""
-    n, classes, length = ids.shape
-    last, order = eos, torch.arange(length)
-    if wanted is not None:
-        last = torch.maximum(last, (wanted * order).amax(-1))
-    lengths = last + 1 - prefix[:, None]  # (n, K), at least 1
-    s, p = int(lengths.max()), int(prefix.max())
-    valid = torch.arange(s) < lengths.unsqueeze(-1)  # (n, K, S)
-    places = (prefix[:, None, None] + torch.arange(s)).expand(valid.shape)
-    rank = _rank(valid)
+def _group(batches: list[Tensor], prefix: Tensor, spans: Tensor) -> tuple[list[Group], tuple[Tensor, ...]]:
+    """Group the suffixes of some classes by length.
 
-    read = valid & (places == eos.unsqueeze(-1))
-    if wanted is not None:
-        read |= valid & wanted.gather(2, places.clamp(max=length - 1))
-    keep = read[valid].nonzero().squeeze(1)
-    among_kept = _rank(read)  # (n, K, S)
+    Args:
+        batches: the prompts with equal prefix length, one tensor of indices for each length.
+        prefix: (N,) lengths of the prefixes.
+        spans: (batches, k) lengths of the suffixes.
 
-    gather = None
-    if wanted is not None:
-        # The set's positions in their order, those that are not in it behind them.
-        found = torch.where(wanted, order, length).sort(-1).values[..., :size_l]  # (n, K, L)
-        in_prefix = found < prefix[:, None, None]
-        before = torch.arange(n)[:, None, None] * p + found
-        behind = n * p + among_kept.gather(2, (found - prefix[:, None, None]).clamp(0, s - 1))
-        gather = torch.where(in_prefix, before, behind).where(found < length, torch.zeros_like(found))
-
-    seen = torch.ones(s, s, dtype=torch.bool).tril()
-    opening = torch.arange(p) < prefix[:, None]  # (n, P)
-    if bool(opening.all()):
-        mask = torch.cat([torch.ones(s, p, dtype=torch.bool), seen], 1)[None, None]  # (1, 1, S, P + S)
-    else:
-        rows = torch.cat([opening[:, None].expand(n, s, p), seen.expand(n, s, s)], 2)  # (n, S, P + S)
-        mask = rows.repeat_interleave(classes, 0).unsqueeze(1)
-    return Chunk(
-        ids.gather(2, places.clamp(max=length - 1))[valid],
-        places[valid],
-        valid.flatten().nonzero().squeeze(1),
-        keep,
-        among_kept.gather(2, (eos - prefix[:, None]).unsqueeze(-1)).squeeze(-1),
-        None if context is None else rank.gather(2, context - prefix[:, None, None]),
-        mask,
-        gather,
-        (n, classes, s),
-    )
-
-
-def _rank(chosen: Tensor) -> Tensor:
-    """Number the True entries in their order, in the shape of ``chosen``; what stands at the others means nothing."""
-    return (chosen.flatten().cumsum(0) - 1).clamp(min=0).view(chosen.shape)
+    Returns:
+        The groups, and prompt, class and position of each suffix position (X,), in the order of the groups.
+    """
+    groups, index = [], []
+    for prompts, lengths in zip(batches, spans):
+        p = int(prefix[prompts[0]])
+        for s in lengths.unique().tolist():
+            members, positions = (lengths == s).nonzero().squeeze(1), torch.arange(p, p + s)
+            groups.append(Group(prompts, len(members), p, s, torch.ones(s, p + s, dtype=torch.bool).tril(p)))
+            index.append([part.flatten() for part in torch.meshgrid(prompts, members, positions, indexing="ij")])
+    return groups, tuple(torch.cat(parts) for parts in zip(*index))

@@ -1,43 +1,43 @@
 """CLIP's text tower with prompts passed in as data.
 
-Shape letters: K classes, N text prompts, b prompt length, T text positions, P of a prefix that all classes share, S of
-what follows it, L text tokens, D embedding width, d_l the tower's width.
+Shape letters: K classes (k of a chunk), N text prompts, b prompt length, T text positions, P of a prefix that all
+classes share, S of a suffix, X suffix positions of a chunk, L text tokens, D embedding width, d_l the tower's width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils._pytree import tree_map_only
 
 from prompting.clip.blocks import (
+    BlockFunctions,
     Frozen,
-    Steps,
     attend,
     can_split,
     check_deep,
     check_shape,
     common_number,
-    nothing,
-    on_both_passes,
+    maybe_recompute,
     project_out,
-    recomputed,
-    run_whole,
+    whole_block,
 )
-from prompting.clip.layout import Chunk, Layout, lay_out
-from prompting.clip.mlp import Scratch
+from prompting.clip.layout import Chunk, Group, Layout, lay_out
 from prompting.clip.shape import text_tower, tower_dtype
-from prompting.clip.tokens import PromptTokens, clean_name, clip_tokenizer
+from prompting.clip.tokens import PromptTokens
+
+KeyValue = tuple[Tensor, Tensor]  # keys and values (N, P, d_l) of the prefixes in a block
+Vectors = Sequence[Optional[Tensor]]  # the context and the deep prompts
 
 
 class TextFeatures(NamedTuple):
-    """What the text tower gives: ``prompt`` (K, N, D) at EOS; ``tokens`` (K, N, L, D) at the positions asked for, in
-    their order, or None; ``mask`` (K, N, L) bool of the valid tokens, None where all are."""
+    """Outputs of the text tower: ``prompt`` (K, N, D) at EOS; ``tokens`` (K, N, L, D) at the positions of the token
+    set, in their order, or None; ``mask`` (K, N, L) bool of the valid tokens, None if all are."""
 
     prompt: Tensor
     tokens: Tensor | None = None
@@ -45,33 +45,32 @@ class TextFeatures(NamedTuple):
 
 
 class TextEncoder(Frozen):
-    """CLIP's text tower for prompts with learned vectors in them.
+    """CLIP's text tower for prompts that contain learned vectors.
 
-    Registers the parts of the tower it runs (shared with the CLIP it was made from, not copied), so that the parameters
-    of a text and a vision encoder do not overlap.
+    Positions at the start of a prompt that are equal for all classes (SOS, the context, fixed words) run once per
+    prompt. The remaining positions of each class, up to EOS, attend to the keys and values of that prefix. They are
+    grouped by length, so that attention runs on dense batches; the rest of a block runs on all groups together. The
+    outputs equal those of whole prompts up to rounding.
 
-    Positions that open all classes' prompts alike (SOS, the context, words before the class name) are run once a
-    prompt; the classes' own positions, up to EOS, are run without padding and attend to the keys and values of those.
-    The outputs are those of whole prompts to rounding.
+    The modules of the tower are shared with the CLIP model, not copied. The parameters of a text and a vision encoder
+    do not overlap.
 
     Args:
         clip: a loaded open_clip model.
 
     Attributes:
-        classes_at_once: classes run together; with fewer than K, each such part is recomputed in the backward pass, so
-            that memory does not grow with K. None is all of them.
-        between: is called with each part of the classes, in both passes, where prompts are learned.
-        plain: run all T positions of every prompt through the blocks as they are; what all else is compared with.
-        steps: the parts of a block, as they are or compiled.
+        classes_at_once: classes run together; None is all K. With fewer, each chunk is recomputed in the backward pass,
+            so that activation memory does not grow with K.
+        recompute_blocks: number of blocks, from the first, whose activations are recomputed in the backward pass.
+        functions: the parts of a block, eager or compiled.
 
     Raises:
-        ValueError: if its text tower is of a kind that cannot be prompted.
+        ValueError: if the text tower is of a kind that cannot be prompted.
     """
 
     token_embedding: nn.Embedding
     transformer: Any
     text_projection: Any
-    attn_mask: Tensor
 
     def __init__(self, clip: nn.Module) -> None:
         super().__init__()
@@ -81,13 +80,9 @@ class TextEncoder(Frozen):
         self.transformer = tower.transformer
         self.ln_final = tower.ln_final
         self.text_projection = tower.text_projection
-        self.register_buffer("attn_mask", tower.attn_mask, persistent=False)
         self.classes_at_once: int | None = None
-        self.between: Callable[[], None] = nothing
-        self.plain = False
-        self.steps = Steps()
-        self._scratch = Scratch()
-        self._last_layout: tuple[Any, Layout | None] = (None, None)
+        self.recompute_blocks = 0
+        self.functions = BlockFunctions()
         self.eval()
 
     def forward(
@@ -98,7 +93,7 @@ class TextEncoder(Frozen):
         *,
         return_tokens: bool = False,
         token_set: Tensor | None = None,
-        constant_tokens: bool = False,
+        detach_tokens: bool = False,
     ) -> TextFeatures:
         """Encode N prompts of K classes.
 
@@ -108,11 +103,11 @@ class TextEncoder(Frozen):
             deep: at most layers - 1 tensors (N, b', d_l) or (N, K, b', d_l) with b' <= b; ``deep[i]`` replaces the
                 first b' context positions before block i + 1 (block 0 reads ``context``).
             return_tokens: also return the outputs at every position (L = T).
-            token_set: bool (N|1, K, T); also return the outputs at these positions (L the largest set's size).
-            constant_tokens: those carry no gradient, and nothing is kept or computed for one.
+            token_set: bool (N|1, K, T); also return the outputs at these positions (L is the size of the largest set).
+            detach_tokens: return ``tokens`` without a gradient, and skip their backward pass in the last block.
 
         Returns:
-            ``prompt`` (K, N, D), not normalised; ``tokens`` (K, N, L, D) or None; both in the tower's dtype; ``mask``.
+            ``prompt`` (K, N, D), not normalised; ``tokens`` (K, N, L, D) or None, both in the tower's dtype; ``mask``.
 
         Raises:
             ValueError: for shapes that do not fit the tokens or the tower, and for too many deep prompts.
@@ -124,260 +119,153 @@ class TextEncoder(Frozen):
         check_deep(len(deep), len(self.transformer.resblocks))
         if context is not None:
             check_shape("context", context, [(-1, b, d_l), (-1, classes, b, d_l)])
-        for i, vectors in enumerate(deep):
-            length = min(vectors.shape[-2], b) if vectors.dim() > 1 else b
-            check_shape(f"deep text prompt {i}", vectors, [(-1, length, d_l), (-1, classes, length, d_l)])
-        given = [v for v in (context, *deep) if v is not None]
-        n = common_number("text", [tokens.ids.shape[0], *(v.shape[0] for v in given)])
+        for i, prompts in enumerate(deep):
+            length = min(prompts.shape[-2], b) if prompts.dim() > 1 else b
+            check_shape(f"deep text prompt {i}", prompts, [(-1, length, d_l), (-1, classes, length, d_l)])
         if token_set is None and return_tokens:
-            token_set = torch.ones((1, 1, 1), dtype=torch.bool).expand(tokens.ids.shape)
-        if token_set is not None:
-            sizes = [(rows, *tokens.ids.shape[1:]) for rows in sorted({1, n})]
-            check_shape("token_set", token_set, sizes)
-
-        specific = any(v.dim() == 4 for v in given)
-        layout = self.layout(tokens, n, learned=bool(given), class_specific=specific, token_set=token_set)
-        if layout is None:
-            found = self._whole(tokens, context, deep, n, token_set)
-            if found.tokens is None or not constant_tokens:
-                return found
-            return found._replace(tokens=found.tokens.detach())
-        apart = constant_tokens and token_set is not None and torch.is_grad_enabled()
-        self._scratch.clear()
-        prefix, opening = self._prefix(layout, context, deep, apart)
-        recompute = len(layout.chunks) > 1 and torch.is_grad_enabled()
-        start, parts = 0, []
+            token_set = torch.ones_like(tokens.ids, dtype=torch.bool)
+        vectors = (context, *deep)
+        layout = self.layout(tokens, vectors, token_set, self.classes_at_once)
+        device, split = self.token_embedding.weight.device, can_split(self.transformer)
+        layout = tree_map_only(Tensor, lambda tensor: tensor.to(device), layout)
+        prefix, opening = self._run_prefix(layout.prefix, vectors, detach_tokens)
+        parts = []
         for chunk in layout.chunks:
-            some = slice(start, start + chunk.size[1])
-            start = some.stop
-            own = None if context is None else _of_classes(context, some)
-            run = (chunk, prefix, opening, own, [_of_classes(vectors, some) for vectors in deep], apart)
-            parts.append(checkpoint(self._suffix, *run, use_reentrant=False) if recompute else self._suffix(*run))
-            on_both_passes(parts[-1][0], self.between)
-        prompt, read = (torch.cat(part) if part[0] is not None else None for part in zip(*parts))
-        assert prompt is not None  # for the type checker: every chunk has one
-        return TextFeatures(prompt, read, layout.mask)
+            selected = [_of_classes(v, chunk.classes) for v in vectors]
+            run = partial(self._run_suffix, chunk, selected, prefix, opening, detach_tokens, split)
+            parts.append(maybe_recompute(len(layout.chunks) > 1, run))
+        outputs = [torch.cat(part) for part in zip(*parts)]
+        if layout.order is not None:
+            outputs = [part.index_select(0, layout.order) for part in outputs]
+        return TextFeatures(outputs[0], None if token_set is None else outputs[1], layout.mask)
 
     def layout(
-        self,
-        tokens: PromptTokens,
-        n: int,
-        *,
-        learned: bool = True,
-        class_specific: bool = False,
-        token_set: Tensor | None = None,
-        step: int | None = None,
-    ) -> Layout | None:
-        """Return which positions are run for these prompts; None where whole prompts are (see ``lay_out``).
+        self, tokens: PromptTokens, vectors: Vectors, token_set: Tensor | None, classes_at_once: int | None = None
+    ) -> Layout:
+        """Return the positions that ``forward`` runs, on the CPU.
 
         Args:
-            tokens, n, learned, class_specific, token_set: as for ``lay_out``.
-            step: classes at once; ``classes_at_once`` by default.
+            tokens, token_set: as for ``forward``.
+            vectors: the context and the deep prompts.
+            classes_at_once: classes of a chunk; None is all K.
         """
-        if self.plain or not can_split(self.transformer):
-            return None
-        step, device = step or self.classes_at_once, self.token_embedding.weight.device
-        # The same prompts come again each step: keep their layout, and what it was made of, so that no id is reused.
-        made_of = [t for t in (*tokens, token_set) if t is not None]
-        key = (n, learned, class_specific, step, device, [(id(t), t._version) for t in made_of])
-        if self._last_layout[0] is None or self._last_layout[0][0] != key:
-            layout = lay_out(
-                tokens,
-                n,
-                learned=learned,
-                class_specific=class_specific,
-                token_set=token_set,
-                step=step,
-                device=device,
-            )
-            self._last_layout = ((key, made_of), layout)
-        return self._last_layout[1]
+        given = [v for v in vectors if v is not None]
+        n = common_number("text", [tokens.ids.shape[0], *(v.shape[0] for v in given)])
+        if token_set is not None:
+            check_shape("token_set", token_set, [(rows, *tokens.ids.shape[1:]) for rows in sorted({1, n})])
+        return lay_out(
+            tokens,
+            n,
+            learned=bool(given),
+            class_specific=any(v.dim() == 4 for v in given),
+            share_prefix=can_split(self.transformer),
+            token_set=token_set,
+            classes_at_once=classes_at_once,
+        )
 
-    def _embed(self, ids: Tensor, places: Tensor | slice, where: Tensor | None, context: Tensor | None) -> Tensor:
-        """Embed tokens, put the context at ``where``, and add positions."""
-        x = self.token_embedding(ids).to(tower_dtype(self))
-        if where is not None and context is not None:
-            x = _place(x, where, context)
-        return x + self.positional_embedding[places].to(x.dtype)
-
-    def _prefix(
-        self, layout: Layout, context: Tensor | None, deep: Sequence[Tensor], apart: bool
-    ) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
-        """Run the prefixes; return keys and values (N, P, d) of each block, and the outputs (N * P, D) if read, which
-        ``apart`` carry no gradient."""
-        n, p = layout.prefix_ids.shape
-        x, kept = self._embed(layout.prefix_ids, slice(0, p), layout.context, context), []
+    def _run_prefix(
+        self, chunk: Chunk | None, vectors: Vectors, detach_tokens: bool
+    ) -> tuple[list[KeyValue | None], Tensor | None]:
+        """Run the shared prefixes, if any; return keys and values of each block, and the outputs (N * P, D)."""
         blocks = self.transformer.resblocks
+        if chunk is None:
+            return [None] * len(blocks), None
+        x, (group,) = self._embed(chunk, vectors), chunk.groups
+        kept: list[KeyValue | None] = []
         for i, block in enumerate(blocks):
-            if layout.context is not None and 0 < i <= len(deep):
-                x = _place(x, layout.context, deep[i - 1])
-            q, k, v = self.steps.project_in(block, x)
+            x = _insert_deep(x, chunk, vectors, i)
+            q, k, v = (part.unflatten(0, (-1, group.length)) for part in self.functions.project_in(block, x, len(x)))
             kept.append((k, v))
-            if i + 1 < len(blocks):
-                x = self._finish(block, x, attend(q, k, v, block.attn.num_heads, causal=True))
-        if not layout.reads_prefix:
-            return kept, None
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not apart):
-            x = self._finish(blocks[-1], x, attend(q, k, v, blocks[-1].attn.num_heads, causal=True))
-            return kept, self._project(x).flatten(0, 1)
+            attended = attend(q, k, v, block.attn.num_heads, group.mask).flatten(0, 1)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not (detach_tokens and i + 1 == len(blocks))):
+                x = self.functions.finish(block, x, attended)
+        return kept, self._project(x)
 
-    def _finish(self, block: Any, x: Tensor, attended: Tensor) -> Tensor:
-        """Run what follows a block's attention."""
-        return self.steps.finish(block, x, attended, scratch=self._scratch)
+    def _run_suffix(
+        self,
+        chunk: Chunk,
+        vectors: Vectors,
+        prefix: list[KeyValue | None],
+        opening: Tensor | None,
+        detach_tokens: bool,
+        split: bool,
+    ) -> tuple[Tensor, ...]:
+        """Run the suffixes of a chunk; return the outputs (k, N, D) at EOS and (k, N, L, D) of the token sets."""
+        blocks = self.transformer.resblocks
+        recompute_all = getattr(self.transformer, "grad_checkpointing", False)
+        x = self._embed(chunk, vectors)
+        for i, block in enumerate(blocks[:-1] if split else blocks):
+            x = _insert_deep(x, chunk, vectors, i)
+            run = partial(self._block, block, chunk.groups, prefix[i], split)
+            x = maybe_recompute(recompute_all or i < self.recompute_blocks, run, x)
+        if split:
+            # Nothing reads the last block's outputs at other positions.
+            x = _insert_deep(x, chunk, vectors, len(blocks) - 1)
+            attended = self._attend(blocks[-1], chunk.groups, prefix[-1], x)
+
+        def outputs(rows: Tensor) -> Tensor:
+            y = x.index_select(0, rows)
+            return self._project(self.functions.finish(blocks[-1], y, attended.index_select(0, rows)) if split else y)
+
+        prompt = outputs(chunk.eos.flatten()).unflatten(0, chunk.eos.shape).transpose(0, 1)
+        if chunk.token_set is None:
+            return (prompt,)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not detach_tokens):
+            read = outputs(torch.arange(len(x), device=x.device))
+            pool = read if opening is None else torch.cat([opening, read])
+            return prompt, F.embedding(chunk.token_set.transpose(0, 1), pool)
+
+    def _block(self, block: Any, groups: list[Group], prefix: KeyValue | None, split: bool, x: Tensor) -> Tensor:
+        """Run a block on the suffixes x (X, d_l) of all groups."""
+        if split:
+            return self.functions.finish(block, x, self._attend(block, groups, prefix, x))
+        x = x.unflatten(0, (-1, groups[0].length))  # whole prompts are one group
+        return whole_block(self.transformer, block, x, groups[0].mask).flatten(0, 1)
+
+    def _attend(self, block: Any, groups: list[Group], prefix: KeyValue | None, x: Tensor) -> Tensor:
+        """Return the attention outputs of a block for the suffixes x (X, d_l) of all groups."""
+        projected = self.functions.project_in(block, x, len(x))
+        parts = []
+        for group, *qkv in zip(groups, *(part.split([group.rows for group in groups]) for part in projected)):
+            shape = (len(group.prompts), group.classes, group.length)
+            q, k, v = (part.unflatten(0, shape) for part in qkv)  # (n, k, S, d)
+            if prefix is not None and group.prefix:
+                k, v = (_prepend(opened, group, part) for opened, part in zip(prefix, (k, v)))
+            q, k, v = (part.flatten(0, 1) for part in (q, k, v))
+            parts.append(attend(q, k, v, block.attn.num_heads, group.mask).flatten(0, 1))
+        return torch.cat(parts)
+
+    def _embed(self, chunk: Chunk, vectors: Vectors) -> Tensor:
+        """Embed the tokens of a chunk (X, d_l), with the context in place and position embeddings added."""
+        x = self.token_embedding(chunk.ids).to(tower_dtype(self))
+        if chunk.context is not None and vectors[0] is not None:
+            x = _insert(x, chunk.context, vectors[0])
+        return x + self.positional_embedding[chunk.positions].to(x.dtype)
 
     def _project(self, x: Tensor) -> Tensor:
         """Map outputs (..., d_l) to (..., D)."""
         return project_out(self.ln_final(x), self.text_projection)
 
-    def _suffix(
-        self,
-        chunk: Chunk,
-        prefix: list[tuple[Tensor, Tensor]],
-        opening: Tensor | None,
-        context: Tensor | None,
-        deep: Sequence[Tensor],
-        apart: bool,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Run the classes' own positions; return the outputs (K, N, D) at EOS and (K, N, L, D) of the token sets, which
-        ``apart`` carry no gradient."""
-        n, classes, s = chunk.size
-        blocks = self.transformer.resblocks
-        x = self._embed(chunk.ids, chunk.places, chunk.context, context)  # (X, d)
 
-        def padded(part: Tensor) -> Tensor:  # (X, d) -> (N * K, S, d)
-            if len(part) < n * classes * s:
-                part = _Spread.apply(part, chunk.slots, n * classes * s)
-            return part.unflatten(0, (n * classes, s))
-
-        def behind(opened: Tensor, part: Tensor) -> Tensor:  # (N, P, d), (X, d) -> (N * K, P + S, d)
-            opened = opened.unsqueeze(1).expand(-1, classes, -1, -1).flatten(0, 1)
-            return torch.cat([opened, padded(part)], 1)
-
-        def attended(i: int, x: Tensor) -> Tensor:  # (X, d) -> (N * K * S, d)
-            block = blocks[i]
-            q, k, v = self.steps.project_in(block, x)
-            k, v = behind(prefix[i][0], k), behind(prefix[i][1], v)
-            return attend(padded(q), k, v, block.attn.num_heads, chunk.mask).flatten(0, 1)
-
-        def finished(i: int, x: Tensor, out: Tensor, rows: Tensor | None = None) -> Tensor:
-            slots, x = (chunk.slots, x) if rows is None else (chunk.slots[rows], x.index_select(0, rows))
-            return self._finish(blocks[i], x, out if len(slots) == len(out) else out.index_select(0, slots))
-
-        def run(i: int, x: Tensor) -> Tensor:
-            return finished(i, x, attended(i, x))
-
-        last = len(blocks) - 1
-        for i in range(last + 1):
-            if chunk.context is not None and 0 < i <= len(deep):
-                x = _place(x, chunk.context, deep[i - 1])
-            if i < last:
-                x = recomputed(self.transformer, partial(run, i), x)
-        out = attended(last, x)
-        # Nobody reads the last block's other outputs, and of constant ones EOS alone is asked for a gradient.
-        if apart:
-            eos = chunk.keep[chunk.eos]  # (N, K) among the X
-            prompt = self._project(finished(last, x, out, eos.flatten())).unflatten(0, eos.shape).transpose(0, 1)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not apart):
-            y = self._project(finished(last, x, out, chunk.keep))  # (Y, D)
-            if not apart:
-                prompt = F.embedding(chunk.eos.transpose(0, 1), y)  # (K, N, D)
-            if chunk.gather is None:
-                return prompt, None
-            pool = y if opening is None else torch.cat([opening, y])
-            shift = n * prefix[0][0].shape[1] if opening is None else 0
-            return prompt, F.embedding((chunk.gather - shift).clamp(min=0).transpose(0, 1), pool)  # (K, N, L, D)
-
-    def _whole(
-        self, tokens: PromptTokens, context: Tensor | None, deep: Sequence[Tensor], n: int, token_set: Tensor | None
-    ) -> TextFeatures:
-        """Run all T positions of every prompt through the blocks as they are."""
-        tokens = tokens.to(self.token_embedding.weight.device)
-        x = self.token_embedding(tokens.ids).to(tower_dtype(self))  # (N|1, K, T, d_l)
-        classes, length = x.shape[1:3]
-        x = x.expand(n, -1, -1, -1)
-        if context is not None:
-            x = self._insert(x, tokens.context, context)
-        x = x + self.positional_embedding[:length].to(x.dtype)
-        mask = self.attn_mask[:length, :length].to(x.device)
-
-        def before(i: int, x: Tensor) -> Tensor:
-            return self._insert(x.unflatten(0, (n, classes)), tokens.context, deep[i]).flatten(0, 1)
-
-        x = run_whole(self.transformer, x.flatten(0, 1), mask, before, len(deep))  # (N * K, T, d_l)
-        x = x.unflatten(0, (n, classes))
-        prompt = self._project(_pick(x, tokens.eos.unsqueeze(-1))).squeeze(2)
-        if token_set is None:
-            return TextFeatures(prompt.transpose(0, 1))
-        token_set = token_set.to(x.device).expand(n, -1, -1)
-        counts = token_set.sum(-1)  # (N, K)
-        size_l = int(counts.max())
-        order = torch.arange(length, device=x.device)
-        where = torch.where(token_set, order, length).sort(-1).values[..., :size_l].clamp(max=length - 1)
-        found = self._project(_pick(x, where))  # (N, K, L, D)
-        valid = (torch.arange(size_l, device=x.device) < counts.unsqueeze(-1)).transpose(0, 1)
-        return TextFeatures(prompt.transpose(0, 1), found.transpose(0, 1), None if bool(valid.all()) else valid)
-
-    @staticmethod
-    def _insert(x: Tensor, where: Tensor, vectors: Tensor) -> Tensor:
-        """Put vectors (N|1, [K,] b', d) at the first b' of the positions ``where`` (N|1, K, b) of x (N, K, T, d)."""
-        if vectors.dim() == 3:
-            vectors = vectors.unsqueeze(1)  # (N|1, 1, b', d)
-        shape = (*x.shape[:2], vectors.shape[2], x.shape[3])
-        index = where[..., : shape[2]].unsqueeze(-1).expand(shape)
-        return x.scatter(2, index, vectors.to(x.dtype).expand(shape))
+def _of_classes(vectors: Tensor | None, classes: Tensor) -> Tensor | None:
+    """Select some classes of class-specific vectors (N|1, K, b, d); others (N|1, b, d) are returned as they are."""
+    return vectors if vectors is None or vectors.dim() == 3 else vectors.index_select(1, classes)
 
 
-class _Spread(torch.autograd.Function):
-    """Rows (X, d) at the places ``slots`` (X,) of ``size`` rows, zeros at the others; keeps no copy of the rows."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, slots: Tensor, size: int) -> Tensor:
-        ctx.save_for_backward(slots)
-        return rows.new_zeros(size, rows.shape[1]).index_copy_(0, slots, rows)
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-        return upstream.index_select(0, ctx.saved_tensors[0]), None, None
+def _prepend(opened: Tensor, group: Group, part: Tensor) -> Tensor:
+    """Put keys or values of the prefixes (N, P, d) in front of those of a group's suffixes (n, k, S, d)."""
+    opened = opened.index_select(0, group.prompts)[:, None, : group.prefix]
+    return torch.cat([opened.expand(-1, group.classes, -1, -1), part], 2)
 
 
-def _of_classes(vectors: Tensor, classes: slice) -> Tensor:
-    """Return the vectors (N|1, b, d), or of class-specific ones (N|1, K, b, d) those of some classes."""
-    return vectors if vectors.dim() == 3 else vectors[:, classes]
+def _insert_deep(x: Tensor, chunk: Chunk, vectors: Vectors, i: int) -> Tensor:
+    """Replace context positions of x (X, d) by the deep prompts of block i, if it has any."""
+    deep = vectors[i] if 0 < i < len(vectors) else None
+    return x if chunk.context is None or deep is None else _insert(x, chunk.context, deep)
 
 
-def _place(x: Tensor, where: Tensor, vectors: Tensor) -> Tensor:
-    """Put vectors (N|1, [K,] b', d) at the first b' of the places ``where``: (N, b) in x (N, P, d), or (N, K, b) in a
-    packed x (X, d)."""
-    where = where[..., : vectors.shape[-2]]
-    if where.dim() == 3 and vectors.dim() == 3:
-        vectors = vectors.unsqueeze(1)  # (N|1, 1, b', d)
-    vectors = vectors.to(x.dtype).expand(*where.shape, -1)
-    if x.dim() == 3:
-        return x.scatter(1, where.unsqueeze(-1).expand(vectors.shape), vectors)
-    return x.index_copy(0, where.flatten(), vectors.reshape(-1, x.shape[-1]))
-
-
-def _pick(x: Tensor, where: Tensor) -> Tensor:
-    """Pick (N, K, l, d) out of x (N, K, T, d) at positions ``where`` (N|1, K, l)."""
-    return x.gather(2, where.unsqueeze(-1).expand(*x.shape[:2], -1, x.shape[3]))
-
-
-def word_vectors(clip: nn.Module, text: str, length: int | None = None, tokenizer: Any = None) -> Tensor:
-    """Return the token embeddings of words, from which learned vectors can start.
-
-    Args:
-        clip: a loaded open_clip model.
-        text: the words; underscores are read as spaces.
-        length: how many tokens to take, from the first on; None takes all.
-        tokenizer: CLIP's BPE tokenizer by default.
-
-    Returns:
-        (length, d_l) float32, detached.
-
-    Raises:
-        ValueError: if the words have fewer tokens than ``length``.
-    """
-    ids = (tokenizer or clip_tokenizer()).encode(clean_name(text))
-    if length is not None and len(ids) < length:
-        raise ValueError(f"{text!r} has {len(ids)} tokens, fewer than the {length} vectors that start from them")
-    return text_tower(clip).token_embedding.weight[ids[:length]].detach().float()
+def _insert(x: Tensor, where: Tensor, vectors: Tensor) -> Tensor:
+    """Put vectors (N|1, [k,] b', d) into the rows of x (X, d) that the first b' of ``where`` (N, k, b) number."""
+    vectors = vectors if vectors.dim() == 4 else vectors.unsqueeze(1)
+    where = where[..., : vectors.shape[2]]
+    return x.index_copy(0, where.flatten(), vectors.to(x.dtype).expand(*where.shape, -1).reshape(-1, x.shape[1]))

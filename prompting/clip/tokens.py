@@ -226,3 +226,24 @@ def token_set_mask(tokens: PromptTokens, reading: str = "paper") -> Tensor:
     places = torch.arange(tokens.ids.shape[2], device=tokens.ids.device)
     first_eos = tokens.eos[:1].unsqueeze(-1)  # (1, K, 1)
     return (places < first_eos - 1).expand_as(tokens.ids)
+
+
+def word_vectors(clip: nn.Module, text: str, length: int | None = None, tokenizer: Any = None) -> Tensor:
+    """Return the token embeddings of words, from which learned vectors can start.
+
+    Args:
+        clip: a loaded open_clip model.
+        text: the words; underscores are read as spaces.
+        length: how many tokens to take, from the first on; None takes all.
+        tokenizer: CLIP's BPE tokenizer by default.
+
+    Returns:
+        (length, d_l) float32, detached.
+
+    Raises:
+        ValueError: if the words have fewer tokens than ``length``.
+    """
+    ids = (tokenizer or clip_tokenizer()).encode(clean_name(text))
+    if length is not None and len(ids) < length:
+        raise ValueError(f"{text!r} has {len(ids)} tokens, fewer than the {length} vectors that start from them")
+    return text_tower(clip).token_embedding.weight[ids[:length]].detach().float()

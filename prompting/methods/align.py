@@ -83,7 +83,7 @@ class ALIGN(PromptedCLIP[ALIGNOptions]):
         self.token_set = token_set_mask(self.tokens, options.reading)  # (N, K, T)
         self.head = HierarchicalOT(options, all_reduce_sum=self.all_reduce_sum)
         self.transports_patches = options.image_set == "patches"
-        self.constant_tokens = not (self.head.learns_tokens or self.transports_patches)
+        self.detach_tokens = not (self.head.learns_tokens or self.transports_patches)
 
     def learner(self, options: ALIGNOptions, start: Sequence[Tensor]) -> nn.Module:
         """Return the learned prompts; ``start`` holds the first text prompts that start from words, (b, d_l) each."""
@@ -100,7 +100,7 @@ class ALIGN(PromptedCLIP[ALIGNOptions]):
         """Return h (K, N, D) and, where the token level is used, s (K, N, L, D) with its mask (K, N, L)."""
         token_set = self.token_set if self.head.uses_tokens else None
         return self.text_encoder(
-            self.tokens, prompts.text, prompts.deep_text, token_set=token_set, constant_tokens=self.constant_tokens
+            self.tokens, prompts.text, prompts.deep_text, token_set=token_set, detach_tokens=self.detach_tokens
         )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class ALIGN(PromptedCLIP[ALIGNOptions]):
             prompts.visual,
             prompts.deep_visual,
             return_tokens=self.head.uses_tokens or self.transports_patches,
-            constant_tokens=self.constant_tokens,
+            detach_tokens=self.detach_tokens,
         )
         text = self.cached(lambda: self.class_features(prompts))
         visual = image.prompt  # (B, M, D)

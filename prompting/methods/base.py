@@ -60,7 +60,6 @@ class PromptedCLIP(nn.Module, Generic[OptionsT]):
     tokens: PromptTokens
     chunks_text: bool = False  # whether ``forward`` runs the text tower in chunks by itself
     transports_patches: bool = False  # whether the prompt level of the transport is over the O patches of an image
-    constant_tokens: bool = True  # whether no gradient flows through tower outputs other than CLS and EOS
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
