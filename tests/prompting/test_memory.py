@@ -37,7 +37,11 @@ def nothing_held(monkeypatch):
     monkeypatch.setattr(memory, "held_bytes", lambda device: 0)
 
 
+SMALL = {"ALIGN": ("TEXT_PROMPT_NUMBER", 2, "VISION_PROMPT_NUMBER", 2), "PLOT": ("N", 2)}
+
+
 def align(clip, *words, method="ALIGN"):
+    words = (*SMALL.get(method, ()), *words)
     return relearn(build(method, *words, clip=clip, classnames=CLASSES), std=0.05).train()
 
 
