@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 import time
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -32,27 +33,31 @@ def machine() -> dict[str, Any]:
     return found | {"python": platform.python_version(), "torch": torch.__version__}
 
 
-def call(file: Path, case: Case, checkout: Path = PROJECT, python: str = sys.executable) -> Case:
-    """Return what ``file`` measures for a case, in a checkout; ``failed`` says why there is nothing."""
+def call(file: Path, case: Case, checkout: Path = PROJECT, python: str = sys.executable, end: float = inf) -> Case:
+    """Return what ``file`` measures for a case, in a checkout, before ``end``; ``failed`` says why there is nothing."""
     words = [python, "-c", "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"]
     env = {**os.environ, "PYTHONPATH": str(checkout)}
-    done = subprocess.run([*words, str(file), json.dumps(case)], cwd=checkout, env=env, capture_output=True, text=True)
+    options = {"cwd": checkout, "env": env, "capture_output": True, "text": True}
+    try:
+        left = None if end == inf else max(end - time.monotonic(), 0.0)
+        done = subprocess.run([*words, str(file), json.dumps(case)], timeout=left, **options)
+    except subprocess.TimeoutExpired:
+        return {**case, "failed": "no time left"}
     if done.returncode:
         last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
         return {**case, "failed": "killed, probably out of memory" if done.returncode == -9 else last}
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def run_cases(file: Path, cases: list[Case], out: Path, end: float | None = None) -> list[Case]:
+def run_cases(file: Path, cases: list[Case], out: Path, end: float = inf) -> list[Case]:
     """Measure the cases in order, until ``time.monotonic()`` reaches ``end``; write JSON after each."""
     git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT, capture_output=True, text=True)
     about = {"command": " ".join(sys.argv), "commit": git.stdout.strip(), "machine": machine()}
     results: list[Case] = []
     out.parent.mkdir(parents=True, exist_ok=True)
     for case in tqdm(cases, desc=out.stem, dynamic_ncols=True):
-        in_time = end is None or time.monotonic() < end
         load = os.getloadavg()[0]
-        results.append({**(call(file, case) if in_time else {**case, "failed": "no time left"}), "load": load})
+        results.append({**call(file, case, end=end), "load": load})
         out.write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
     return results
 

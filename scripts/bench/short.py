@@ -22,7 +22,7 @@ PLAN = (
 def main() -> None:
     """Run all, then print the tables; cases for which the time is too short are listed as such."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=10.0, help="no case starts after these")
+    parser.add_argument("--minutes", type=float, default=10.0, help="what does not end in these is left out")
     parser.add_argument("--out", type=Path, default=PROJECT / "output" / "bench")
     args = parser.parse_args()
     end = time.monotonic() + 60 * args.minutes
