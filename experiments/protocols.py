@@ -56,6 +56,16 @@ class RunDefaults:
     output: Path = Path("output")  # folder of the results
     config: str = ""  # the method's YAML file (a path, or a stem in its folder) in place of the protocol's
     options: tuple[str, ...] = ()  # KEY VALUE words over the YAML files
+    plugins: tuple[str, ...] = ()  # Python files that register methods or data sets
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> RunDefaults:
+        """Return the defaults that the flags of ``add_defaults`` give, and import the plugins."""
+        import train
+
+        for file in args.plugin:
+            train.load_plugin(file)
+        return cls(args.root, args.output, args.config, tuple(args.set), tuple(args.plugin))
 
 
 def presentation_order(methods: Iterable[str]) -> list[str]:
@@ -106,7 +116,8 @@ class Planner:
 
     def _train(self, dataset: str, config: str, base: Path, shots: int = SHOTS, **more: Any) -> RunSpec:
         folder, learns = self._folder(base, dataset, shots, config), self.method not in TRAINING_FREE
-        more = {"root": self.defaults.root, "options": self.defaults.options, "learns": learns, **more}
+        shared = {"root": self.defaults.root, "options": self.defaults.options, "plugins": self.defaults.plugins}
+        more = {**shared, "learns": learns, **more}
         return RunSpec(self.method, dataset, config, folder, shots, self.seed, **more)
 
     def _test(self, trained: RunSpec, dataset: str, base: Path, classes: str = "all") -> RunSpec:
@@ -216,6 +227,7 @@ def add_defaults(parser: argparse.ArgumentParser) -> None:
     add("--output", type=Path, default=Path(os.environ.get("OUTPUT", "output")), help="folder of the results")
     add("--config", default="", help="the method's YAML file, or its stem, in place of the protocol's")
     add("--shots", type=int, nargs="+", default=FEWSHOT_SHOTS, help="of fewshot (default: 1 2 4 8 16)")
+    add("--plugin", action="append", default=[], metavar="FILE", help="Python file that registers a method or data set")
     add("--set", nargs="+", default=[], metavar="KEY VALUE", help="config words over the YAML files")
 
 
@@ -233,7 +245,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Do what the command line asks for."""
-    defaults = RunDefaults(args.root, args.output, args.config, tuple(args.set))
+    defaults = RunDefaults.of(args)
     jobs = plan(args.protocol, args.method.split(","), *split_words(args.words), defaults, args.shots)
     runs = [run for job in jobs for run in job]
     if args.dry_run:

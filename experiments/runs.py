@@ -40,6 +40,7 @@ class RunSpec:
     learns: bool = True  # False for a training-free method, which has no checkpoint to load
     trained: RunSpec | None = None  # the run whose prompts are tested; None for a training
     first_stage: RunSpec | None = None  # the run whose prompts this training starts from
+    plugins: tuple[str, ...] = ()  # Python files that register methods or data sets
 
     @property
     def results_file(self) -> Path:
@@ -49,7 +50,7 @@ class RunSpec:
         """Return the arguments of ``train.py``."""
         words = ["--root", self.root, "--seed", str(self.seed), "--trainer", self.method]
         words += ["--dataset-config-file", f"configs/datasets/{self.dataset}.yaml", "--config-file", self.config]
-        words += ["--output-dir", str(self.folder)]
+        words += ["--output-dir", str(self.folder), *(word for file in self.plugins for word in ("--plugin", file))]
         if self.trained:
             words += ["--eval-only", *(["--model-dir", str(self.trained.folder)] if self.learns else [])]
         words += ["DATASET.NUM_SHOTS", str(self.shots), "TRAIN.CHECKPOINT_FREQ", "1", *self.options]

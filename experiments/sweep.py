@@ -148,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
     for pair in args.slurm:
         if "=" not in pair:
             raise ValueError(f"--slurm takes KEY=VALUE, but got {pair!r}")
-    defaults = RunDefaults(args.root, args.output, args.config, tuple(args.set))
+    defaults = RunDefaults.of(args)
     jobs = plan(args.protocol, args.methods, args.datasets, args.seeds, defaults, args.shots)
     states = {job: [state(run) for run in job] for job in jobs}
     todo = [job for job in jobs if set(states[job]) != {"done"}]

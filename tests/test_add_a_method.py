@@ -25,6 +25,12 @@ def commands() -> list[list[str]]:
     return [shlex.split(line) for line in script.splitlines() if line.strip()]
 
 
+def protocol() -> list[str]:
+    """The page's shell script, as the Python command behind it."""
+    words = shlex.split(re.search(r"^scripts/(\w+)\.sh (.*)$", PAGE, re.M)[2])
+    return ["python", "-m", "experiments.protocols", "base2new", *words]
+
+
 @pytest.fixture
 def run(tmp_path):
     """Write the page's files and return a function that runs one of its commands, shortened by further words."""
@@ -50,6 +56,8 @@ def test_the_page(run, tmp_path):
     code, said = run(test)
     assert code == 0, said
     assert "results.json" in {path.name for path in (tmp_path / "output/near_coop_new").iterdir()}
+    code, said = run(protocol(), "--dry-run")
+    assert code == 0 and said.count("to do  python train.py") == 6 and said.count("--plugin") == 6, said
     code, said = run(train, "TRAINER.NEARCOOP.WEIGHT", "-1.0", "DATASET.NUM_SHOTS", "2")
     assert code == 1 and "TRAINER.NEARCOOP.WEIGHT is -1.0; allowed: 0 or more" in said
 
