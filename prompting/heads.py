@@ -1,4 +1,4 @@
-"""Logits of the methods that compare one image feature with one feature a class."""
+"""Logits of the methods that compare one feature per image with one feature per class."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def cosine_logits(image: Tensor, text: Tensor, scale: Tensor | float) -> Tensor:
 
     Args:
         image: (B, D) image features, of any length and float dtype.
-        text: (K, D) class features, or (B, K, D) where they depend on the image.
+        text: (K, D) class features, or (B, K, D) if they depend on the image.
         scale: 1 / tau, CLIP's ``logit_scale.exp()``.
 
     Returns:

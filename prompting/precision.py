@@ -1,4 +1,4 @@
-"""Numeric precision: the only place that decides in which dtype frozen towers are stored and computed.
+"""Numeric precision: in which dtype frozen towers are stored and computed.
 
 Learned tensors, their gradients and the optimizer's state are float32 under every setting.
 """
@@ -20,7 +20,7 @@ PRECISIONS = ("auto", "fp32", "amp", "fp16", "bf16")
 # How each precision stores frozen weights, and in which dtype autocast computes (None: no autocast).
 _STORED = {"fp32": torch.float32, "amp": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _COMPUTED = {"fp32": None, "amp": torch.float16, "fp16": torch.float16, "bf16": torch.bfloat16}
-# Norms accumulate and keep statistics: stored in float32, as CLIP's own half-precision weights are.
+# Norms stay in float32, as in OpenAI's half-precision weights.
 _KEPT = (nn.LayerNorm, _NormBase)
 
 _log = logging.getLogger("prompting")
@@ -28,7 +28,7 @@ _warned: set[tuple[str, str]] = set()
 
 
 def _runs(precision: str, device: torch.device) -> bool:
-    """Say whether ``device`` can run ``precision``."""
+    """Return whether ``device`` can run ``precision``."""
     if precision == "fp32":
         return True
     if device.type == "cuda":
@@ -38,11 +38,11 @@ def _runs(precision: str, device: torch.device) -> bool:
 
 @dataclass(frozen=True)
 class Precision:
-    """A precision that its device can run; made by :meth:`resolve`.
+    """A precision that its device supports; created by :meth:`resolve`.
 
     Attributes:
         name: ``fp32``, ``amp``, ``fp16`` or ``bf16``.
-        device: where it runs.
+        device: device of the model.
         scaler: the loss scaler of ``amp`` and ``fp16``, whose activations are float16; None otherwise.
     """
 
@@ -52,7 +52,7 @@ class Precision:
 
     @staticmethod
     def check(prec: str) -> None:
-        """Raise ``ValueError`` if ``prec`` is none of the precisions."""
+        """Raise ``ValueError`` unless ``prec`` is one of the precisions."""
         if prec not in PRECISIONS:
             raise unknown("precision", prec, PRECISIONS)
 
@@ -63,13 +63,13 @@ class Precision:
         Args:
             prec: ``auto`` (fp16 on CUDA, else fp32), ``fp32``, ``amp`` (float32 weights, float16 arithmetic), ``fp16``
                 (float16 weights and arithmetic) or ``bf16`` (bfloat16 weights and arithmetic).
-            device: where the model runs.
+            device: device of the model.
 
         Returns:
-            The asked precision, or ``fp32`` with one warning a process if the device cannot run it.
+            The requested precision, or ``fp32`` if the device cannot run it, with one warning per process.
 
         Raises:
-            ValueError: if ``prec`` is none of the five.
+            ValueError: if ``prec`` is not one of the five.
         """
         cls.check(prec)
         device = torch.device(device)
@@ -88,12 +88,12 @@ class Precision:
         return _STORED[self.name]
 
     def cast_(self, model: nn.Module) -> nn.Module:
-        """Store a model's frozen weights in this precision, in place.
+        """Convert a model's frozen weights to this precision, in place.
 
-        Learned tensors (those that require a gradient), norms and scalars (the logit scale) are float32 afterwards.
+        Learned tensors (those that require a gradient), norms and scalars (the logit scale) become float32.
 
         Args:
-            model: any module; a loaded CLIP as a rule.
+            model: any module, usually a loaded CLIP.
 
         Returns:
             The same module.
@@ -106,19 +106,19 @@ class Precision:
         return model
 
     def autocast(self) -> AbstractContextManager:
-        """Return the context in which to run the model: autocast, or nothing for ``fp32``."""
+        """Return the context to run the model in: autocast, or a null context for ``fp32``."""
         dtype = _COMPUTED[self.name]
         return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
 
     def backward_and_step(
-        self, loss: Tensor, optim: torch.optim.Optimizer, between: Callable[[], object] | None = None
+        self, loss: Tensor, optim: torch.optim.Optimizer, before_step: Callable[[], object] | None = None
     ) -> None:
-        """Take one optimizer step on a loss, through the loss scaler where there is one.
+        """Take one optimizer step on a loss, with the loss scaler if there is one.
 
         Args:
             loss: a scalar; computed under :meth:`autocast`.
             optim: the optimizer of the learned tensors; its gradients are cleared first.
-            between: is called when there are gradients, before anything looks at them.
+            before_step: called after the backward pass, before gradients are unscaled or used.
 
         Raises:
             FloatingPointError: if the loss is infinite or not a number.
@@ -127,8 +127,8 @@ class Precision:
             raise FloatingPointError(f"the loss is {float(loss.detach())} under precision {self.name}")
         optim.zero_grad()
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
-        if between is not None:
-            between()
+        if before_step is not None:
+            before_step()
         if self.scaler is None:
             optim.step()
         else:

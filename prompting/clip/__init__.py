@@ -1,4 +1,4 @@
-"""CLIP for prompt tuning: one loader, prompts as tokens, and both towers with prompts passed in as data."""
+"""CLIP for prompt tuning: a loader, tokenized prompts, and both towers with prompts passed in as data."""
 
 from prompting.clip.loading import OPENAI_NAMES, load_clip, register_checkpoint
 from prompting.clip.shape import ClipShape, input_size, model_dtype

@@ -1,4 +1,4 @@
-"""One way to say that a word is not one of the known ones."""
+"""The error for a value that is not one of the allowed words."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Iterable
 def unknown(
     kind: str, given: object, allowed: Iterable[str], shown: int = 12, listing: str | None = None
 ) -> ValueError:
-    """Return the error for a ``given`` value that is not among ``allowed``, with the nearest of them.
+    """Return the error for a value that is not allowed, with the nearest allowed words.
 
     Args:
         kind: what the value names, e.g. ``"precision"``.
-        given: what was found.
-        allowed: the words that would have been right.
-        shown: how many of them the line lists at most.
-        listing: what to say of them instead, where they are too many to list.
+        given: the value that was found.
+        allowed: the allowed words.
+        shown: the most words that the message lists.
+        listing: replaces the list in the message.
 
     Returns:
         A ``ValueError`` to raise.

@@ -1,4 +1,7 @@
-"""Checkpoint files and state dicts in OpenAI's key names -> an open_clip model. Sizes come from the tensors' shapes."""
+"""Build open_clip models from checkpoint files and state dicts in OpenAI's key names.
+
+The architecture is inferred from the shapes of the tensors.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-# OpenAI's rule: a head of attention is 64 wide; narrower towers have one head.
+# OpenAI's rule: attention heads are 64 wide; narrower towers have one head.
 HEAD_WIDTH = 64
 # CLIP's ResNets halve the image five times before the attention pool.
 RESNET_STRIDE = 32
 SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
-# Scalars that OpenAI's archives carry beside the weights.
+# Scalars in OpenAI's archives that are no weights.
 _EXTRAS = ("input_resolution", "context_length", "vocab_size")
 _TEXT_PARTS = ("token_embedding.", "positional_embedding", "transformer.", "ln_final.", "text_projection")
 
@@ -32,7 +35,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         path: OpenAI's JIT archive, a pickled state dict (plain, or under ``state_dict``), or a safetensors file.
 
     Returns:
-        Names to tensors, as they stand in the file.
+        Names to tensors, unchanged.
 
     Raises:
         ValueError: if the file is none of these, or damaged.
@@ -54,7 +57,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _is_torchscript(path: Path) -> bool:
-    """Say whether a file is a TorchScript archive: a zip that holds code."""
+    """Return whether a file is a TorchScript archive: a zip file with code in it."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -64,17 +67,17 @@ def _is_torchscript(path: Path) -> bool:
 def build_clip(state: Mapping[str, Tensor], source: str) -> open_clip.CLIP:
     """Build the open_clip model of a state dict in OpenAI's key names, in float32.
 
-    No random number is drawn: the model is laid out without memory and filled from the state dict.
+    The model is created on the meta device and filled from the state dict, so that no random number is drawn.
 
     Args:
-        state: names to tensors of any float dtype; ``module.`` and ``text.`` in front of names are taken off.
-        source: what to call the state dict in an error, such as its path.
+        state: names to tensors of any float dtype; the prefixes ``module.`` and ``text.`` are removed from names.
+        source: name of the state dict in error messages, such as its path.
 
     Returns:
-        An open_clip ``CLIP`` with QuickGELU, as OpenAI's models have.
+        An open_clip ``CLIP`` with QuickGELU, OpenAI's activation.
 
     Raises:
-        ValueError: if tensors are missing, unknown or of shapes that do not fit together.
+        ValueError: if tensors are missing or unknown, or if their shapes contradict each other.
     """
     state = _normalise(state)
     missing = [key for key in ("visual.conv1.weight", *_text_keys()) if key not in state]
@@ -88,7 +91,7 @@ def build_clip(state: Mapping[str, Tensor], source: str) -> open_clip.CLIP:
         except (ArithmeticError, AssertionError, IndexError, ValueError) as error:
             raise ValueError(f"{source}: the tensors' shapes are not those of a CLIP ({error})") from error
     expected = model.state_dict()
-    # Inference does not read this counter, and conversions drop it.
+    # BatchNorm's counter is not read in inference, and conversions drop it.
     for key in expected:
         if key.endswith("num_batches_tracked"):
             state.setdefault(key, torch.zeros((), dtype=torch.int64))
@@ -104,14 +107,14 @@ def build_clip(state: Mapping[str, Tensor], source: str) -> open_clip.CLIP:
         raise ValueError(f"{source}: {wrong[0]} has shape {found}, the other tensors ask for {wanted}")
     model.to_empty(device="cpu")
     model.load_state_dict(state)
-    # The only buffer that no state dict holds: the causal mask, -inf above the diagonal.
+    # The causal mask, -inf above the diagonal, is the only buffer that is not in the state dict.
     model.attn_mask.fill_(float("-inf")).triu_(1)
     model.visual.image_mean, model.visual.image_std = OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
     return model
 
 
 def _normalise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Take wrappers' prefixes off the names and bring floats to float32."""
+    """Remove the prefixes of wrappers from the names and convert floats to float32."""
     clean = {}
     for name, value in state.items():
         name = name[len("module.") :] if name.startswith("module.") else name
@@ -135,13 +138,13 @@ def _incomplete(source: str, missing: list[str]) -> ValueError:
 
 
 def _depth(state: Mapping[str, Tensor], prefix: str) -> int:
-    """Count the distinct numbers that follow ``prefix.`` in the names."""
+    """Return how many distinct numbers follow ``prefix.`` in the names."""
     start = prefix + "."
     return len({name[len(start) :].partition(".")[0] for name in state if name.startswith(start)})
 
 
 def _architecture(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Read an open_clip configuration off the tensors' shapes."""
+    """Infer an open_clip configuration from the shapes of the tensors."""
     patches = state["visual.conv1.weight"]
     d_l, embed_dim = state["text_projection"].shape
     if "visual.class_embedding" in state or "visual.proj" in state:
@@ -178,7 +181,7 @@ def _architecture(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _side(positions: Tensor) -> int:
-    """Return the side of the square grid that position embeddings (1 + side ** 2, d) belong to."""
+    """Return the side of the square grid of position embeddings (1 + side ** 2, d)."""
     count = positions.shape[0] - 1
     side = round(count**0.5)
     if side < 1 or side * side != count:

@@ -113,11 +113,11 @@ def lay_out(
     ids, eos, context, _ = (field.cpu().expand(n, *field.shape[1:]) for field in tokens)
     classes, length = ids.shape[1:]
     prefix = torch.minimum((ids == ids[:, :1]).all(1).long().cumprod(-1).sum(-1), eos.amin(1)) * share_prefix  # (N,)
-    replaced = learned and context.shape[2] > 0
-    fixed_place = bool((context == context[:, :1]).all() and (context < prefix[:, None, None]).all())
-    in_prefix, in_suffix = replaced and fixed_place and not class_specific, False
-    if replaced and not in_prefix:
-        prefix, in_suffix = torch.minimum(prefix, context.amin((1, 2))), True
+    learned = learned and context.shape[2] > 0
+    equal = bool((context == context[:, :1]).all() and (context < prefix[:, None, None]).all())
+    in_prefix = learned and equal and not class_specific
+    if learned and not in_prefix:
+        prefix = torch.minimum(prefix, context.amin((1, 2)))
     where = mask = None
     last = eos if share_prefix else torch.full_like(eos, length - 1)  # (N, K)
     if token_set is not None:
@@ -141,7 +141,7 @@ def lay_out(
         number[index] = n * p_max + torch.arange(len(index[0]))
         numbers = (
             number.gather(2, eos[:, some].unsqueeze(-1)).squeeze(-1) - n * p_max,
-            number.gather(2, context[:, some]) - n * p_max if in_suffix else None,
+            number.gather(2, context[:, some]) - n * p_max if learned and not in_prefix else None,
             None if where is None else number.gather(2, where[:, some]),
         )
         chunks.append(Chunk(some, groups, ids[:, some][index], index[2], *numbers))

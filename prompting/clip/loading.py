@@ -1,4 +1,4 @@
-"""One loader for every CLIP: OpenAI's names, open_clip's pairs, checkpoint files and model objects."""
+"""Load CLIP models by OpenAI's names, open_clip's pairs of name and tag, checkpoint files, or from model objects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from prompting.clip.formats import SUFFIXES, build_clip, read_state
 if TYPE_CHECKING:
     from prompting.precision import Precision
 
-# OpenAI's names -> open_clip's. File names and SHA-256 are read off the addresses that open_clip knows.
+# OpenAI's names -> open_clip's. open_clip's download URLs contain the file names and SHA-256 digests.
 OPENAI_NAMES = {
     "RN50": "RN50",
     "RN101": "RN101",
@@ -31,10 +31,10 @@ OPENAI_NAMES = {
     "ViT-L/14": "ViT-L-14",
     "ViT-L/14@336px": "ViT-L-14-336",
 }
-# Names in OpenAI's manner for weights that others trained -> open_clip's name and tag. They have no QuickGELU.
+# Names in OpenAI's style for weights of others (without QuickGELU) -> open_clip's name and tag.
 OTHER_NAMES = {"ViT-H/14": ("ViT-H-14", "laion2b_s32b_b79k")}
 _ALIASES = {"ViT-L/14@336": "ViT-L/14@336px"}
-# A folder to look in before ~/.cache/clip.
+# Environment variable with a folder that is searched before ~/.cache/clip.
 FOLDER_VARIABLE = "CLIP_CACHE_DIR"
 
 _log = logging.getLogger("prompting")
@@ -42,14 +42,14 @@ _registered: dict[str, Path] = {}
 
 
 def register_checkpoint(name: str, path: str | os.PathLike[str]) -> None:
-    """Give a checkpoint file a name that :func:`load_clip` knows; a name given before is given anew.
+    """Register a name for a checkpoint file, for :func:`load_clip`; an earlier registration is replaced.
 
     Args:
-        name: the name; none of OpenAI's and without ``::``.
+        name: the name; not one of OpenAI's, and without ``::``.
         path: the file, which need not exist yet.
 
     Raises:
-        ValueError: if the name has another meaning already.
+        ValueError: if the name is one of OpenAI's or of open_clip's form.
     """
     if not name or "::" in name or name in (*OPENAI_NAMES, *OTHER_NAMES, *_ALIASES):
         raise ValueError(
@@ -69,24 +69,24 @@ def load_clip(
 
     Args:
         source: one of
-            - OpenAI's nine names (``ViT-B/16``, ``RN50``, ...): the file is looked for in ``folder``, in the folder
-              that the environment variable ``CLIP_CACHE_DIR`` names, in ``~/.cache/clip``, then left to open_clip;
-              so is ``ViT-H/14``, whose weights are LAION's;
-            - ``name::pretrained`` of open_clip, ``pretrained`` being a tag or a file;
-            - a name given to :func:`register_checkpoint`;
-            - a checkpoint file in OpenAI's key names: JIT archive, state dict, safetensors. Its sizes are inferred,
-              its activation is QuickGELU; for other files name the architecture (``ViT-B-16::file.pt``);
-            - a model of OpenAI's ``clip`` package, which is converted, or one of open_clip, which is returned.
-        precision: how to store the weights; None is float32, and for an open_clip model as they are.
-        device: where to put the model; None is the CPU, and for an open_clip model where it is.
-        folder: where OpenAI's files are, and LAION's ``ViT-H-14.pt``.
+            - one of OpenAI's nine names (``ViT-B/16``, ``RN50``, ...), or ``ViT-H/14`` for LAION's weights: the file
+              is searched in ``folder``, in the folder of the environment variable ``CLIP_CACHE_DIR`` and in
+              ``~/.cache/clip``, then downloaded by open_clip;
+            - ``name::pretrained`` of open_clip, where ``pretrained`` is a tag or a file;
+            - a name registered by :func:`register_checkpoint`;
+            - a checkpoint file in OpenAI's key names: JIT archive, state dict or safetensors, with inferred sizes and
+              QuickGELU; for other files, name the architecture (``ViT-B-16::file.pt``);
+            - a model of OpenAI's ``clip`` package, which is converted, or of open_clip, which is returned as it is.
+        precision: dtype of the weights; None is float32, or unchanged for an open_clip model.
+        device: device of the model; None is the CPU, or unchanged for an open_clip model.
+        folder: folder with OpenAI's files or LAION's ``ViT-H-14.pt``.
 
     Returns:
         An open_clip ``CLIP`` or ``CustomTextCLIP`` whose parameters take no gradient.
 
     Raises:
-        ValueError: an unknown name, or a file or model object that is no complete CLIP.
-        FileNotFoundError: a file that is not there and, for names, cannot be downloaded.
+        ValueError: an unknown name, or a file or model object that is not a complete CLIP.
+        FileNotFoundError: a file that does not exist and, for names, cannot be downloaded.
     """
     model = _from_module(source) if isinstance(source, nn.Module) else _from_name(os.fspath(source), folder)
     if device is not None:
@@ -127,7 +127,7 @@ def _from_file(path: Path, what: str) -> nn.Module:
 
 
 def _folders(folder: str | os.PathLike[str] | None) -> Iterator[Path]:
-    """Yield the folders in which OpenAI's files may lie, the nearest to the caller first."""
+    """Yield the folders to search, in order."""
     if folder is not None:
         yield Path(folder).expanduser()
     if os.environ.get(FOLDER_VARIABLE):
@@ -138,7 +138,7 @@ def _folders(folder: str | os.PathLike[str] | None) -> Iterator[Path]:
 def _from_openai(name: str, folder: str | os.PathLike[str] | None) -> nn.Module:
     url = open_clip.get_pretrained_url(OPENAI_NAMES[name], "openai")
     digest, file = url.split("/")[-2:]
-    tried = [place / file for place in _folders(folder)]
+    tried = [directory / file for directory in _folders(folder)]
     for path in tried:
         if path.is_file():
             found = _sha256(path)
@@ -147,13 +147,13 @@ def _from_openai(name: str, folder: str | os.PathLike[str] | None) -> nn.Module:
             return _from_file(path, name)
     try:
         return open_clip.create_model(OPENAI_NAMES[name], pretrained="openai", force_quick_gelu=True)
-    except Exception as error:  # open_clip, hub clients and sockets raise many kinds; all mean "not to be had"
-        raise _not_to_be_had(name, tried, url, error) from error
+    except Exception as error:  # open_clip, hub clients and sockets raise many types
+        raise _no_weights(name, tried, url, error) from error
 
 
 def _from_others(name: str, folder: str | os.PathLike[str] | None) -> nn.Module:
     architecture, tag = OTHER_NAMES[name]
-    tried = [place / f"{architecture}.pt" for place in _folders(folder)]
+    tried = [directory / f"{architecture}.pt" for directory in _folders(folder)]
     for path in tried:
         if path.is_file():
             return _from_open_clip(architecture, str(path))
@@ -161,10 +161,10 @@ def _from_others(name: str, folder: str | os.PathLike[str] | None) -> nn.Module:
         return open_clip.create_model(architecture, pretrained=tag)
     except Exception as error:  # as above
         page = f"https://huggingface.co/{open_clip.get_pretrained_cfg(architecture, tag)['hf_hub'].strip('/')}"
-        raise _not_to_be_had(name, tried, page, error) from error
+        raise _no_weights(name, tried, page, error) from error
 
 
-def _not_to_be_had(name: str, tried: list[Path], source: str, error: Exception) -> FileNotFoundError:
+def _no_weights(name: str, tried: list[Path], source: str, error: Exception) -> FileNotFoundError:
     return FileNotFoundError(
         f"no weights for {name}: not at {', '.join(map(str, tried))}, and downloading failed "
         f"({_first_line(error)}). Put {tried[0].name} (from {source}) into {tried[0].parent}"

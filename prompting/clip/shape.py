@@ -1,4 +1,4 @@
-"""What a loaded CLIP looks like: every width, depth, size and dtype is read here, from the model itself."""
+"""Widths, depths, sizes and dtypes, read from a loaded CLIP model."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class ClipShape:
     """The sizes of a CLIP model.
 
     Attributes:
-        kind: ``"vit"`` or ``"resnet"``, the vision tower's kind.
-        vision_width: d_v, width of the vision tower (of a ResNet: the channels of its last feature map).
+        kind: of the vision tower, ``"vit"`` or ``"resnet"``.
+        vision_width: d_v, width of the vision tower (ResNet: channels of the last feature map).
         text_width: d_l, width of the text tower.
-        embed_dim: D, the width of the joint embedding.
-        image_size: (H, W) that the vision tower reads.
-        patch: (height, width) of a patch; of a ResNet its total stride.
+        embed_dim: D, width of the joint embedding.
+        image_size: (H, W) of the images.
+        patch: (height, width) of a patch (ResNet: total stride).
         grid: (rows, columns) of patches or spatial positions; their product is O.
-        context_length: the longest prompt in tokens, SOS and EOS included.
+        context_length: tokens of the longest prompt, SOS and EOS included.
         vocab_size: number of token embeddings.
-        vision_layers: blocks of the vision tower (of a ResNet: of its four stages together).
+        vision_layers: blocks of the vision tower (ResNet: of all four stages).
         text_layers: blocks of the text tower.
     """
 
@@ -45,18 +45,12 @@ class ClipShape:
 
     @property
     def patches(self) -> int:
-        """O, the number of patches (spatial positions of a ResNet)."""
+        """O, the number of patches (ResNet: spatial positions)."""
         return self.grid[0] * self.grid[1]
 
     @classmethod
     def of(cls, model: nn.Module) -> ClipShape:
-        """Read the sizes of a loaded CLIP model.
-
-        Args:
-            model: an open_clip ``CLIP`` or ``CustomTextCLIP``.
-
-        Returns:
-            Its sizes.
+        """Return the sizes of ``model``, an open_clip ``CLIP`` or ``CustomTextCLIP``.
 
         Raises:
             ValueError: if one of the towers is of a kind that cannot be prompted.
@@ -66,7 +60,7 @@ class ClipShape:
         if isinstance(visual, ModifiedResNet):
             stages = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
             positions, d_v = visual.attnpool.positional_embedding.shape
-            # The attention pool knows how many positions there are, mean token apart; CLIP's ResNets are square.
+            # One position embedding of the attention pool belongs to the mean; CLIP's ResNets have a square grid.
             side = round((positions - 1) ** 0.5)
             kind, grid, layers = "resnet", (side, side), sum(len(stage) for stage in stages)
             embed_dim = visual.attnpool.c_proj.out_features
@@ -92,14 +86,14 @@ class ClipShape:
         )
 
     def check_depth(self, *, text: int = 0, vision: int = 0) -> None:
-        """Raise unless prompts of these depths fit the towers.
+        """Check how many blocks of each tower read prompts.
 
         Args:
-            text: blocks of the text tower that see prompts, the input included; 0 is none.
-            vision: the same of the vision tower.
+            text: blocks of the text tower, 0 to ``text_layers``.
+            vision: blocks of the vision tower, 0 to ``vision_layers``; 0 for a ResNet.
 
         Raises:
-            ValueError: a depth below 0 or above the tower's number of blocks, or visual prompts on a ResNet.
+            ValueError: a depth outside of its range.
         """
         if vision and self.kind != "vit":
             raise ValueError(NEEDS_VIT)
@@ -115,38 +109,35 @@ def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def text_tower(model: nn.Module) -> Any:
-    """Return the module that holds the text tower's parts: the model itself, or its ``.text``.
+    """Return the module that holds the parts of the text tower.
 
     Args:
-        model: an open_clip ``CLIP`` (parts at the top level) or ``CustomTextCLIP`` (parts under ``.text``).
+        model: an open_clip ``CLIP``, which holds them itself, or ``CustomTextCLIP``, whose ``.text`` does.
 
     Returns:
         A module with ``token_embedding``, ``positional_embedding``, ``transformer``, ``attn_mask``, ``ln_final``
         and ``text_projection``.
 
     Raises:
-        ValueError: if the tower is not a causal transformer that is read at its EOS token.
+        ValueError: if the tower is not a causal transformer that is pooled at EOS.
     """
     inner: Any = getattr(model, "text", None)
     tower: Any = inner if isinstance(inner, nn.Module) else model
     if not hasattr(tower, "token_embedding") or not hasattr(getattr(tower, "transformer", None), "resblocks"):
-        raise ValueError(f"prompts need CLIP's own text transformer; {type(tower).__name__} is another text tower")
+        raise ValueError(f"prompts need CLIP's text transformer; {type(tower).__name__} is another text tower")
     pool = getattr(tower, "text_pool_type", getattr(tower, "pool_type", "argmax"))
     if getattr(tower, "attn_mask", None) is None or getattr(tower, "cls_emb", None) is not None:
-        raise ValueError("prompts need a causal text tower without a class token; this model's is of another kind")
+        raise ValueError("prompts need a causal text tower without a class token; this model's is not")
     if pool not in ("argmax", "eos"):
-        raise ValueError(f"prompts need a text tower that is read at EOS; this model's is pooled by {pool!r}")
+        raise ValueError(f"prompts need a text tower that is pooled at EOS; this model's is pooled by {pool!r}")
     return tower
 
 
 def vision_tower(model: nn.Module) -> Any:
-    """Return the vision tower of an open_clip model.
+    """Return the vision tower of an open_clip model: a ViT that is pooled at CLS, or CLIP's ResNet.
 
     Args:
         model: an open_clip ``CLIP`` or ``CustomTextCLIP``.
-
-    Returns:
-        A ViT that is read at its CLS token, or CLIP's ResNet.
 
     Raises:
         ValueError: if the tower is of another kind (timm's, attentional or average pooling).
@@ -155,34 +146,24 @@ def vision_tower(model: nn.Module) -> Any:
     if isinstance(visual, ModifiedResNet):
         return visual
     if not isinstance(visual, VisionTransformer):
-        raise ValueError(f"prompts need CLIP's own ViT or ResNet; {type(visual).__name__} is another vision tower")
+        raise ValueError(f"prompts need CLIP's ViT or ResNet; {type(visual).__name__} is another vision tower")
     pool = "attention" if getattr(visual, "attn_pool", None) is not None else getattr(visual, "pool_type", "tok")
     if pool != "tok":
-        raise ValueError(f"prompts need a ViT that is read at its CLS token; this model's is pooled by {pool!r}")
+        raise ValueError(f"prompts need a ViT that is pooled at CLS; this model's is pooled by {pool!r}")
     return visual
 
 
 def input_size(model: nn.Module) -> tuple[int, int]:
-    """Return (H, W) of the images that the model's vision tower reads.
-
-    Args:
-        model: an open_clip ``CLIP`` or ``CustomTextCLIP``, whatever its towers.
-
-    Returns:
-        Height and width in pixels.
-    """
+    """Return (H, W) in pixels of the images that an open_clip model takes, whatever its towers are."""
     visual: Any = model.visual
     return _pair(visual.image_size)
 
 
 def tower_dtype(tower: Any) -> torch.dtype:
-    """Return the dtype a tower's heavy weights are stored in, which is that of its activations.
+    """Return the dtype of a tower's matrices and activations (norms may be stored in float32).
 
     Args:
-        tower: a module with ``transformer.resblocks`` or CLIP's ResNet.
-
-    Returns:
-        The dtype of the first projection weight.
+        tower: a module with ``transformer.resblocks``, or CLIP's ResNet.
     """
     if isinstance(tower, ModifiedResNet):
         return tower.conv1.weight.dtype
@@ -190,26 +171,12 @@ def tower_dtype(tower: Any) -> torch.dtype:
 
 
 def model_dtype(model: nn.Module) -> torch.dtype:
-    """Return the dtype in which a loaded CLIP computes its features.
-
-    Args:
-        model: an open_clip ``CLIP`` or ``CustomTextCLIP``.
-
-    Returns:
-        The dtype of the vision tower's weights.
-    """
+    """Return the dtype of the features of an open_clip model."""
     return tower_dtype(vision_tower(model))
 
 
 def hidden_widths(tower: Any) -> float:
-    """Return how many times as wide as a tower its blocks' MLPs are inside.
-
-    Args:
-        tower: as for ``tower_dtype``.
-
-    Returns:
-        The ratio of the first block; 4 for CLIP's ResNet, which has no such blocks.
-    """
+    """Return the width of the MLP's hidden layer divided by that of the tower; 4 for a ResNet, which has no MLPs."""
     if isinstance(tower, ModifiedResNet):
         return 4.0
     linear = tower.transformer.resblocks[0].mlp.c_fc

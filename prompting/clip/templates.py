@@ -9,7 +9,7 @@ from prompting.clip.tokens import clean_name
 DEFAULT = "a photo of a {}."
 ENSEMBLE = tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)  # the 80 sentences of CLIP's ImageNet
 
-# By registry name, where a data set has a sentence of its own (CoOp, appendix A; the Mini sets are this project's).
+# By registry name of the data set (CoOp, appendix A; the Mini sets are this project's). Others read DEFAULT.
 TEMPLATES = {
     "OxfordPets": "a photo of a {}, a type of pet.",
     "OxfordFlowers": "a photo of a {}, a type of flower.",
@@ -27,12 +27,12 @@ TEMPLATES = {
 
 
 def template_for(dataset: str) -> str:
-    """Return the sentence of a data set by its registry name, "a photo of a {}." where it has none of its own."""
+    """Return the sentence of a data set by its registry name; "a photo of a {}." if it is not listed."""
     return TEMPLATES.get(dataset, DEFAULT)
 
 
 def fill(template: str, classname: str) -> str:
-    """Return ``template`` with the class name in it; underscores are read as spaces.
+    """Return ``template`` with the class name filled in; underscores become spaces.
 
     Raises:
         ValueError: the template has no ``{}``.

@@ -128,11 +128,11 @@ class TextEncoder(Frozen):
         layout = self.layout(tokens, vectors, token_set, self.classes_at_once)
         device, split = self.token_embedding.weight.device, can_split(self.transformer)
         layout = tree_map_only(Tensor, lambda tensor: tensor.to(device), layout)
-        prefix, opening = self._run_prefix(layout.prefix, vectors, detach_tokens)
+        prefix, prefix_outputs = self._run_prefix(layout.prefix, vectors, detach_tokens)
         parts = []
         for chunk in layout.chunks:
             selected = [_of_classes(v, chunk.classes) for v in vectors]
-            run = partial(self._run_suffix, chunk, selected, prefix, opening, detach_tokens, split)
+            run = partial(self._run_suffix, chunk, selected, prefix, prefix_outputs, detach_tokens, split)
             parts.append(maybe_recompute(len(layout.chunks) > 1, run))
         outputs = [torch.cat(part) for part in zip(*parts)]
         if layout.order is not None:
@@ -186,7 +186,7 @@ class TextEncoder(Frozen):
         chunk: Chunk,
         vectors: Vectors,
         prefix: list[KeyValue | None],
-        opening: Tensor | None,
+        prefix_outputs: Tensor | None,
         detach_tokens: bool,
         split: bool,
     ) -> tuple[Tensor, ...]:
@@ -212,7 +212,7 @@ class TextEncoder(Frozen):
             return (prompt,)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not detach_tokens):
             read = outputs(torch.arange(len(x), device=x.device))
-            pool = read if opening is None else torch.cat([opening, read])
+            pool = read if prefix_outputs is None else torch.cat([prefix_outputs, read])
             return prompt, F.embedding(chunk.token_set.transpose(0, 1), pool)
 
     def _block(self, block: Any, groups: list[Group], prefix: KeyValue | None, split: bool, x: Tensor) -> Tensor:
@@ -230,7 +230,7 @@ class TextEncoder(Frozen):
             shape = (len(group.prompts), group.classes, group.length)
             q, k, v = (part.unflatten(0, shape) for part in qkv)  # (n, k, S, d)
             if prefix is not None and group.prefix:
-                k, v = (_prepend(opened, group, part) for opened, part in zip(prefix, (k, v)))
+                k, v = (_prepend(shared, group, part) for shared, part in zip(prefix, (k, v)))
             q, k, v = (part.flatten(0, 1) for part in (q, k, v))
             parts.append(attend(q, k, v, block.attn.num_heads, group.mask).flatten(0, 1))
         return torch.cat(parts)
@@ -252,10 +252,10 @@ def _of_classes(vectors: Tensor | None, classes: Tensor) -> Tensor | None:
     return vectors if vectors is None or vectors.dim() == 3 else vectors.index_select(1, classes)
 
 
-def _prepend(opened: Tensor, group: Group, part: Tensor) -> Tensor:
+def _prepend(shared: Tensor, group: Group, part: Tensor) -> Tensor:
     """Put keys or values of the prefixes (N, P, d) in front of those of a group's suffixes (n, k, S, d)."""
-    opened = opened.index_select(0, group.prompts)[:, None, : group.prefix]
-    return torch.cat([opened.expand(-1, group.classes, -1, -1), part], 2)
+    shared = shared.index_select(0, group.prompts)[:, None, : group.prefix]
+    return torch.cat([shared.expand(-1, group.classes, -1, -1), part], 2)
 
 
 def _insert_deep(x: Tensor, chunk: Chunk, vectors: Vectors, i: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Class names -> token ids, and where in them the learned vectors, the class name and EOS stand."""
+"""Tokenized prompts: token ids, and the positions of the learned vectors, the class name and EOS."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ PLACEHOLDER = "X"
 
 
 class PromptTokens(NamedTuple):
-    """Prompts of K classes as tokens; the leading axis is N where the fixed words differ between prompts, else 1.
+    """Tokenized prompts of K classes; the leading axis is N if the fixed words differ between prompts, else 1.
 
     Attributes:
-        ids: (N|1, K, T) int64, SOS .. EOS then zeros; T is the longest prompt.
+        ids: (N|1, K, T) int64, SOS to EOS, padded with zeros; T is the length of the longest prompt.
         eos: (N|1, K) int64, position of EOS.
-        context: (N|1, K, b) int64, positions whose embeddings the learned vectors replace, in their order; b may be 0.
-        words: (N|1, K, T) bool, True at the class name's tokens (not at the full stop).
+        context: (N|1, K, b) int64, ascending positions whose embeddings the learned vectors replace; b may be 0.
+        words: (N|1, K, T) bool, True at the tokens of the class name (not at the full stop).
     """
 
     ids: Tensor
@@ -38,7 +38,7 @@ class PromptTokens(NamedTuple):
         return PromptTokens(*(field.to(device) for field in self))
 
     def select(self, classes: slice | Tensor) -> PromptTokens:
-        """Return the tokens of some of the classes: ``classes`` slices or indexes axis K. T stays as it is."""
+        """Return the tokens of some classes: ``classes`` slices or indexes axis K; T is unchanged."""
         return PromptTokens(*(field[:, classes] for field in self))
 
 
@@ -50,16 +50,16 @@ class _Prompt(NamedTuple):
 
 @cache
 def clip_tokenizer(name: str = "") -> Any:
-    """Return the BPE tokenizer of CLIP, or the one that an open_clip model name asks for.
+    """Return CLIP's BPE tokenizer, or that of an open_clip model.
 
     Args:
-        name: an open_clip model name (``ViT-H-14``, ``ViT-H-14::laion2b_s32b_b79k``); empty for CLIP's own.
+        name: an open_clip model name (``ViT-H-14``, ``ViT-H-14::laion2b_s32b_b79k``); empty for CLIP's.
 
     Returns:
         A tokenizer with ``encode``, ``sot_token_id`` and ``eot_token_id``.
 
     Raises:
-        ValueError: if that model's tokenizer is of another kind.
+        ValueError: if that model has another kind of tokenizer.
     """
     tokenizer = open_clip.get_tokenizer(name.partition("::")[0]) if name else open_clip.SimpleTokenizer()
     if not hasattr(tokenizer, "encode") or not hasattr(tokenizer, "eot_token_id"):
@@ -68,17 +68,17 @@ def clip_tokenizer(name: str = "") -> Any:
 
 
 def clean_name(name: str) -> str:
-    """Return a class name or prefix as it is read: underscores are spaces, no space at the ends."""
+    """Return a class name or prefix with underscores replaced by spaces, and stripped."""
     return name.replace("_", " ").strip()
 
 
 def _arrange(prefix: str, name: str, suffix: str, n_ctx: int, position: str, tokenizer: Any) -> _Prompt:
-    """Lay one prompt out, without SOS and EOS. The whole "prefix name." is tokenized at once, as the CoOp family does
-    (a name that ends in punctuation merges with the full stop), then cut and reordered."""
+    """Tokenize one prompt, without SOS and EOS: the whole "prefix name." at once, as in CoOp (a name that ends in
+    punctuation merges with the full stop), then reordered."""
     head = tokenizer.encode(prefix)
     whole = tokenizer.encode(f"{prefix} {name}{suffix}")
     if whole[: len(head)] != head:
-        raise ValueError(f"prefix {prefix!r} does not stay whole in front of class name {name!r}")
+        raise ValueError(f"the tokens of prefix {prefix!r} change in front of class name {name!r}")
     rest, n_words = whole[len(head) :], len(tokenizer.encode(name))
     words, tail = rest[:n_words], rest[n_words:]
     cut = {"end": len(head), "middle": n_ctx // 2, "front": 0}[position]
@@ -87,7 +87,7 @@ def _arrange(prefix: str, name: str, suffix: str, n_ctx: int, position: str, tok
 
 
 def _stack(rows: list[list[_Prompt]], labels: Sequence[str], context_length: int, tokenizer: Any) -> PromptTokens:
-    """Pad prompts (N lists of K) to the longest one, with SOS in front and EOS behind each."""
+    """Add SOS and EOS to prompts (N lists of K) and pad them to the longest one."""
     for row in rows:
         for label, prompt in zip(labels, row):
             if len(prompt.ids) + 2 > context_length:
@@ -108,7 +108,7 @@ def _stack(rows: list[list[_Prompt]], labels: Sequence[str], context_length: int
 
 
 def _limit(clip_model: nn.Module | None, context_length: int | None) -> int:
-    """Return the longest prompt allowed: the smaller of what is given and what the model reads."""
+    """Return the maximum prompt length: the smaller of the given one and the model's."""
     limits = [] if context_length is None else [context_length]
     if clip_model is not None:
         limits.append(text_tower(clip_model).positional_embedding.shape[0])
@@ -130,19 +130,19 @@ def tokenize_prompts(
 ) -> PromptTokens:
     """Tokenize ``SOS <prefix> <class name>. EOS`` for each of N prefixes and K classes.
 
-    The first ``n_ctx`` tokens of a prefix are where learned vectors stand; the rest of a longer prefix stays as fixed
-    words. ``position`` is where the class name goes: behind the prefix (``end``), behind the first ``n_ctx // 2``
-    tokens of it (``middle``) or before it (``front``), the full stop always last.
+    Learned vectors replace the first ``n_ctx`` tokens of a prefix; further tokens are fixed words. The class name
+    follows the prefix (``end``) or its first ``n_ctx // 2`` tokens (``middle``), or precedes it (``front``); the full
+    stop is always last.
 
     Args:
-        classnames: K names; underscores are read as spaces.
+        classnames: K names; underscores become spaces.
         n_ctx: b >= 0, the number of learned vectors.
-        prefixes: N prefixes, each of ``n_ctx`` tokens or more; an empty one stands for ``n_ctx`` placeholders
-            ("X X"). None is a single empty one.
-        position: ``end``, ``middle`` or ``front``.
-        suffix: what follows the class name.
-        clip_model: the model that will read the prompts; it says how long they may be.
-        context_length: the longest prompt, in tokens; in place of ``clip_model``.
+        prefixes: N prefixes of at least ``n_ctx`` tokens each; an empty one means ``n_ctx`` placeholders ("X X"). None
+            is a single empty one.
+        position: of the class name, ``end``, ``middle`` or ``front``.
+        suffix: text behind the class name.
+        clip_model: the model whose context length limits the prompts.
+        context_length: the limit in tokens, if no model is given.
         tokenizer: CLIP's BPE tokenizer by default.
 
     Returns:
@@ -177,12 +177,12 @@ def tokenize_texts(
     context_length: int | None = None,
     tokenizer: Any = None,
 ) -> PromptTokens:
-    """Tokenize plain sentences, in which nothing is learned (b = 0) and every token but SOS and EOS counts as a word.
+    """Tokenize sentences without learned vectors (b = 0); every token but SOS and EOS counts as a word.
 
     Args:
-        texts: K sentences, or N lists of K sentences (one list a template).
-        clip_model: the model that will read the sentences; it says how long they may be.
-        context_length: the longest sentence, in tokens; in place of ``clip_model``.
+        texts: K sentences, or N lists of K sentences (one list per template).
+        clip_model: the model whose context length limits the sentences.
+        context_length: the limit in tokens, if no model is given.
         tokenizer: CLIP's BPE tokenizer by default.
 
     Returns:
@@ -204,12 +204,12 @@ def tokenize_texts(
 
 
 def token_set_mask(tokens: PromptTokens, reading: str = "paper") -> Tensor:
-    """Say which text positions form the token-level set s of each prompt and class.
+    """Return the text positions that form the token-level set s of each prompt and class.
 
     Args:
         tokens: the prompts.
-        reading: ``paper``: the positions of the learned vectors and of the class name. ``released``: the positions
-            0 .. e - 2 for all prompts, e being EOS of the class's first prompt.
+        reading: ``paper`` selects the learned vectors and the class name; ``released`` selects positions 0 to e - 2 in
+            all prompts, where e is the EOS position of the class's first prompt.
 
     Returns:
         (N|1, K, T) bool.
@@ -229,12 +229,12 @@ def token_set_mask(tokens: PromptTokens, reading: str = "paper") -> Tensor:
 
 
 def word_vectors(clip: nn.Module, text: str, length: int | None = None, tokenizer: Any = None) -> Tensor:
-    """Return the token embeddings of words, from which learned vectors can start.
+    """Return the token embeddings of words, to initialise learned vectors.
 
     Args:
         clip: a loaded open_clip model.
-        text: the words; underscores are read as spaces.
-        length: how many tokens to take, from the first on; None takes all.
+        text: the words; underscores become spaces.
+        length: number of leading tokens to take; None takes all.
         tokenizer: CLIP's BPE tokenizer by default.
 
     Returns:
