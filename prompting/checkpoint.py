@@ -1,4 +1,4 @@
-"""What of a model is saved, and what of a checkpoint is read: the learned tensors, and nothing else."""
+"""Checkpoints: only the learned tensors of a model are saved and loaded."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ from torch import Tensor, nn
 
 from prompting.ot.checks import did_you_mean
 
-# Buffers of class-name embeddings that the CoOp family saves; they belong to the classes of the training run.
+# Buffers of class-name embeddings in checkpoints of the CoOp family; they depend on the classes of the training run.
 CLASS_NAME_BUFFERS = ("token_prefix", "token_suffix", "token_midfix")
-# Learned prompts that the family keeps among a tower's weights (VPT, IVLP).
+# Learned prompts that the family stores inside a tower (VPT, IVLP).
 PROMPTS_IN_TOWERS = ("VPT", "VPT_shallow")
-# Top-level names under which the family's whole-model checkpoints keep the frozen CLIP.
+# Top-level names of the frozen CLIP in whole-model checkpoints of the family.
 FROZEN_PARTS = ("image_encoder", "text_encoder", "clip_model", "clip", "logit_scale", "model", "ZS_image_encoder")
-# Modules of the optimizers and schedulers that the family's files hold as objects beside tensors and plain values.
+# Modules of pickled optimizers and schedulers, which files of the family contain besides tensors and plain values.
 OBJECTS = ("torch.optim.", "dassl.optim.")
-TENSORS = ("torch", "torch._utils", "collections", "__builtin__")  # modules that every file of tensors names
+TENSORS = ("torch", "torch._utils", "collections", "__builtin__")  # modules that every pickle of tensors imports
 
 
 class _Inert:
-    """Stands for an object that is not needed: takes whatever its class would take, and does nothing."""
+    """Placeholder for a pickled object that is not needed: accepts any arguments and does nothing."""
 
     def __init__(self, *args: Any) -> None:
         pass
 
 
 def _dict(*args: Any) -> dict[Any, Any]:
-    """Stand for ``collections.defaultdict``, in which optimizers keep their state."""
+    """Replace ``collections.defaultdict``, the type of an optimizer's state."""
     return {}
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Return the state dict in a checkpoint file, whichever version of torch or Dassl wrote it, into CPU memory.
+    """Return the state dict of a checkpoint file of any version of torch or Dassl, in CPU memory.
 
-    No code that the file brings is run: torch's reader of weights reads it, and inert classes stand for the optimizers
-    and schedulers that Dassl pickles beside them.
+    No code in the file is run: ``torch.load(weights_only=True)`` reads it, with inert placeholder classes for the
+    optimizers and schedulers that Dassl pickles.
 
     Args:
-        path: a file as Dassl's trainers save it.
+        path: a file in the format of Dassl's trainers.
 
     Returns:
-        Names to tensors, as they stand in the file.
+        Names to tensors, unchanged.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, holds objects of any other kind, or no state dict.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is damaged, contains objects of another kind, or has no state dict.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"no checkpoint at {path}")
@@ -74,7 +74,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def _imports(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
-    """Return the module and the name of everything that reading a file would import, without reading it."""
+    """Return (module, name) of every import of a pickled file, without unpickling it."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             found = _globals(archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl"))))
@@ -85,7 +85,7 @@ def _imports(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
 
 
 def _globals(pickled: bytes | IO[bytes]) -> set[str]:
-    """Return "<module> <name>" of all imports of the pickle at the start of ``pickled``; a file is left behind it."""
+    """Return "<module> <name>" of all imports of the first pickle in ``pickled``; a file is read up to its end."""
     return {str(argument) for code, argument, _ in pickletools.genops(pickled) if code.name == "GLOBAL"}
 
 
@@ -100,11 +100,11 @@ def _named(thing: Any, module: str, name: str) -> Any:
 
 
 def learned_state(model: nn.Module, names: Mapping[str, str] | None = None) -> dict[str, Tensor]:
-    """Return the learned tensors of ``model`` by name: those that require a gradient.
+    """Return the learned tensors of ``model``, those that require a gradient, by name.
 
     Args:
         model: any module.
-        names: own names to those of released checkpoints, for the tensors whose names differ.
+        names: names in ``model`` to names in released checkpoints, for the tensors whose names differ.
     """
     names = names or {}
     return {names.get(name, name): tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
@@ -119,14 +119,14 @@ def load_learned(
 ) -> None:
     """Copy the learned tensors of ``model`` from a checkpoint's state dict.
 
-    Whole-model checkpoints are fine: their frozen CLIP and their buffers of class names are skipped. Values are
-    converted to each learned tensor's dtype (released files are float16).
+    Whole-model checkpoints are allowed: their frozen CLIP and class-name buffers are skipped. Values are converted
+    to the dtype of each learned tensor (released files are float16).
 
     Args:
         model: a model whose learned tensors are those that require a gradient.
         state: names to tensors, with or without the ``module.`` of a parallel run.
-        source: what to call the checkpoint in an error, such as its path.
-        names: own names to those of the checkpoint, as in ``learned_state``.
+        source: name of the checkpoint in error messages, such as its path.
+        names: names in ``model`` to names in the checkpoint, as in ``learned_state``.
 
     Raises:
         ValueError: a learned tensor is missing or has another shape, or the checkpoint holds learned tensors that

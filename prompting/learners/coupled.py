@@ -1,4 +1,4 @@
-"""Prompts for both towers: the visual ones learned by themselves, or projected from the text ones."""
+"""Prompts for both towers: independent of each other, or visual prompts projected from text prompts."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from prompting.learners.visual import VisualPrompts
 
 
 class IndependentPrompts(nn.Module):
-    """N text and M visual prompts, each learned by itself (section 3.1 of the paper; M and N are free).
+    """N text and M visual prompts, learned independently (section 3.1 of the paper; M and N are free).
 
     Args:
-        text: the text side's learner.
-        visual: the visual side's learner.
+        text: learner of the text prompts.
+        visual: learner of the visual prompts.
     """
 
     def __init__(self, text: TextPrompts, visual: VisualPrompts) -> None:
@@ -25,7 +25,7 @@ class IndependentPrompts(nn.Module):
         self.visual = visual
 
     def forward(self) -> Prompts:
-        """Return both sides of ``Prompts``."""
+        """Return text and visual prompts."""
         visual = self.visual()
         return self.text()._replace(visual=visual.visual, deep_visual=visual.deep_visual)
 
@@ -33,15 +33,15 @@ class IndependentPrompts(nn.Module):
 class ProjectedPrompts(TextPrompts):
     """Text prompts, and visual prompts v = F(t): one linear map for the input and one for each deep layer.
 
-    The maps are shared by all prompts, so M = N. The deep maps start as copies of one another.
+    All prompts share the maps, so M = N. The deep maps start as copies of one map.
 
     Args:
-        number: N = M, or ``None`` for one prompt stored without a leading axis.
+        number: N = M, or ``None`` for a single prompt, stored without the prompt axis.
         length: b.
         width: d_l.
         visual_width: d_v.
-        depth: blocks of each tower that see prompts, at least 1.
-        init: starting values of the first text contexts, as in ``TextPrompts``.
+        depth: number of blocks of each tower with prompts, >= 1.
+        init: initial values of the first text contexts, as in ``TextPrompts``.
 
     Raises:
         ValueError: a number, length or depth below 1.
@@ -65,7 +65,7 @@ class ProjectedPrompts(TextPrompts):
         self.compound_prompt_projections = nn.ModuleList([copy.deepcopy(layer) for _ in range(depth - 1)])
 
     def forward(self) -> Prompts:
-        """Return both sides of ``Prompts``."""
+        """Return text and visual prompts."""
         text = super().forward()
         deep = [project(prompt) for project, prompt in zip(self.compound_prompt_projections, text.deep_text)]
         return text._replace(visual=self.proj(text.text), deep_visual=deep)

@@ -1,4 +1,4 @@
-"""Learned text contexts: the vectors in front of a class name, and their deep successors."""
+"""Learned text contexts: the vectors in front of a class name, and the deep prompts of later blocks."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import NamedTuple, Optional
 import torch
 from torch import Tensor, nn
 
-INIT_STD = 0.02  # of every prompt that does not start from words (CoOp, section 3.1)
+INIT_STD = 0.02  # of prompts that are not initialised from words (CoOp, section 3.1)
 
 
 class Prompts(NamedTuple):
-    """What a learner hands to the two encoders; ``None`` or empty where a side has no prompts.
+    """Prompts for the two encoders; ``None`` or empty for a tower without prompts.
 
-    Shapes: ``text`` (N, b, d_l), or (N, K, b, d_l) if class-specific; ``deep_text`` one (N, b, d_l) for each further
-    block; ``visual`` (M, b, d_v); ``deep_visual`` one (M, b, d_v) for each further block.
+    Shapes: ``text`` (N, b, d_l), or (N, K, b, d_l) if class-specific; ``deep_text`` one (N, b, d_l) for each later
+    block; ``visual`` (M, b, d_v); ``deep_visual`` one (M, b, d_v) for each later block.
     """
 
     text: Optional[Tensor] = None
@@ -25,34 +25,34 @@ class Prompts(NamedTuple):
 
 
 def fresh(*shape: int) -> Tensor:
-    """Return a float32 prompt of ``shape`` drawn from N(0, 0.02)."""
+    """Return a float32 prompt of ``shape`` from N(0, 0.02^2)."""
     return nn.init.normal_(torch.empty(shape), std=INIT_STD)
 
 
 def deep_prompts(depth: int, *shape: int) -> nn.ParameterList:
-    """Return one fresh prompt for each of the ``depth - 1`` blocks after the first."""
+    """Return one random prompt for each of the ``depth - 1`` blocks after the first."""
     return nn.ParameterList([nn.Parameter(fresh(*shape)) for _ in range(depth - 1)])
 
 
 def with_prompt_axis(prompt: Tensor, dims: int = 3) -> Tensor:
-    """Return ``prompt`` with a leading axis of one where it is stored without one."""
+    """Return ``prompt`` with a prompt axis; one of size 1 is added if ``prompt`` has fewer than ``dims`` axes."""
     return prompt if prompt.dim() >= dims else prompt.unsqueeze(0)
 
 
 def check_positive(kind: str, **values: int | None) -> None:
-    """Raise ``ValueError`` for a value below 1 of a ``kind`` of prompts; ``None`` stands for one."""
+    """Raise ``ValueError`` if a value of a ``kind`` of prompts is below 1; ``None`` is allowed."""
     for name, value in values.items():
         if value is not None and value < 1:
             raise ValueError(f"{name.replace('_', ' ')} of {kind} prompts is {value}; allowed: 1 or more")
 
 
 class ClassContexts(nn.Module):
-    """A context of its own for each of K classes (CoOp's class-specific contexts, arXiv 2109.01134, Eq. 3).
+    """Class-specific contexts: one for each of K classes (CoOp, arXiv 2109.01134, Eq. 3).
 
     Args:
-        number: N, or ``None`` for one context a class that is stored without a leading axis.
+        number: N, or ``None`` for a single context a class, stored without the prompt axis.
         classes: K.
-        length: b, vectors in a context.
+        length: b, number of vectors in a context.
         width: d_l, the text tower's width.
 
     Raises:
@@ -71,17 +71,17 @@ class ClassContexts(nn.Module):
 
 
 class TextPrompts(nn.Module):
-    """N learned text contexts t^1 .. t^N of b vectors, and fresh ones for the next blocks (deep prompts).
+    """N learned text contexts t^1 .. t^N of b vectors, and learned replacements in later blocks (deep prompts).
 
     Args:
-        number: N, or ``None`` for one context that is stored without a leading axis, as CoOp and MaPLe store theirs.
-        length: b, vectors in a context.
+        number: N, or ``None`` for a single context, stored without the prompt axis as in CoOp and MaPLe.
+        length: b, number of vectors in a context.
         width: d_l, the text tower's width.
-        depth: blocks that see prompts, the input included; 0 learns nothing on the text side.
-        init: starting values of the first contexts, (b, d_l) each; the others start as N(0, 0.02).
+        depth: number of blocks with prompts, the input included; 0 learns no text prompts.
+        init: initial values of the first contexts, (b, d_l) each; the others start from N(0, 0.02^2).
 
     Raises:
-        ValueError: a number or length below 1 where there is a depth.
+        ValueError: a number or length below 1 with a depth above 0.
 
     Source: section 3.1 of the paper; deep prompts as in MaPLe (arXiv 2210.03117, section 3.2).
     """
@@ -106,7 +106,7 @@ class TextPrompts(nn.Module):
         self.compound_prompts_text = deep_prompts(depth, *shape)
 
     def forward(self) -> Prompts:
-        """Return the text side of ``Prompts``."""
+        """Return text prompts only."""
         if self.ctx is None:
             return Prompts()
         return Prompts(with_prompt_axis(self.ctx), [with_prompt_axis(p) for p in self.compound_prompts_text])

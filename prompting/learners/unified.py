@@ -1,4 +1,4 @@
-"""One shared prompt for both towers, told apart by a transformer of one block."""
+"""One shared prompt, which a transformer block maps to the prompts of both towers."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from torch import nn
 
 from prompting.learners.textual import Prompts, check_positive, fresh
 
-HEAD_WIDTH = 64  # of CLIP's own attention heads
+HEAD_WIDTH = 64  # width of the attention heads of CLIP
 
 
 class UnifiedPrompts(nn.Module):
-    """A shared prompt U, from which one transformer block makes the text and the visual prompts.
+    """A shared prompt U, which one transformer block maps to a text and a visual prompt.
 
-    U' = SA(U) + LN(U),  V = FFN(LN(U')) + LN(U');  the first ``text_length`` vectors of V are the text prompt, the
-    others, mapped linearly to d_v, the visual one. Each of ``depth`` blocks of the towers has a U of its own; the
-    transformer block is the same for all. Self-attention runs over all vectors of one U, so that each of them moves
-    the prompts of both towers.
+    U' = SA(U) + LN(U),  V = FFN(LN(U')) + LN(U');  the first ``text_length`` vectors of V are the text prompt; the
+    others, mapped linearly to d_v, are the visual prompt. There is one U for each of ``depth`` blocks of the towers and
+    one transformer block for all U. Self-attention runs over all vectors of one U, so that each vector changes the
+    prompts of both towers.
 
     Args:
-        text_length: vectors of a text prompt, at least 1.
-        visual_length: vectors of a visual prompt, at least 1.
-        width: d_l, in which U and the transformer block live.
+        text_length: number of vectors in the text prompt, >= 1.
+        visual_length: number of vectors in the visual prompt, >= 1.
+        width: d_l, the width of U and of the transformer block.
         visual_width: d_v.
-        depth: blocks of each tower that see prompts, the input included, at least 1.
+        depth: number of blocks of each tower with prompts, the input included, >= 1.
 
     Raises:
         ValueError: a length or depth below 1.
@@ -44,7 +44,7 @@ class UnifiedPrompts(nn.Module):
         self.proj = nn.Linear(width, visual_width)
 
     def forward(self) -> Prompts:
-        """Return both sides of ``Prompts``, N = M = 1."""
+        """Return text and visual prompts, N = M = 1."""
         shared = self.ctx  # (depth, text_length + visual_length, d_l)
         with torch.autocast(shared.device.type, enabled=False):
             mixed = self.ln_2(self.attn(shared, shared, shared, need_weights=False)[0] + self.ln_1(shared))

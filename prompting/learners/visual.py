@@ -1,4 +1,4 @@
-"""Learned visual prompts: vectors behind the image patches, and their deep successors."""
+"""Learned visual prompts: the vectors after the image patches, and the deep prompts of later blocks."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from prompting.learners.textual import Prompts, check_positive, deep_prompts, fr
 
 
 class VisualPrompts(nn.Module):
-    """M learned visual prompts v^1 .. v^M of b vectors, and fresh ones for the next blocks (deep prompts).
+    """M learned visual prompts v^1 .. v^M of b vectors, and learned replacements in later blocks (deep prompts).
 
     Args:
-        number: M, or ``None`` for one prompt that is stored without a leading axis.
-        length: b, vectors in a prompt.
+        number: M, or ``None`` for a single prompt, stored without the prompt axis.
+        length: b, number of vectors in a prompt.
         width: d_v, the vision tower's width.
-        depth: blocks that see prompts, the input included; 0 learns nothing on the visual side.
+        depth: number of blocks with prompts, the input included; 0 learns no visual prompts.
 
     Raises:
-        ValueError: a number or length below 1 where there is a depth.
+        ValueError: a number or length below 1 with a depth above 0.
 
     Source: section 3.1 of the paper; VPT (arXiv 2203.12119).
     """
@@ -31,7 +31,7 @@ class VisualPrompts(nn.Module):
         self.deep = deep_prompts(depth, *shape)
 
     def forward(self) -> Prompts:
-        """Return the visual side of ``Prompts``."""
+        """Return visual prompts only."""
         if self.ctx is None:
             return Prompts()
         return Prompts(visual=with_prompt_axis(self.ctx), deep_visual=[with_prompt_axis(p) for p in self.deep])

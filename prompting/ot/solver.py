@@ -59,9 +59,10 @@ class Matrix:
         """r (or log r) from its logarithm."""
         return logarithm if self.log else logarithm.exp()
 
-    def logarithm(self, r: Tensor, weights: Tensor) -> Tensor:
-        """The logarithm of r; 0 where the weight is 0, so that no gradient meets log 0."""
-        return r.where(weights > 0, 0.0) if self.log else r.where(weights > 0, 1.0).log()
+    def logarithm(self, r: Tensor, mask: Tensor | None) -> Tensor:
+        """The logarithm of r; 0 on masked entries, so that no gradient meets log 0."""
+        r = r if mask is None else r.where(mask, 0.0 if self.log else 1.0)
+        return r if self.log else r.log()
 
     def rows(self, c: Tensor) -> Tensor:
         """K c, (P, 1, J)."""
@@ -163,17 +164,15 @@ def solve(
         scaling = "log"
 
     u, v = (
-        cost.new_full((1, 1, size), 1.0 / size).expand(len(cost), 1, size)
-        if mask is None
-        else mask / mask.sum(2, keepdim=True, dtype=cost.dtype)
+        cost.new_full((1, 1, size), 1.0 / size) if mask is None else mask / mask.sum(2, keepdim=True, dtype=cost.dtype)
         for mask, size in ((row_mask, cost.shape[2]), (col_mask, cost.shape[1]))
     )
     matrix = Matrix(exponent, log=scaling == "log")
     r, c, iterations, converged = iterate(matrix, u, v, shift / settings.lam, settings, group, all_reduce_sum)
     with torch.no_grad():
         error = (matrix.product(r, matrix.rows(c)) - u).abs_().sum((1, 2))
-    f = settings.lam * matrix.logarithm(r, u) + shift.masked_fill(u == 0, 0.0)
-    g = settings.lam * matrix.logarithm(c, v)
+    f = settings.lam * matrix.logarithm(r, row_mask) + (shift if row_mask is None else shift * row_mask)
+    g = settings.lam * matrix.logarithm(c, col_mask)
     return SinkhornOutput(
         matrix.plan(r, c).mT if return_plan else None,
         matrix.average(r, c, cost),
@@ -197,7 +196,7 @@ def iterate(
 
     Args:
         matrix: K, or its logarithm.
-        u, v: weights (P, 1, J) and (P, 1, L), zero on masked entries.
+        u, v: weights (P, 1, J) and (P, 1, L), zero on masked entries; without masks (1, 1, J) and (1, 1, L).
         log_shift: (P, 1, J), r = exp(log_shift) r': the rule ``change``, whose tolerance is absolute, is about the r of
             exp(-cost / lam), and ``matrix`` gives the r' of the kernel with shifted rows.
         settings, group, all_reduce_sum: as for ``solve``.
@@ -215,10 +214,10 @@ def iterate(
     with torch.no_grad():
         unshift = matrix.scaling(log_shift)
         before = (u > 0).to(u.dtype)
-        limit = settings.tol * (group_sum(before) if change else 1.0)
-    c = matrix.scaling((v > 0).to(v.dtype).log())  # 1, and 0 where the weight is 0
+        limit = settings.tol * (group_sum(before.expand_as(log_shift)) if change else 1.0)
+    c = matrix.scaling((v > 0).to(v.dtype).log()).expand(len(log_shift), -1, -1)  # 1, and 0 where the weight is 0
     total = matrix.rows(c)
-    running = torch.ones(len(u) // group, dtype=torch.bool, device=u.device)
+    running = torch.ones(len(log_shift) // group, dtype=torch.bool, device=u.device)
     iterations = torch.zeros_like(running, dtype=torch.int64)
     all_running = True
     for step in range(1, settings.max_iter + 1):
