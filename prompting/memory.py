@@ -28,10 +28,9 @@ except ImportError:  # not on Windows
     resource: Any = None  # type: ignore[no-redef]
 
 KEPT = 6  # widths kept per position and block besides the hidden layer: 2 + 3 + 1
-WORKING = 12  # widths per position that a block needs while it runs, besides three hidden layers
-SLACK = 0.15  # of a step's memory, lost to fragmentation
-MIN_ROWS = 128  # a matrix product with fewer rows takes about as long as one with so many
-TRANSPORT_CHUNK = 2**26  # token costs that the transport holds at once (max_elements of HierarchicalOT)
+WORKING = 12  # widths per position of a running block's temporaries, besides three hidden layers
+SLACK = 0.15  # fraction that fragmentation adds to the memory of a step
+MIN_ROWS = 128  # a matrix product with fewer rows takes about as long as one with 128
 
 
 @dataclass(frozen=True)
@@ -87,8 +86,8 @@ class Tower(NamedTuple):
         return (WORKING + 3 * self.hidden) * self.positions * self.width * self.itemsize
 
     def flops(self, blocks: int, rows: float = 0) -> float:
-        """Return the multiply-adds of recomputing some blocks, with ``rows`` positions more; the last product of the
-        MLP is not recomputed."""
+        """Return the multiply-adds of recomputing ``blocks`` blocks with ``rows`` additional positions; the last matrix
+        product of the MLP is not recomputed."""
         return (4 + self.hidden) * self.width**2 * blocks * (self.positions + rows)
 
 
@@ -98,12 +97,12 @@ def configure_memory(model: Any, images: int, limit: int, device: torch.device |
     Args:
         model: a ``PromptedCLIP`` on its device.
         images: B of one process.
-        limit: bytes that a run may hold on its device; the processes on this machine share that of a CPU. 0 is no
-            limit on a CPU, and on a GPU what torch reports as free.
+        limit: memory limit in bytes of a run on its device; on a CPU the processes of this machine share it. 0 means no
+            limit on a CPU, and the free memory that torch reports on a GPU.
         device: the model's device.
 
     Returns:
-        The plan; None for a model that splits its classes itself.
+        The plan; None for a model with ``chunks_text``, which splits its classes in ``forward``.
 
     Raises:
         ValueError: the given limit is too small even for one class at a time.
@@ -160,7 +159,7 @@ def plan_memory(model: Any, images: int, held: int = 0) -> list[MemoryPlan]:
     choices = [(classes, t) for t in range(text.blocks + 1 if text.learned else 1)] + [(k, 0) for k in at_once[1:]]
     for (k, t), v in product(choices, range(vision.blocks + 1 if vision.learned else 1)):
         chunk = text if k == classes else text._replace(positions=min(k * per_class, text.positions))
-        again = text.flops(t) if k == classes else text.flops(text.blocks, MIN_ROWS * classes / k)
+        flops = text.flops(t) if k == classes else text.flops(text.blocks, MIN_ROWS * classes / k)
         parts = {
             "vision": vision.kept(v),
             "text": chunk.kept(t) + kept_by_others,
@@ -168,7 +167,7 @@ def plan_memory(model: Any, images: int, held: int = 0) -> list[MemoryPlan]:
             "working": max(chunk.working(), vision.working(), transport),
         }
         rounded = {"held": held, **{name: int((1 + SLACK) * size) for name, size in parts.items()}}
-        plans.append(MemoryPlan(classes, k, t, v, rounded, again + vision.flops(v)))
+        plans.append(MemoryPlan(classes, k, t, v, rounded, flops + vision.flops(v)))
     return plans
 
 
@@ -191,7 +190,7 @@ def _transport(model: Any, costs: int, tokens: int) -> int:
     if not isinstance(head, HierarchicalOT):
         return 0
     costs *= model.shape.patches if model.transports_patches else 1
-    return 4 * (6 * costs + 5 * min(costs * tokens * head.uses_tokens, TRANSPORT_CHUNK))
+    return 4 * (6 * costs + 5 * min(costs * tokens * head.uses_tokens, head.settings.max_elements))
 
 
 def processes() -> int:

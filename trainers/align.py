@@ -10,7 +10,7 @@ from trainers.trainer import PromptTrainer, add_nodes, register
 
 @register
 class ALIGN(PromptTrainer):
-    """ALIGN as the paper states it (``READING: paper``), or as its code computes it (``READING: released``)."""
+    """ALIGN in the reading of the paper (``READING: paper``) or of the authors' code (``READING: released``)."""
 
     model_class = align.ALIGN
     node = "ALIGN"
@@ -20,7 +20,7 @@ class ALIGN(PromptTrainer):
 
 @register
 class MMP(ALIGN):
-    """ALIGN under the name and keys of the authors' YAML files, which means the reading ``released``."""
+    """ALIGN in the reading ``released``, with the name and config keys of the authors' YAML files."""
 
     model_class = align.MMP
     node = "MMP"
@@ -28,5 +28,5 @@ class MMP(ALIGN):
 
 
 def extend_cfg(cfg: CfgNode) -> None:
-    """Add the nodes of ALIGN and MMP to ``cfg.TRAINER``, for a ``train.py`` outside this project (docs/plugin.md)."""
+    """Add the nodes of ALIGN and MMP to ``cfg.TRAINER``, for the ``train.py`` of another project (docs/plugin.md)."""
     add_nodes(cfg, ALIGN, MMP)

@@ -8,7 +8,7 @@ from trainers.trainer import PromptTrainer, register
 
 @register
 class CoOp(PromptTrainer):
-    """Learns the context of a sentence that holds the class name."""
+    """Learns the context of the class name in a prompt."""
 
     model_class = coop.CoOp
     node = "COOP"

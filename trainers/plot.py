@@ -8,7 +8,7 @@ from trainers.trainer import PromptTrainer, register
 
 @register
 class PLOT(PromptTrainer):
-    """Learns N text contexts and transports the regions of an image to them."""
+    """Learns N text contexts, matched with the spatial features of an image by optimal transport."""
 
     model_class = plot.PLOT
     node = "PLOT"

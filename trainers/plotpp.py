@@ -11,7 +11,7 @@ from trainers.trainer import PromptTrainer, register
 
 @register
 class PLOTPP(PromptTrainer):
-    """Learns M visual and N text prompts and transports the ones to the others."""
+    """Learns M visual and N text prompts, which are matched by optimal transport."""
 
     model_class = plotpp.PLOTPP
     node = "PLOTPP"

@@ -8,7 +8,7 @@ from trainers.trainer import PromptTrainer, register
 
 @register
 class ProDA(PromptTrainer):
-    """Learns N text contexts through the Gaussian of their class weights."""
+    """Learns N text contexts whose class weights follow a Gaussian."""
 
     model_class = proda.ProDA
     node = "PRODA"

@@ -1,4 +1,4 @@
-"""The trainer of every method: builds the prompted CLIP, trains its learned tensors, evaluates and records."""
+"""Base trainer of all methods: builds the prompted CLIP, trains its learned tensors, evaluates and records."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class PromptTrainer(TrainerX):
     """Trains the learned tensors of a prompted CLIP by its ``training_loss``.
 
     Class attributes of a method:
-        model_class: its model (``prompting.methods``).
-        node: its config node under ``cfg.TRAINER``, whose keys are the model's options in capitals and ``PREC``.
+        model_class: model class (``prompting.methods``).
+        node: config node under ``cfg.TRAINER``, whose keys are the model's options in capitals and ``PREC``.
         default_precision: default of ``PREC``.
         model_name: folder of its checkpoints.
-        saved_part: the submodule whose state is saved; "" saves the whole model. Released checkpoints of CoOp hold the
-            state of the prompt learner.
+        saved_part: submodule whose state is saved, such as ``prompt_learner`` in released CoOp checkpoints; "" saves
+            the whole model.
     """
 
     model_class: ClassVar[type[PromptedCLIP[Any]]]
@@ -75,12 +75,12 @@ class PromptTrainer(TrainerX):
     @classmethod
     @contextmanager
     def keys_in_errors(cls) -> Iterator[None]:
-        """Name config keys in the errors of the model, which names its options: ``n_ctx`` is TRAINER.<NODE>.N_CTX."""
+        """Replace option names by config keys in the model's errors: ``n_ctx`` becomes TRAINER.<NODE>.N_CTX."""
         names = list(cls.model_class.options_class.defaults())
         try:
             yield
         except ValueError as error:
-            message = re.sub(rf"\b({'|'.join(names)})\b", lambda name: name[0].upper(), str(error))
+            message = re.sub(rf"\b({'|'.join(names)})\b", lambda match: match[0].upper(), str(error))
             starts_with_key = str(error).split(" ", 1)[0] in names
             raise ValueError(f"TRAINER.{cls.node}.{message}" if starts_with_key else message) from None
 
@@ -95,18 +95,18 @@ class PromptTrainer(TrainerX):
             return cls.model_class(clip_model, classnames, options, **data, **context)
 
     def check_cfg(self, cfg: CfgNode) -> None:
-        """Refuse settings that do not exist before anything is loaded."""
+        """Check the method's settings before data and CLIP are loaded."""
         Precision.check(cfg.TRAINER[self.node].PREC)
         self.options(cfg)
 
     def build_model(self) -> None:
-        """Load CLIP, build the method on it, and build optimizer and schedule of the learned tensors."""
+        """Load CLIP, build the model on it, and build optimizer and schedule of the learned tensors."""
         cfg = self.cfg
         self.precision = Precision.resolve(cfg.TRAINER[self.node].PREC, self.device)
         logger.info(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
         clip_model = load_clip(cfg.MODEL.BACKBONE.NAME)
         check_input_size(cfg.INPUT.SIZE, clip_model, cfg.MODEL.BACKBONE.NAME)
-        # Processes share a batch on this project's engine only.
+        # Only this project's engine splits a batch over processes.
         reduce = getattr(self, "sum_shares", None)
         self.model = self.build_clip(cfg, self.dm.dataset.classnames, clip_model, all_reduce_sum=reduce)
         self.precision.cast_(self.model.clip)
@@ -184,7 +184,7 @@ class PromptTrainer(TrainerX):
             self.loaded_from = str(path)
 
     def before_train(self) -> None:
-        """Refuse to continue a run that has other settings, then start or resume."""
+        """Start or resume training; raise ``ValueError`` if the folder holds a run with other settings."""
         check_same_run(self)
         super().before_train()
         self.train_seconds = seconds_before(self)
@@ -206,7 +206,7 @@ class PromptTrainer(TrainerX):
         start = time.perf_counter()
         accuracy = super().test(split)
         seconds = time.perf_counter() - start
-        # Where processes share the images, each has parsed only its share.
+        # A process parses its part of the images only; the engine then provides the paths of all.
         self.evaluator.paths = getattr(self, "evaluated_paths", []) or self.evaluator.paths
         record_result(self, split, accuracy, seconds, self.evaluator)
         return accuracy
@@ -223,13 +223,13 @@ def register(trainer: TrainerT) -> TrainerT:
 
 
 def add_nodes(cfg: CfgNode, *methods: type[PromptTrainer]) -> None:
-    """Add the config nodes of ``methods`` to ``cfg.TRAINER``, for a ``train.py`` outside this project as well."""
+    """Add the config nodes of ``methods``, with their defaults, to ``cfg.TRAINER``."""
     for method in methods:
         cfg.TRAINER[method.node] = CfgNode(method.defaults())
 
 
 def released_names(part: nn.Module) -> dict[str, str] | None:
-    """Return the released checkpoint names of a model's learned tensors; None for a part that has none."""
+    """Return the released names of a model's learned tensors; None for a submodule, which needs none."""
     return part.released_names if isinstance(part, PromptedCLIP) else None
 
 

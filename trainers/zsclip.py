@@ -8,7 +8,7 @@ from trainers.trainer import PromptTrainer, register
 
 @register
 class ZeroshotCLIP(PromptTrainer):
-    """Evaluates CLIP as it is; there is nothing to train."""
+    """Evaluates zero-shot CLIP; nothing is trained."""
 
     model_class = zsclip.ZeroshotCLIP
     node = "ZSCLIP"

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 T = TypeVar("T")
 
-MAX_COMPILED = 64  # compiled versions of a function that torch may keep
+MAX_COMPILED = 64  # limit of compiled versions per function
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _QUICK_GELU = 1.702  # QuickGELU(h) = h * sigmoid(1.702 h)
 
@@ -143,9 +143,7 @@ def whole_block(transformer: Any, block: Any, x: Tensor, mask: Tensor | None = N
         mask = torch.zeros(mask.shape, dtype=x.dtype, device=x.device).masked_fill_(~mask, float("-inf"))
     if getattr(transformer, "batch_first", False):
         return block(x, attn_mask=mask)
-    return block(x.transpose(0, 1), attn_mask=mask).transpose(
-        0, 1
-    )  # open_clip before 2.26, or where it is switched off
+    return block(x.transpose(0, 1), attn_mask=mask).transpose(0, 1)  # open_clip before 2.26, or batch_first off
 
 
 def maybe_recompute(condition: bool, function: Callable[..., T], *inputs: Any) -> T:

@@ -1,10 +1,10 @@
-"""Which text positions the tower runs: shared prefixes once, and the suffixes of the classes grouped by length.
+"""Layout of the text positions that the tower runs: each shared prefix once, then suffixes grouped by length.
 
 Attention is causal, so the output at a position depends only on earlier positions. Positions at the start of a prompt
 that are equal for all classes (SOS, the context, fixed words) therefore have the same outputs for all classes. The
 suffix of a class ends at EOS, or at the last position of its token set.
 
-Shape letters: N prompts, K classes (k of a chunk or group), T positions of the longest prompt, P of the longest prefix,
+Shape letters: N prompts, K classes (k in a chunk or group), T positions of the longest prompt, P of the longest prefix,
 S of a suffix, b context positions, L of the largest token set, X suffix positions of a chunk.
 """
 
@@ -22,10 +22,10 @@ class Group(NamedTuple):
     """Suffixes of equal length behind prefixes of equal length: one dense batch of n prompts times k classes.
 
     Attributes:
-        prompts: (n,) which of the N prompts.
-        classes: k.
-        prefix: length of their prefixes.
-        length: S, length of their suffixes.
+        prompts: (n,) indices of the prompts, below N.
+        classes: k, the number of classes.
+        prefix: length of the prefixes.
+        length: S, length of the suffixes.
         mask: (S, prefix + S) bool, the positions that a suffix position attends to.
     """
 
@@ -45,14 +45,14 @@ class Chunk(NamedTuple):
     """The suffixes of some classes. Their positions are numbered group by group, 0 to X - 1.
 
     Attributes:
-        classes: (k,) which of the K classes.
+        classes: (k,) indices of the classes, below K.
         groups: the groups, in the order of their positions.
         ids: (X,) token ids.
         positions: (X,) positions in the prompt.
-        eos: (N, k) number of the EOS position.
-        context: (N, k, b) numbers of the context positions; None if they are in the prefix or there are none.
-        token_set: (N, k, L) numbers of the token set's positions, counting the N * P prefix positions first; None
-            without a token set. Behind a set with fewer than L positions the entries are arbitrary.
+        eos: (N, k) indices of the EOS positions, below X.
+        context: (N, k, b) indices of the context positions; None if they are in the prefix or there are none.
+        token_set: (N, k, L) indices into the N * P prefix positions followed by the X suffix positions; None without a
+            token set. The padding of a set with fewer than L positions is arbitrary.
     """
 
     classes: Tensor
@@ -65,11 +65,11 @@ class Chunk(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """All prompts: the shared prefixes, and the classes in chunks.
+    """The shared prefixes of all prompts, and their suffixes in chunks of classes.
 
     Attributes:
         prefix: the N prefixes of length P as one group of one class, or None if P is 0. Shorter prefixes are padded
-            with arbitrary tokens, whose outputs are not read.
+            with arbitrary tokens, whose outputs are never used.
         chunks: the classes. If there are several chunks, the classes are sorted by the length of their suffixes.
         order: (K,) index that restores the order of the classes; None if there is one chunk.
         mask: (K, N, L) bool, valid entries of the token sets; None without a token set or if all are valid.
@@ -101,8 +101,8 @@ def lay_out(
     Args:
         tokens: the prompts; their leading axis is N or 1.
         n: N, the number of prompts.
-        learned: whether learned vectors replace the context (otherwise its words stay).
-        class_specific: whether those vectors differ between classes; the shared prefix then ends before the context.
+        learned: whether learned vectors replace the context words.
+        class_specific: whether the vectors differ between classes; the shared prefix then ends before the context.
         share_prefix: False runs all T positions of every prompt, with P = 0, in one group.
         token_set: (N|1, K, T) bool, the positions whose outputs are returned; None is EOS only.
         classes_at_once: classes of a chunk, 1 or more; None is all K.
@@ -145,13 +145,13 @@ def lay_out(
             None if where is None else number.gather(2, where[:, some]),
         )
         chunks.append(Chunk(some, groups, ids[:, some][index], index[2], *numbers))
-    opening = None
+    prefix_chunk = None
     if p_max:
         groups, index = _group([torch.arange(n)], torch.zeros_like(prefix), torch.tensor([[p_max]]))
         number = torch.arange(n * p_max).view(n, 1, p_max)
         numbers = number[..., 0], number.gather(2, context[:, :1]) if in_prefix else None, None
-        opening = Chunk(torch.arange(1), groups, ids[index], index[2], *numbers)
-    return Layout(opening, chunks, restore, None if mask is None or bool(mask.all()) else mask)
+        prefix_chunk = Chunk(torch.arange(1), groups, ids[index], index[2], *numbers)
+    return Layout(prefix_chunk, chunks, restore, None if mask is None or bool(mask.all()) else mask)
 
 
 def _group(batches: list[Tensor], prefix: Tensor, spans: Tensor) -> tuple[list[Group], tuple[Tensor, ...]]:

@@ -1,7 +1,7 @@
 """CLIP's text tower with prompts passed in as data.
 
-Shape letters: K classes (k of a chunk), N text prompts, b prompt length, T text positions, P of a prefix that all
-classes share, S of a suffix, X suffix positions of a chunk, L text tokens, D embedding width, d_l the tower's width.
+Shape letters: K classes (k in a chunk), N text prompts, b prompt length, T positions of a prompt, P of the prefix that
+all classes share, S of a suffix, X suffix positions in a chunk, L text tokens, D embedding width, d_l tower width.
 """
 
 from __future__ import annotations
@@ -52,8 +52,7 @@ class TextEncoder(Frozen):
     grouped by length, so that attention runs on dense batches; the rest of a block runs on all groups together. The
     outputs equal those of whole prompts up to rounding.
 
-    The modules of the tower are shared with the CLIP model, not copied. The parameters of a text and a vision encoder
-    do not overlap.
+    The modules of the tower are shared with the CLIP model, not copied.
 
     Args:
         clip: a loaded open_clip model.
@@ -142,7 +141,7 @@ class TextEncoder(Frozen):
     def layout(
         self, tokens: PromptTokens, vectors: Vectors, token_set: Tensor | None, classes_at_once: int | None = None
     ) -> Layout:
-        """Return the positions that ``forward`` runs, on the CPU.
+        """Return the layout of the positions that ``forward`` runs; its tensors are on the CPU.
 
         Args:
             tokens, token_set: as for ``forward``.
@@ -199,7 +198,7 @@ class TextEncoder(Frozen):
             run = partial(self._block, block, chunk.groups, prefix[i], split)
             x = maybe_recompute(recompute_all or i < self.recompute_blocks, run, x)
         if split:
-            # Nothing reads the last block's outputs at other positions.
+            # In the last block, only positions that are returned run after the attention.
             x = _insert_deep(x, chunk, vectors, len(blocks) - 1)
             attended = self._attend(blocks[-1], chunk.groups, prefix[-1], x)
 
@@ -248,7 +247,7 @@ class TextEncoder(Frozen):
 
 
 def _of_classes(vectors: Tensor | None, classes: Tensor) -> Tensor | None:
-    """Select some classes of class-specific vectors (N|1, K, b, d); others (N|1, b, d) are returned as they are."""
+    """Select classes of class-specific vectors (N|1, K, b, d); return shared vectors (N|1, b, d) unchanged."""
     return vectors if vectors is None or vectors.dim() == 3 else vectors.index_select(1, classes)
 
 
@@ -264,8 +263,8 @@ def _insert_deep(x: Tensor, chunk: Chunk, vectors: Vectors, i: int) -> Tensor:
     return x if chunk.context is None or deep is None else _insert(x, chunk.context, deep)
 
 
-def _insert(x: Tensor, where: Tensor, vectors: Tensor) -> Tensor:
-    """Put vectors (N|1, [k,] b', d) into the rows of x (X, d) that the first b' of ``where`` (N, k, b) number."""
+def _insert(x: Tensor, rows: Tensor, vectors: Tensor) -> Tensor:
+    """Replace rows of x (X, d) by vectors (N|1, [k,] b', d), at the first b' of the row indices ``rows`` (N, k, b)."""
     vectors = vectors if vectors.dim() == 4 else vectors.unsqueeze(1)
-    where = where[..., : vectors.shape[2]]
-    return x.index_copy(0, where.flatten(), vectors.to(x.dtype).expand(*where.shape, -1).reshape(-1, x.shape[1]))
+    rows = rows[..., : vectors.shape[2]]
+    return x.index_copy(0, rows.flatten(), vectors.to(x.dtype).expand(*rows.shape, -1).reshape(-1, x.shape[1]))

@@ -32,7 +32,7 @@ from prompting.clip.shape import NEEDS_VIT, ClipShape, tower_dtype, vision_tower
 
 class VisualFeatures(NamedTuple):
     """Outputs of the vision tower: ``prompt`` (B, M, D) at CLS; ``tokens`` (B, M, J, D) at the patches, then at the
-    prompts, or None; ``mask`` (B, M, J) bool of the valid tokens, None as all are."""
+    prompts, or None; ``mask`` is always None: all tokens are valid."""
 
     prompt: Tensor
     tokens: Tensor | None = None
@@ -42,9 +42,9 @@ class VisualFeatures(NamedTuple):
 class VisionEncoder(Frozen):
     """CLIP's vision tower for images with M sets of prompts appended to their patches.
 
-    Patches are embedded, and projected for the first attention, once per image and not M times. Outputs that nothing
-    reads are not computed: those of prompts that the next block replaces and, in the last block, all but CLS if no
-    tokens are asked for.
+    Patches are embedded, and projected for the first attention, once per image and not M times. Unused outputs are not
+    computed: those at prompts that the next block replaces and, in the last block without ``return_tokens``, all but
+    CLS.
 
     Args:
         clip: a loaded open_clip model.
@@ -129,16 +129,16 @@ class VisionEncoder(Frozen):
         cls = visual.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
         # The first norm acts on each position alone, so patches pass through it once per image.
         x = visual.ln_pre(torch.cat([cls, x], 1) + visual.positional_embedding.to(x.dtype))  # (B, 1 + O, d_v)
-        v = None if prompts is None else visual.ln_pre(prompts.to(x.dtype))  # (M|1, b, d_v)
+        prompts = None if prompts is None else visual.ln_pre(prompts.to(x.dtype))  # (M|1, b, d_v)
 
         blocks, split = visual.transformer.resblocks, can_split(visual.transformer)
         recompute_all = getattr(visual.transformer, "grad_checkpointing", False)
-        length, tokens = x.shape[1] + (0 if v is None else v.shape[1]), x
+        length, tokens = x.shape[1] + (0 if prompts is None else prompts.shape[1]), x
         for i, block in enumerate(blocks):
-            if 0 < i <= len(deep):  # in place of those that were not computed
+            if 0 < i <= len(deep):  # the previous block has left out the positions of these prompts
                 x = torch.cat([x, _repeat(deep[i - 1].to(x.dtype), m, images.shape[0])], 1)
-            run = partial(self._first_block, block, split, v, m) if i == 0 else partial(self._block, block, split)
-            # How many of the leading outputs the next block, or the caller, reads.
+            run = partial(self._first_block, block, split, prompts, m) if i == 0 else partial(self._block, block, split)
+            # Number of leading outputs that the next block, or the caller, reads.
             read = length - deep[i].shape[1] if i < len(deep) else length
             if i + 1 == len(blocks) and (detach_tokens or not return_tokens):
                 if return_tokens:
@@ -154,20 +154,18 @@ class VisionEncoder(Frozen):
             tokens = out[:, :, 1:]
         return out[:, :, 0], tokens if return_tokens else None
 
-    def _first_block(self, block: Any, split: bool, v: Tensor | None, m: int, read: int, x: Tensor) -> Tensor:
-        """Run the first block on patches x (B, 1 + O, d_v) with prompts v (M|1, b, d_v); return the outputs
-        (B * M, read, d_v)."""
+    def _first_block(self, block: Any, split: bool, prompts: Tensor | None, m: int, read: int, x: Tensor) -> Tensor:
+        """Run the first block on patches x (B, 1 + O, d_v) and prompts (M|1, b, d_v); return (B * M, read, d_v)."""
         if not split:
-            return self._block(block, split, read, _append(x, v, m))
+            return self._block(block, split, read, _append(x, prompts, m))
         # Before the first attention the M copies of an image are equal.
-        parts = self.functions.project_in(block, x, x.shape[1])
-        if v is None:
-            q, k, value = parts
-        else:
-            prompts = self.functions.project_in(block, v, v.shape[1])
-            q, k, value = (_append(part, prompt, m) for part, prompt in zip(parts, prompts))
-        attended = attend(q[:, :read], k, value, block.attn.num_heads)
-        return self.functions.finish(block, _append(x, v, m)[:, :read], attended)
+        q, k, v = self.functions.project_in(block, x, x.shape[1])
+        if prompts is not None:
+            projected = self.functions.project_in(block, prompts, prompts.shape[1])
+            q, k, v = (_append(part, prompt, m) for part, prompt in zip((q, k, v), projected))
+        return self.functions.finish(
+            block, _append(x, prompts, m)[:, :read], attend(q[:, :read], k, v, block.attn.num_heads)
+        )
 
     def _block(self, block: Any, split: bool, read: int, x: Tensor) -> Tensor:
         """Return the leading ``read`` outputs of a block."""
@@ -191,7 +189,7 @@ class VisionEncoder(Frozen):
 
     @staticmethod
     def _pool(pool: AttentionPool2d, x: Tensor, all_positions: bool) -> Tensor:
-        """Attend to all positions of a feature map x (B, C, h, w) from its mean and, if asked, from each position."""
+        """Attention-pool a feature map x (B, C, h, w), with its mean and, if asked, each position as the query."""
         x = x.flatten(2).permute(2, 0, 1)  # (O, B, C)
         x = torch.cat([x.mean(0, keepdim=True), x]) + pool.positional_embedding[:, None].to(x.dtype)
         out, _ = F.multi_head_attention_forward(
@@ -219,11 +217,11 @@ class VisionEncoder(Frozen):
 
 
 def _repeat(vectors: Tensor, m: int, images: int) -> Tensor:
-    """Repeat vectors (M|1, b, d) for each image: (B * M, b, d), images first."""
+    """Repeat vectors (M|1, b, d) for each image: (B * M, b, d), the M of an image in a row."""
     return vectors.expand(m, -1, -1).repeat(images, 1, 1)
 
 
 def _append(x: Tensor, v: Tensor | None, m: int) -> Tensor:
-    """Append prompts v (M|1, b, d) to M copies of x (B, 1 + O, d): (B * M, 1 + O + b, d), images first."""
+    """Append prompts v (M|1, b, d) to M copies of x (B, 1 + O, d): (B * M, 1 + O + b, d), ordered likewise."""
     copies = x.repeat_interleave(m, 0) if m > 1 else x
     return copies if v is None else torch.cat([copies, _repeat(v, m, x.shape[0])], 1)

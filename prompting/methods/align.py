@@ -25,17 +25,17 @@ class ALIGNOptions(HeadSettings, Options):
         ValueError: an unknown choice, or numbers and depths of prompts that do not fit the coupling.
     """
 
-    n_ctx: int = 2  # b
-    ctx_init: str = "a photo of a"  # words that the first text prompts start from, one prompt each, tab-separated
+    n_ctx: int = 2  # b, vectors of a prompt
+    ctx_init: str = "a photo of a"  # initial words of the first text prompts, tab-separated
     text_prompt_number: int = 4  # N
     vision_prompt_number: int = 4  # M
-    text_prompt_depth: int = 9  # blocks that see prompts, the input included; 0 learns none
+    text_prompt_depth: int = 9  # number of blocks with prompts, the first included; 0: no learned prompts
     vision_prompt_depth: int = 9
-    coupling: str = "projected"  # or independent
-    image_set: str = "prompts"  # or patches: the visual side of the prompt level (patches as in PLOT)
-    engine: str = "torch"  # or auto
+    coupling: str = "projected"  # visual prompts are linear maps of the text prompts; or independent
+    image_set: str = "prompts"  # visual features of the prompt level; or patches, as in PLOT
+    engine: str = "torch"  # or auto, which is the same (kept for existing YAML files)
 
-    no_keys = ("hierarchical", "max_elements")  # settings of the head that no config file sets; beta 0 is the first
+    no_keys = ("hierarchical", "max_elements")  # fields without a config key (beta 0 replaces hierarchical)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,19 +55,19 @@ class ALIGNOptions(HeadSettings, Options):
             raise ValueError(
                 "text_prompt_depth is 0 under coupling projected; allowed: 1 or more, or coupling independent"
             )
-        for what in ("number", "depth"):
-            vision, text = getattr(self, f"vision_prompt_{what}"), getattr(self, f"text_prompt_{what}")
+        for kind in ("number", "depth"):
+            vision, text = getattr(self, f"vision_prompt_{kind}"), getattr(self, f"text_prompt_{kind}")
             if vision != text:
                 raise ValueError(
-                    f"vision_prompt_{what} is {vision} and text_prompt_{what} {text}: under coupling projected, where "
+                    f"vision_prompt_{kind} is {vision} and text_prompt_{kind} {text}: under coupling projected, where "
                     "visual prompts are projected from text prompts, they are equal (coupling independent frees both)"
                 )
 
 
 class ALIGN(PromptedCLIP[ALIGNOptions]):
-    """CLIP whose logits are negative distances between the visual prompts of an image and the text prompts of a class.
+    """CLIP with logits (1 - d) / tau, d the transport distance between an image's visual and a class's text prompts.
 
-    ``reading="paper"`` is the method as published, ``"released"`` what the authors' code computes.
+    ``reading="paper"`` follows the paper, ``"released"`` the authors' code (see ``prompting.ot.hierarchical_ot``).
     """
 
     name = "ALIGN"
@@ -75,7 +75,7 @@ class ALIGN(PromptedCLIP[ALIGNOptions]):
 
     def build(self, classnames: Sequence[str], options: ALIGNOptions) -> None:
         words = options.ctx_init.split("\t")[: options.text_prompt_number] if options.ctx_init else []
-        length = options.n_ctx if options.text_prompt_depth else 0  # without learned text the words stay fixed
+        length = options.n_ctx if options.text_prompt_depth else 0  # depth 0 keeps the words as they are
         start = [word_vectors(self.clip, text, length) for text in words] if length else []
         self.prompt_learner = self.learner(options, start)
         prefixes = words + [""] * (options.text_prompt_number - len(words))
@@ -86,7 +86,7 @@ class ALIGN(PromptedCLIP[ALIGNOptions]):
         self.detach_tokens = not (self.head.learns_tokens or self.transports_patches)
 
     def learner(self, options: ALIGNOptions, start: Sequence[Tensor]) -> nn.Module:
-        """Return the learned prompts; ``start`` holds the first text prompts that start from words, (b, d_l) each."""
+        """Return the learner of the prompts; ``start`` holds initial values (b, d_l) of the first text prompts."""
         self.shape.check_depth(text=options.text_prompt_depth, vision=options.vision_prompt_depth)
         text = options.text_prompt_number, options.n_ctx, self.shape.text_width
         if options.coupling == "projected":
@@ -104,7 +104,7 @@ class ALIGN(PromptedCLIP[ALIGNOptions]):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits (1 - d(X, k)) / tau of Eq. 7, (B, K), for ``images`` (B, 3, H, W)."""
+        """Return the logits (B, K) of ``images`` (B, 3, H, W): Eq. 7, or those of the reading ``released``."""
         prompts = self.prompt_learner()
         image = self.image_encoder(
             images,
@@ -134,7 +134,7 @@ class MMPOptions(Options):
     n_ctx: int = 2
     ctx_init: str = "a photo of a"
     text_prompt_depth: int = 1
-    vision_prompt_depth: int = 1  # the released code never reads it
+    vision_prompt_depth: int = 1  # ignored, as in the released code
     text_prompt_number: int = 4
     vision_prompt_number: int = 4
     hierarchical: bool = True
@@ -146,7 +146,7 @@ class MMPOptions(Options):
         self.as_align()
 
     def as_align(self) -> ALIGNOptions:
-        """Return the same settings as those of ALIGN, with the constants of the released code."""
+        """Return the equivalent settings of ALIGN, in the reading ``released``."""
         return ALIGNOptions(
             n_ctx=self.n_ctx,
             ctx_init="" if self.n_ctx > 4 else self.ctx_init,

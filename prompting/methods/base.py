@@ -1,4 +1,4 @@
-"""What all methods share: a frozen CLIP, learned prompts, and a state dict of the learned tensors."""
+"""Base classes of the methods: a frozen CLIP, learned prompts, and a state dict of the learned tensors."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from prompting.learners import Prompts
 
 T = TypeVar("T")
 METHODS: dict[str, type[PromptedCLIP[Any]]] = {}
-"""Every method by its name; ``PromptedCLIP`` fills it."""
+"""Model classes by registry name; a subclass of ``PromptedCLIP`` with a ``name`` adds itself."""
 
 
 @dataclass(frozen=True)
 class Options:
     """Settings of a method. In a config file, field ``n_ctx`` is key ``N_CTX`` of the method's node."""
 
-    no_keys: ClassVar[tuple[str, ...]] = ()  # fields that are not in config files
+    no_keys: ClassVar[tuple[str, ...]] = ()  # fields without a config key
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -38,15 +38,15 @@ OptionsT = TypeVar("OptionsT", bound=Options)
 class PromptedCLIP(nn.Module, Generic[OptionsT]):
     """A frozen CLIP with learned prompts; the base class of every method.
 
-    A method sets ``options_class`` and makes its learned part in ``build``. The state dict holds the learned tensors
-    only, under the names of released checkpoints: no frozen weights and no class names.
+    A method sets ``name`` and ``options_class`` and creates its modules in ``build``. The state dict holds the learned
+    tensors only, under the names of released checkpoints: no frozen weights and no class names.
 
     Args:
         clip_model: an open_clip model, a model of OpenAI's ``clip`` package, or a name that ``load_clip`` takes.
         classnames: K class names.
         options: the method's settings; None takes their defaults.
-        dataset: registry name of the data set, for methods with published words for each data set.
-        template: sentence with ``{}`` for the class name, used instead of the data set's; "" for none.
+        dataset: registry name of the data set, for methods whose published prompts depend on it.
+        template: sentence with ``{}`` for the class name; "" takes that of the data set.
         all_reduce_sum: sums a tensor over the processes that share a batch; None in a single process.
 
     Raises:
@@ -54,12 +54,12 @@ class PromptedCLIP(nn.Module, Generic[OptionsT]):
     """
 
     name: ClassVar[str] = ""
-    """Registry name of the method; "" for a class that is no method by itself."""
+    """Registry name of the method; "" for an abstract class."""
     options_class: ClassVar[type[Options]]
     prompt_learner: Callable[[], Prompts]
     tokens: PromptTokens
-    chunks_text: bool = False  # whether ``forward`` runs the text tower in chunks by itself
-    transports_patches: bool = False  # whether the prompt level of the transport is over the O patches of an image
+    chunks_text: bool = False  # whether ``forward`` splits the classes into chunks, so that no memory plan is needed
+    transports_patches: bool = False  # whether the visual features of the prompt level are O patches
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -87,7 +87,7 @@ class PromptedCLIP(nn.Module, Generic[OptionsT]):
         self.build(classnames, cast(OptionsT, self.options_class()) if options is None else options)
 
     def build(self, classnames: Sequence[str], options: OptionsT) -> None:
-        """Make ``prompt_learner``, ``tokens`` and the other parts of the method."""
+        """Create ``prompt_learner``, ``tokens`` and the other modules of the method."""
         raise NotImplementedError
 
     @property
@@ -96,14 +96,14 @@ class PromptedCLIP(nn.Module, Generic[OptionsT]):
         return self.clip.get_parameter("logit_scale").exp()
 
     def training_text(self) -> list[tuple[PromptTokens, Prompts]]:
-        """Return the inputs of each run of the text tower in a training step, the prompts of the K classes first.
+        """Return the inputs of every text-tower call in a training step, that of the K classes first.
 
-        The memory estimate reads it (``prompting.memory``).
+        The memory estimate (``prompting.memory``) reads them.
         """
         return [(self.tokens, self.prompt_learner())]
 
     def train(self, mode: bool = True) -> PromptedCLIP[OptionsT]:
-        """Set the mode of the learned part; the frozen CLIP stays in evaluation mode."""
+        """Set training or evaluation mode; the frozen CLIP stays in evaluation mode."""
         super().train(mode)
         self.clip.eval()
         return self
@@ -133,9 +133,9 @@ class PromptedCLIP(nn.Module, Generic[OptionsT]):
 
 
 class CosineCLIP(PromptedCLIP[OptionsT]):
-    """A prompted CLIP that compares one feature of the image with one feature of each class by their cosine.
+    """A prompted CLIP whose logits are cosines of one image feature and one feature per class.
 
-    Several sentences a class (leading axis N of ``tokens``) are averaged after normalisation.
+    The features of N sentences per class (leading axis of ``tokens``) are normalised, then averaged.
     """
 
     def class_features(self, prompts: Prompts) -> Tensor:

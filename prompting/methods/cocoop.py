@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from prompting.clip import tokenize_prompts, word_vectors
+from prompting.clip.blocks import maybe_recompute
 from prompting.clip.tokens import clean_name
 from prompting.heads import cosine_logits
 from prompting.learners import TextPrompts
@@ -23,7 +23,7 @@ MAX_PROMPTS = 512  # prompts (images x classes) in one run of the text tower
 class CoCoOpOptions(Options):
     """Settings of CoCoOp."""
 
-    n_ctx: int = 16  # b
+    n_ctx: int = 16  # b, vectors of a context
     ctx_init: str = ""  # words to start from; "" starts at random
 
 
@@ -74,23 +74,15 @@ class CoCoOp(PromptedCLIP[CoCoOpOptions]):
         contexts = self.prompt_learner.contexts(image)  # (B, b, d_l)
         classes = torch.arange(self.tokens.ids.shape[1]).split(MAX_PROMPTS)
         step = max(1, MAX_PROMPTS // len(classes[0]))
-        recompute = torch.is_grad_enabled() and (len(classes) > 1 or len(images) > step)
-        rows = []
-        for features, shifted in zip(image.split(step), contexts.split(step)):
-            chunks = [(features, shifted, chosen) for chosen in classes]
-            rows.append(
-                torch.cat(
-                    [
-                        checkpoint(self.logits, *c, use_reentrant=False) if recompute else self.logits(*c)
-                        for c in chunks
-                    ],
-                    dim=1,
-                )
-            )
+        chunked = len(classes) > 1 or len(images) > step
+        rows = [
+            torch.cat([maybe_recompute(chunked, self.logits, features, shifted, chosen) for chosen in classes], dim=1)
+            for features, shifted in zip(image.split(step), contexts.split(step))
+        ]
         return torch.cat(rows)
 
     def logits(self, image: Tensor, contexts: Tensor, classes: Tensor) -> Tensor:
-        """Return the logits (b, k) of b unit image features for k classes; every image has its own class features."""
+        """Return the logits (b, k) of b unit image features for k classes, whose features depend on the image."""
         tokens = self.tokens.select(slice(int(classes[0]), int(classes[-1]) + 1)).to(image.device)
         text = self.text_encoder(tokens, contexts).prompt  # (k, b, D): one prompt an image
         return cosine_logits(image, text.transpose(0, 1), self.logit_scale)

@@ -1,4 +1,4 @@
-"""Text contexts as CoOp learns them, for the methods that learn one or several."""
+"""The learned text contexts of CoOp, one or several."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def learned_contexts(
     """Return the learner and the tokens of N learned contexts.
 
     Args:
-        options: context length b, class-specific or not, and the place of the class name (end, middle or front).
+        options: context length b, class-specific or not, and the position of the class name (end, middle or front).
         number: N, or None for one context that is stored without a leading axis.
         classnames: K class names.
         clip_model: the CLIP to prompt.
-        starts: words that the first contexts start from, one string a context. The word count of the first one
+        starts: initial words of the first contexts, one string per context. The word count of the first string
             replaces ``n_ctx``, and the contexts are the same for all classes.
 
     Source: CoOp (arXiv 2109.01134), section 3.1.

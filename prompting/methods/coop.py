@@ -13,7 +13,7 @@ from prompting.methods.contexts import learned_contexts
 class CoOpOptions(Options):
     """Settings of CoOp."""
 
-    n_ctx: int = 16  # b
+    n_ctx: int = 16  # b, vectors of a context
     csc: bool = False  # class-specific contexts
     ctx_init: str = ""  # words to start from; "" starts at random
     class_token_position: str = "end"  # or middle, or front

@@ -24,7 +24,7 @@ class IVLPOptions(Options):
 
 
 class IVLP(CosineCLIP[IVLPOptions]):
-    """CLIP with one text and one visual prompt, each learned by itself."""
+    """CLIP with one text and one visual prompt, learned independently."""
 
     name = "IVLP"
     options_class = IVLPOptions

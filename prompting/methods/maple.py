@@ -16,9 +16,9 @@ from prompting.methods.base import CosineCLIP, Options
 class MaPLeOptions(Options):
     """Settings of MaPLe."""
 
-    n_ctx: int = 2  # b
+    n_ctx: int = 2  # b, vectors of a prompt
     ctx_init: str = "a photo of a"
-    prompt_depth: int = 9  # blocks of each tower that see prompts, the input included
+    prompt_depth: int = 9  # number of blocks of each tower with prompts, the first included
 
 
 class MaPLe(CosineCLIP[MaPLeOptions]):
@@ -36,15 +36,15 @@ class MaPLe(CosineCLIP[MaPLeOptions]):
 
 
 def start_from_words(words: str, length: int, clip_model: nn.Module) -> tuple[str, list[Tensor]]:
-    """Return the words of a prompt and its start: words start a prompt of up to four vectors.
+    """Return the words and the initial value of a prompt; prompts of more than four vectors are initialised at random.
 
     Args:
         words: CTX_INIT; tokens after the first ``length`` stay in the prompt as fixed words.
-        length: b; above four, the prompt starts at random behind placeholder words.
-        clip_model: the CLIP whose token embeddings the prompt starts from.
+        length: b.
+        clip_model: the CLIP whose token embeddings are the initial value.
 
     Returns:
-        The words of the prompt ("" for placeholders), and a list with one (b, d_l) start, or an empty one.
+        The words ("" for placeholders), and a list with one initial value (b, d_l), or an empty list.
     """
     if not words or length > 4:
         return "", []

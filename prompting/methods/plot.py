@@ -17,7 +17,7 @@ from prompting.ot import HierarchicalOT
 class PLOTOptions(Options):
     """Settings of PLOT."""
 
-    n_ctx: int = 16  # b
+    n_ctx: int = 16  # b, vectors of a context
     csc: bool = False  # class-specific contexts
     ctx_init: str = ""  # words that the first context starts from
     class_token_position: str = "end"  # or middle, or front

@@ -71,7 +71,7 @@ class PLOTPPOptions(Options):
 
 
 class TwoSidedPrompts(nn.Module):
-    """A text and a visual learner; without ``text_learns`` the text prompts are constant (the first stage)."""
+    """A text and a visual learner; ``text_learns=False`` makes the text prompts constant (the first stage)."""
 
     def __init__(self, text: nn.Module, visual: nn.Module, text_learns: bool) -> None:
         super().__init__()

@@ -40,7 +40,7 @@ class ProDAOptions(Options):
         ValueError: fewer than 2 prompts, or a batch of prompts that is not between 2 and N.
     """
 
-    n_ctx: int = 16  # b
+    n_ctx: int = 16  # b, vectors of a context
     n: int = 32  # N contexts
     prompt_batch: int = 4  # contexts in one training step
     alpha: float = 0.1  # weight of the orthogonality between prompts

@@ -8,7 +8,7 @@ as wide as U; a linear map to d_v.
 
 That trainer differs in: one head (here heads as wide as CLIP's), ReLU (here GELU), dropout 0.1 (here none, so that
 training and evaluation see the same prompts), LN(U + SA(U)) and a plain residual (here the paper's formulas), prompts
-at the input only (here deep prompts, each block with its own U and all with one transformer block; depth 1 is theirs).
+at the input only (here deep prompts, one U per block of the towers; depth 1 equals that trainer).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class UPTOptions(Options):
 
     n_ctx_text: int = 4
     n_ctx_vision: int = 4
-    prompt_depth: int = 9  # blocks of each tower that see prompts, the input included
+    prompt_depth: int = 9  # number of blocks of each tower with prompts, the first included
 
 
 class UPT(CosineCLIP[UPTOptions]):

@@ -14,9 +14,9 @@ from prompting.methods.base import CosineCLIP, Options
 class VPTOptions(Options):
     """Settings of VPT."""
 
-    n_ctx_vision: int = 2  # b
+    n_ctx_vision: int = 2  # b, vectors of a prompt
     ctx_init: str = "a photo of a"  # fixed words before the class name
-    prompt_depth_vision: int = 1  # blocks that see prompts, the input included
+    prompt_depth_vision: int = 1  # number of blocks with prompts, the first included
 
 
 class VPT(CosineCLIP[VPTOptions]):
@@ -34,12 +34,12 @@ class VPT(CosineCLIP[VPTOptions]):
 
 
 def released_tower_names(learner: str, tower: str, depth: int) -> dict[str, str]:
-    """Return the released names of prompts that are stored inside a tower: ``<tower>.VPT`` and one a deeper block.
+    """Return the released names of prompts that are stored inside a tower: ``<tower>.VPT``, and one per later block.
 
     Args:
         learner: path of the learner in the model, such as "prompt_learner.visual".
         tower: "image_encoder" or "text_encoder".
-        depth: blocks that see prompts, the input included.
+        depth: number of blocks with prompts, the first included.
     """
     deep = "compound_prompts_text" if tower == "text_encoder" else "deep"
     blocks = {

@@ -27,7 +27,7 @@ class ZeroshotCLIPOptions(Options):
 
 
 class ZeroshotCLIP(CosineCLIP[ZeroshotCLIPOptions]):
-    """CLIP's own logits, from one sentence a class or from the mean feature of 80 sentences."""
+    """CLIP's logits, from one sentence per class or from the mean feature of 80 sentences."""
 
     name = "ZeroshotCLIP"
     options_class = ZeroshotCLIPOptions

@@ -1,6 +1,6 @@
-"""The score of an image against a class: transport between prompts, whose cost holds transport between tokens.
+"""Hierarchical optimal transport: the cost between two prompts includes the transport distance of their tokens.
 
-Shape letters: B images, K classes, M visual and N text prompts, J visual and L text tokens a prompt, D features.
+Shape letters: B images, K classes, M visual and N text prompts, J visual and L text tokens per prompt, D features.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class HierarchicalOutput(NamedTuple):
     prompt: SinkhornOutput
     """Prompt level: batch (B, K), plans T (B, K, M, N)."""
     token: SinkhornOutput | None
-    """Token level: batch (B, K, M, N), plans That (B, K, M, N, J, L) with ``return_plans``; None without this level."""
+    """Token level: batch (B, K, M, N), plans T_tok (B, K, M, N, J, L) with ``return_plans``; None without tokens."""
 
 
 def hierarchical_ot(
@@ -50,26 +50,26 @@ def hierarchical_ot(
 ) -> HierarchicalOutput:
     """Score every image against every class by two levels of entropic optimal transport.
 
-    ``paper``:    C = 1 - cos(z, h) + beta <That, 1 - cos(r, s)>;  logits = logit_scale (1 - <T, C>).
-    ``released``: C = 1 - cos(z, h) + beta <That, cos(r, s)>;      logits = logit_scale <T, cos(z, h)>,
-    with T and That the plans of the prompt and of the token level. In ``paper`` each problem stops by itself when its
-    row sums are within ``tol`` (L1), so the score of an image against a class depends on nothing else. In ``released``
-    the problems of one (image, class) pair stop together at the token level, and all B K at the prompt level, by the
-    mean change of r; the token term shapes the plan T only and takes no gradient. All of it is computed in float32, or
-    in float64 if an input is.
+    ``paper``:    C = 1 - cos(z, h) + beta <T_tok, 1 - cos(r, s)>;  logits = logit_scale (1 - <T, C>).
+    ``released``: C = 1 - cos(z, h) + beta <T_tok, cos(r, s)>;      logits = logit_scale <T, cos(z, h)>,
+    with T and T_tok the plans of the prompt and of the token level. In ``paper`` a problem stops when the L1 error of
+    its row sums is at most ``tol``, so that a score depends on its image and its class only. In ``released`` problems
+    stop together, by the mean change of the scaling r: the M N token-level problems of an (image, class) pair, and all
+    B K prompt-level problems; the token term affects the plan T only and takes no gradient. The transport is computed
+    in float32, or in float64 if an input is.
 
     Args:
-        z: prompt-level visual features (B, M, D), any length and floating dtype.
+        z: prompt-level visual features (B, M, D), of any norm and floating dtype.
         h: prompt-level text features (K, N, D).
         r: visual tokens (B, M, J, D); None without the token level.
-        s: text tokens (K, N, L, D); likewise.
+        s: text tokens (K, N, L, D); None without the token level.
         settings: a ``HeadSettings``; None for the defaults.
         r_mask: bool, broadcastable to (B, M, J), True = valid token. None: all valid.
         s_mask: bool, broadcastable to (K, N, L). None: all valid.
         logit_scale: 1 / tau > 0, a number or a tensor of one element.
         return_plans: return the token-level plans too.
-        all_reduce_sum: sums a tensor over the processes that hold further images of the batch; then the prompt level of
-            ``released`` stops as in one process. ``paper`` does not use it.
+        all_reduce_sum: sums a tensor over the processes that share a batch, so that the prompt level of ``released``
+            stops as in a single process. ``paper`` does not use it.
         **changes: fields of ``HeadSettings`` that differ from ``settings``.
 
     Returns:
@@ -98,7 +98,7 @@ def hierarchical_ot(
             with torch.set_grad_enabled(torch.is_grad_enabled() and not released):
                 solver = settings.solver(settings.lambda_token)
                 token = solve_tokens(*tokens, solver, return_plans, settings.max_elements)  # Eq. 5
-            if released:  # a plan sums to 1, so <That, cos> = 1 - <That, 1 - cos>
+            if released:  # a plan sums to 1, so <T_tok, cos> = 1 - <T_tok, 1 - cos>
                 cost = cost + settings.beta * (1.0 - token.distance)
             else:
                 cost = cost + settings.beta * token.distance  # Eq. 6
@@ -156,26 +156,16 @@ class HierarchicalOT(nn.Module):
         return_plans: bool = False,
     ) -> HierarchicalOutput:
         """Score z (B, M, D), r (B, M, J, D) against h (K, N, D), s (K, N, L, D); see ``hierarchical_ot``."""
-        masks = {"r_mask": r_mask, "s_mask": s_mask}
+        more: dict[str, Any] = {"r_mask": r_mask, "s_mask": s_mask, "return_plans": return_plans}
         reduce = self.all_reduce_sum if torch.is_grad_enabled() else None
-        return hierarchical_ot(
-            z,
-            h,
-            r,
-            s,
-            self.settings,
-            **masks,
-            logit_scale=logit_scale,
-            return_plans=return_plans,
-            all_reduce_sum=reduce,
-        )
+        return hierarchical_ot(z, h, r, s, self.settings, logit_scale=logit_scale, all_reduce_sum=reduce, **more)
 
     def extra_repr(self) -> str:
         return ", ".join(f"{field.name}={getattr(self.settings, field.name)!r}" for field in fields(self.settings))
 
 
 def _check_scale(logit_scale: float | Tensor) -> float | Tensor:
-    """Return a positive number as it is, a tensor of one element as a scalar of float32 or float64."""
+    """Return a positive number unchanged, a tensor of one element as a scalar of float32 or float64."""
     if not isinstance(logit_scale, Tensor):
         check_number("logit_scale", logit_scale, minimum=0.0, strict=True)
         return logit_scale

@@ -1,4 +1,4 @@
-"""The settings of the solver and of the head, checked when they are made."""
+"""Settings of the solver and of the head, validated on construction."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STOPS = ("marginal", "change")
 
 @dataclass(frozen=True, kw_only=True)
 class IterationSettings:
-    """Settings that one transport problem and the head share.
+    """Settings that the solver and the head have in common.
 
     Args:
         max_iter: largest number of iterations, >= 1.
@@ -38,7 +38,7 @@ class IterationSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SinkhornSettings(IterationSettings):
-    """Settings of ``sinkhorn``: those of ``IterationSettings``, and
+    """Settings of ``sinkhorn``, in addition to those of ``IterationSettings``.
 
     Args:
         lam: entropy weight lambda, > 0.
@@ -47,7 +47,7 @@ class SinkhornSettings(IterationSettings):
             shifted cost is at most 40 lam, and ``log`` for the others.
         stop: ``marginal``: a problem stops when the row sums of its plan are within ``tol`` of 1/J in L1. ``change``: a
             group of problems stops after the iteration in which mean |r - r_before| < ``tol`` over the valid rows of
-            the group, with r = 1 at the start. The plan of a stopped problem does not change any more.
+            the group, with r = 1 at the start. A stopped problem keeps its plan.
         group_dims: for ``change``, the number of trailing batch dimensions that form a group; 0 makes each problem a
             group.
     """
@@ -69,7 +69,7 @@ class SinkhornSettings(IterationSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class HeadSettings(IterationSettings):
-    """Settings of the head, for both of its levels: those of ``IterationSettings``, and
+    """Settings of the head, in addition to those of ``IterationSettings``, which hold for both levels.
 
     Args:
         reading: ``paper`` (Eqs. 4 to 7) or ``released`` (the authors' code); see ``hierarchical_ot``.
@@ -77,9 +77,9 @@ class HeadSettings(IterationSettings):
         lambda_prompt: entropy weight of the prompt level, > 0.
         lambda_token: entropy weight of the token level, > 0.
         hierarchical: False leaves the token level out.
-        max_elements: largest number of token costs in memory at once, >= 1. Of the B K M N J L costs, chunks over
-            images and classes are solved one after another, with the same result; one (image, class) pair is the
-            smallest chunk. On a CPU chunks are at most 4 MiB a thread, which a cache holds.
+        max_elements: largest number of token costs in memory at once, >= 1. The B K M N J L costs are solved in chunks
+            of images and classes, with the same result; the smallest chunk is one (image, class) pair. On a CPU a
+            chunk has at most 4 MiB per thread, so that it stays in the cache.
     """
 
     reading: str = "paper"

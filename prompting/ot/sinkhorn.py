@@ -27,19 +27,19 @@ def sinkhorn(
 ) -> SinkhornOutput:
     """Solve entropic optimal transport between uniform weights on the valid rows and columns of each cost.
 
-    plan = argmin_T <T, cost> - lam h(T), h(T) = -sum T ln T, with T 1 = u = 1/J and T' 1 = v = 1/L over valid entries;
-    by r = u / (K c), c = v / (K' r) with K = exp(-cost / lam), from c = 1. The columns come last in an iteration, so
-    the column sums (and the total, 1) are exact up to rounding, the row sums up to the tolerance.
+    plan = argmin_T <T, cost> - lam h(T), h(T) = -sum T ln T, with T 1 = u = 1/J and T' 1 = v = 1/L over valid entries.
+    The iteration is r = u / (K c), c = v / (K' r) with K = exp(-cost / lam), from c = 1. It ends with c, so that the
+    column sums (and the total, 1) are exact up to rounding, the row sums up to the tolerance.
 
     Args:
         cost: (..., J, L), any floating dtype; half precision is computed in float32. Values on masked entries are
             ignored, NaN included.
-        settings: a ``SinkhornSettings``; None with at least ``lam=`` among ``changes``.
+        settings: a ``SinkhornSettings``; None for the defaults and ``lam`` from ``changes``.
         row_mask: bool, broadcastable to (..., J), True = valid; each problem needs one True. None: all valid.
-        col_mask: bool, broadcastable to (..., L); likewise.
+        col_mask: bool, broadcastable to (..., L), under the same rules.
         return_plan: False leaves ``plan`` out of the result.
-        all_reduce_sum: sums a tensor over processes. For stop ``change`` with the whole batch as one group, of which
-            other processes hold further problems: all processes stop as one process with all problems does.
+        all_reduce_sum: sums a tensor over the processes that hold parts of the batch, so that all stop together, as a
+            single process with the whole batch does. Allowed for stop ``change`` with the batch as one group.
         **changes: fields of ``SinkhornSettings`` that differ from ``settings``.
 
     Returns:

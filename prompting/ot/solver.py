@@ -46,7 +46,7 @@ class SinkhornOutput(NamedTuple):
 
 
 class Matrix:
-    """K = exp(exponent) for scalings r and c, or its logarithm for log r and log c, with the products of either.
+    """The kernel K = exp(exponent) with scalings r and c, or log K with log r and log c, and the products of both.
 
     Logarithms neither under- nor overflow, however small lambda is; with masks they hold -inf.
     """
@@ -77,7 +77,7 @@ class Matrix:
         return weights.log() - total if self.log else weights / total
 
     def product(self, x: Tensor, y: Tensor) -> Tensor:
-        """The product of two scalings, as plain numbers."""
+        """The product of two scalings, never its logarithm."""
         return (x + y).exp() if self.log else x * y
 
     def plan(self, r: Tensor, c: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ class Matrix:
         return (self.values + r + c.mT).exp() if self.log else self.values * r * c.mT
 
     def average(self, r: Tensor, c: Tensor, cost: Tensor) -> Tensor:
-        """<plan, cost>, (P,); without autograd in the memory of K, so this is the last use of it."""
+        """<plan, cost>, (P,); without autograd it overwrites K, so it must come last."""
         if self.log:
             return (self.plan(r, c) * cost).sum((1, 2))
         weighted = self.values * cost if torch.is_grad_enabled() else self.values.mul_(cost)
@@ -93,7 +93,7 @@ class Matrix:
 
 
 def concatenate(outputs: Sequence[SinkhornOutput], dim: int = 0) -> SinkhornOutput:
-    """Return the outputs of parts of a batch as that of the whole."""
+    """Concatenate the outputs of parts of a batch along ``dim``."""
 
     def join(parts: Sequence[Any]) -> Any:
         if isinstance(parts[0], tuple):
@@ -117,7 +117,7 @@ def solve(
     return_plan: bool,
     all_reduce_sum: Callable[[Tensor], Tensor] | None,
 ) -> SinkhornOutput:
-    """Solve clean costs (P, L, J) as ``sinkhorn`` says, with the same stop for each ``group`` of neighbours.
+    """Solve the problems of ``sinkhorn``, flattened and transposed; ``group`` consecutive problems stop together.
 
     Args:
         cost: (P, L, J), zero on masked entries.
@@ -144,15 +144,15 @@ def solve(
         exponent = exponent if mask is None else exponent.masked_fill_(~mask, 0.0)
 
     scaling = settings.scaling
-    depth = -exponent.detach().amin((1, 2)).view(-1, group).amin(1)  # (groups,); NaN and infinity compare as too large
-    fits = depth <= KERNEL_LIMIT
+    largest = -exponent.detach().amin((1, 2)).view(-1, group).amin(1)  # (groups,); NaN and infinity are too large
+    fits = largest <= KERNEL_LIMIT
     if bool(fits.all()):
         scaling = "kernel" if scaling == "auto" else scaling
     else:
         check_finite("cost", cost)
         if scaling == "kernel":
             raise ValueError(
-                f"scaling is 'kernel' but the largest (cost - row minimum) / lam is {float(depth.max()):.4g}; "
+                f"scaling is 'kernel' but the largest (cost - row minimum) / lam is {float(largest.max()):.4g}; "
                 f"allowed: at most {KERNEL_LIMIT:g}, or scaling 'auto' or 'log'"
             )
         if scaling == "auto" and bool(fits.any()):  # each group with the scaling that fits it
@@ -210,7 +210,7 @@ def iterate(
         return all_reduce_sum(total) if all_reduce_sum else total
 
     change = settings.stop == "change"
-    look_every = 1 if u.device.type == "cpu" else 4  # asking whether all groups have stopped waits for a GPU
+    check_every = 1 if u.device.type == "cpu" else 4  # the check synchronises with a GPU
     with torch.no_grad():
         unshift = matrix.scaling(log_shift)
         before = (u > 0).to(u.dtype)
@@ -223,7 +223,7 @@ def iterate(
     for step in range(1, settings.max_iter + 1):
         r = matrix.fit(u, total)
         c = matrix.fit(v, matrix.columns(r))
-        total = matrix.rows(c)  # of the next r, and of the row sums now
+        total = matrix.rows(c)  # K c, for the row sums now and for the next r
         iterations += running
         if all_running:
             r_end, c_end = r, c
@@ -239,7 +239,7 @@ def iterate(
                 before = after
             else:
                 running = running & ~(group_sum((matrix.product(r, total) - u).abs_()) <= limit)
-        left = int(running.sum()) if step % look_every == 0 else None
+        left = int(running.sum()) if step % check_every == 0 else None
         if left == 0:
             break
         all_running = left == len(running)

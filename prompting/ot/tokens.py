@@ -18,7 +18,7 @@ from .solver import SinkhornOutput, cached_elements, concatenate
 
 
 def unit(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both with length 1 along the last axis, in float32 or float64."""
+    """Return both, normalised along the last axis, in float32 or float64."""
     dtype = torch.promote_types(torch.promote_types(left.dtype, right.dtype), torch.float32)
     return F.normalize(left.to(dtype), dim=-1), F.normalize(right.to(dtype), dim=-1)
 
@@ -47,7 +47,7 @@ def solve_tokens(
     Args:
         r, s: unit features (B, M, J, D) and (K, N, L, D), zero on masked entries.
         r_mask, s_mask: bool (B, M, J) and (K, N, L), or None.
-        settings: of the token level.
+        settings: settings of the token level.
         return_plans: return the plans (B, K, M, N, J, L), else ``plan`` is None.
         max_elements: largest number of costs in a chunk.
 
@@ -60,11 +60,11 @@ def solve_tokens(
     pair = r.shape[1] * s.shape[1] * r.shape[2] * s.shape[2]  # M N J L
     classes = max(1, min(len(s), max_elements // pair))
     images = max(1, min(len(r), max_elements // (pair * classes)))
-    # The backward pass of one split is one concatenation; that of many slices is a full-size sum for each.
+    # split() has one concatenation as its backward pass; slicing would add one full-size gradient per slice.
     r_chunks = list(zip(r.split(images), _split(r_mask, images, len(r))))
     s_chunks = list(zip(s.split(classes), _split(s_mask, classes, len(s))))
     one_chunk = len(r_chunks) == len(s_chunks) == 1
-    # The backward pass of unrolled chunks repeats the iterations, so that only one chunk of them is in memory.
+    # Unrolled chunks are recomputed in the backward pass, so that memory holds the iterations of one chunk only.
     solve = partial(checkpoint, _solve_chunk, use_reentrant=False) if unrolled and not one_chunk else _solve_chunk
     grid = [[solve(*r_chunk, *s_chunk, settings, return_plans) for s_chunk in s_chunks] for r_chunk in r_chunks]
     if one_chunk:

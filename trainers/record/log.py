@@ -1,4 +1,4 @@
-"""The trainers' logger. Its lines show on every Dassl: on this project's engine, and on one that only prints."""
+"""The trainers' logger. It writes on every Dassl: on this project's engine, and on versions that only print."""
 
 from __future__ import annotations
 

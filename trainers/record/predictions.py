@@ -1,4 +1,4 @@
-"""Predictions image by image: recorded by the evaluator, written to ``predictions.csv``."""
+"""Per-image predictions, recorded by the evaluator and written to ``predictions.csv``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TOP = 5
 
 
 class RecordingEvaluator:
-    """An evaluator of Dassl that also keeps what it is shown.
+    """A Dassl evaluator that also records paths, labels and predictions.
 
     Args:
         evaluator: the wrapped evaluator; it gets every call and computes the metrics.
@@ -49,7 +49,7 @@ class RecordingEvaluator:
         self.paths += paths
 
     def process(self, mo: Any, gt: Tensor) -> None:
-        """Take in scores (B, K), or a tuple that starts with them, and labels (B,)."""
+        """Record scores (B, K), or a tuple that starts with them, and labels (B,)."""
         scores = mo[0] if isinstance(mo, (tuple, list)) else mo
         best = scores.float().softmax(-1).topk(min(TOP, scores.shape[1]), dim=1)
         self.top += zip(best.indices.tolist(), best.values.tolist())
@@ -70,7 +70,7 @@ class RecordingEvaluator:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         k = len(self.top[0][0]) if self.top else 0
-        heads = [f"{what}_{i + 1}" for i in range(k) for what in ("top", "probability")]
+        heads = [f"{column}_{i + 1}" for i in range(k) for column in ("top", "probability")]
         writer.writerow(["path", "label", "class", "predicted", "predicted_class", "correct", *heads])
         for path, label, guess, (indices, values) in zip(self.paths, self.labels, self.predicted, self.top):
             likeliest = [cell for pair in zip(indices, (f"{value:.6g}" for value in values)) for cell in pair]

@@ -49,7 +49,7 @@ def record_result(trainer: TrainerX, split: str, accuracy: float, seconds: float
     if path.is_file():
         try:
             before = read_json(path)
-        except ValueError:  # cut short: renamed as it is
+        except ValueError:  # truncated: archived below
             before = {}
         same = bool(before) and before["loaded_from"] == result["loaded_from"]
         same = same and not changed_keys(before["config"], result["config"])
@@ -86,7 +86,7 @@ def describe(trainer: TrainerX) -> dict[str, Any]:
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {"python": platform.python_version(), **{name: version_of(name) for name in PACKAGES}},
         "split_sha256": file_hash(split_file(data)),
-        "split_drawn": getattr(data, "split_drawn", None),  # how the split was drawn, where it is not a published one
+        "split_drawn": getattr(data, "split_drawn", None),  # how a split that is not published was drawn
         "train_images_sha256": listing_hash(data.train_x, root),
         "val_images_sha256": listing_hash(data.val, root) if data.val else None,
         "test_images_sha256": listing_hash(data.test, root),
@@ -102,7 +102,7 @@ def start_hash(trainer: TrainerX) -> str | None:
         return getattr(trainer, "start_sha256", None)
     try:
         return json.loads((Path(loaded).parent.parent / "run.json").read_text()).get("start_sha256")
-    except (OSError, ValueError, AttributeError):  # unknown; a result is not lost for that
+    except (OSError, ValueError, AttributeError):  # the result is recorded without it
         return None
 
 

@@ -17,8 +17,8 @@ from yacs.config import CfgNode
 
 from prompting.checkpoint import learned_state
 
-# Settings that may change when a run is resumed: its place, speed, output and evaluation. DATASET.ROOT may not where
-# it is the data itself (``changed_keys``).
+# Settings that may change when a run is resumed: folders, speed, output and evaluation. DATASET.ROOT may not change for
+# custom data, where it names the data (``changed_keys``).
 FREE_KEYS = (
     "OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "VERSION", "DATASET.ROOT", "DATALOADER.NUM_WORKERS",
     "DATALOADER.CACHE_MB",
@@ -46,7 +46,7 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def method_config(cfg: CfgNode, method: str) -> dict[str, Any]:
-    """Return a resolved config as plain dicts, with the part of ``method`` alone in its ``TRAINER`` node."""
+    """Return a resolved config as plain dicts, with only the node of ``method`` under ``TRAINER``."""
     config = plain(cfg)
     node = getattr(TRAINER_REGISTRY.get(method), "node", method)
     config["TRAINER"] = {key: config["TRAINER"][key] for key in ("NAME", node) if key in config["TRAINER"]}
@@ -56,7 +56,7 @@ def method_config(cfg: CfgNode, method: str) -> dict[str, Any]:
 def changed_keys(before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     """Return (key, old, new) of the settings that differ; keys that only one of the configs has do not count.
 
-    ``DATASET.ROOT`` counts where it is the data itself and not the folder of all data sets: another root is other data.
+    ``DATASET.ROOT`` counts for custom data, where it names the data and not the folder of all data sets.
     """
     old, new = flat(before), flat(now)
     for leaves, config in ((old, before), (new, now)):
@@ -71,7 +71,7 @@ def _root_is_data(data: dict[str, Any]) -> bool:
 
 
 def writes() -> bool:
-    """Return whether this process writes files: of several that share the work, only the first does."""
+    """Return whether this process writes files: rank 0, or a single process."""
     return not (dist.is_available() and dist.is_initialized() and dist.get_rank())
 
 
@@ -108,8 +108,8 @@ def tensor_hash(tensors: dict[str, Tensor]) -> str:
 def check_same_run(trainer: TrainerX) -> None:
     """Write ``run.json``; where one exists, raise ``ValueError`` unless it describes the same run.
 
-    A folder belongs to one run: other settings, classes or prompts to start from would mix two. A run that saved
-    nothing leaves its folder free.
+    A folder belongs to one run, defined by settings, classes and initial prompts. A run that saved nothing does not
+    claim its folder.
     """
     config = method_config(trainer.cfg, trainer.cfg.TRAINER.NAME)
     start = getattr(trainer, "start_file", str)()
