@@ -117,10 +117,10 @@ def solve(
     return_plan: bool,
     all_reduce_sum: Callable[[Tensor], Tensor] | None,
 ) -> SinkhornOutput:
-    """Solve clean costs (P, L, J) as ``sinkhorn`` says, with the same stop for each ``group`` of neighbours.
+    """Solve costs (P, L, J) as ``sinkhorn`` says, with the same stop for each ``group`` of neighbours.
 
     Args:
-        cost: (P, L, J), zero on masked entries.
+        cost: (P, L, J), with any values on masked entries.
         row_mask, col_mask: bool (P, 1, J) and (P, 1, L), or None.
         settings, return_plan, all_reduce_sum: as for ``sinkhorn``.
         group: number of problems in a group; 1 for stop ``marginal``.
@@ -134,14 +134,15 @@ def solve(
         size = group * max(1, cached_elements() // (group * cost.shape[1:].numel()))
         if size < len(cost):
             return concatenate([part(slice(i, i + size), settings) for i in range(0, len(cost), size)])
-    cost = cost.contiguous()
-    # The shift by the row minimum changes neither plan nor potentials, so it is a constant to autograd.
-    lowest = cost.detach()
-    lowest = lowest if col_mask is None else lowest.masked_fill(~col_mask.mT, torch.inf)
-    shift = lowest.amin(1, keepdim=True)  # (P, 1, J)
+    # The shift by the row minimum changes neither plan nor potentials, so it is a constant to autograd. Masked entries
+    # have exponent 0 and weight 0.
+    cost = cost.contiguous() if row_mask is None else cost.contiguous().masked_fill(~row_mask, 0.0)
+    if col_mask is None:
+        shift = cost.detach().amin(1, keepdim=True)  # (P, 1, J)
+    else:
+        shift = cost.detach().masked_fill(~col_mask.mT, torch.inf).amin(1, keepdim=True)
+        cost = torch.where(col_mask.mT, cost, shift)
     exponent = (shift - cost).mul_(1.0 / settings.lam)
-    for mask in (row_mask, None if col_mask is None else col_mask.mT):
-        exponent = exponent if mask is None else exponent.masked_fill_(~mask, 0.0)
 
     scaling = settings.scaling
     depth = -exponent.detach().amin((1, 2)).view(-1, group).amin(1)  # (groups,); NaN and infinity compare as too large
@@ -171,7 +172,7 @@ def solve(
     r, c, iterations, converged = iterate(matrix, u, v, shift / settings.lam, settings, group, all_reduce_sum)
     with torch.no_grad():
         error = (matrix.product(r, matrix.rows(c)) - u).abs_().sum((1, 2))
-    f = settings.lam * matrix.logarithm(r, row_mask) + (shift if row_mask is None else shift * row_mask)
+    f = settings.lam * matrix.logarithm(r, row_mask) + shift
     g = settings.lam * matrix.logarithm(c, col_mask)
     return SinkhornOutput(
         matrix.plan(r, c).mT if return_plan else None,
