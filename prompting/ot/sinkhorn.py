@@ -72,26 +72,17 @@ def sinkhorn(
 
     learning = torch.is_grad_enabled() and cost.requires_grad
     with torch.autocast(cost.device.type, enabled=False):
-        cost = _clean(cost, row_mask, col_mask)
+        cost = cost if cost.dtype == torch.float64 else cost.float()
+        cost = cost.mT.reshape(-1, cols, rows) if cost.numel() else cost.new_empty(0, cols, rows)  # (P, L, J)
+        row_mask = None if row_mask is None else row_mask.reshape(-1, 1, rows)
+        col_mask = None if col_mask is None else col_mask.reshape(-1, 1, cols)
+        group = max(1, math.prod(batch[ungrouped:]))
         with torch.set_grad_enabled(learning and settings.gradient == "unrolled"):
-            solved = solve(
-                cost.mT.reshape(-1, cols, rows) if cost.numel() else cost.new_empty(0, cols, rows),
-                None if row_mask is None else row_mask.reshape(-1, 1, rows),
-                None if col_mask is None else col_mask.reshape(-1, 1, cols),
-                settings,
-                max(1, math.prod(batch[ungrouped:])),
-                return_plan or learning,
-                all_reduce_sum,
-            )
-        solved = solved.map(lambda x: x.reshape(batch + x.shape[1:]))
+            solved = solve(cost, row_mask, col_mask, settings, group, return_plan or learning, all_reduce_sum)
         if learning:
-            solved = solved._replace(distance=(cast(Tensor, solved.plan) * cost).sum((-2, -1)))
+            plan = cast(Tensor, solved.plan).mT
+            for mask in (row_mask, None if col_mask is None else col_mask.mT):
+                cost = cost if mask is None else cost.masked_fill(~mask, 0.0)
+            solved = solved._replace(distance=(plan * cost).sum((1, 2)))
+    solved = solved.map(lambda x: x.reshape(batch + x.shape[1:]))
     return solved if return_plan else solved._replace(plan=None)
-
-
-def _clean(cost: Tensor, row_mask: Tensor | None, col_mask: Tensor | None) -> Tensor:
-    """Return the costs (..., J, L) in float32 or float64, with zeros on masked entries."""
-    cost = cost if cost.dtype == torch.float64 else cost.float()
-    for mask, axis in ((row_mask, -1), (col_mask, -2)):
-        cost = cost if mask is None else cost.masked_fill(~mask.unsqueeze(axis), 0.0)
-    return cost

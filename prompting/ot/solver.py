@@ -120,7 +120,7 @@ def solve(
     """Solve the problems of ``sinkhorn``, flattened and transposed; ``group`` consecutive problems stop together.
 
     Args:
-        cost: (P, L, J), zero on masked entries.
+        cost: (P, L, J), with any values on masked entries.
         row_mask, col_mask: bool (P, 1, J) and (P, 1, L), or None.
         settings, return_plan, all_reduce_sum: as for ``sinkhorn``.
         group: number of problems in a group; 1 for stop ``marginal``.
@@ -134,14 +134,15 @@ def solve(
         size = group * max(1, cached_elements() // (group * cost.shape[1:].numel()))
         if size < len(cost):
             return concatenate([part(slice(i, i + size), settings) for i in range(0, len(cost), size)])
-    cost = cost.contiguous()
-    # The shift by the row minimum changes neither plan nor potentials, so it is a constant to autograd.
-    lowest = cost.detach()
-    lowest = lowest if col_mask is None else lowest.masked_fill(~col_mask.mT, torch.inf)
-    shift = lowest.amin(1, keepdim=True)  # (P, 1, J)
+    # The shift by the row minimum changes neither plan nor potentials, so it is a constant to autograd. Masked entries
+    # have exponent 0 and weight 0.
+    cost = cost.contiguous() if row_mask is None else cost.contiguous().masked_fill(~row_mask, 0.0)
+    if col_mask is None:
+        shift = cost.detach().amin(1, keepdim=True)  # (P, 1, J)
+    else:
+        shift = cost.detach().masked_fill(~col_mask.mT, torch.inf).amin(1, keepdim=True)
+        cost = torch.where(col_mask.mT, cost, shift)
     exponent = (shift - cost).mul_(1.0 / settings.lam)
-    for mask in (row_mask, None if col_mask is None else col_mask.mT):
-        exponent = exponent if mask is None else exponent.masked_fill_(~mask, 0.0)
 
     scaling = settings.scaling
     largest = -exponent.detach().amin((1, 2)).view(-1, group).amin(1)  # (groups,); NaN and infinity are too large
@@ -168,10 +169,12 @@ def solve(
         for mask, size in ((row_mask, cost.shape[2]), (col_mask, cost.shape[1]))
     )
     matrix = Matrix(exponent, log=scaling == "log")
-    r, c, iterations, converged = iterate(matrix, u, v, shift / settings.lam, settings, group, all_reduce_sum)
+    r, c, row_total, iterations, converged = iterate(
+        matrix, u, v, shift / settings.lam, settings, group, all_reduce_sum
+    )
     with torch.no_grad():
-        error = (matrix.product(r, matrix.rows(c)) - u).abs_().sum((1, 2))
-    f = settings.lam * matrix.logarithm(r, row_mask) + (shift if row_mask is None else shift * row_mask)
+        error = (matrix.product(r, row_total) - u).abs_().sum((1, 2))
+    f = settings.lam * matrix.logarithm(r, row_mask) + shift
     g = settings.lam * matrix.logarithm(c, col_mask)
     return SinkhornOutput(
         matrix.plan(r, c).mT if return_plan else None,
@@ -191,7 +194,7 @@ def iterate(
     settings: SinkhornSettings,
     group: int,
     all_reduce_sum: Callable[[Tensor], Tensor] | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Alternate r = u / (K c), c = v / (K' r) from c = 1; keep r and c of each group as they are when it stops.
 
     Args:
@@ -202,7 +205,7 @@ def iterate(
         settings, group, all_reduce_sum: as for ``solve``.
 
     Returns:
-        r (P, 1, J) and c (P, 1, L), scalings or their logarithms; iterations and converged (groups,).
+        r (P, 1, J), c (P, 1, L) and K c (P, 1, J), or their logarithms; iterations and converged (groups,).
     """
 
     def group_sum(x: Tensor) -> Tensor:
@@ -226,10 +229,10 @@ def iterate(
         total = matrix.rows(c)  # K c, for the row sums now and for the next r
         iterations += running
         if all_running:
-            r_end, c_end = r, c
+            end = (r, c, total)
         else:
             problems = running.repeat_interleave(group).view(-1, 1, 1)
-            r_end, c_end = torch.where(problems, r, r_end), torch.where(problems, c, c_end)
+            end = tuple(torch.where(problems, now, old) for now, old in zip((r, c, total), end))
         if settings.tol == 0:
             continue
         with torch.no_grad():
@@ -243,4 +246,4 @@ def iterate(
         if left == 0:
             break
         all_running = left == len(running)
-    return r_end, c_end, iterations, ~running
+    return (*end, iterations, ~running)
