@@ -232,7 +232,8 @@ def iterate(
             end = (r, c, total)
         else:
             problems = running.repeat_interleave(group).view(-1, 1, 1)
-            end = tuple(torch.where(problems, now, old) for now, old in zip((r, c, total), end))
+            r_end, c_end, total_end = (torch.where(problems, now, old) for now, old in zip((r, c, total), end))
+            end = (r_end, c_end, total_end)
         if settings.tol == 0:
             continue
         with torch.no_grad():
