@@ -1,4 +1,4 @@
-"""Results of runs: ``results.json`` of ours, or logs that CoOp, MaPLe, PLOT and others left, or a CSV file of both."""
+"""Reads the results of runs: ``results.json``, logs of CoOp, MaPLe, PLOT and others, or a CSV file of results."""
 
 from __future__ import annotations
 

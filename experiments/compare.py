@@ -50,7 +50,7 @@ def draw(results: pd.DataFrame, title: str, path: Path) -> None:
 
     cells = TableBuilder("base2new", results, [DATASET]).build()
     methods = list(cells["method"].unique())
-    mean, std = (cells.pivot(index="method", columns="column", values=of).loc[methods] for of in ("mean", "std"))
+    mean, std = (cells.pivot(index="method", columns="column", values=name).loc[methods] for name in ("mean", "std"))
     order = ["base", "new", "H"]
     figure, axes = plt.subplots(figsize=(2.5 + 1.1 * len(methods), 3.4), layout="constrained")
     style = {"width": 0.78, "color": ["#7a9cc6", "#e0a458", "#3b3b58"], "rot": 20 if len(methods) > 4 else 0}
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Execute what is not done, and report."""
+    """Execute the missing runs and write the report."""
     methods = methods_with_settings("base2new", [DATASET]) if args.methods == ["all"] else args.methods
     defaults = RunDefaults(args.root, args.output)
     jobs = {(m, seed): Planner(m, seed, defaults).base2new(DATASET, under="") for m in methods for seed in args.seeds}

@@ -29,13 +29,11 @@ def draw(cells: pd.DataFrame, path: Path) -> None:
     figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for axes, panel in zip(grid.flat, panels):
         for i, method in enumerate(methods):
-            of = cells[(cells["method"] == method) & (cells["column"] == panel)].dropna(subset="mean")
-            star = list(of["shots"]) == [0]
-            axes.plot(
-                of["shots"], of["mean"], "*" if star else "o-", c=f"C{i % 10}", label=method, ms=9 if star else 3.5
-            )
-            std = of["std"].astype(float).fillna(0)
-            axes.fill_between(of["shots"], of["mean"] - std, of["mean"] + std, color=f"C{i % 10}", alpha=0.15, lw=0)
+            curve = cells[(cells["method"] == method) & (cells["column"] == panel)].dropna(subset="mean")
+            shots, mean, std = curve["shots"], curve["mean"], curve["std"].astype(float).fillna(0)
+            style = {"ls": "", "marker": "*", "ms": 9} if list(shots) == [0] else {"marker": "o", "ms": 3.5}
+            axes.plot(shots, mean, c=f"C{i % 10}", label=method, **style)
+            axes.fill_between(shots, mean - std, mean + std, color=f"C{i % 10}", alpha=0.15, lw=0)
         axes.set(title=panel, xlabel="shots per class", ylabel="accuracy (%)", xticks=cells["shots"].unique())
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)

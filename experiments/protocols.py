@@ -50,7 +50,7 @@ SUITES = {name: Suite(**entry) for name, entry in SETTINGS["suites"].items()}
 
 @dataclass(frozen=True)
 class RunDefaults:
-    """What all runs of a command share."""
+    """Settings of all runs of a command."""
 
     root: str = "data"  # folder of the data sets
     output: Path = Path("output")  # folder of the results
@@ -169,7 +169,7 @@ def plan(
         methods: registry names, or "all" that have settings.
         datasets: see :func:`expand`.
         seeds: random seeds.
-        defaults: what all runs share.
+        defaults: settings of all runs.
         shots: training images per class, of few-shot learning.
 
     Raises:

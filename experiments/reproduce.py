@@ -1,4 +1,4 @@
-"""A whole table, from the folder of data sets to the table: a sweep over what is not done yet, then the table.
+"""Execute the missing runs of a table, then print and write the table.
 
   DATA=/path/to/data scripts/reproduce.sh base2new ALIGN MaPLe CoOp
   DATASETS=mini scripts/reproduce.sh xd all

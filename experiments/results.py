@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what the command line asks for."""
+    """Add results if asked, then write the tables of docs/results.md."""
     if args.add:
         output, protocol = args.add
         file = FOLDER / f"{protocol}.csv"

@@ -1,4 +1,4 @@
-"""Runs of train.py: what a run is, whether it is finished, and executing it in a process of its own."""
+"""Runs of train.py: their specification, their state, and their execution in separate processes."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def read_results(run: RunSpec) -> dict[str, Any] | None:
 
 
 def is_done(run: RunSpec) -> bool:
-    """Return whether a run has been tested with the present prompts of the run it depends on.
+    """Return whether a run is finished and the runs that it depends on have not changed since.
 
     Raises:
         ValueError: the folder holds a run with other settings.
@@ -93,7 +93,7 @@ def is_done(run: RunSpec) -> bool:
 
 
 def _first_stage_unchanged(run: RunSpec, record: dict[str, Any]) -> bool:
-    """Return whether the recorded start is the first stage's present checkpoint; True if none is recorded."""
+    """Return whether the recorded initial prompts are still those of the first stage; True if none are recorded."""
     start = record.get("start_sha256")
     if run.first_stage is None or start is None:
         return True
@@ -152,7 +152,7 @@ def run_all(runs: Sequence[RunSpec], quiet: bool = False) -> None:
 
 
 def _execute(run: RunSpec, bar: tqdm) -> None:
-    """Run train.py in a process of its own; show epoch, loss and remaining time on the bar."""
+    """Run train.py in a separate process; show epoch, loss and remaining time on the bar."""
     reader, writer = FORKSERVER.Pipe(duplex=False)
     process = FORKSERVER.Process(target=_train, args=(run.argv(), writer))
     process.start()

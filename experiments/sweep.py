@@ -27,7 +27,7 @@ WEEK = 7 * 24 * 60  # minutes: submitit ends local jobs after two by default
 
 
 def name_of(job: Job, protocol: str) -> str:
-    """Return a job's name for people."""
+    """Return a readable name of a job."""
     shots = f", {job[-1].shots} shots" if protocol == "fewshot" else ""
     return f"{job[0].method}, {job[0].dataset}{shots}, seed {job[0].seed}"
 
@@ -144,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what the command line asks for."""
+    """List the jobs, or execute those that are not done."""
     for pair in args.slurm:
         if "=" not in pair:
             raise ValueError(f"--slurm takes KEY=VALUE, but got {pair!r}")
@@ -162,7 +162,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"\n{len(jobs)} jobs, {len(jobs) - len(todo)} done, {len(todo)} to do")
         return 0
     slots = local_slots(args.jobs) if args.executor == "local" else [None] * len(todo)
-    executor(args)  # an unknown option shows before anything runs
+    executor(args)  # raises for an unknown option before any run starts
     failed = run_jobs(todo, slots, args)
     before, now = len(jobs) - len(todo), len(todo) - len(failed)
     print(f"{len(jobs)} jobs: {before} were done, {now} done now, {len(failed)} failed")

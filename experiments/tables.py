@@ -151,11 +151,11 @@ def missing(cells: pd.DataFrame, seeds: Sequence[int]) -> list[str]:
         absent = [str(seed) for seed in seeds if str(seed) not in cell.seeds.split()]
         if absent:
             lacking.setdefault((cell.method, cell.table, ", ".join(absent)), []).append(cell.column)
-    return [f"{method}, {table}, {', '.join(of)}: seed {absent}" for (method, table, absent), of in lacking.items()]
+    return [f"{method}, {table}, {', '.join(names)}: seed {seed}" for (method, table, seed), names in lacking.items()]
 
 
 def render(cells: pd.DataFrame, form: str, published: bool) -> str:
-    """Return one table as text; published figures are in columns of their own, in wide tables in rows."""
+    """Return one table as text; published figures are in separate columns, or in rows if the table is wide."""
     title, columns = cells["table"].iloc[0], list(dict.fromkeys(cells["column"]))
     wide, dash = len(columns) > 3, "--" if form == "latex" else "-"
 
@@ -221,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what the command line asks for."""
+    """Print the table, and draw the few-shot curves if asked."""
     if args.plot and args.table != "fewshot":
         raise ValueError(f"--plot draws few-shot curves; the table asked for is {args.table}")
     results, notes = read(args.output, args.table)

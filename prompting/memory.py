@@ -41,7 +41,7 @@ class MemoryPlan:
         classes: K.
         classes_at_once: classes that the text tower runs together.
         text_blocks, vision_blocks: recomputed blocks of the towers.
-        parts: bytes by purpose; ``held`` is what the process holds before the step.
+        parts: bytes by purpose; ``held`` is the memory of the process before the step.
         recompute_flops: multiply-adds of the recomputation.
     """
 
@@ -199,7 +199,7 @@ def processes() -> int:
 
 
 def held_bytes(device: torch.device | str = "cpu") -> int:
-    """Return the memory that this process holds: what torch has allocated on a GPU, else the peak so far."""
+    """Return the memory of this process in bytes: allocated by torch on a GPU, else the peak so far."""
     if torch.device(device).type == "cuda":
         return torch.cuda.memory_allocated(device)
     return peak_bytes(device) or 0

@@ -10,10 +10,10 @@ name at the front, a quarter in the middle, the others at the end; 4 prompts a s
 orthogonality (weight 0.1 in most); a full stop after a prompt without a class name; the mean of the unit features of
 the prompts is not normalised again.
 
-They differ in: the draw of a step's prompts (here uniform without repetition in every step, so that a resumed run needs
-the random state alone; there in turn along a permutation); the covariance (here all entries, divided by the number n of
-drawn prompts as in the bound; there the entries within one dimension of D, divided by n + 1, to save memory, which the
-form used here does not need).
+They differ from this implementation in the draw of a step's prompts: here it is uniform without repetition in every
+step, so that resuming needs the random state only; they follow a permutation. They also differ in the covariance: here
+it has all entries, divided by the number n of drawn prompts as in the bound; they keep the entries within one dimension
+of D, divided by n + 1, to save memory that the form used here does not need.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checks at the boundary of this folder: each failure is one line that says what was given and what is allowed."""
+"""Checks of the inputs of this folder; an error is one line with the value found and the values allowed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def check_count(name: str, value: object, *, minimum: int = 1) -> None:
 def check_tensor(name: str, value: object, shape: str, sizes: Sequence[int | None]) -> Tensor:
     """Return ``value`` if it is a real floating tensor of ``sizes`` (None: any size from 1), else raise.
 
-    ``shape`` is how the documentation spells the shape, such as ``"(B, M, D)"``.
+    ``shape`` is the shape in the notation of the docstrings, such as ``"(B, M, D)"``.
     """
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} is a {type(value).__name__}; allowed: a floating tensor {shape}")

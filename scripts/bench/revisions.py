@@ -2,7 +2,7 @@
 
     python -m scripts.bench.revisions OLD_CHECKOUT [--methods MMP MaPLe CoOp] [--classes 50 500] [--kinds step eval]
 
-Each case runs in a process of its own, with its checkout's .venv. Ratios are new to old, of medians over the rounds.
+Each case runs in a separate process, with the .venv of its checkout. Ratios are new to old, of medians over the rounds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Runs the cases of a benchmark, each in a process of its own; writes JSON after each and prints a table."""
+"""Runs the cases of a benchmark in separate processes; writes JSON after each case and prints a table."""
 
 from __future__ import annotations
 
