@@ -114,43 +114,43 @@ def lay_out(
     classes, length = ids.shape[1:]
     prefix = torch.minimum((ids == ids[:, :1]).all(1).long().cumprod(-1).sum(-1), eos.amin(1)) * share_prefix  # (N,)
     learned = learned and context.shape[2] > 0
-    equal = bool((context == context[:, :1]).all() and (context < prefix[:, None, None]).all())
-    in_prefix = learned and equal and not class_specific
+    context_shared = bool((context == context[:, :1]).all() and (context < prefix[:, None, None]).all())
+    in_prefix = learned and context_shared and not class_specific
     if learned and not in_prefix:
         prefix = torch.minimum(prefix, context.amin((1, 2)))
-    where = mask = None
+    sets = mask = None
     last = eos if share_prefix else torch.full_like(eos, length - 1)  # (N, K)
     if token_set is not None:
         token_set, order = token_set.cpu().expand(ids.shape), torch.arange(length)
         last, sizes = torch.maximum(last, (token_set * order).amax(-1)), token_set.sum(-1)
-        # The positions of the set in ascending order, then others.
-        where = torch.where(token_set, order, length).sort(-1).values[..., : int(sizes.max())].clamp(max=length - 1)
-        mask = (torch.arange(where.shape[2]) < sizes.unsqueeze(-1)).transpose(0, 1)
+        # (N, K, L): the positions of each set in ascending order, then padding.
+        sets = torch.where(token_set, order, length).sort(-1).values[..., : int(sizes.max())].clamp(max=length - 1)
+        mask = (torch.arange(sets.shape[2]) < sizes.unsqueeze(-1)).transpose(0, 1)
     # Prompts with equal prefix length form one batch; a class runs the longest of their suffixes.
     batches = [(prefix == p).nonzero().squeeze(1) for p in prefix.unique()]
     spans = torch.stack([last[prompts].amax(0) + 1 - prefix[prompts[0]] for prompts in batches])  # (batches, K)
-    p_max, by_length, restore = int(prefix.max()), torch.arange(classes), None
+    longest, class_order, restore = int(prefix.max()), torch.arange(classes), None
     if classes_at_once is not None and classes_at_once < classes:
-        by_length = torch.tensor(sorted(range(classes), key=lambda k: spans[:, k].tolist()))
-        restore = by_length.argsort()
+        class_order = torch.tensor(sorted(range(classes), key=lambda k: spans[:, k].tolist()))
+        restore = class_order.argsort()
     chunks = []
-    for some in by_length.split(classes_at_once or classes):
-        groups, index = _group(batches, prefix, spans[:, some])
-        number = torch.zeros(n, len(some), length, dtype=torch.int64)  # of each position: first prefixes, then suffixes
-        number[:, :, :p_max] = torch.arange(n * p_max).view(n, 1, p_max)
-        number[index] = n * p_max + torch.arange(len(index[0]))
-        numbers = (
-            number.gather(2, eos[:, some].unsqueeze(-1)).squeeze(-1) - n * p_max,
-            number.gather(2, context[:, some]) - n * p_max if learned and not in_prefix else None,
-            None if where is None else number.gather(2, where[:, some]),
+    for chosen in class_order.split(classes_at_once or classes):
+        groups, index = _group(batches, prefix, spans[:, chosen])
+        row = torch.zeros(n, len(chosen), length, dtype=torch.int64)  # of each position, in prefixes + suffixes
+        row[:, :, :longest] = torch.arange(n * longest).view(n, 1, longest)
+        row[index] = n * longest + torch.arange(len(index[0]))
+        rows = (
+            row.gather(2, eos[:, chosen].unsqueeze(-1)).squeeze(-1) - n * longest,
+            row.gather(2, context[:, chosen]) - n * longest if learned and not in_prefix else None,
+            None if sets is None else row.gather(2, sets[:, chosen]),
         )
-        chunks.append(Chunk(some, groups, ids[:, some][index], index[2], *numbers))
+        chunks.append(Chunk(chosen, groups, ids[:, chosen][index], index[2], *rows))
     prefix_chunk = None
-    if p_max:
-        groups, index = _group([torch.arange(n)], torch.zeros_like(prefix), torch.tensor([[p_max]]))
-        number = torch.arange(n * p_max).view(n, 1, p_max)
-        numbers = number[..., 0], number.gather(2, context[:, :1]) if in_prefix else None, None
-        prefix_chunk = Chunk(torch.arange(1), groups, ids[index], index[2], *numbers)
+    if longest:
+        groups, index = _group([torch.arange(n)], torch.zeros_like(prefix), torch.tensor([[longest]]))
+        row = torch.arange(n * longest).view(n, 1, longest)
+        rows = row[..., 0], row.gather(2, context[:, :1]) if in_prefix else None, None
+        prefix_chunk = Chunk(torch.arange(1), groups, ids[index], index[2], *rows)
     return Layout(prefix_chunk, chunks, restore, None if mask is None or bool(mask.all()) else mask)
 
 

@@ -127,11 +127,11 @@ class TextEncoder(Frozen):
         layout = self.layout(tokens, vectors, token_set, self.classes_at_once)
         device, split = self.token_embedding.weight.device, can_split(self.transformer)
         layout = tree_map_only(Tensor, lambda tensor: tensor.to(device), layout)
-        prefix, prefix_outputs = self._run_prefix(layout.prefix, vectors, detach_tokens)
+        prefix_kv, prefix_outputs = self._run_prefix(layout.prefix, vectors, detach_tokens)
         parts = []
         for chunk in layout.chunks:
             selected = [_of_classes(v, chunk.classes) for v in vectors]
-            run = partial(self._run_suffix, chunk, selected, prefix, prefix_outputs, detach_tokens, split)
+            run = partial(self._run_suffix, chunk, selected, prefix_kv, prefix_outputs, detach_tokens, split)
             parts.append(maybe_recompute(len(layout.chunks) > 1, run))
         outputs = [torch.cat(part) for part in zip(*parts)]
         if layout.order is not None:
@@ -184,7 +184,7 @@ class TextEncoder(Frozen):
         self,
         chunk: Chunk,
         vectors: Vectors,
-        prefix: list[KeyValue | None],
+        prefix_kv: list[KeyValue | None],
         prefix_outputs: Tensor | None,
         detach_tokens: bool,
         split: bool,
@@ -195,12 +195,12 @@ class TextEncoder(Frozen):
         x = self._embed(chunk, vectors)
         for i, block in enumerate(blocks[:-1] if split else blocks):
             x = _insert_deep(x, chunk, vectors, i)
-            run = partial(self._block, block, chunk.groups, prefix[i], split)
+            run = partial(self._block, block, chunk.groups, prefix_kv[i], split)
             x = maybe_recompute(recompute_all or i < self.recompute_blocks, run, x)
         if split:
             # In the last block, only positions that are returned run after the attention.
             x = _insert_deep(x, chunk, vectors, len(blocks) - 1)
-            attended = self._attend(blocks[-1], chunk.groups, prefix[-1], x)
+            attended = self._attend(blocks[-1], chunk.groups, prefix_kv[-1], x)
 
         def outputs(rows: Tensor) -> Tensor:
             y = x.index_select(0, rows)
@@ -210,26 +210,26 @@ class TextEncoder(Frozen):
         if chunk.token_set is None:
             return (prompt,)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not detach_tokens):
-            read = outputs(torch.arange(len(x), device=x.device))
-            pool = read if prefix_outputs is None else torch.cat([prefix_outputs, read])
+            suffix_outputs = outputs(torch.arange(len(x), device=x.device))
+            pool = suffix_outputs if prefix_outputs is None else torch.cat([prefix_outputs, suffix_outputs])
             return prompt, F.embedding(chunk.token_set.transpose(0, 1), pool)
 
-    def _block(self, block: Any, groups: list[Group], prefix: KeyValue | None, split: bool, x: Tensor) -> Tensor:
+    def _block(self, block: Any, groups: list[Group], prefix_kv: KeyValue | None, split: bool, x: Tensor) -> Tensor:
         """Run a block on the suffixes x (X, d_l) of all groups."""
         if split:
-            return self.functions.finish(block, x, self._attend(block, groups, prefix, x))
+            return self.functions.finish(block, x, self._attend(block, groups, prefix_kv, x))
         x = x.unflatten(0, (-1, groups[0].length))  # whole prompts are one group
         return whole_block(self.transformer, block, x, groups[0].mask).flatten(0, 1)
 
-    def _attend(self, block: Any, groups: list[Group], prefix: KeyValue | None, x: Tensor) -> Tensor:
+    def _attend(self, block: Any, groups: list[Group], prefix_kv: KeyValue | None, x: Tensor) -> Tensor:
         """Return the attention outputs of a block for the suffixes x (X, d_l) of all groups."""
         projected = self.functions.project_in(block, x, len(x))
         parts = []
         for group, *qkv in zip(groups, *(part.split([group.rows for group in groups]) for part in projected)):
             shape = (len(group.prompts), group.classes, group.length)
             q, k, v = (part.unflatten(0, shape) for part in qkv)  # (n, k, S, d)
-            if prefix is not None and group.prefix:
-                k, v = (_prepend(shared, group, part) for shared, part in zip(prefix, (k, v)))
+            if prefix_kv is not None and group.prefix:
+                k, v = (_prepend(shared, group, part) for shared, part in zip(prefix_kv, (k, v)))
             q, k, v = (part.flatten(0, 1) for part in (q, k, v))
             parts.append(attend(q, k, v, block.attn.num_heads, group.mask).flatten(0, 1))
         return torch.cat(parts)

@@ -55,7 +55,7 @@ class Matrix:
         self.values = exponent if log else exponent.exp_()  # (P, L, J)
         self.log = log
 
-    def scaling(self, logarithm: Tensor) -> Tensor:
+    def from_log(self, logarithm: Tensor) -> Tensor:
         """r (or log r) from its logarithm."""
         return logarithm if self.log else logarithm.exp()
 
@@ -72,7 +72,7 @@ class Matrix:
         """K' r, (P, 1, L)."""
         return torch.logsumexp(self.values + r, 2, keepdim=True).mT if self.log else torch.bmm(r, self.values.mT)
 
-    def fit(self, weights: Tensor, total: Tensor) -> Tensor:
+    def divide(self, weights: Tensor, total: Tensor) -> Tensor:
         """The scaling weights / total."""
         return weights.log() - total if self.log else weights / total
 
@@ -200,8 +200,8 @@ def iterate(
     Args:
         matrix: K, or its logarithm.
         u, v: weights (P, 1, J) and (P, 1, L), zero on masked entries; without masks (1, 1, J) and (1, 1, L).
-        log_shift: (P, 1, J), r = exp(log_shift) r': the rule ``change``, whose tolerance is absolute, is about the r of
-            exp(-cost / lam), and ``matrix`` gives the r' of the kernel with shifted rows.
+        log_shift: (P, 1, J), row minima / lam. ``matrix`` has shifted rows and gives r' = exp(-log_shift) r. The
+            absolute tolerance of ``change`` applies to r, the scaling of exp(-cost / lam).
         settings, group, all_reduce_sum: as for ``solve``.
 
     Returns:
@@ -215,17 +215,17 @@ def iterate(
     change = settings.stop == "change"
     check_every = 1 if u.device.type == "cpu" else 4  # the check synchronises with a GPU
     with torch.no_grad():
-        unshift = matrix.scaling(log_shift)
+        unshift = matrix.from_log(log_shift)
         before = (u > 0).to(u.dtype)
         limit = settings.tol * (group_sum(before.expand_as(log_shift)) if change else 1.0)
-    c = matrix.scaling((v > 0).to(v.dtype).log()).expand(len(log_shift), -1, -1)  # 1, and 0 where the weight is 0
+    c = matrix.from_log((v > 0).to(v.dtype).log()).expand(len(log_shift), -1, -1)  # 1, and 0 where the weight is 0
     total = matrix.rows(c)
     running = torch.ones(len(log_shift) // group, dtype=torch.bool, device=u.device)
     iterations = torch.zeros_like(running, dtype=torch.int64)
     all_running = True
     for step in range(1, settings.max_iter + 1):
-        r = matrix.fit(u, total)
-        c = matrix.fit(v, matrix.columns(r))
+        r = matrix.divide(u, total)
+        c = matrix.divide(v, matrix.columns(r))
         total = matrix.rows(c)  # K c, for the row sums now and for the next r
         iterations += running
         if all_running:
