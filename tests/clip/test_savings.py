@@ -129,7 +129,7 @@ def test_compiled_functions_survive_other_class_counts(vit: nn.Module, stream: t
 
 @pytest.mark.slow
 def test_compiled_functions_with_gradients(vit: nn.Module, images, visual_values) -> None:
-    """Compiled and not: outputs, gradients of CLS, and outputs where nothing is recorded; two of three blocks recomputed."""
+    """Compiled and not: outputs, gradients of CLS, and outputs without recording; 2 of 3 blocks are recomputed."""
     torch._dynamo.reset()
     results = []
     for backend in (None, "aot_eager"):

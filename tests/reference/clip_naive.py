@@ -93,7 +93,7 @@ def image(model: nn.Module, picture: Tensor, vectors: Sequence[Tensor], own_bloc
 def all_texts(
     model: nn.Module, tokens: PromptTokens, values: Sequence[Tensor | None], token_set: Tensor, own_blocks: bool = False
 ) -> tuple[Tensor, list[Tensor]]:
-    """EOS outputs (K, N, D), and for each class and prompt the outputs at the positions of ``token_set`` (N|1, K, T)."""
+    """EOS outputs (K, N, D), and outputs at the positions of ``token_set`` (N|1, K, T) for each class and prompt."""
     n, (_, classes, length) = max(len(v) for v in (tokens.ids, *values) if v is not None), tokens.ids.shape
     prompts, chosen = [], []
     for k in range(classes):
