@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -47,37 +48,34 @@ TWO = {"TEXT_PROMPT_NUMBER": 2, "VISION_PROMPT_NUMBER": 2}
 WORDS = {"CTX_INIT": PHRASE}
 B16 = "ViT-B/16"
 
-# YAML -> backbone, rate, epochs, images a training batch, and what differs from the defaults in the method's node.
+EPOCHS = {"": 50, "_ep100": 100, "_ep200": 200}
+FEW_SHOTS = {"1shot": 30, "2shot_4shot": 50, "8shot_16shot": 80}
+JOINT = {"MODEL_UPD": "joint"}
+VISION = {"TRADE_OFF": True, "MODEL_UPD": "vision"}
+BACKBONES = {"rn50": "RN50", "rn101": "RN101", "vit_b32": "ViT-B/32", "vit_b16": B16}
+COOP_FILES = (
+    "rn50 rn50_ep100 rn50_ep50 rn50_ctxv1 rn50_ep50_ctxv1 rn101 rn101_ep50 vit_b32 vit_b32_ep50 "
+    "vit_b16 vit_b16_ep100 vit_b16_ep50 vit_b16_ctxv1 vit_b16_ep100_ctxv1 vit_b16_ep50_ctxv1"
+).split()
+
+
+def coop(name):
+    """CoOp's file names say everything: the backbone, the epochs (200 if not named), the words of the context."""
+    backbone, epochs, words = re.fullmatch(r"(\w+?)(?:_ep(\d+))?(_ctxv1)?", name).groups()
+    return BACKBONES[backbone], 0.002, int(epochs or 200), 32, WORDS if words else {}
+
+
+# YAML -> backbone, rate, epochs, images per training batch, and what differs from the defaults in the method's node.
 PUBLISHED = {
-    "CoOp/rn50": ("RN50", 0.002, 200, 32, {}),
-    "CoOp/rn50_ep100": ("RN50", 0.002, 100, 32, {}),
-    "CoOp/rn50_ep50": ("RN50", 0.002, 50, 32, {}),
-    "CoOp/rn50_ctxv1": ("RN50", 0.002, 200, 32, WORDS),
-    "CoOp/rn50_ep50_ctxv1": ("RN50", 0.002, 50, 32, WORDS),
-    "CoOp/rn101": ("RN101", 0.002, 200, 32, {}),
-    "CoOp/rn101_ep50": ("RN101", 0.002, 50, 32, {}),
-    "CoOp/vit_b32": ("ViT-B/32", 0.002, 200, 32, {}),
-    "CoOp/vit_b32_ep50": ("ViT-B/32", 0.002, 50, 32, {}),
-    "CoOp/vit_b16": (B16, 0.002, 200, 32, {}),
-    "CoOp/vit_b16_ep100": (B16, 0.002, 100, 32, {}),
-    "CoOp/vit_b16_ep50": (B16, 0.002, 50, 32, {}),
-    "CoOp/vit_b16_ctxv1": (B16, 0.002, 200, 32, WORDS),
-    "CoOp/vit_b16_ep100_ctxv1": (B16, 0.002, 100, 32, WORDS),
-    "CoOp/vit_b16_ep50_ctxv1": (B16, 0.002, 50, 32, WORDS),
+    **{f"CoOp/{name}": coop(name) for name in COOP_FILES},
     "CoCoOp/vit_b16_c16_ep10_batch1": (B16, 0.002, 10, 1, {}),
     "CoCoOp/vit_b16_c8_ep10_batch1": (B16, 0.002, 10, 1, {"N_CTX": 8}),
     "CoCoOp/vit_b16_c4_ep10_batch1": (B16, 0.002, 10, 1, {"N_CTX": 4}),
     "CoCoOp/vit_b16_c4_ep10_batch1_ctxv1": (B16, 0.002, 10, 1, {"N_CTX": 4, **WORDS}),
-    "PLOT/rn50": ("RN50", 0.002, 50, 128, {}),
-    "PLOT/rn50_ep100": ("RN50", 0.002, 100, 128, {}),
-    "PLOT/rn50_ep200": ("RN50", 0.002, 200, 128, {}),
+    **{f"PLOT/rn50{ending}": ("RN50", 0.002, epochs, 128, {}) for ending, epochs in EPOCHS.items()},
     "PLOTPP/vit": (B16, 0.002, 50, 32, {}),
-    "PLOTPP/vit_vision": (B16, 0.002, 50, 32, {"TRADE_OFF": True, "MODEL_UPD": "vision"}),
-    "PLOTPP/vit_vision_ep100": (B16, 0.002, 100, 32, {"TRADE_OFF": True, "MODEL_UPD": "vision"}),
-    "PLOTPP/vit_vision_ep200": (B16, 0.002, 200, 32, {"TRADE_OFF": True, "MODEL_UPD": "vision"}),
-    "PLOTPP/vit_joint": (B16, 0.002, 50, 32, {"MODEL_UPD": "joint"}),
-    "PLOTPP/vit_joint_ep100": (B16, 0.002, 100, 32, {"MODEL_UPD": "joint"}),
-    "PLOTPP/vit_joint_ep200": (B16, 0.002, 200, 32, {"MODEL_UPD": "joint"}),
+    **{f"PLOTPP/vit_vision{ending}": (B16, 0.002, epochs, 32, VISION) for ending, epochs in EPOCHS.items()},
+    **{f"PLOTPP/vit_joint{ending}": (B16, 0.002, epochs, 32, JOINT) for ending, epochs in EPOCHS.items()},
     "VPT/vit_b16_c2_ep5_batch4_4": (B16, 0.0025, 5, 4, {"N_CTX_VISION": 8, "PROMPT_DEPTH_VISION": 12}),
     "IVLP/vit_b16_c2_ep5_batch4_2+2ctx": (
         B16, 0.0035, 5, 4, {"PROMPT_DEPTH_VISION": 12, "PROMPT_DEPTH_TEXT": 12},
@@ -88,21 +86,15 @@ PUBLISHED = {
     ),
     "MaPLe/vit_b16_c2_ep5_batch4_2ctx": (B16, 0.0035, 5, 4, {}),
     "MaPLe/vit_b16_c2_ep5_batch4_2ctx_cross_datasets": (B16, 0.0026, 2, 4, {"PROMPT_DEPTH": 3}),
-    "MaPLe/vit_b16_fewshot_1shot": (B16, 0.0035, 30, 4, {}),
-    "MaPLe/vit_b16_fewshot_2shot_4shot": (B16, 0.0035, 50, 4, {}),
-    "MaPLe/vit_b16_fewshot_8shot_16shot": (B16, 0.0035, 80, 4, {}),
+    **{f"MaPLe/vit_b16_fewshot_{shots}": (B16, 0.0035, epochs, 4, {}) for shots, epochs in FEW_SHOTS.items()},
     "MaPLe/vit_b16_fewshot_imagenet": (B16, 0.0035, 20, 4, {}),
     "ALIGN/vit_b16_base2new": (B16, 0.0025, 20, 4, {}),
     "ALIGN/vit_b16_base2new_sun397": (B16, 0.002, 20, 4, TWO),
-    "ALIGN/vit_b16_fewshot_1shot": (B16, 0.0025, 30, 4, {}),
-    "ALIGN/vit_b16_fewshot_2shot_4shot": (B16, 0.0025, 50, 4, {}),
-    "ALIGN/vit_b16_fewshot_8shot_16shot": (B16, 0.0025, 80, 4, {}),
+    **{f"ALIGN/vit_b16_fewshot_{shots}": (B16, 0.0025, epochs, 4, {}) for shots, epochs in FEW_SHOTS.items()},
     "MMP/vit_b16_c2_ep5_batch4_2ctx": (B16, 0.0025, 20, 4, DEEP),
     "MMP/sun397": (B16, 0.002, 20, 4, {**DEEP, **TWO}),
     "MMP/vit_h": ("ViT-H/14", 0.0025, 20, 4, DEEP),
-    "MMP/vit_b16_fewshot_1shot": (B16, 0.0025, 30, 4, DEEP),
-    "MMP/vit_b16_fewshot_2shot_4shot": (B16, 0.0025, 50, 4, DEEP),
-    "MMP/vit_b16_fewshot_8shot_16shot": (B16, 0.0025, 80, 4, DEEP),
+    **{f"MMP/vit_b16_fewshot_{shots}": (B16, 0.0025, epochs, 4, DEEP) for shots, epochs in FEW_SHOTS.items()},
 }  # fmt: skip
 NOTHING_TO_TRAIN = {"CoOp/rn50_val", "ZeroshotCLIP/vit_b16", "ZeroshotCLIP/vit_b16_ensemble"}
 

@@ -38,26 +38,13 @@ for name in ("dassl", "yacs", "trainers", "datasets", "experiments", "pandas"):
 
 Image.effect_noise((20, 16), 60).convert("RGB").save("image.png")
 
-# TO SWITCH to prompting.methods: model = ALIGN(options, names, clip); logits = model(images)
-from prompting.clip import TextEncoder, VisionEncoder, input_size, load_clip, token_set_mask, tokenize_prompts
-from prompting.learners import ProjectedPrompts
-from prompting.ot import HierarchicalOT
+from prompting.clip import input_size
+from prompting.methods.align import ALIGN, ALIGNOptions
 
-names = ["rough_noise", "fine noise", "snow"]
-clip = load_clip("tiny.pt")
-learner = ProjectedPrompts(4, 2, 64, 128, depth=2)
-tokens = tokenize_prompts(names, n_ctx=2, prefixes=["a photo", "", "", ""], clip_model=clip)
-images = open_clip.image_transform(input_size(clip), is_train=False)(Image.open("image.png"))[None]
+model = ALIGN("tiny.pt", ["cat", "dog", "car"], ALIGNOptions(text_prompt_depth=2, vision_prompt_depth=2))
+images = open_clip.image_transform(input_size(model.clip), is_train=False)(Image.open("image.png"))[None]
 with torch.no_grad():
-    prompts = learner()
-    image = VisionEncoder(clip)(images, prompts.visual, prompts.deep_visual, return_tokens=True)
-    text = TextEncoder(clip)(
-        tokens, prompts.text, prompts.deep_text, token_set=token_set_mask(tokens, "paper"), detach_tokens=True
-    )
-    head = HierarchicalOT(reading="paper")
-    scale = clip.logit_scale.exp()
-    logits = head(image.prompt, text.prompt, image.tokens, text.tokens, s_mask=text.mask, logit_scale=scale).logits
-# END
+    logits = model(images)
 
 assert logits.shape == (1, 3) and logits.isfinite().all() and logits.std() > 0, logits
 print("scored", logits.softmax(-1).tolist())

@@ -13,16 +13,17 @@ VISION = {"layers": 2, "width": 64, "patch_size": 4, "image_size": [8, 12]}
 TEXT = {"context_length": 16, "vocab_size": 100, "width": 64, "heads": 1, "layers": 1}
 
 
-def test_vit(vit: nn.Module) -> None:
-    shape = ClipShape.of(vit)
-    assert shape == ClipShape("vit", 128, 64, 24, (12, 12), (4, 4), (3, 3), 20, 49408, 3, 3)
-    assert shape.patches == 9 and input_size(vit) == (12, 12) and model_dtype(vit) == torch.float64
-
-
-def test_resnet(resnet: nn.Module) -> None:
-    shape = ClipShape.of(resnet)
-    assert shape == ClipShape("resnet", 256, 64, 24, (64, 64), (32, 32), (2, 2), 20, 49408, 4, 2)
-    assert shape.patches == 4 and input_size(resnet) == (64, 64) and model_dtype(resnet) == torch.float64
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("vit", ClipShape("vit", 128, 64, 24, (12, 12), (4, 4), (3, 3), 20, 49408, 3, 3)),
+        ("resnet", ClipShape("resnet", 256, 64, 24, (64, 64), (32, 32), (2, 2), 20, 49408, 4, 2)),
+    ],
+)
+def test_shapes(kind: str, expected: ClipShape, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(kind)
+    assert ClipShape.of(model) == expected
+    assert input_size(model) == expected.image_size and model_dtype(model) == torch.float64
 
 
 def test_custom_text_and_oblong_images() -> None:
@@ -44,12 +45,8 @@ def test_vit_h() -> None:
     assert seen.prompt.shape == (1, 2, 1024) and seen.tokens.shape == (1, 2, 256 + 3, 1024)
 
 
-@pytest.mark.parametrize("depth", [0, 1, 3])
-def test_depths_that_fit(vit: nn.Module, depth: int) -> None:
-    ClipShape.of(vit).check_depth(text=depth, vision=depth)
-
-
-def test_depths_that_do_not(vit: nn.Module, resnet: nn.Module) -> None:
+def test_depths(vit: nn.Module, resnet: nn.Module) -> None:
+    ClipShape.of(vit).check_depth(text=0, vision=3)
     with pytest.raises(ValueError, match="vision prompt depth is 4; the vision tower has 3 blocks: 0 to 3"):
         ClipShape.of(vit).check_depth(vision=4)
     with pytest.raises(ValueError, match="text prompt depth is -1"):
@@ -59,25 +56,19 @@ def test_depths_that_do_not(vit: nn.Module, resnet: nn.Module) -> None:
 
 
 @pytest.mark.parametrize(
-    ("vision", "message"),
-    [({"pool_type": "avg"}, "pooled by 'avg'"), ({"attentional_pool": True}, "pooled by 'attention'")],
-)
-def test_vision_towers_that_cannot_be_prompted(vision: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        VisionEncoder(open_clip.CLIP(32, {**VISION, **vision}, TEXT))
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
+    ("vision", "text", "message"),
     [
-        ({"no_causal_mask": True}, "causal text tower"),
-        ({"embed_cls": True}, "without a class token"),
-        ({"pool_type": "last"}, "pooled by 'last'"),
+        ({"pool_type": "avg"}, {}, "pooled by 'avg'"),
+        ({"attentional_pool": True}, {}, "pooled by 'attention'"),
+        ({}, {"no_causal_mask": True}, "causal text tower"),
+        ({}, {"embed_cls": True}, "without a class token"),
+        ({}, {"pool_type": "last"}, "pooled by 'last'"),
     ],
 )
-def test_text_towers_that_cannot_be_prompted(text: dict, message: str) -> None:
+def test_towers_that_cannot_be_prompted(vision: dict, text: dict, message: str) -> None:
+    model = open_clip.CustomTextCLIP(32, {**VISION, **vision}, {**TEXT, **text})
     with pytest.raises(ValueError, match=message):
-        TextEncoder(open_clip.CustomTextCLIP(32, VISION, {**TEXT, **text}))
+        (VisionEncoder if vision else TextEncoder)(model)
 
 
 def test_foreign_towers_are_named() -> None:

@@ -48,23 +48,10 @@ def test_class_name_positions(position: str, expected: str, context: list[int], 
     assert tokens.eos.tolist() == [[8, 7]] and int(tokens.ids[0, 1, 8]) == 0
 
 
-def test_prefixes_differ_between_prompts() -> None:
-    tokens = tokenize_prompts(["cat", "sea horse"], n_ctx=2, prefixes=["a photo of a", ""], context_length=LENGTH)
-    assert tokens.ids.shape == (2, 2, 9) and tokens.context.shape == (2, 2, 2)
-    assert tokens.eos.tolist() == [[7, 8], [5, 6]]
-    assert words_of(tokens, 1, 0)[:6] == ["<start_of_text>", "x", "x", "cat", ".", "<end_of_text>"]
-
-
 def test_a_name_that_ends_in_punctuation_takes_the_stop_with_it() -> None:
     tokens = tokenize_prompts(["mailbox (open)"], n_ctx=0, context_length=LENGTH)
     assert words_of(tokens, 0, 0)[-2:] == [").", "<end_of_text>"]
     assert tokens.words[0, 0].tolist() == [False, True, True, True, True, False]
-
-
-def test_nothing_learned() -> None:
-    tokens = tokenize_prompts(["cat"], n_ctx=0, prefixes=["a photo of a"], context_length=LENGTH)
-    assert tokens.context.shape == (1, 1, 0)
-    assert token_set_mask(tokens)[0, 0].nonzero().flatten().tolist() == [5]
 
 
 def test_plain_texts() -> None:
@@ -74,24 +61,20 @@ def test_plain_texts() -> None:
     plain = open_clip.SimpleTokenizer()(sum(texts, []), context_length=LENGTH)
     assert torch.equal(tokens.ids.flatten(0, 1), plain[:, :5])
     assert torch.equal(tokenize_texts(texts[0], context_length=LENGTH).ids, tokens.ids[:1])
-    between = (torch.arange(5) > 0) & (torch.arange(5) < tokens.eos[..., None])
-    assert torch.equal(tokens.words, between)
+    assert tokens.words[0, 0].tolist() == [False, True, True, True, False]
 
 
-def test_paper_set_is_context_and_name() -> None:
+def test_token_sets() -> None:
+    """``paper``: the context and the name. ``released``: from the first position on, as many as before EOS."""
     tokens = tokenize_prompts(["sea_horse", "cat"], n_ctx=2, prefixes=["a photo of a", ""], context_length=LENGTH)
-    mask = token_set_mask(tokens, "paper")
-    found = [[mask[n, k].nonzero().flatten().tolist() for k in range(2)] for n in range(2)]
-    assert found == [[[1, 2, 5, 6], [1, 2, 5]], [[1, 2, 3, 4], [1, 2, 3]]]
-    assert mask.dtype == torch.bool and not tokens.words[0, 0, 1]
-
-
-def test_released_set_counts_from_the_first_prompt() -> None:
-    tokens = tokenize_prompts(["sea_horse", "cat"], n_ctx=2, prefixes=["a photo of a", ""], context_length=LENGTH)
-    mask = token_set_mask(tokens, "released")
-    for n in range(2):
-        for k, eos in enumerate(tokens.eos[0].tolist()):
-            assert mask[n, k].nonzero().flatten().tolist() == list(range(eos - 1))
+    assert tokens.eos.tolist() == [[8, 7], [6, 5]]
+    assert words_of(tokens, 1, 1)[:6] == ["<start_of_text>", "x", "x", "cat", ".", "<end_of_text>"]
+    paper, released = (
+        [[mask[n, k].nonzero().flatten().tolist() for k in range(2)] for n in range(2)]
+        for mask in (token_set_mask(tokens, "paper"), token_set_mask(tokens, "released"))
+    )
+    assert paper == [[[1, 2, 5, 6], [1, 2, 5]], [[1, 2, 3, 4], [1, 2, 3]]]
+    assert released == [[list(range(7)), list(range(6))]] * 2  # of the first prompt
 
 
 def test_select_takes_classes() -> None:
@@ -131,10 +114,9 @@ def test_errors(given: dict, message: str) -> None:
 def test_other_errors() -> None:
     with pytest.raises(ValueError, match="unknown reading 'papers'.*mean 'paper'"):
         token_set_mask(tokenize_texts(["cat"], context_length=LENGTH), "papers")
-    with pytest.raises(ValueError, match=r"lists of \[1, 2\]"):
-        tokenize_texts([["cat"], ["cat", "dog"]], context_length=LENGTH)
-    with pytest.raises(ValueError, match=r"lists of \[\]"):
-        tokenize_texts([], context_length=LENGTH)
+    for texts, sizes in (([["cat"], ["cat", "dog"]], "1, 2"), ([], "")):
+        with pytest.raises(ValueError, match=rf"lists of \[{sizes}\]"):
+            tokenize_texts(texts, context_length=LENGTH)
 
 
 def test_tokenizer_of_an_open_clip_model() -> None:

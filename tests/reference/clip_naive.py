@@ -1,9 +1,16 @@
-"""CLIP with prompts, written out from a state dict: one prompt of one class (or one image) at a time, plain tensors."""
+"""CLIP with prompts, one prompt of one class (or one image) at a time, by loops over heads and positions.
+
+With ``own_blocks``, the blocks are those of the open_clip model, which may have other activations and norms.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from prompting.clip import PromptTokens
 
 State = dict[str, Tensor]
 
@@ -38,45 +45,72 @@ def block(x: Tensor, state: State, name: str, heads: int, causal: bool) -> Tenso
     return x + y @ state[f"{name}.mlp.c_proj.weight"].T + state[f"{name}.mlp.c_proj.bias"]
 
 
-def heads_of(width: int) -> int:
-    return max(1, width // 64)
-
-
-def text(state: State, ids: list[int], where: list[int], vectors: list[Tensor]) -> Tensor:
-    """Outputs (context, D) of one prompt, zero-padded to the full context; ``vectors[i]`` (b, d) enters block i."""
-    size = len(state["positional_embedding"])
-    x = state["token_embedding.weight"][ids + [0] * (size - len(ids))].clone()
-    for i, place in enumerate(where if vectors else []):
-        x[place] = vectors[0][i]
-    x = x + state["positional_embedding"]
-    layers = sum(1 for name in state if name.startswith("transformer.") and name.endswith("ln_1.weight"))
-    for layer in range(layers):
-        if 0 < layer < len(vectors):
+def run_blocks(x: Tensor, model: nn.Module, name: str, deep: list, causal: bool, own_blocks: bool) -> Tensor:
+    """Run the blocks of a tower on x (L, d); ``deep[i]``, positions and vectors, enters before block i + 1."""
+    state, tower = model.state_dict(), model.get_submodule(name)
+    mask = torch.full((len(x), len(x)), float("-inf"), dtype=x.dtype).triu(1) if causal else None
+    batch = 0 if tower.batch_first else 1
+    for i, module in enumerate(tower.resblocks):
+        if 0 < i <= len(deep):
+            places, vectors = deep[i - 1]
             x = x.clone()
-            for i in range(len(vectors[layer])):
-                x[where[i]] = vectors[layer][i]
-        x = block(x, state, f"transformer.resblocks.{layer}", heads_of(x.shape[1]), causal=True)
+            x[places] = vectors.to(x.dtype)
+        if own_blocks:
+            x = module(x.unsqueeze(batch), attn_mask=mask).squeeze(batch)
+        else:
+            x = block(x, state, f"{name}.resblocks.{i}", max(1, x.shape[1] // 64), causal)
+    return x
+
+
+def text(
+    model: nn.Module, ids: list[int], where: list[int], vectors: Sequence[Tensor | None], own_blocks: bool = False
+) -> Tensor:
+    """Outputs (context, D) of one prompt, zero-padded to the full context; ``vectors[i]`` (b, d) enters block i."""
+    state = model.state_dict()
+    x = state["token_embedding.weight"][ids + [0] * (len(state["positional_embedding"]) - len(ids))].clone()
+    if vectors and vectors[0] is not None:
+        x[where] = vectors[0].to(x.dtype)
+    deep = [(where[: len(v)], v) for v in vectors[1:]]
+    x = run_blocks(x + state["positional_embedding"], model, "transformer", deep, True, own_blocks)
     return layer_norm(x, state, "ln_final") @ state["text_projection"]
 
 
-def image(state: State, picture: Tensor, vectors: list[Tensor]) -> Tensor:
+def image(model: nn.Module, picture: Tensor, vectors: Sequence[Tensor], own_blocks: bool = False) -> Tensor:
     """Outputs (1 + O + b, D) of one picture (3, H, W): CLS, patches, prompts; ``vectors[i]`` (b, d) enters block i."""
+    state = model.state_dict()
     kernel = state["visual.conv1.weight"]
     p = kernel.shape[-1]
-    rows = [state["visual.class_embedding"]]
-    for top in range(0, picture.shape[1], p):
-        for left in range(0, picture.shape[2], p):
-            rows.append((kernel * picture[:, top : top + p, left : left + p]).sum((1, 2, 3)))
-    x = torch.stack(rows) + state["visual.positional_embedding"]
-    if vectors:
-        x = torch.cat([x, vectors[0]])
-    x = layer_norm(x, state, "visual.ln_pre")
-    layers = sum(1 for name in state if name.startswith("visual.transformer.") and name.endswith("ln_1.weight"))
-    for layer in range(layers):
-        if 0 < layer < len(vectors):
-            x = torch.cat([x[: len(x) - len(vectors[layer])], vectors[layer]])
-        x = block(x, state, f"visual.transformer.resblocks.{layer}", heads_of(x.shape[1]), causal=False)
+    cuts = [(top, left) for top in range(0, picture.shape[1], p) for left in range(0, picture.shape[2], p)]
+    patches = [(kernel * picture[:, i : i + p, j : j + p]).sum((1, 2, 3)) for i, j in cuts]
+    x = model.visual.conv1(picture[None])[0].flatten(1).T if own_blocks else torch.stack(patches)
+    x = torch.cat([state["visual.class_embedding"].to(x.dtype)[None], x])
+    x = torch.cat([x + state["visual.positional_embedding"].to(x.dtype), *(v.to(x.dtype) for v in vectors[:1])])
+    deep = [(slice(len(x) - len(v), None), v) for v in vectors[1:]]
+    x = run_blocks(layer_norm(x, state, "visual.ln_pre"), model, "visual.transformer", deep, False, own_blocks)
     return layer_norm(x, state, "visual.ln_post") @ state["visual.proj"]
+
+
+def all_texts(
+    model: nn.Module, tokens: PromptTokens, values: Sequence[Tensor | None], token_set: Tensor, own_blocks: bool = False
+) -> tuple[Tensor, list[Tensor]]:
+    """EOS outputs (K, N, D), and outputs at the positions of ``token_set`` (N|1, K, T) for each class and prompt."""
+    n, (_, classes, length) = max(len(v) for v in (tokens.ids, *values) if v is not None), tokens.ids.shape
+    prompts, chosen = [], []
+    for k in range(classes):
+        for i in range(n):
+            row, vectors = min(i, len(tokens.ids) - 1), [v if v is None else v[min(i, len(v) - 1)] for v in values]
+            vectors = [v[k] if v is not None and v.dim() == 3 else v for v in vectors]  # class-specific
+            out = text(model, tokens.ids[row, k].tolist(), tokens.context[row, k].tolist(), vectors, own_blocks)
+            prompts.append(out[tokens.eos[row, k]])
+            chosen.append(out[:length][token_set[min(i, len(token_set) - 1), k]])
+    return torch.stack(prompts).unflatten(0, (classes, n)), chosen
+
+
+def all_images(model: nn.Module, pictures: Tensor, values: Sequence[Tensor], own_blocks: bool = False) -> Tensor:
+    """Outputs (B, M, 1 + O + b, D) of all pictures (B, 3, H, W) with each visual prompt."""
+    m = max([1, *map(len, values)])
+    vectors = [[v[min(i, len(v) - 1)] for v in values] for i in range(m)]
+    return torch.stack([torch.stack([image(model, picture, v, own_blocks) for v in vectors]) for picture in pictures])
 
 
 def attention_pool(state: State, features: Tensor, heads: int) -> Tensor:

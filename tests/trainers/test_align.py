@@ -1,12 +1,11 @@
-"""ALIGN's model: what is learned and saved, what it refuses, and that an image's score is its own."""
+"""ALIGN's model: gradients, numbers of prompts, scores that do not depend on other images, and refused settings."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from prompting.checkpoint import learned_state, load_learned
-from prompting.clip import load_clip
+from prompting.checkpoint import learned_state
 from trainers.align import ALIGN, MMP
 
 NAMES = ["face", "golden retriever", "Boeing 737-800", "yin_yang"]
@@ -69,40 +68,6 @@ def test_score_depends_on_its_own_image_and_class_only(align, images):
     torch.testing.assert_close(align(classnames=NAMES[1:3])(images), whole[:, 1:3], atol=1e-4, rtol=0)
 
 
-def test_state_dict_holds_learned_tensors_only(align):
-    state = align().state_dict()
-    assert sorted(state) == sorted(
-        [
-            "prompt_learner.ctx",
-            "prompt_learner.proj.weight",
-            "prompt_learner.proj.bias",
-            "prompt_learner.compound_prompts_text.0",
-            "prompt_learner.compound_prompt_projections.0.weight",
-            "prompt_learner.compound_prompt_projections.0.bias",
-        ]
-    )
-
-
-def test_whole_model_checkpoint_on_other_classes(align, images):
-    """A float16 file with frozen weights and token buffers of other classes loads, and gives the learned tensors."""
-    source = align(classnames=["other"])
-    state = {f"image_encoder.{name}": value.half() for name, value in source.clip.visual.state_dict().items()}
-    state.update({name: value.half() for name, value in source.state_dict().items()})
-    state["prompt_learner.token_prefix"] = torch.zeros(1, 1, 512).half()
-    target = align()
-    with torch.no_grad():
-        target.prompt_learner.ctx.add_(1)
-    target.load_state_dict(state)
-    assert torch.equal(target.prompt_learner.ctx, source.prompt_learner.ctx.half().float())
-
-
-def test_checkpoint_of_another_depth(align, golden_clip):
-    with pytest.raises(ValueError, match="lacks 3 of the 9 learned tensors.*depth"):
-        load_learned(align("TEXT_PROMPT_DEPTH", 3, "VISION_PROMPT_DEPTH", 3), align().state_dict())
-    with pytest.raises(ValueError, match="does not have.*depth"):
-        load_learned(align(), align("TEXT_PROMPT_DEPTH", 3, "VISION_PROMPT_DEPTH", 3).state_dict())
-
-
 @pytest.mark.parametrize(
     "words, message",
     [
@@ -115,49 +80,16 @@ def test_checkpoint_of_another_depth(align, golden_clip):
         (("BETA", -1.0), "BETA is -1.0"),
         (("N_CTX", 6), "fewer than"),
         (("CTX_INIT", "word " * 80), "prompt of 'face' has"),
+        (("ENGINE", "triton"), "TRAINER.ALIGN.ENGINE is 'triton'.*allowed: 'torch', 'auto'$"),
+        (("IMAGE_SET", "patches"), "BETA is 1.0 with IMAGE_SET patches.*set BETA to 0"),
+        (("IMAGE_SET", "patch"), "IMAGE_SET.*'patch'.*patches"),
+        (("TEXT_PROMPT_DEPTH", 0), "TEXT_PROMPT_DEPTH is 0 under COUPLING projected"),
     ],
 )
 def test_refused_in_one_line(align, words, message):
     with pytest.raises(ValueError, match=message) as error:
         align(*words)
     assert "\n" not in str(error.value)
-
-
-def test_engines(align, images):
-    logits = [align("ENGINE", engine)(images) for engine in ("torch", "auto")]
-    assert torch.equal(*logits)
-    with pytest.raises(ValueError, match="TRAINER.ALIGN.ENGINE is 'triton'.*allowed: 'torch', 'auto'$"):
-        align("ENGINE", "triton")
-
-
-def test_class_features_are_computed_once_in_an_evaluation(align, images, monkeypatch):
-    model, calls = align(), []
-    forward = model.text_encoder.forward
-    monkeypatch.setattr(model.text_encoder, "forward", lambda *a, **k: calls.append(1) or forward(*a, **k))
-    with torch.no_grad():
-        first = model(images)
-        assert torch.equal(model(images), first) and len(calls) == 1
-        model.prompt_learner.ctx.add_(0.1)  # a learned tensor changed: what was kept no longer holds
-        assert not torch.equal(model(images), first) and len(calls) == 2
-    model(images)
-    model(images)
-    assert len(calls) == 4  # with gradients nothing is kept
-
-
-def test_frozen_part_stays_in_evaluation_mode(align):
-    model = align().train()
-    assert model.prompt_learner.training and not any(m.training for m in model.clip.modules())
-
-
-def test_takes_a_model_object_of_openais_package(align, images, golden_clip_file):
-    class OpenAI(torch.nn.Module):
-        """A model object whose state dict has OpenAI's key names."""
-
-        def state_dict(self, *args, **kwargs):
-            return torch.load(golden_clip_file)
-
-    OpenAI.__module__ = "clip.model"
-    torch.testing.assert_close(align(clip=load_clip(OpenAI()))(images), align()(images))
 
 
 def test_mmp_refuses_usect(golden_clip, make_cfg):

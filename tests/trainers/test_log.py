@@ -1,68 +1,81 @@
-"""The trainers' lines on a Dassl that logs by printing, as the published one does, and beside other logging."""
+"""The trainers' lines on this project's engine, on a Dassl that logs by printing, and next to a user's logging."""
 
 from __future__ import annotations
 
-import subprocess
+import importlib
+import logging
 import sys
-from pathlib import Path
 
+import dassl.utils
 import pytest
 
-PROJECT = Path(__file__).resolve().parent.parent.parent
+from trainers.record import log
 
-# What Dassl 0.6.3 does: no logging anywhere; a stdout that also writes to the run's file, from setup_logger on.
-PRINTING = """
-import logging, sys
-import dassl.utils
-logging.getLogger("dassl").handlers.clear()
-logging.getLogger("dassl").setLevel(logging.NOTSET)
-{before}
-from trainers.record.log import logger
+LINES = ["Loading CLIP", "printed by Dassl", "be careful"]
+LOGGERS = [logging.getLogger(name) for name in (None, "dassl", "dassl.trainers", "prompting")]
+
+
+@pytest.fixture(autouse=True)
+def restored_loggers():
+    before = [(logger, list(logger.handlers), logger.level) for logger in LOGGERS]
+    yield
+    for logger, handlers, level in before:
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+
+
+def write_lines():
+    log.logger.info(LINES[0])
+    print(LINES[1])
+    log.logger.warning(LINES[2])
+    sys.stdout.flush()
+
 
 class Tee:
+    """Dassl's stdout, which also writes to the run's file."""
+
     def __init__(self, console, path):
-        self.console, self.file = console, open(path, "w")
+        self.console, self.file = console, path.open("w")
+
     def write(self, text):
         self.console.write(text)
         self.file.write(text)
+
     def flush(self):
-        self.console.flush()
         self.file.flush()
 
-sys.stdout = Tee(sys.stdout, sys.argv[1])
-{after}
-logger.info("Loading CLIP")
-print("printed by Dassl")
-logger.warning("be careful")
-sys.stdout.flush()
-"""
-ENGINE = """
-import logging, sys
-import dassl.utils
-from trainers.record.log import logger
-with dassl.utils.setup_logger(sys.argv[1]):
-    logger.info("Loading CLIP")
-    print("printed by Dassl")
-    logger.warning("be careful")
-"""
-LINES = ["Loading CLIP", "printed by Dassl", "be careful"]
+
+@pytest.fixture
+def printing_dassl(tmp_path, monkeypatch, capsys):
+    """Return a function that writes the lines on Dassl 0.6.3, which uses no logger: (stdout, stderr, log.txt)."""
+
+    def run(logging_of_user=""):
+        for logger in LOGGERS:
+            logger.handlers[:] = []
+            logger.setLevel(logging.NOTSET)
+        for step in ("before", "start", "after"):
+            if step == logging_of_user:
+                logging.basicConfig(level=logging.INFO, format="mine: %(message)s")
+            if step == "start":
+                importlib.reload(log)
+                monkeypatch.setattr(sys, "stdout", Tee(sys.stdout, tmp_path / "log.txt"))
+        write_lines()
+        written = capsys.readouterr()
+        return [text.splitlines() for text in (*written, (tmp_path / "log.txt").read_text())]
+
+    return run
 
 
-def run(program, log):
-    command = [sys.executable, "-c", program, str(log)]
-    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
+def test_lines_reach_console_and_file_once_and_in_order(printing_dassl):
+    assert printing_dassl() == [LINES, [], LINES]
 
 
-@pytest.mark.parametrize("program", [PRINTING.format(before="", after=""), ENGINE], ids=["printing", "engine"])
-def test_lines_reach_console_and_file_once_and_in_order(program, tmp_path):
-    done = run(program, tmp_path / "log.txt")
-    assert done.stdout.splitlines() == (tmp_path / "log.txt").read_text().splitlines() == LINES
-    assert done.stderr == ""
+def test_lines_on_this_engine(tmp_path, capsys):
+    with dassl.utils.setup_logger(str(tmp_path / "log.txt")):
+        write_lines()
+    assert capsys.readouterr().out.splitlines() == (tmp_path / "log.txt").read_text().splitlines() == LINES
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_users_own_logging_gets_them_alone(when, tmp_path):
-    words = {"before": "", "after": "", when: "logging.basicConfig(level=logging.INFO, format='mine: %(message)s')"}
-    done = run(PRINTING.format(**words), tmp_path / "log.txt")
-    assert done.stdout.splitlines() == ["printed by Dassl"]
-    assert done.stderr.splitlines() == ["mine: Loading CLIP", "mine: be careful"]
+def test_a_users_logging_gets_them_alone(printing_dassl, when):
+    assert printing_dassl(when) == [LINES[1:2], ["mine: Loading CLIP", "mine: be careful"], LINES[1:2]]

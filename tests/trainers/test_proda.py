@@ -1,4 +1,4 @@
-"""ProDA by its defining properties: the upper bound of the Gaussian loss, the orthogonality term, the positions."""
+"""ProDA by its defining properties: the closed form of the Gaussian loss, the orthogonality term, the positions."""
 
 from __future__ import annotations
 
@@ -71,25 +71,6 @@ def test_the_closed_form_is_the_mean_over_gaussian_weights(problem):
     assert off.sum() >= B * (K - 1) - 2  # and the term with the covariance is what it needs
 
 
-def test_the_loss_is_an_upper_bound(problem):
-    image, weights, labels = problem
-    logits, spread = gaussian_logits(image, weights, labels, SCALE)
-    bound = F.cross_entropy(logits + spread / 2, labels, reduction="none").double()
-    scores = SCALE * torch.einsum("bd,skd->sbk", image, sampled_weights(weights))
-    losses = F.cross_entropy(scores.flatten(0, 1), labels.repeat(DRAWS), reduction="none").view(DRAWS, B)
-    error = losses.std(0) / DRAWS**0.5
-    assert (losses.mean(0) <= bound + 4 * error).all()
-    assert (losses.mean(0) > F.cross_entropy(logits, labels, reduction="none").double()).all()
-
-
-def test_no_spread_is_cross_entropy(problem):
-    image, weights, labels = problem
-    same = weights[:, :1].expand(-1, N, -1)
-    logits, spread = gaussian_logits(image, same, labels, SCALE)
-    torch.testing.assert_close(spread, torch.zeros(B, K))
-    torch.testing.assert_close(logits, SCALE * (image @ weights[:, 0].T).float())
-
-
 def test_orthogonality_by_loops():
     features = draw(4, 6, seed=3)
     total = 0.0
@@ -146,7 +127,7 @@ def test_training_loss(alpha):
     torch.testing.assert_close(seen.detach(), logits, atol=1e-4, rtol=1e-5)
 
 
-@pytest.mark.parametrize("batch", [2, 3, 4])
+@pytest.mark.parametrize("batch", [3, 4])
 def test_evaluation_is_the_product_with_the_mean_weight(batch):
     model = relearn(build("ProDA", "N", 4, "PROMPT_BATCH", batch)).eval()
     images = draw_images(tiny_vit(), 2)

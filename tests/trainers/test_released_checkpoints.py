@@ -6,12 +6,11 @@ run, and a pickled scheduler that holds a pickled optimizer.
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
 
 from prompting.checkpoint import learned_state
+from tests.prompting.test_checkpoint import Bomb
 from tests.reference.methods import NAMES, build, draw_images, relearn, tiny_vit, train_on_four
 
 EPOCHS = {"CoOp": 50, "CoCoOp": 10, "PLOT": 50, "PLOTPP": 50, "MaPLe": 5, "IVLP": 5, "VPT": 5, "MMP": 20, "ALIGN": 20}
@@ -61,12 +60,8 @@ def publish(method, model, folder):
     return path
 
 
-@pytest.fixture(params=list(EPOCHS))
-def method(request):
-    return request.param
-
-
 @pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("method", list(EPOCHS))
 def test_evaluates_as_the_learned_tensors(method, tmp_path):
     source = relearn(build(method)).eval()
     path = publish(method, source, tmp_path / "released")
@@ -99,15 +94,6 @@ def rebuild(method, source, names):
     return model
 
 
-def test_epochs_that_exist_are_named(tmp_path):
-    publish("CoOp", build("CoOp"), tmp_path / "released")
-    trainer = train_on_four("CoOp", tmp_path)
-    with pytest.raises(FileNotFoundError, match="no epoch 5 in .*it holds epochs 50"):
-        trainer.load_model(str(tmp_path / "released"), epoch=5)
-    with pytest.raises(FileNotFoundError, match="holds nothing|released"):
-        trainer.load_model(str(tmp_path / "nowhere"), epoch=5)
-
-
 def test_a_checkpoint_of_another_method(tmp_path):
     """CoCoOp's file as CoOp's: its network is named as what does not fit."""
     publish("CoCoOp", build("CoCoOp"), tmp_path / "released")
@@ -115,34 +101,14 @@ def test_a_checkpoint_of_another_method(tmp_path):
         train_on_four("CoOp", tmp_path).load_model(str(tmp_path / "released"), epoch=10)
 
 
-class Malicious:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (self.path,)
-
-
 def test_a_file_that_brings_code_is_refused(tmp_path):
     path = publish("CoOp", build("CoOp"), tmp_path / "released")
     content = torch.load(path, weights_only=False)
-    content["scheduler"]["successor"] = Malicious(str(tmp_path / "exploded"))
+    content["scheduler"]["successor"] = Bomb(str(tmp_path / "exploded"))
     torch.save(content, path)
     trainer = train_on_four("CoOp", tmp_path)
-    before = trainer.model.prompt_learner.ctx.clone()
-    with pytest.raises(ValueError, match="Unable to load checkpoint.*mkdir") as error:
+    with pytest.raises(ValueError, match="Unable to load checkpoint.*mkdir"):
         trainer.load_model(str(tmp_path / "released"), epoch=50)
-    assert "\n" not in str(error.value)
-    assert not (tmp_path / "exploded").exists() and torch.equal(trainer.model.prompt_learner.ctx, before)
-
-
-def test_what_we_save_uses_the_same_names_and_holds_nothing_else(method, tmp_path):
-    trainer = train_on_four(method, tmp_path)
-    trainer.train()
-    path = tmp_path / "out" / FOLDER.get(method, "prompt_learner") / "model.pth.tar-1"
-    ours = torch.load(path, weights_only=True)["state_dict"]
-    published = published_state(method, build(method))
-    assert set(ours) <= set(published)
-    learned = set(learned_state(trainer.model, trainer.model.released_names))
-    prefix = "" if method not in ("CoOp", "CoCoOp", "PLOT") else "prompt_learner."
-    assert {prefix + name for name in ours} == learned
+    with pytest.raises(FileNotFoundError, match="no epoch 50 in .*nowhere.*does not exist"):
+        trainer.load_model(str(tmp_path / "nowhere"), epoch=50)
+    assert not (tmp_path / "exploded").exists()

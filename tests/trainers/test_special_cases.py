@@ -5,19 +5,13 @@ The paper's claim, case by case, on shared random weights: logits, the loss and 
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
-from dassl.config import get_cfg_default
 
-import datasets
-import trainers
+import train
 from prompting.checkpoint import learned_state
-from tests.reference.methods import NAMES, build, draw_images, relearn, tiny_resnet, tiny_vit, train_on_four
+from tests.reference.methods import NAMES, build, draw_images, relearn, tiny_resnet, tiny_vit
 from trainers.align import ALIGN
-
-CONFIGS = Path(__file__).resolve().parents[2] / "configs/trainers"
 
 # Each case: the other method, its settings, what of the YAML file does not fit a CLIP of 3 blocks and 20 tokens, and
 # where in ALIGN the other's learned tensors are.
@@ -41,11 +35,7 @@ CASES = {
 
 
 def read_yaml(name):
-    cfg = get_cfg_default()
-    trainers.extend_cfg(cfg)
-    datasets.extend_cfg(cfg)
-    cfg.merge_from_file(CONFIGS / f"{name}.yaml")
-    return cfg
+    return train.setup_cfg(train.parse_args(["--config-file", f"configs/trainers/{name}.yaml"]))
 
 
 def align(yaml, words, clip):
@@ -110,18 +100,6 @@ def test_training_settings_are_the_other_methods(yaml):
     assert ours.TRAINER.ALIGN.N_CTX == {"as_maple": 2, "as_ivlp": 2, "as_coop": 4, "as_vpt": 8, "as_plot": 16}[yaml]
 
 
-def test_patches_beside_a_token_level():
-    with pytest.raises(ValueError, match="BETA is 1.0 with IMAGE_SET patches.*set BETA to 0"):
-        align("as_plot", ("N_CTX", 4, "BETA", 1.0), tiny_vit())
-    with pytest.raises(ValueError, match="IMAGE_SET.*'patch'.*patches"):
-        align("as_plot", ("N_CTX", 4, "IMAGE_SET", "patch"), tiny_vit())
-
-
-def test_nothing_learned_needs_independent_sides():
-    with pytest.raises(ValueError, match="TEXT_PROMPT_DEPTH is 0 under COUPLING projected"):
-        align("as_zero_shot", ("COUPLING", "projected"), tiny_vit())
-
-
 def test_patches_of_several_visual_prompts():
     """With M visual prompts the set holds the O patches of each: M * O, the outputs at the prompts left out."""
     words = ("N_CTX", 4, "VISION_PROMPT_NUMBER", 3, "VISION_PROMPT_DEPTH", 2)
@@ -135,11 +113,3 @@ def test_patches_of_several_visual_prompts():
     assert seen[0].shape == (2, 3 * 9, 64)
     for m in range(3):
         assert torch.equal(seen[0][:, 9 * m : 9 * m + 9], tokens[:, m, :9])
-
-
-def test_align_with_nothing_to_learn_is_evaluated(tmp_path):
-    sides = ("COUPLING", "independent", "TEXT_PROMPT_DEPTH", 0, "VISION_PROMPT_DEPTH", 0)
-    trainer = train_on_four("ALIGN", tmp_path, *sides, "TEXT_PROMPT_NUMBER", 1, "VISION_PROMPT_NUMBER", 1, "BETA", 0.0)
-    trainer.train()
-    assert trainer.test_results["test"]["accuracy"] in (0.0, 50.0, 100.0)  # of two images
-    assert not (tmp_path / "out" / "MultiModalPromptLearner").exists()

@@ -6,25 +6,14 @@ import re
 
 import pytest
 import torch
-from dassl.config import get_cfg_default
 
-import datasets
 import train
-import trainers
 from prompting import memory
 from prompting.checkpoint import learned_state
 from tests.reference.methods import build, draw_images, relearn, tiny_vit
 from trainers import speed
 
 CLASSES = [f"cat {'nap ' * (i % 3)}{i}" for i in range(5)]
-
-
-def small_cfg(*words):
-    cfg = get_cfg_default()
-    trainers.extend_cfg(cfg)
-    datasets.extend_cfg(cfg)
-    cfg.merge_from_list(["DATALOADER.TRAIN_X.BATCH_SIZE", 6, *words])
-    return cfg
 
 
 @pytest.fixture
@@ -34,19 +23,19 @@ def logged(monkeypatch):
     return lines
 
 
-def test_a_run_logs_its_estimate(logged):
-    speed.configure_speed(build("ALIGN"), small_cfg(), "cpu")
+def test_a_run_logs_its_estimate(make_cfg, logged):
+    speed.configure_speed(build("ALIGN"), make_cfg("DATALOADER.TRAIN_X.BATCH_SIZE", 6), "cpu")
     assert len(logged) == 1
     assert re.match(r"Memory of a training step: [\d.]+ GB estimated \(held [\d.]+, .*; 3 of 3 classes", logged[0])
 
 
-def test_the_flag_is_the_limit(logged, monkeypatch):
+def test_the_flag_is_the_limit(make_cfg, logged, monkeypatch):
     """--max-memory, in 10^9 bytes."""
     monkeypatch.setattr(memory, "held_bytes", lambda device: 50 * 10**9)
     cfg = train.setup_cfg(train.parse_args(["--max-memory", "123.5", "--trainer", "ALIGN"]))
     speed.configure_speed(build("ALIGN"), cfg, "cpu")
     with pytest.raises(ValueError, match="with one class at a time, more than the 49.90 GB allowed"):
-        speed.configure_speed(build("ALIGN"), small_cfg("TRAIN.MAX_MEMORY_GB", 49.9), "cpu")
+        speed.configure_speed(build("ALIGN"), make_cfg("TRAIN.MAX_MEMORY_GB", 49.9), "cpu")
 
 
 @pytest.mark.parametrize(
@@ -56,27 +45,28 @@ def test_the_flag_is_the_limit(logged, monkeypatch):
         ("COMPILE", "inductr", "TRAIN.COMPILE is 'inductr'; allowed: .*did you mean 'inductor'"),
     ],
 )
-def test_wrong_settings(key, value, message):
+def test_wrong_settings(make_cfg, key, value, message):
     with pytest.raises(ValueError, match=message):
-        speed.configure_speed(build("CoOp"), small_cfg(f"TRAIN.{key}", value), "cpu")
+        speed.configure_speed(build("CoOp"), make_cfg(f"TRAIN.{key}", value), "cpu")
 
 
-def test_a_batch_is_divided_among_processes(monkeypatch, logged):
+def test_a_batch_is_divided_among_processes(make_cfg, monkeypatch, logged):
     seen = []
     monkeypatch.setattr(speed, "processes", lambda: 4)
     monkeypatch.setattr(speed, "configure_memory", lambda model, images, *rest: seen.append(images))
-    speed.configure_speed(build("CoOp"), small_cfg(), "cpu")
+    speed.configure_speed(build("CoOp"), make_cfg("DATALOADER.TRAIN_X.BATCH_SIZE", 6), "cpu")
     assert seen == [2]  # of 6 images
 
 
-@pytest.mark.parametrize("method", ["MMP", "ALIGN", "CoOp"])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["ALIGN", pytest.param("MMP", marks=pytest.mark.long)])
 @torch._dynamo.config.patch(fail_on_recompile_limit_hit=True)
-def test_compiled_blocks_are_exact_and_not_recompiled_without_end(method, logged):
+def test_compiled_blocks_are_exact_and_not_recompiled_without_end(make_cfg, method, logged):
     """Both towers, both passes, with other numbers of classes and images."""
     torch._dynamo.reset()
     for classes, images in ((3, 2), (5, 3), (4, 4)):
         eager, compiled = (relearn(build(method, classnames=CLASSES[:classes]), std=0.05) for _ in range(2))
-        speed.configure_speed(compiled, small_cfg("TRAIN.COMPILE", "eager"), "cpu")
+        speed.configure_speed(compiled, make_cfg("TRAIN.COMPILE", "eager"), "cpu")
         assert compiled.text_encoder.functions is compiled.image_encoder.functions is not eager.text_encoder.functions
         values = []
         for model in (eager, compiled):
