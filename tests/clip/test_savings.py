@@ -249,6 +249,21 @@ def test_shorter_deep_visual_prompts(vit: nn.Module, stream: torch.Generator, re
     compare_vision(vit, draw(stream, 2, 3, 12, 12), values, return_tokens)
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 5])
+@pytest.mark.parametrize("return_tokens", [False, True])
+def test_evaluation_in_parts_of_the_images_is_exact(
+    vit: nn.Module, stream: torch.Generator, monkeypatch: pytest.MonkeyPatch, at_once: int, return_tokens: bool
+) -> None:
+    images, prompts, sizes = draw(stream, 5, 3, 12, 12), draw(stream, 2, 2, 2 * WIDTH), []
+    monkeypatch.setattr("prompting.clip.vision.ROWS_AT_ONCE", at_once * 2 * 10)  # two prompts, CLS and nine patches
+    vit.visual.conv1.register_forward_hook(lambda _, args, out: sizes.append(len(args[0])))
+    with torch.no_grad():
+        out = VisionEncoder(vit)(images, prompts, return_tokens=return_tokens)
+    assert sizes == {1: [1] * 5, 2: [2, 2, 1], 5: [5]}[at_once]
+    whole = clip_whole.images(vit, images, prompts)
+    torch.testing.assert_close(out[: 1 + return_tokens], whole[: 1 + return_tokens], **TIGHT)
+
+
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_recomputed_vision_blocks_are_exact_and_keep_their_inputs_only(
     vit: nn.Module, stream: torch.Generator, number: int
