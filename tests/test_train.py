@@ -211,7 +211,7 @@ def test_a_plugin_that_fails_is_named(with_plugin, content, trainer, words):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"data": "/no/such/folder"}, "no folder /no/such/folder"),
+        ({"data": "/no/such/folder", "dataset": "dtd"}, "no folder /no/such/folder"),
         ({"trainer": "ALIGNN"}, r"do you mean \[ALIGN\]"),
         ({"config": "configs/trainers/ALIGN/mimi.yaml"}, "did you mean configs/trainers/ALIGN/mini.yaml"),
         ({"config": "LICENSE"}, "LICENSE is not YAML|LICENSE holds a str"),

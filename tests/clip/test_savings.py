@@ -57,6 +57,19 @@ def test_memory_does_not_grow_with_the_classes(vit: nn.Module, stream: torch.Gen
     assert sizes[32, 4] - sizes[8, 4] < 0.1 * sizes[32, None]
 
 
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_evaluation_in_parts_of_the_images_is_exact(vit: nn.Module, stream: torch.Generator, monkeypatch, at_once: int):
+    images, prompts, sizes = draw(stream, 5, 3, 12, 12), draw(stream, 2, 2, 2 * WIDTH), []
+    encoder = VisionEncoder(vit)
+    with torch.no_grad():
+        whole = encoder(images, prompts, return_tokens=True)
+        monkeypatch.setattr("prompting.clip.vision.ROWS_AT_ONCE", at_once * 2 * 10)  # two prompts, CLS and nine patches
+        vit.visual.conv1.register_forward_hook(lambda _, args, out: sizes.append(len(args[0])))
+        parts = encoder(images, prompts, return_tokens=True)
+    assert max(sizes) == at_once and sum(sizes) == 5
+    torch.testing.assert_close(parts[:2], whole[:2], **TIGHT)
+
+
 @pytest.mark.parametrize("number", [1, 3])
 def test_recomputed_vision_blocks_are_exact_and_keep_their_inputs_only(
     vit: nn.Module, images, visual_values, number: int
