@@ -16,8 +16,7 @@ from tests.reference import clip_naive
 from tests.reference.clip_states import vit_state
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("kind", ["vit", "resnet"])
+@pytest.mark.parametrize(("kind", "dtype"), [("vit", torch.float64), ("resnet", torch.float64), ("vit", torch.float32)])
 @pytest.mark.parametrize("return_tokens", [False, True])
 def test_no_prompts_is_open_clip(
     kind: str, dtype: torch.dtype, return_tokens: bool, request: pytest.FixtureRequest, stream: torch.Generator

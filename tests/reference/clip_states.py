@@ -2,54 +2,36 @@
 
 from __future__ import annotations
 
+import open_clip
 import torch
 from torch import Tensor, nn
 
-VOCAB = 49408  # of CLIP's tokenizer, which the tests use as it is
+STD = {"token_embedding.weight": 1.0, "positional_embedding": 0.3, "visual.class_embedding": 1.0}
 
 
-class _Drawer:
-    """Draws named normal tensors, scaled so that activations stay near 1."""
-
-    def __init__(self, seed: int) -> None:
-        self.stream = torch.Generator().manual_seed(seed)
-        self.state: dict[str, Tensor] = {}
-
-    def put(self, name: str, *shape: int, std: float, mean: float = 0.0) -> None:
-        self.state[name] = mean + std * torch.randn(*shape, generator=self.stream)
-
-    def linear(self, name: str, out: int, inp: int) -> None:
-        self.put(f"{name}.weight", out, inp, std=inp**-0.5)
-        self.put(f"{name}.bias", out, std=0.05)
-
-    def norm(self, name: str, width: int) -> None:
-        self.put(f"{name}.weight", width, std=0.1, mean=1.0)
-        self.put(f"{name}.bias", width, std=0.1)
-
-    def batch_norm(self, name: str, width: int) -> None:
-        self.norm(name, width)
-        self.put(f"{name}.running_mean", width, std=0.1)
-        self.state[f"{name}.running_var"] = 0.5 + torch.rand(width, generator=self.stream)
-        self.state[f"{name}.num_batches_tracked"] = torch.tensor(1)
-
-    def blocks(self, prefix: str, width: int, layers: int, mlp: int) -> None:
-        for i in range(layers):
-            name = f"{prefix}.resblocks.{i}"
-            self.put(f"{name}.attn.in_proj_weight", 3 * width, width, std=1.5 * width**-0.5)
-            self.put(f"{name}.attn.in_proj_bias", 3 * width, std=0.05)
-            self.linear(f"{name}.attn.out_proj", width, width)
-            self.norm(f"{name}.ln_1", width)
-            self.linear(f"{name}.mlp.c_fc", mlp * width, width)
-            self.linear(f"{name}.mlp.c_proj", width, mlp * width)
-            self.norm(f"{name}.ln_2", width)
-
-    def text(self, width: int, layers: int, context: int, embed: int, mlp: int) -> None:
-        self.put("positional_embedding", context, width, std=0.3)
-        self.put("text_projection", width, embed, std=width**-0.5)
-        self.put("token_embedding.weight", VOCAB, width, std=1.0)
-        self.norm("ln_final", width)
-        self.blocks("transformer", width, layers, mlp)
-        self.state["logit_scale"] = torch.tensor(20.0).log()
+def random_state(seed: int, embed: int, vision: dict, text: dict) -> dict[str, Tensor]:
+    """Draw the state of an open_clip model, scaled so that activations stay near 1."""
+    stream, state = torch.Generator().manual_seed(seed), {}
+    with torch.device("meta"):
+        shapes = open_clip.CLIP(embed, vision, {**text, "heads": 1, "vocab_size": 49408}).state_dict()
+    for name, like in shapes.items():
+        drawn = torch.randn(like.shape, generator=stream)
+        if name == "logit_scale":
+            state[name] = torch.tensor(20.0).log()
+        elif "num_batches" in name:
+            state[name] = torch.tensor(1)
+        elif name.endswith("running_var"):
+            state[name] = 0.5 + torch.rand(like.shape, generator=stream)
+        elif name in STD or like.dim() == 1:
+            norm = like.dim() == 1 and name.endswith("weight") and name not in STD
+            state[name] = norm + STD.get(name, 0.1) * drawn
+        elif name.endswith("positional_embedding"):
+            state[name] = 0.4 * drawn
+        elif name.endswith("proj") or name == "text_projection":  # used from the left: (d, D)
+            state[name] = drawn * like.shape[0] ** -0.5
+        else:
+            state[name] = drawn * like[0].numel() ** -0.5 * (1.5 if like.dim() == 4 or "in_proj" in name else 1)
+    return state
 
 
 def vit_state(
@@ -65,43 +47,16 @@ def vit_state(
     mlp: int = 4,
 ) -> dict[str, Tensor]:
     """Return the state dict of a random CLIP with a ViT."""
-    draw = _Drawer(seed)
-    draw.put("visual.class_embedding", d_v, std=1.0)
-    draw.put("visual.positional_embedding", grid * grid + 1, d_v, std=0.5)
-    draw.put("visual.proj", d_v, embed, std=d_v**-0.5)
-    draw.put("visual.conv1.weight", d_v, 3, patch, patch, std=(3 * patch * patch) ** -0.5)
-    draw.norm("visual.ln_pre", d_v)
-    draw.norm("visual.ln_post", d_v)
-    draw.blocks("visual.transformer", d_v, vision_layers, mlp)
-    draw.text(d_l, text_layers, context, embed, mlp)
-    return draw.state
+    vision = {"width": d_v, "layers": vision_layers, "head_width": min(64, d_v), "mlp_ratio": mlp}
+    vision |= {"patch_size": patch, "image_size": patch * grid}
+    text = {"width": d_l, "layers": text_layers, "context_length": context, "mlp_ratio": mlp}
+    return random_state(seed, embed, vision, text)
 
 
 def resnet_state(seed: int = 0, width: int = 8, embed: int = 24, side: int = 2, d_l: int = 64) -> dict[str, Tensor]:
-    """Return the state dict of a random CLIP with a ResNet of one bottleneck a stage."""
-    draw = _Drawer(seed)
-
-    def conv(name: str, out: int, inp: int, size: int) -> None:
-        draw.put(f"{name}.weight", out, inp, size, size, std=(2 / (inp * size * size)) ** 0.5)
-
-    for i, (out, inp) in enumerate([(width // 2, 3), (width // 2, width // 2), (width, width // 2)], 1):
-        conv(f"visual.conv{i}", out, inp, 3)
-        draw.batch_norm(f"visual.bn{i}", out)
-    inp = width
-    for stage in range(1, 5):
-        planes, name = width * 2 ** (stage - 1), f"visual.layer{stage}.0"
-        for i, (o, n, size) in enumerate([(planes, inp, 1), (planes, planes, 3), (4 * planes, planes, 1)], 1):
-            conv(f"{name}.conv{i}", o, n, size)
-            draw.batch_norm(f"{name}.bn{i}", o)
-        conv(f"{name}.downsample.0", 4 * planes, inp, 1)
-        draw.batch_norm(f"{name}.downsample.1", 4 * planes)
-        inp = 4 * planes
-    draw.put("visual.attnpool.positional_embedding", side * side + 1, inp, std=0.3)
-    for name in ("q_proj", "k_proj", "v_proj"):
-        draw.linear(f"visual.attnpool.{name}", inp, inp)
-    draw.linear("visual.attnpool.c_proj", embed, inp)
-    draw.text(d_l, 2, 20, embed, 4)
-    return draw.state
+    """Return the state dict of a random CLIP with a ResNet of one bottleneck per stage."""
+    vision = {"width": width, "layers": (1, 1, 1, 1), "head_width": min(64, 32 * width), "image_size": 32 * side}
+    return random_state(seed, embed, vision, {"width": d_l, "layers": 2, "context_length": 20})
 
 
 class KeyedModule(nn.Module):

@@ -38,7 +38,6 @@ def tiny_resnet():
 # Proportions of d_v : d_l other than 2 : 1, and other grids of patches.
 PROPORTIONS = {
     "d_v < d_l": {"d_v": 48, "d_l": 64, "grid": 2, "patch": 4, "embed": 96},
-    "d_v = d_l": {"d_v": 64, "d_l": 64, "grid": 4, "patch": 2, "embed": 64},
     "5 : 4, as ViT-H/14": {"d_v": 40, "d_l": 32, "grid": 5, "patch": 3, "embed": 80},
 }
 
