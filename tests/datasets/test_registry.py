@@ -58,7 +58,7 @@ def test_bad_input_is_one_clear_line(tmp_path, make):
     drawn, real = made_of(ABOUT), made_of(replace(ABOUT, prepare=None))
     for made, root, half, words in (
         (real, "", "all", "DATASET.ROOT is empty"),
-        (drawn, tmp_path / "nowhere", "all", "there is no folder .*nowhere"),
+        (real, tmp_path / "nowhere", "all", "there is no folder .*nowhere"),
         (real, tmp_path, "all", "no folder .*mini_small; DATASET.ROOT is"),
         (drawn, tmp_path, "Base", "SUBSAMPLE_CLASSES is 'Base'"),
     ):
@@ -69,6 +69,7 @@ def test_bad_input_is_one_clear_line(tmp_path, make):
     with pytest.raises(FileNotFoundError, match="split file not found"):
         make(real, tmp_path)
     (tmp_path / "mini_small").rmdir()
+    make(drawn, tmp_path / "new" / "root")  # a set that is written where it is missing makes its root as well
     make(drawn, tmp_path)
     path = tmp_path / "mini_small" / "split_mini_small.json"
     split = json.loads(path.read_text())
