@@ -27,7 +27,7 @@ test-fast: setup  ## run the unit tests, without any training (about a minute)
 test: setup check  ## run the checks and all tests but the long ones (about five minutes)
 	@$(pytest) -m "not long" $(TESTS)
 
-test-long: setup  ## run the tests that take longest: crash, soak, browser, notebook
+test-long: setup  ## run the tests that take longest
 	@$(pytest) -m long $(TESTS)
 
 check: setup  ## run ruff and mypy

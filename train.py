@@ -62,7 +62,12 @@ def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("--backbone", help="name or path of the CLIP model")
     add("--head", help="name of the head")
     add("--device", help="torch device: cpu, cuda or cuda:N; default: a GPU if there is one")
-    add("--max-memory", type=float, metavar="GB", help="memory limit of a run; default: the device's free memory")
+    add(
+        "--max-memory",
+        type=float,
+        metavar="GB",
+        help="memory limit of a run; default: none on a CPU, free memory on a GPU",
+    )
     add("--plugin", action="append", default=[], metavar="FILE", help="Python file that registers a method or data set")
     add("--eval-only", action="store_true", help="evaluate only")
     add("--model-dir", default="", help="folder of the run to load for --eval-only")

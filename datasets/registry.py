@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -173,10 +174,12 @@ class DescribedDataset(ListedDataset):
         """Read the data set under ``DATASET.ROOT``."""
         about = cls.description
         check_custom_keys(about.name, cfg.DATASET)
-        if about.prepare is not None and keep:  # writes the data set, so the root need not exist
-            absolute_root(cfg.DATASET.ROOT).mkdir(parents=True, exist_ok=True)
-            about.prepare(absolute_root(cfg.DATASET.ROOT))
+        if about.prepare is not None and keep:  # the set is written here: a root that its parent folder lacks is made
+            with suppress(OSError):
+                absolute_root(cfg.DATASET.ROOT).mkdir()
         root = data_root(cfg.DATASET.ROOT)
+        if about.prepare is not None and keep:
+            about.prepare(root)
         folder = root / about.folder
         images = folder / about.images
         try:
@@ -187,7 +190,8 @@ class DescribedDataset(ListedDataset):
             check_images(split, images, where)
         except (FileNotFoundError, ValueError) as error:
             advice = f"; `python -m datasets check {about.name} --root {root}` says more" if about.source else ""
-            raise type(error)(f"{error}{advice}") from None
+            kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+            raise kind(f"{error}{advice}") from None
         return Source(split, folder, images, about.split_file(folder), about.test_only)
 
 

@@ -61,7 +61,7 @@ class RunResult:
 def read(output: Path, protocol: str) -> tuple[pd.DataFrame, list[str]]:
     """Return the results in a CSV file, or below a folder (of the protocol's runs if there are any), with notes."""
     if output.suffix == ".csv":
-        return pd.read_csv(output, dtype={"config": str}).assign(folder=output), []
+        return pd.read_csv(output, dtype={"config": str}).fillna({"config": ""}).assign(folder=output), []
     names = {"xd": ("xd",), "dg": ("xd/train", "dg")}.get(protocol, (protocol,))
     collected = [collect(folder) for folder in [output / n for n in names if (output / n).is_dir()] or [output]]
     rows = [result for found, _ in collected for result in found]

@@ -18,7 +18,8 @@ import pandas as pd
 from tabulate import tabulate
 
 from experiments.collect import read_folder
-from experiments.protocols import SHOTS, Planner, RunDefaults, methods_with_settings
+from experiments.defaults import RunDefaults
+from experiments.protocols import SHOTS, Planner, methods_with_settings
 from experiments.runs import PROJECT, report_errors, run_all
 from experiments.tables import TableBuilder
 

@@ -10,7 +10,6 @@ holds a run with other settings is refused.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -20,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from experiments.defaults import RunDefaults, add_defaults
 from experiments.runs import PROJECT, RunSpec, report_errors, run_all, state
 from prompting.ot.checks import check_choice
 
@@ -46,26 +46,6 @@ class Suite:
 
 
 SUITES = {name: Suite(**entry) for name, entry in SETTINGS["suites"].items()}
-
-
-@dataclass(frozen=True)
-class RunDefaults:
-    """Settings of all runs of a command."""
-
-    root: str = "data"  # folder of the data sets
-    output: Path = Path("output")  # folder of the results
-    config: str = ""  # the method's YAML file (a path, or a stem in its folder) in place of the protocol's
-    options: tuple[str, ...] = ()  # KEY VALUE words over the YAML files
-    plugins: tuple[str, ...] = ()  # Python files that register methods or data sets
-
-    @classmethod
-    def of(cls, args: argparse.Namespace) -> RunDefaults:
-        """Return the defaults that the flags of ``add_defaults`` give, and import the plugins."""
-        import train
-
-        for file in args.plugin:
-            train.load_plugin(file)
-        return cls(args.root, args.output, args.config, tuple(args.set), tuple(args.plugin))
 
 
 def presentation_order(methods: Iterable[str]) -> list[str]:
@@ -220,17 +200,6 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[int]]:
     return datasets or ["all"], seeds or list(SEEDS)
 
 
-def add_defaults(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of ``RunDefaults``, and ``--shots``."""
-    add = parser.add_argument
-    add("--root", default=os.environ.get("DATA", "data"), help="folder of the data sets (default: $DATA, or data)")
-    add("--output", type=Path, default=Path(os.environ.get("OUTPUT", "output")), help="folder of the results")
-    add("--config", default="", help="the method's YAML file, or its stem, in place of the protocol's")
-    add("--shots", type=int, nargs="+", default=FEWSHOT_SHOTS, help="of fewshot (default: 1 2 4 8 16)")
-    add("--plugin", action="append", default=[], metavar="FILE", help="Python file that registers a method or data set")
-    add("--set", nargs="+", default=[], metavar="KEY VALUE", help="config words over the YAML files")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="protocols", description=__doc__.splitlines()[0])
     parser.add_argument("protocol", choices=PROTOCOLS)
@@ -238,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("words", nargs="*", help="data sets (names, all, mini) and seeds (numbers, or a second all)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and what is done already")
-    add_defaults(parser)
+    add_defaults(parser, FEWSHOT_SHOTS)
     args = parser.parse_intermixed_args(argv)
     return report_errors("protocols", lambda: run(args))
 

@@ -28,6 +28,8 @@ def main() -> int:
     grid = ["--methods", *methods, "--datasets", *datasets, "--seeds", *seeds]
     more = os.environ.get("SWEEP", "").split()
     status = sweep.main(["--protocol", protocol, *grid, "--root", root, "--output", output, *more])
+    if status == 130:  # interrupted: a table would lack the rest
+        return status
     table, target = [output, "--table", protocol, *grid], Path(output, protocol)
     picture = ["--plot", f"{target}.png"] if protocol == "fewshot" else []
     if failed := tables.main([*table, *picture]):

@@ -37,7 +37,9 @@ def add(output: Path, protocol: str, file: Path) -> int:
     """
     check_choice("protocol", protocol, [*PROTOCOLS, "compare"])
     table = "base2new" if protocol == "compare" else protocol
-    found, _ = read(output, table)
+    found, notes = read(output, table)
+    for note in notes:
+        print(note, file=sys.stderr)
     tables.TableBuilder(table, found)  # refuses two runs with the same keys
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT, capture_output=True, text=True)
     found["commit"] = head.stdout.strip()

@@ -138,8 +138,6 @@ def run_all(runs: Sequence[RunSpec], quiet: bool = False) -> None:
         ValueError: a folder holds a run with other settings.
     """
     unique = list({run.folder: run for run in runs}.values())
-    if all(run.dataset.startswith("mini_") for run in unique):  # they are drawn into this folder
-        (PROJECT / unique[0].root).mkdir(parents=True, exist_ok=True)
     with tqdm(total=len(unique), desc="runs", unit="run", dynamic_ncols=True, disable=quiet) as bar:
         for run in unique:
             if not is_done(run):

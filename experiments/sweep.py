@@ -20,7 +20,8 @@ import submitit
 from tabulate import tabulate
 from tqdm import tqdm
 
-from experiments.protocols import PROTOCOLS, SEEDS, Job, RunDefaults, add_defaults, plan
+from experiments.defaults import RunDefaults, add_defaults
+from experiments.protocols import FEWSHOT_SHOTS, PROTOCOLS, SEEDS, Job, plan
 from experiments.runs import PROJECT, report_errors, run_all, state
 
 WEEK = 7 * 24 * 60  # minutes: submitit ends local jobs after two by default
@@ -138,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--jobs", type=int, help="processes at a time without GPUs (default 1); OMP_NUM_THREADS divides the cores")
     add("--slurm", nargs="+", default=[], metavar="KEY=VALUE", help="options of sbatch, as submitit names them")
     add("--dry-run", action="store_true", help="list the jobs and what is done already")
-    add_defaults(parser)
+    add_defaults(parser, FEWSHOT_SHOTS)
     args = parser.parse_args(argv)
     return report_errors("sweep", lambda: run(args))
 

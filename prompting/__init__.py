@@ -1,3 +1,3 @@
 """Prompt tuning for CLIP: loaders and encoders, learned prompts, optimal transport, heads. Knows no data set."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

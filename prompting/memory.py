@@ -11,6 +11,7 @@ import os
 import sys
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -29,6 +30,7 @@ except ImportError:  # not on Windows
 
 KEPT = 6  # widths kept per position and block besides the hidden layer: 2 + 3 + 1
 WORKING = 12  # widths per position of a running block's temporaries, besides three hidden layers
+HEADROOM = 0.9  # fraction of the free memory of a GPU that a run may take
 SLACK = 0.15  # fraction that fragmentation adds to the memory of a step
 MIN_ROWS = 128  # a matrix product with fewer rows takes about as long as one with 128
 
@@ -111,7 +113,7 @@ def configure_memory(model: Any, images: int, limit: int, device: torch.device |
         return None
     held, allowed = held_bytes(device), float(limit or "inf")
     if torch.device(device).type == "cuda":
-        allowed = limit or held + torch.cuda.mem_get_info(device)[0]
+        allowed = limit or held + HEADROOM * torch.cuda.mem_get_info(device)[0]
     elif processes() > 1:
         allowed /= int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     plans = plan_memory(model, images, held)
@@ -199,9 +201,12 @@ def processes() -> int:
 
 
 def held_bytes(device: torch.device | str = "cpu") -> int:
-    """Return the memory of this process in bytes: allocated by torch on a GPU, else the peak so far."""
+    """Return the memory of this process in bytes: allocated by torch on a GPU, else its resident set."""
     if torch.device(device).type == "cuda":
         return torch.cuda.memory_allocated(device)
+    statm = Path("/proc/self/statm")
+    if statm.is_file():
+        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return peak_bytes(device) or 0
 
 

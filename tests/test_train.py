@@ -17,7 +17,6 @@ from tests.reference.clip_states import vit_state
 from tests.reference.tiny import draw_images
 
 DATASET = "configs/datasets/mini_source.yaml"
-DTD = "configs/datasets/dtd.yaml"  # unlike a mini set it is not written where it is missing
 METHOD = "configs/trainers/ALIGN/mini.yaml"
 
 
@@ -38,9 +37,9 @@ def backbone(tmp_path_factory):
 def call(root, backbone, tmp_path, monkeypatch, capfd):
     """Return a function that calls train.py with flags and KEY VALUE words: (exit code, stdout, stderr)."""
 
-    def run(*words, output=tmp_path / "run", trainer="ALIGN", config=METHOD, data=root, dataset=DATASET, opts=()):
+    def run(*words, output=tmp_path / "run", trainer="ALIGN", config=METHOD, data=root, opts=()):
         flags = ["--root", data, "--trainer", trainer, "--seed", "1", "--backbone", backbone, "--output-dir", output]
-        files = ["--dataset-config-file", dataset, "--config-file", config]
+        files = ["--dataset-config-file", DATASET, "--config-file", config]
         small = "DATASET.NUM_SHOTS 1 DATASET.SUBSAMPLE_CLASSES base DATALOADER.NUM_WORKERS 0 OPTIM.MAX_EPOCH 2".split()
         depth = "TRAINER.ALIGN.TEXT_PROMPT_DEPTH 2 TRAINER.ALIGN.VISION_PROMPT_DEPTH 2 TRAIN.CHECKPOINT_FREQ 1".split()
         monkeypatch.setattr(sys, "argv", ["train.py", *map(str, [*flags, *files, *words, *small, *depth, *opts])])
@@ -212,7 +211,7 @@ def test_a_plugin_that_fails_is_named(with_plugin, content, trainer, words):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"data": "/no/such/folder", "dataset": DTD}, "no folder /no/such/folder"),
+        ({"data": "/no/such/folder"}, "no folder /no/such/folder"),
         ({"trainer": "ALIGNN"}, r"do you mean \[ALIGN\]"),
         ({"config": "configs/trainers/ALIGN/mimi.yaml"}, "did you mean configs/trainers/ALIGN/mini.yaml"),
         ({"config": "LICENSE"}, "LICENSE is not YAML|LICENSE holds a str"),

@@ -80,9 +80,11 @@ class PromptTrainer(TrainerX):
         try:
             yield
         except ValueError as error:
-            message = re.sub(rf"\b({'|'.join(names)})\b", lambda match: match[0].upper(), str(error))
+            unmistakable = "|".join(name for name in names if "_" in name) or names[0]
+            pattern = rf"\b({unmistakable})\b|\b({'|'.join(names)})\b(?= is | to )"
+            message = re.sub(pattern, lambda match: match[0].upper(), str(error))
             starts_with_key = str(error).split(" ", 1)[0] in names
-            raise ValueError(f"TRAINER.{cls.node}.{message}" if starts_with_key else message) from None
+            raise ValueError(f"TRAINER.{cls.node}.{message}" if starts_with_key else message) from error
 
     @classmethod
     def build_clip(

@@ -47,7 +47,7 @@ class ProDAOptions(Options):
 
     def __post_init__(self) -> None:
         if not 2 <= self.prompt_batch <= self.n:
-            raise ValueError(f"prompt_batch is {self.prompt_batch} and n {self.n}; a covariance needs 2 to n prompts")
+            raise ValueError(f"prompt_batch is {self.prompt_batch} of N = {self.n}; a covariance needs 2 to N prompts")
 
 
 class ProDA(PromptedCLIP[ProDAOptions]):

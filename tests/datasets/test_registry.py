@@ -59,6 +59,7 @@ def test_bad_input_is_one_clear_line(tmp_path, make):
     for made, root, half, words in (
         (real, "", "all", "DATASET.ROOT is empty"),
         (real, tmp_path / "nowhere", "all", "there is no folder .*nowhere"),
+        (drawn, tmp_path / "no" / "where", "all", "there is no folder .*where"),
         (real, tmp_path, "all", "no folder .*mini_small; DATASET.ROOT is"),
         (drawn, tmp_path, "Base", "SUBSAMPLE_CLASSES is 'Base'"),
     ):
@@ -69,7 +70,7 @@ def test_bad_input_is_one_clear_line(tmp_path, make):
     with pytest.raises(FileNotFoundError, match="split file not found"):
         make(real, tmp_path)
     (tmp_path / "mini_small").rmdir()
-    make(drawn, tmp_path / "new" / "root")  # a set that is written where it is missing makes its root as well
+    make(drawn, tmp_path / "new")  # a set that is written where it is missing makes its root, but no parents of it
     make(drawn, tmp_path)
     path = tmp_path / "mini_small" / "split_mini_small.json"
     split = json.loads(path.read_text())

@@ -9,7 +9,8 @@ import train
 from datasets import __main__ as command
 from datasets.catalog import CATALOG
 from experiments import tables
-from experiments.protocols import SUITES, RunDefaults, plan
+from experiments.defaults import RunDefaults
+from experiments.protocols import SUITES, plan
 from experiments.runs import read_results, state
 from tests.reference.clip_states import vit_state
 from tests.reference.layouts import LAYOUTS

@@ -13,7 +13,8 @@ import pytest
 
 import train
 from experiments import protocols
-from experiments.protocols import FEWSHOT_SHOTS, METHODS, PROTOCOLS, SUITES, RunDefaults, plan, split_words
+from experiments.defaults import RunDefaults
+from experiments.protocols import FEWSHOT_SHOTS, METHODS, PROTOCOLS, SUITES, plan, split_words
 from experiments.runs import PROJECT, RunSpec, is_done, run_all, state
 from trainers.record.runs import method_config
 

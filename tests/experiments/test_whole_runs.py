@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from experiments.protocols import RunDefaults, plan
+from experiments.defaults import RunDefaults
+from experiments.protocols import plan
 from experiments.runs import PROJECT, read_results, run_all, state
 from tests.reference.clip_states import vit_state
 from tests.reference.layouts import LAYOUTS

@@ -83,7 +83,7 @@ def test_score_depends_on_its_own_image_and_class_only(align, images):
         (("ENGINE", "triton"), "TRAINER.ALIGN.ENGINE is 'triton'.*allowed: 'torch', 'auto'$"),
         (("IMAGE_SET", "patches"), "BETA is 1.0 with IMAGE_SET patches.*set BETA to 0"),
         (("IMAGE_SET", "patch"), "IMAGE_SET.*'patch'.*patches"),
-        (("TEXT_PROMPT_DEPTH", 0), "TEXT_PROMPT_DEPTH is 0 under COUPLING projected"),
+        (("TEXT_PROMPT_DEPTH", 0), "TEXT_PROMPT_DEPTH is 0 under coupling projected"),
     ],
 )
 def test_refused_in_one_line(align, words, message):

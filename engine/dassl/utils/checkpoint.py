@@ -90,7 +90,7 @@ _ALLOWED: list[Any] = [
 
 @contextlib.contextmanager
 def _dassl_classes_allowed() -> Iterator[None]:
-    before = torch.serialization.get_safe_globals()
+    before = list(torch.serialization.get_safe_globals())
     torch.serialization.add_safe_globals(_ALLOWED)
     try:
         yield
