@@ -40,6 +40,11 @@ class Group(NamedTuple):
         """Number of suffix positions, n * k * S."""
         return len(self.prompts) * self.classes * self.length
 
+    def prepend_prefix(self, shared: Tensor, part: Tensor) -> Tensor:
+        """Put keys or values of the prefixes (N, P, d) in front of those of the suffixes (n, k, S, d)."""
+        shared = shared.index_select(0, self.prompts)[:, None, : self.prefix]
+        return torch.cat([shared.expand(-1, self.classes, -1, -1), part], 2)
+
 
 class Chunk(NamedTuple):
     """The suffixes of some classes. Their positions are numbered group by group, 0 to X - 1.
@@ -62,6 +67,18 @@ class Chunk(NamedTuple):
     eos: Tensor
     context: Tensor | None
     token_set: Tensor | None
+
+    def select(self, vectors: Tensor | None) -> Tensor | None:
+        """Select the classes of class-specific vectors (N|1, K, b, d); return shared vectors (N|1, b, d) unchanged."""
+        return vectors if vectors is None or vectors.dim() == 3 else vectors.index_select(1, self.classes)
+
+    def insert(self, x: Tensor, vectors: Tensor | None) -> Tensor:
+        """Replace the first b' context positions in x (X, d) by vectors (N|1, [k,] b', d), if there are any."""
+        if self.context is None or vectors is None:
+            return x
+        vectors = vectors if vectors.dim() == 4 else vectors.unsqueeze(1)
+        rows = self.context[..., : vectors.shape[2]]
+        return x.index_copy(0, rows.flatten(), vectors.to(x.dtype).expand(*rows.shape, -1).reshape(-1, x.shape[1]))
 
 
 class Layout(NamedTuple):

@@ -130,7 +130,7 @@ class TextEncoder(Frozen):
         prefix_kv, prefix_outputs = self._run_prefix(layout.prefix, vectors, detach_tokens)
         parts = []
         for chunk in layout.chunks:
-            selected = [_of_classes(v, chunk.classes) for v in vectors]
+            selected = [chunk.select(v) for v in vectors]
             run = partial(self._run_suffix, chunk, selected, prefix_kv, prefix_outputs, detach_tokens, split)
             parts.append(maybe_recompute(len(layout.chunks) > 1, run))
         outputs = [torch.cat(part) for part in zip(*parts)]
@@ -172,7 +172,7 @@ class TextEncoder(Frozen):
         x, (group,) = self._embed(chunk, vectors), chunk.groups
         kept: list[KeyValue | None] = []
         for i, block in enumerate(blocks):
-            x = _insert_deep(x, chunk, vectors, i)
+            x = chunk.insert(x, _deep(vectors, i))
             q, k, v = (part.unflatten(0, (-1, group.length)) for part in self.functions.project_in(block, x, len(x)))
             kept.append((k, v))
             attended = attend(q, k, v, block.attn.num_heads, group.mask).flatten(0, 1)
@@ -194,12 +194,12 @@ class TextEncoder(Frozen):
         recompute_all = getattr(self.transformer, "grad_checkpointing", False)
         x = self._embed(chunk, vectors)
         for i, block in enumerate(blocks[:-1] if split else blocks):
-            x = _insert_deep(x, chunk, vectors, i)
+            x = chunk.insert(x, _deep(vectors, i))
             run = partial(self._block, block, chunk.groups, prefix_kv[i], split)
             x = maybe_recompute(recompute_all or i < self.recompute_blocks, run, x)
         if split:
             # In the last block, only positions that are returned run after the attention.
-            x = _insert_deep(x, chunk, vectors, len(blocks) - 1)
+            x = chunk.insert(x, _deep(vectors, len(blocks) - 1))
             attended = self._attend(blocks[-1], chunk.groups, prefix_kv[-1], x)
 
         def outputs(rows: Tensor) -> Tensor:
@@ -229,7 +229,7 @@ class TextEncoder(Frozen):
             shape = (len(group.prompts), group.classes, group.length)
             q, k, v = (part.unflatten(0, shape) for part in qkv)  # (n, k, S, d)
             if prefix_kv is not None and group.prefix:
-                k, v = (_prepend(shared, group, part) for shared, part in zip(prefix_kv, (k, v)))
+                k, v = (group.prepend_prefix(shared, part) for shared, part in zip(prefix_kv, (k, v)))
             q, k, v = (part.flatten(0, 1) for part in (q, k, v))
             parts.append(attend(q, k, v, block.attn.num_heads, group.mask).flatten(0, 1))
         return torch.cat(parts)
@@ -237,8 +237,7 @@ class TextEncoder(Frozen):
     def _embed(self, chunk: Chunk, vectors: Vectors) -> Tensor:
         """Embed the tokens of a chunk (X, d_l), with the context in place and position embeddings added."""
         x = self.token_embedding(chunk.ids).to(tower_dtype(self))
-        if chunk.context is not None and vectors[0] is not None:
-            x = _insert(x, chunk.context, vectors[0])
+        x = chunk.insert(x, vectors[0])
         return x + self.positional_embedding[chunk.positions].to(x.dtype)
 
     def _project(self, x: Tensor) -> Tensor:
@@ -246,25 +245,6 @@ class TextEncoder(Frozen):
         return project_out(self.ln_final(x), self.text_projection)
 
 
-def _of_classes(vectors: Tensor | None, classes: Tensor) -> Tensor | None:
-    """Select classes of class-specific vectors (N|1, K, b, d); return shared vectors (N|1, b, d) unchanged."""
-    return vectors if vectors is None or vectors.dim() == 3 else vectors.index_select(1, classes)
-
-
-def _prepend(shared: Tensor, group: Group, part: Tensor) -> Tensor:
-    """Put keys or values of the prefixes (N, P, d) in front of those of a group's suffixes (n, k, S, d)."""
-    shared = shared.index_select(0, group.prompts)[:, None, : group.prefix]
-    return torch.cat([shared.expand(-1, group.classes, -1, -1), part], 2)
-
-
-def _insert_deep(x: Tensor, chunk: Chunk, vectors: Vectors, i: int) -> Tensor:
-    """Replace context positions of x (X, d) by the deep prompts of block i, if it has any."""
-    deep = vectors[i] if 0 < i < len(vectors) else None
-    return x if chunk.context is None or deep is None else _insert(x, chunk.context, deep)
-
-
-def _insert(x: Tensor, rows: Tensor, vectors: Tensor) -> Tensor:
-    """Replace rows of x (X, d) by vectors (N|1, [k,] b', d), at the first b' of the row indices ``rows`` (N, k, b)."""
-    vectors = vectors if vectors.dim() == 4 else vectors.unsqueeze(1)
-    rows = rows[..., : vectors.shape[2]]
-    return x.index_copy(0, rows.flatten(), vectors.to(x.dtype).expand(*rows.shape, -1).reshape(-1, x.shape[1]))
+def _deep(vectors: Vectors, i: int) -> Tensor | None:
+    """Return the deep prompts that block i replaces the context by, if it has any."""
+    return vectors[i] if 0 < i < len(vectors) else None
