@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from prompting.clip.errors import unknown
+from prompting.ot.checks import check_choice
 
 PRECISIONS = ("auto", "fp32", "amp", "fp16", "bf16")
 # How each precision stores frozen weights, and in which dtype autocast computes (None: no autocast).
@@ -53,8 +53,7 @@ class Precision:
     @staticmethod
     def check(prec: str) -> None:
         """Raise ``ValueError`` unless ``prec`` is one of the precisions."""
-        if prec not in PRECISIONS:
-            raise unknown("precision", prec, PRECISIONS)
+        check_choice("precision", prec, PRECISIONS)
 
     @classmethod
     def resolve(cls, prec: str = "auto", device: str | torch.device = "cpu") -> Precision:

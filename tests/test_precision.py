@@ -48,7 +48,7 @@ def test_what_cuda_runs(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptu
 
 def test_unknown_precision() -> None:
     for ask in (Precision.check, Precision.resolve):
-        with pytest.raises(ValueError, match="unknown precision 'fp61'.*mean"):
+        with pytest.raises(ValueError, match="precision is 'fp61'; allowed: .*did you mean"):
             ask("fp61")
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,6 @@ import open_clip
 import torch
 from torch import nn
 
-from prompting.clip.errors import unknown
 from prompting.clip.formats import SUFFIXES, build_clip, read_state
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _from_name(source: str, folder: str | os.PathLike[str] | None) -> nn.Module:
     pairs = [f"{name}::{tag}" for name, tag in open_clip.list_pretrained()]
     named = [*_registered, *OPENAI_NAMES, *OTHER_NAMES]
     listing = f"{', '.join(named)}, name::pretrained of open_clip, or a path"
-    raise unknown("CLIP backbone", source, [*named, *pairs], listing=listing)
+    raise _unknown("CLIP backbone", source, [*named, *pairs], listing)
 
 
 def _from_file(path: Path, what: str) -> nn.Module:
@@ -173,10 +173,11 @@ def _no_weights(name: str, tried: list[Path], source: str, error: Exception) -> 
 
 def _from_open_clip(name: str, pretrained: str) -> nn.Module:
     if name not in open_clip.list_models():
-        raise unknown("open_clip model", name, open_clip.list_models())
+        models = open_clip.list_models()
+        raise _unknown("open_clip model", name, models, f"the {len(models)} of open_clip.list_models()")
     if not os.path.isfile(pretrained) and not open_clip.is_pretrained_cfg(name, pretrained):
         tags = open_clip.list_pretrained_tags_by_model(name)
-        raise unknown(f"weights of {name} (a tag or a file)", pretrained, tags)
+        raise _unknown(f"weights of {name} (a tag or a file)", pretrained, tags, ", ".join(tags))
     try:
         return open_clip.create_model(name, pretrained=pretrained)
     except Exception as error:
@@ -199,3 +200,9 @@ def _sha256(path: Path, chunk: int = 1 << 20) -> str:
         while block := file.read(chunk):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _unknown(kind: str, given: str, allowed: Sequence[str], listing: str) -> ValueError:
+    near = difflib.get_close_matches(given, allowed, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return ValueError(f"unknown {kind} {given!r}; allowed: {listing}.{hint}")

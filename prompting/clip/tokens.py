@@ -10,11 +10,11 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
-from prompting.clip.errors import unknown
 from prompting.clip.shape import text_tower
+from prompting.ot.checks import check_choice
+from prompting.ot.settings import READINGS
 
 POSITIONS = ("end", "middle", "front")
-READINGS = ("paper", "released")
 PLACEHOLDER = "X"
 
 
@@ -155,8 +155,7 @@ def tokenize_prompts(
     Source: CoOp (arXiv 2109.01134), section 3.2; several prompts: ALIGN (arXiv 2309.13847), section 3.1.
     """
     tokenizer = tokenizer or clip_tokenizer()
-    if position not in POSITIONS:
-        raise unknown("class token position", position, POSITIONS)
+    check_choice("class token position", position, POSITIONS)
     if n_ctx < 0:
         raise ValueError(f"n_ctx is {n_ctx}; allowed: 0 or more learned vectors")
     names = [clean_name(name) for name in classnames]
@@ -219,8 +218,7 @@ def token_set_mask(tokens: PromptTokens, reading: str = "paper") -> Tensor:
 
     Source: ALIGN (arXiv 2309.13847), section 3.2, and its released code.
     """
-    if reading not in READINGS:
-        raise unknown("reading", reading, READINGS)
+    check_choice("reading", reading, READINGS)
     if reading == "paper":
         return tokens.words.scatter(2, tokens.context, True)
     places = torch.arange(tokens.ids.shape[2], device=tokens.ids.device)

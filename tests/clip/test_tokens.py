@@ -98,7 +98,7 @@ def test_the_model_says_how_long_prompts_may_be(vit: nn.Module) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"position": "ends"}, "unknown class token position 'ends'.*mean 'end'"),
+        ({"position": "ends"}, "class token position is 'ends'.*mean 'end'"),
         ({"n_ctx": -1}, "n_ctx is -1"),
         ({"classnames": []}, "non-empty"),
         ({"classnames": ["cat", "_"]}, "non-empty"),
@@ -112,7 +112,7 @@ def test_errors(given: dict, message: str) -> None:
 
 
 def test_other_errors() -> None:
-    with pytest.raises(ValueError, match="unknown reading 'papers'.*mean 'paper'"):
+    with pytest.raises(ValueError, match="reading is 'papers'.*mean 'paper'"):
         token_set_mask(tokenize_texts(["cat"], context_length=LENGTH), "papers")
     for texts, sizes in (([["cat"], ["cat", "dog"]], "1, 2"), ([], "")):
         with pytest.raises(ValueError, match=rf"lists of \[{sizes}\]"):
