@@ -19,7 +19,9 @@ TABLE = {
     "trainers/": {"torch", "dassl", "yacs", "prompting", "trainers"},
     "datasets/": {"dassl", "datasets", "numpy", "PIL", "sklearn", "scipy", "tqdm", "matplotlib", "tabulate"},
     "datasets/mini/draw.py": {"numpy", "PIL", "matplotlib"},
-    "datasets/mini/": {"numpy", "PIL", "scipy", "sklearn", "tqdm", "yaml", "torch", "open_clip", "safetensors", "resvg_py"},
+    "datasets/mini/": {
+        "numpy", "PIL", "scipy", "sklearn", "tqdm", "yaml", "torch", "open_clip", "safetensors", "resvg_py",
+    },
     "engine/dassl/": {
         "dassl", "torch", "torchvision", "numpy", "yacs", "PIL", "tqdm", "tabulate", "tensorboard", "sklearn",
         "matplotlib",

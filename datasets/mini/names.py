@@ -1,4 +1,4 @@
-"""From an icon's name to what it shows: style endings off, and the classes of the suite by the names in ``classes.yaml``."""
+"""From an icon's name to what it shows: style endings off, classes of the suite by the names in ``classes.yaml``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ STYLE_WORDS = frozenset(
     "filled fill outline outlined line linear solid bold light thin regular duotone duo twotone rounded round sharp "
     "broken alt icon glyph simple small stroke streamline remix flat".split()
 )
+EMOJI = frozenset(
+    "dinkie-icons emojione emojione-monotone fluent-emoji-flat fluent-emoji-high-contrast fxemoji noto noto-v1 "
+    "streamline-emojis twemoji".split()
+)
 _NUMBER = re.compile(r"\d+(px)?|[a-z]?\d{1,2}|[ivx]{2,}")
 # Words that icon-park and others number drawings of one thing with.
 _COUNTS = ("one", "two", "three", "four", "variant", "emoji", "symbol", "sign")
@@ -24,6 +28,12 @@ THEMES = (
     "transport", "transportation", "plant", "ecology", "flower", "building", "device", "tool", "tools", "emoji",
     "entertainment events hobbies", "interface essential", "social rewards", "music", "business product",
 )  # fmt: skip
+
+_DIGIT = re.compile(
+    r"(?:number|numeric|counter|keycap|digit|keycap-digit|looks|number-circle|number-row|number-symbol|number-square)?-?"
+    r"(\d|zero|one|two|three|four|five|six|seven|eight|nine)(?:-(?:box|circle|square|box-multiple|multiple))?"
+)
+_DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 def plain_name(icon: str, styles: Iterable[str] = ()) -> str:
@@ -42,10 +52,28 @@ def plain_name(icon: str, styles: Iterable[str] = ()) -> str:
             name = name[len(style) + 1 :]
             break
     words = [word for word in name.split("-") if word]
+    while len(words) > 1 and words[-1] in STYLE_WORDS:
+        words.pop()
+    if digit := _DIGIT.fullmatch("-".join(words)):
+        found = digit[1]
+        return f"digit {_DIGIT_WORDS.index(found) if found in _DIGIT_WORDS else found}"
     while len(words) > 1 and (words[-1] in STYLE_WORDS or _NUMBER.fullmatch(words[-1])):
         words.pop()
     words[-1] = re.sub(r"(?<=[a-z]{2})\d+$", "", words[-1])
     return " ".join(words)
+
+
+@lru_cache(maxsize=1)
+def _table() -> dict:
+    table = yaml.safe_load(CLASSES_FILE.read_text(encoding="utf-8"))
+    table.pop("elsewhere")
+    return table
+
+
+@lru_cache(maxsize=1)
+def _elsewhere() -> dict[str, frozenset[str]]:
+    table = yaml.safe_load(CLASSES_FILE.read_text(encoding="utf-8"))["elsewhere"]
+    return {hand: frozenset(map(squeezed, names)) for hand, names in table.items()}
 
 
 @lru_cache(maxsize=1)
@@ -55,9 +83,9 @@ def suite_classes() -> dict[str, dict[str, tuple[str, ...]]]:
     Raises:
         ValueError: if two classes share a name.
     """
-    table = yaml.safe_load(CLASSES_FILE.read_text(encoding="utf-8"))
+    table = _table()
     owner: dict[str, str] = {}
-    for dataset, classes in table.items():
+    for classes in table.values():
         for classname, names in classes.items():
             for key in {squeezed(name) for name in (classname, *names)}:
                 if key in owner:
@@ -81,9 +109,17 @@ def _owners() -> dict[str, tuple[str, str]]:
     }
 
 
-def suite_class(name: str) -> tuple[str, str] | None:
-    """Return (data set, class) that a plain name belongs to, or None."""
+def suite_class(name: str, hand: str = "") -> tuple[str, str] | None:
+    """Return (data set, class) that a plain name belongs to, or None.
+
+    Args:
+        name: the plain name.
+        hand: the set that uses it; some names mean something else in some sets.
+    """
     owners = _owners()
+    other = _elsewhere().get(hand, frozenset()) | (_elsewhere()["emoji"] if hand in EMOJI else frozenset())
+    if squeezed(name) in other:
+        return None
     tries = [name]
     tries += [name[: -len(count) - 1] for count in _COUNTS if name.endswith(" " + count)]
     tries += [name[len(theme) + 1 :] for theme in THEMES if name.startswith(theme + " ")]

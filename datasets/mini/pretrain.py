@@ -1,7 +1,7 @@
 """python -m datasets.mini.pretrain: pre-train the mini CLIP on the pictures that the benchmark does not use.
 
-Goes on where it stopped: inside a stage from a checkpoint in the cache, between stages from the float16 weights that the
-stage before has written to ``assets/mini_world``. ``--evaluate`` prints zero-shot accuracy instead.
+Goes on where it stopped: inside a stage from a checkpoint in the cache, between stages from the float16 weights that
+the stage before has written to ``assets/mini_world``. ``--evaluate`` prints zero-shot accuracy instead.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from torch import nn
 from tqdm import tqdm
 
 from .captions import all_texts
+from .evaluate import evaluate, load_whole
+from .picture_sets import read_suite
 from .pretraining_pack import Pack, default_folder, read_pack
 from .sampling import Batches
 from .stages import STAGES, Chunks, Stage, between, groups, kept_patches, rate_at, step_captions, step_names
@@ -67,6 +69,8 @@ class Run:
 
     def _resume(self) -> None:
         state = torch.load(self.checkpoint, map_location=self.args.device, weights_only=True)
+        if state["pack"] != self.pack.digest:
+            raise ValueError(f"{self.checkpoint} was trained on other pictures than {self.args.pictures}: move it away")
         self.model.load_state_dict(state["model"])
         if self.head is not None:
             self.head.load_state_dict(state["head"])
@@ -78,7 +82,8 @@ class Run:
         """Write the checkpoint."""
         head = None if self.head is None else self.head.state_dict()
         state = {"model": self.model.state_dict(), "head": head, "optimizer": self.optimizer.state_dict(),
-                 "step": self.step, "longest": self.longest, "seconds": self.seconds}  # fmt: skip
+                 "step": self.step, "longest": self.longest, "seconds": self.seconds,
+                 "pack": self.pack.digest}  # fmt: skip
         part = self.checkpoint.with_suffix(".part")
         torch.save(state, part)
         os.replace(part, self.checkpoint)
@@ -112,7 +117,7 @@ class Run:
         return loss, right
 
     def train(self, limit: int | None = None) -> None:
-        """Train to the end of the stage, or for ``limit`` steps; write the log, checkpoints and, at the end, the weights."""
+        """Train to the end of the stage, or for ``limit`` steps; write log, checkpoints and at the end weights."""
         last = self.stage.steps if limit is None else min(self.stage.steps, self.step + limit)
         steps = range(self.step, last)
         sums: list[tuple[float, float]] = []
@@ -141,7 +146,7 @@ class Run:
             self.export(self.weights, done=True)
 
 
-def next_stage(weights: Path, work: Path) -> Stage | None:
+def next_stage(weights: Path) -> Stage | None:
     """Return the stage to train: the one after the stage that the weights have come through, None after the last."""
     if not weights.is_file():
         return STAGES[0]
@@ -156,6 +161,9 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m datasets.mini.pretrain", description=__doc__)
     add = parser.add_argument
     add("--evaluate", action="store_true", help="print zero-shot accuracy of the weights on every set")
+    add("--probe", action="store_true", help="with --evaluate: a linear probe on the base classes as well")
+    add("--images", type=int, help="with --evaluate: at most so many test images a class")
+    add("--result", type=Path, help="with --evaluate: JSON file to write")
     add("--stages", type=int, default=len(STAGES), help="train at most so many stages now")
     add("--out", type=Path, default=ASSETS, help="folder of the weights and the log")
     add("--work", type=Path, default=default_folder() / "checkpoints", help="folder of checkpoints")
@@ -175,11 +183,15 @@ def main() -> None:
     args = arguments().parse_args()
     args.autocast, args.shape = {"none": None, "bfloat16": torch.bfloat16}[args.autocast], SHAPE
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    weights = args.out / "mini_clip.safetensors"
+    if args.evaluate:
+        evaluate(load_whole(weights), read_suite(), args.images, args.probe, args.result)
+        return
     torch.set_num_threads(1 if args.device == "cpu" else args.threads)
     args.work.mkdir(parents=True, exist_ok=True)
     pack = read_pack(args.pictures)
     for _ in range(args.stages):
-        stage = next_stage(args.out / "mini_clip.safetensors", args.work)
+        stage = next_stage(weights)
         if stage is None:
             log.info("all stages are done")
             return

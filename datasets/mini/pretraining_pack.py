@@ -6,6 +6,7 @@ picture in the order masks then colours, its name, what its set calls it, its se
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import Counter, defaultdict
@@ -48,6 +49,12 @@ class Pack:
     name: np.ndarray
     alias: np.ndarray
     in_suite: np.ndarray
+
+    @property
+    def digest(self) -> str:
+        """Return a short hash of the names and of which picture has which; indices mean the same for equal digests."""
+        content = "\n".join(self.names).encode() + self.name.astype(np.int64).tobytes()
+        return hashlib.sha256(content).hexdigest()[:16]
 
     @property
     def counts(self) -> np.ndarray:

@@ -19,6 +19,7 @@ from .names import plain_name, suite_class
 HANDS_FILE = Path(__file__).with_name("hands.yaml")
 SHIFTS = ("mini_rendition", "mini_sketch", "mini_pixel", "mini_negative")
 SOURCE = "mini_source"
+DIGITS = "mini_digits"  # its pictures are scikit-learn's, not the package's
 SPLITS = ("train", "val", "test")
 FULL = {"train": 16, "val": 4, "test": 12}  # distinct pictures a class of the source
 LEAST = {"train": 3, "val": 1, "test": 6}  # of a target, whose classes are the classes that have as many
@@ -82,7 +83,7 @@ def read_pictures(folder: Path, styles: dict[str, tuple[str, ...]], trademarks: 
         content = json.loads((folder / f"{hand}.json").read_text(encoding="utf-8"))
         for row, (icon, code) in enumerate(zip(content["names"], content["hashes"])):
             said = plain_name(icon, styles[hand])
-            found = suite_class(said)
+            found = suite_class(said, hand)
             if found is None and (said in trademarks or said.split()[0] in ("brand", "logo", "logos", "social")):
                 continue
             dataset, name = found or ("", said)
@@ -155,7 +156,7 @@ def choose(pictures: list[Picture]) -> tuple[list[Picture], list[Picture]]:
     Pre-training loses what is nearly the same drawing as a picture of the benchmark.
     """
     roles, away = hands(), held_out()
-    shown = [p for p in pictures if p.hand in away and p.dataset]
+    shown = [p for p in pictures if p.hand in away and p.dataset and p.dataset != DIGITS]
     known = [p for p in pictures if p.hand not in away]
     share = {key: len(found) for key, found in _by_class(known).items()}
     chosen: list[Picture] = []

@@ -1,4 +1,4 @@
-"""The mini CLIP in pre-training: open_clip's CLIP class, its two towers on parts of pictures and cut captions, its file."""
+"""The mini CLIP in pre-training: open_clip's CLIP class, its towers on parts of pictures and cut captions, its file."""
 
 from __future__ import annotations
 

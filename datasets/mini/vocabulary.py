@@ -1,5 +1,4 @@
-"""The mini CLIP's word table: rows for the tokens of pre-training, and a rule that gives every other token of CLIP's BPE
-a row of its own.
+"""The mini CLIP's word table: rows for the tokens of pre-training, and a rule that gives every other token a row.
 
 A token that pre-training never saw is a mixture of three tokens that it saw: half of the one that is spelled most like
 it, a quarter of the second and a quarter of one that is drawn by the token's number. No two tokens have the same
