@@ -74,7 +74,7 @@ def accuracy(scores: Tensor, labels: np.ndarray, among: range | None = None) -> 
 
 
 def zero_shot(model: CLIP, dataset: PictureSet, most: int | None = None) -> dict[str, float]:
-    """Return zero-shot accuracy in percent on all test images and, unless it is a shift, on the base and new classes."""
+    """Return accuracy in percent on all test images and, unless it is a shift, on base and new classes."""
     images, labels = images_of(dataset, "test", most)
     text = encode_texts(model, [dataset.template.format(name) for name in dataset.classes()])
     scores = encode_images(model, images) @ text.T

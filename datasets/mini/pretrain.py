@@ -24,7 +24,7 @@ from .picture_sets import read_suite
 from .pretraining_pack import Pack, default_folder, read_pack
 from .sampling import Batches
 from .stages import STAGES, Chunks, Stage, between, groups, kept_patches, rate_at, step_captions, step_names
-from .towers import SHAPE, Words, build, load, save
+from .towers import SHAPE, Words, build, load, read_notes, save
 from .vocabulary import tokens_of
 
 log = logging.getLogger("datasets.mini.pretrain")
@@ -150,7 +150,7 @@ def next_stage(weights: Path) -> Stage | None:
     """Return the stage to train: the one after the stage that the weights have come through, None after the last."""
     if not weights.is_file():
         return STAGES[0]
-    _, _, notes = load(weights)
+    notes = read_notes(weights)
     names = [stage.name for stage in STAGES]
     after = names.index(notes["stage"]) + 1
     return STAGES[after] if after < len(STAGES) else None

@@ -133,13 +133,19 @@ def save(model: CLIP, used: list[int], longest: int, path: Path, notes: dict) ->
     state = {key: value.detach().half().clone().contiguous() for key, value in model.state_dict().items()}
     state["positional_embedding"][longest:] = 0
     state[ROWS] = state.pop(TABLE)
-    state[PARTS] = mixtures(used, SimpleTokenizer())
+    state[PARTS] = mixtures(tuple(used))
     state["token_embedding.ids"] = torch.tensor(used, dtype=torch.int32)
     size = sum(value.numel() * value.element_size() for value in state.values())
     if size > LARGEST:
         raise ValueError(f"the weights take {size / 2**20:.1f} MiB; at most {LARGEST / 2**20:.0f} are allowed")
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(state, str(path), {"notes": json.dumps({**notes, "longest": longest})})
+
+
+def read_notes(path: Path) -> dict:
+    """Return what ``save`` remembered with the weights."""
+    with safe_open(str(path), "pt") as file:
+        return json.loads(file.metadata()["notes"])
 
 
 def load(path: Path, shape: dict | None = None) -> tuple[CLIP, list[int], dict]:
@@ -152,7 +158,7 @@ def load(path: Path, shape: dict | None = None) -> tuple[CLIP, list[int], dict]:
         raise FileNotFoundError(f"no weights at {path}")
     with safe_open(str(path), "pt") as file:
         state = {key: file.get_tensor(key) for key in file.keys()}
-        notes = json.loads(file.metadata()["notes"])
+    notes = read_notes(path)
     used = state.pop("token_embedding.ids").tolist()
     del state[PARTS]
     state[TABLE] = state.pop(ROWS)

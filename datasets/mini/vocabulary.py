@@ -9,6 +9,8 @@ three times itself.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Optional
 
 import numpy as np
 import torch
@@ -36,13 +38,17 @@ def tokens_of(texts: Iterable[str], tokenizer: SimpleTokenizer) -> list[int]:
     return sorted(used)
 
 
-def mixtures(used: list[int], tokenizer: SimpleTokenizer) -> Tensor:
-    """Return the parts (V, 3), int16: for each token of the BPE the rows that make up its embedding.
+@lru_cache(maxsize=2)
+def mixtures(used: tuple[int, ...]) -> Tensor:
+    """Return the parts (V, 3), int16: for each token of CLIP's BPE the rows that make up its embedding.
 
     Args:
         used: ids of the tokens that have a row, sorted; row i belongs to ``used[i]``.
-        tokenizer: CLIP's BPE.
+
+    Raises:
+        ValueError: if they are too few to give every other token a mixture of its own.
     """
+    tokenizer = SimpleTokenizer()
     size = tokenizer.vocab_size
     grams = _grams([tokenizer.decoder[i] for i in range(size)])
     norm = np.sqrt(np.maximum(grams.multiply(grams).sum(1), 1e-9))
@@ -50,7 +56,7 @@ def mixtures(used: list[int], tokenizer: SimpleTokenizer) -> Tensor:
     words = [row for row, token in enumerate(used) if token < tokenizer.sot_token_id]
     known = grams[[used[row] for row in words]].T.tocsr()
     parts = np.zeros((size, 3), np.int16)
-    taken: set[tuple[int, int, int]] = set()
+    taken: set[tuple[int, ...]] = set()
     row_of = {token: row for row, token in enumerate(used)}
     for start in range(0, size, 4096):
         alike = (grams[start : start + 4096] @ known).toarray()
@@ -61,16 +67,28 @@ def mixtures(used: list[int], tokenizer: SimpleTokenizer) -> Tensor:
                 continue
             near = nearest[token - start]
             near = near[np.argsort(-alike[token - start, near], kind="stable")]
-            draw = np.random.default_rng(token)
-            while True:
-                spelled = [words[k] if alike[token - start, k] > 0 else words[draw.integers(len(words))] for k in near]
-                third = words[draw.integers(len(words))]
-                key = (spelled[0], *sorted((spelled[1], third)))
-                if key not in taken and len({*spelled, third}) == 3:
-                    break
-            taken.add(key)
-            parts[token] = (*spelled, third)
+            spelled = [words[k] if alike[token - start, k] > 0 else None for k in near]
+            parts[token] = _draw(spelled, words, taken, np.random.default_rng(token))
     return torch.from_numpy(parts)
+
+
+def _draw(
+    spelled: list[Optional[int]],
+    words: list[int],
+    taken: set[tuple[int, ...]],
+    draw: np.random.Generator,
+    tries: int = 50,
+) -> tuple[int, int, int]:
+    """Return three rows that no other token has: those that are spelled alike, as far as they leave a choice."""
+    for attempt in range(100 * tries):
+        first = spelled[0] if spelled[0] is not None and attempt < 2 * tries else words[draw.integers(len(words))]
+        second = spelled[1] if spelled[1] is not None and attempt < tries else words[draw.integers(len(words))]
+        third = words[draw.integers(len(words))]
+        key = (first, *sorted((second, third)))
+        if key not in taken and len({first, second, third}) == 3:
+            taken.add(key)
+            return first, second, third
+    raise ValueError(f"{len(words)} tokens are too few to tell all others apart")
 
 
 def _grams(words: list[str]) -> csr_matrix:

@@ -107,7 +107,7 @@ def test_names_belong_to_one_class():
 @pytest.mark.parametrize(
     ("icon", "styles", "name"),
     [
-        ("home-2-bold", ("bold",), "home"), ("alarm-clock-fill", (), "alarm clock"), ("outline-bug", ("outline",), "bug"),
+        ("home-2-bold", ("bold",), "home"), ("alarm-clock-fill", (), "alarm clock"), ("sharp-bug", ("sharp",), "bug"),
         ("counter-5-outline-rounded", ("outline-rounded",), "digit 5"), ("keycap-7", (), "digit 7"),
         ("number-circle-eight-light", ("light",), "digit 8"), ("dice-3", (), "dice"), ("24", (), "24"),
     ],

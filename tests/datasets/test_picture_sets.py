@@ -1,4 +1,4 @@
-"""The picture suite as data sets: images are fixed by their number, files are in CoOp's layout, sheets are read right."""
+"""The picture suite as data sets: images fixed by their number, files in CoOp's layout, sheets read right."""
 
 from __future__ import annotations
 
