@@ -137,18 +137,19 @@ def compose(tile: np.ndarray, medium: Medium, rng: np.random.Generator) -> np.nd
     ink, paper = _colour(medium.ink, rng), _colour(medium.paper, rng)
     alpha = (tile if tile.ndim == 2 else tile[..., 3]).astype(float) / 255
     if tile.ndim == 2:
-        colour = np.broadcast_to(ink[:, None, None], (3, side, side))
-        alpha = _thickened(alpha, medium.line)
+        cover = _placed(_thickened(alpha, medium.line)[None], medium, rng)[0]
+        drawn = ink[:, None, None] * cover
     else:
         own = tile[..., :3].transpose(2, 0, 1).astype(float) / 255
         dark = darkness(tile) / 255 / np.maximum(alpha, 1e-3)
         drawn = dark * ink[:, None, None] + (1 - dark) * paper[:, None, None]
         colour = medium.keep * own + (1 - medium.keep) * drawn
-    placed = _placed(np.concatenate([colour * alpha, alpha[None]]), medium, rng)
-    cover, drawn = placed[3], placed[:3]
+        placed = _placed(np.concatenate([colour * alpha, alpha[None]]), medium, rng)
+        cover, drawn = placed[3], placed[:3]
     if medium.rough:
-        flecks = smooth_noise(side, 0.9, rng) > np.quantile(smooth_noise(side, 0.9, rng), 1 - medium.rough)
-        cover, drawn = cover * ~flecks, drawn * ~flecks
+        flecks = smooth_noise(side, 0.9, rng)
+        left = flecks <= np.quantile(flecks, 1 - medium.rough)
+        cover, drawn = cover * left, drawn * left
     field = medium.strength * pattern(medium.texture, side, rng)
     page = np.clip(paper[:, None, None] + field, 0, 1)
     if medium.shadow:

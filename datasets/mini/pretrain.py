@@ -98,8 +98,8 @@ class Run:
         """Train on the next batch; return the loss and the accuracy in the batch in percent."""
         stage, progress = self.stage, self.step / self.stage.steps
         batch = self.batches(self.step, between(stage.free, progress))
-        size = self.model.visual.grid_size[0]
-        kept = kept_patches(stage.batch, size, stage.kept, [self.args.seed, self.step])
+        side = self.model.visual.conv1.weight.shape[-1]
+        kept = kept_patches(batch.pixels, side, stage.kept, [self.args.seed, self.step])
         for group in self.optimizer.param_groups:
             group["lr"] = rate_at(stage, self.step)
         self.optimizer.zero_grad(set_to_none=True)

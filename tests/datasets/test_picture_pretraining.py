@@ -145,6 +145,16 @@ def test_towers_on_parts_are_the_towers_on_the_whole():
     torch.testing.assert_close(cut, model.encode_text(ids), rtol=1e-4, atol=1e-5)
 
 
+def test_empty_patches_are_left_out_first():
+    pixels = torch.zeros(2, 3, 64, 64)
+    pixels[0, :, 16:32, :8] = torch.randn(16, 8)  # patches 16 and 24 of a grid of 8 x 8
+    pixels[1] = torch.randn(3, 64, 64)
+    kept = stages.kept_patches(pixels, 8, 0.25, [1])
+    assert kept.shape == (2, 16) and {16, 24} <= set(kept[0].tolist()) and len(set(kept[1].tolist())) == 16
+    assert torch.equal(kept, stages.kept_patches(pixels, 8, 0.25, [1]))
+    assert stages.kept_patches(pixels, 8, 1.0, [1]) is None
+
+
 def test_contrast_by_a_loop():
     image, text = torch.randn(3, 4), torch.randn(4, 4)
     true = torch.tensor([[1, 0, 0, 1], [0, 1, 0, 0], [1, 0, 1, 0]]).bool()
