@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.mini import picture_sets
+from datasets.mini import picture_main, picture_sets
 from datasets.mini.medium import TEXTURES, Medium, compose, pattern
 from datasets.mini.pack import Entry, read_picture, write_manifest, write_sheet
 from datasets.mini.picture_files import ensure, is_complete
@@ -98,3 +98,14 @@ def test_patterns_and_media():
     thick = (compose(tile, replace(still, line=1), rng) == 0).sum()
     thin = (compose(tile, replace(still, line=-1), rng) == 0).sum()
     assert thin < 3 * 32 * 32 < thick
+
+
+def test_command_line(few, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(picture_main, "read_suite", lambda: few)
+    picture_main.main(["--root", str(tmp_path), "--sets", "mini_plants"])
+    assert (tmp_path / "mini_plants" / "split_mini_plants.json").is_file()
+    with pytest.raises(SystemExit):
+        picture_main.main(["--root", str(tmp_path), "--sets", "mini_plant"])
+    assert "did you mean mini_plants?" in capsys.readouterr().err
+    picture_main.main(["--sheet", str(tmp_path / "sheet.png")])
+    assert Image.open(tmp_path / "sheet.png").size == (110 + 16 * 64, 15 * 64)
