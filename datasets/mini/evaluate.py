@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from .augment import normalise
+from .medium import Medium
 from .picture_sets import PictureSet, image
 from .towers import build, image_features, text_features
 from .vocabulary import TABLE, expand
@@ -57,6 +59,13 @@ def images_of(dataset: PictureSet, split: str, most: int | None = None) -> tuple
     count = dataset.images[split] if most is None else min(most, dataset.images[split])
     labels = np.repeat(np.arange(len(dataset.classes())), count)
     return np.stack([image(dataset, split, int(c), i % count) for i, c in enumerate(labels)]), labels
+
+
+def plain(suite: dict[str, PictureSet]) -> dict[str, PictureSet]:
+    """Return the suite in the easiest look: black or own colours on white, still."""
+    white, black = ((255, 255, 255),) * 2, ((0, 0, 0),) * 2
+    look = Medium(paper=white, ink=black, sizes=(1.0, 1.0), turn=0.0, shift=0.0)
+    return {folder: replace(d, medium=look if d.medium else None) for folder, d in suite.items()}
 
 
 def halves(classes: int) -> dict[str, range]:

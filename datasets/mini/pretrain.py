@@ -19,7 +19,7 @@ from torch import nn
 from tqdm import tqdm
 
 from .captions import all_texts
-from .evaluate import evaluate, load_whole
+from .evaluate import evaluate, load_whole, plain
 from .picture_sets import read_suite
 from .pretraining_pack import Pack, default_folder, read_pack
 from .sampling import Batches
@@ -79,7 +79,7 @@ class Run:
         log.info("stage %s goes on from step %d of %d", self.stage.name, self.step, self.stage.steps)
 
     def keep(self) -> None:
-        """Write the checkpoint."""
+        """Write the checkpoint, and beside it the weights so far, to be looked at."""
         head = None if self.head is None else self.head.state_dict()
         state = {"model": self.model.state_dict(), "head": head, "optimizer": self.optimizer.state_dict(),
                  "step": self.step, "longest": self.longest, "seconds": self.seconds,
@@ -87,6 +87,7 @@ class Run:
         part = self.checkpoint.with_suffix(".part")
         torch.save(state, part)
         os.replace(part, self.checkpoint)
+        self.export(self.checkpoint.with_suffix(".safetensors"), done=False)
 
     def export(self, path: Path, done: bool) -> None:
         """Write the weights in float16, with the name of the stage that they have come through or are in."""
@@ -162,6 +163,8 @@ def arguments() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--evaluate", action="store_true", help="print zero-shot accuracy of the weights on every set")
     add("--probe", action="store_true", help="with --evaluate: a linear probe on the base classes as well")
+    add("--plain", action="store_true", help="with --evaluate: black on white, or own colours on white, and still")
+    add("--weights", type=Path, help="with --evaluate: weights other than those of the last stage")
     add("--images", type=int, help="with --evaluate: at most so many test images a class")
     add("--result", type=Path, help="with --evaluate: JSON file to write")
     add("--stages", type=int, default=len(STAGES), help="train at most so many stages now")
@@ -185,7 +188,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     weights = args.out / "mini_clip.safetensors"
     if args.evaluate:
-        evaluate(load_whole(weights), read_suite(), args.images, args.probe, args.result)
+        suite = plain(read_suite()) if args.plain else read_suite()
+        evaluate(load_whole(args.weights or weights), suite, args.images, args.probe, args.result)
         return
     torch.set_num_threads(1 if args.device == "cpu" else args.threads)
     args.work.mkdir(parents=True, exist_ok=True)
