@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+_NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 SIDE = 64  # pixels of a rendered picture
 LICENCES = ("MIT", "Apache-2.0", "CC-BY-4.0", "CC-BY-3.0", "CC0-1.0", "OFL-1.1", "ISC")
 TRADEMARK_CATEGORIES = ("Logos", "Programming")
@@ -49,10 +50,10 @@ class IconSet:
 
 @dataclass(frozen=True)
 class Icon:
-    """One icon: its name in the set, other names that the set gives it, and its whole SVG."""
+    """One icon: its name in the set, its width and height, and its whole SVG."""
 
     name: str
-    aliases: tuple[str, ...]
+    size: tuple[float, float]
     svg: str
 
 
@@ -93,12 +94,8 @@ def _content(package: Path, name: str) -> dict:
 
 
 def read_icons(package: Path, name: str) -> Iterator[Icon]:
-    """Yield the icons of a set that are not hidden. Aliases that only rename an icon come with it."""
+    """Yield the icons of a set that are not hidden. Aliases are the same drawings and are left out."""
     content = _content(package, name)
-    aliases: dict[str, list[str]] = {}
-    for alias, about in content.get("aliases", {}).items():
-        if set(about) <= {"parent", "hidden"}:
-            aliases.setdefault(about["parent"], []).append(alias)
     for icon, about in content["icons"].items():
         if about.get("hidden"):
             continue
@@ -106,15 +103,15 @@ def read_icons(package: Path, name: str) -> Iterator[Icon]:
             about.get(key, content.get(key, default))
             for key, default in (("left", 0), ("top", 0), ("width", 16), ("height", 16))
         )
-        svg = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{left} {top} {width} {height}" width="{width}" height="{height}">{about["body"]}</svg>'  # noqa: E501
-        yield Icon(icon, tuple(aliases.get(icon, ())), svg)
+        frame = f'viewBox="{left} {top} {width} {height}" width="{width}" height="{height}"'
+        yield Icon(icon, (width, height), f"<svg {_NAMESPACES} {frame}>{about['body']}</svg>")
 
 
-def render(svg: str, coloured: bool) -> np.ndarray | None:
+def render(icon: Icon, coloured: bool) -> np.ndarray | None:
     """Draw an icon in the middle of a square, its proportions kept.
 
     Args:
-        svg: the whole SVG; ``currentColor`` is black.
+        icon: the icon; ``currentColor`` is black.
         coloured: whether to keep the colours.
 
     Returns:
@@ -122,10 +119,10 @@ def render(svg: str, coloured: bool) -> np.ndarray | None:
     """
     import resvg_py  # only the maintainer's command needs it
 
-    width, height = (float(svg.split(f'{key}="', 1)[1].split('"', 1)[0]) for key in (" width", " height"))
+    width, height = icon.size
     side = {"width": SIDE} if width >= height else {"height": SIDE}
     try:
-        data = resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True, **side)
+        data = resvg_py.svg_to_bytes(svg_string=icon.svg, skip_system_fonts=True, **side)
     except ValueError:
         return None
     image = Image.open(io.BytesIO(bytes(data))).convert("RGBA")

@@ -18,8 +18,8 @@ from .likeness import perceptual_hash
 def render_set(icons: IconSet, package: Path, folder: Path) -> int:
     """Write ``<set>.npy`` and ``<set>.json`` into ``folder`` unless they are there.
 
-    The array is uint8, (n, 64, 64) masks or (n, 64, 64, 4) RGBA; the list has names, aliases and hashes (16 hex digits)
-    in the same order. Skin tones of one emoji are the same drawing and are left out, as are icons that do not render.
+    The array is uint8, (n, 64, 64) masks or (n, 64, 64, 4) RGBA; the list has names and hashes (16 hex digits) in the
+    same order. Skin tones of one emoji are the same drawing and are left out, as are icons that do not render.
 
     Returns:
         The number of icons that were rendered now.
@@ -27,17 +27,16 @@ def render_set(icons: IconSet, package: Path, folder: Path) -> int:
     index = folder / f"{icons.name}.json"
     if index.exists():
         return 0
-    names, aliases, pixels = [], [], []
+    names, pixels = [], []
     for icon in read_icons(package, icons.name):
-        picture = None if "skin-tone" in icon.name else render(icon.svg, icons.coloured)
+        picture = None if "skin-tone" in icon.name else render(icon, icons.coloured)
         if picture is not None:
             names.append(icon.name)
-            aliases.append(icon.aliases)
             pixels.append(picture)
     hashes = [f"{perceptual_hash(picture):016x}" for picture in pixels]
     np.save(folder / f"{icons.name}.npy", np.stack(pixels))
     part = index.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps({"names": names, "aliases": aliases, "hashes": hashes}), encoding="utf-8")
+    part.write_text(json.dumps({"names": names, "hashes": hashes}), encoding="utf-8")
     os.replace(part, index)
     return len(names)
 
