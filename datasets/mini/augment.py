@@ -31,26 +31,27 @@ def brightness(colour: Tensor) -> Tensor:
 
 
 def _uniform(shape: tuple[int, ...], low: float, high: float, generator: Generator) -> Tensor:
-    return low + (high - low) * torch.rand(shape, generator=generator)
+    return low + (high - low) * torch.rand(shape, generator=generator, device=generator.device)
 
 
 def ink_colours(count: int, generator: Generator) -> tuple[Tensor, Tensor]:
     """Return colours (B, 3) in [0, 1] around those that have a name, and (B,) their number plus 1."""
-    base = torch.tensor(list(COLOURS.values()), dtype=torch.float32) / 255
-    which = torch.randint(len(base), (count,), generator=generator)
-    return (base[which] + 0.09 * torch.randn(count, 3, generator=generator)).clamp(0, 1), which + 1
+    device = generator.device
+    base = torch.tensor(list(COLOURS.values()), dtype=torch.float32, device=device) / 255
+    which = torch.randint(len(base), (count,), generator=generator, device=device)
+    return (base[which] + 0.09 * torch.randn(count, 3, generator=generator, device=device)).clamp(0, 1), which + 1
 
 
 def backgrounds(avoid: Tensor, generator: Generator, tries: int = 6) -> Tensor:
     """Return colours (B, 3) whose brightness differs from ``avoid`` (B,) by ``CONTRAST``."""
     count = len(avoid)
-    options = torch.rand(count, tries, 3, generator=generator)
-    white = torch.rand(count, 1, generator=generator) < 0.3
+    options = _uniform((count, tries, 3), 0, 1, generator)
+    white = _uniform((count, 1), 0, 1, generator) < 0.3
     options[:, 0] = torch.where(white, 1 - 0.1 * options[:, 0], options[:, 0])
     gap = (options @ options.new_tensor(LUMA) - avoid[:, None]).abs()
     good = gap > CONTRAST
     first = torch.where(good.any(1), good.float().argmax(1), gap.argmax(1))
-    return options[torch.arange(count), first]
+    return options[torch.arange(count, device=first.device), first]
 
 
 def compose(
@@ -59,7 +60,7 @@ def compose(
     """Put pictures on backgrounds.
 
     Args:
-        alpha: (B, 1, H, W) in [0, 1].
+        alpha: (B, 1, H, W) in [0, 1], on the generator's device as all others.
         own: (B, 3, H, W) in [0, 1], the colours of coloured pictures; not looked at elsewhere.
         coloured: (B,) bool, whether a picture has colours of its own.
         free: (B,) bool: whether it is composed freely; the others stand still on white, black or in their own colours.
@@ -74,8 +75,8 @@ def compose(
     ink, number = ink_colours(count, generator)
     own_ink = (own * alpha).sum((2, 3)) / alpha.sum((2, 3)).clamp(min=1)
     paper = backgrounds(brightness(torch.where(coloured[:, None], own_ink, ink)), generator)
-    ink = torch.where(free[:, None], ink, torch.zeros(()))
-    paper = torch.where(free[:, None], paper, torch.ones(()))
+    ink = ink.masked_fill(~free[:, None], 0)
+    paper = paper.masked_fill(~free[:, None], 1)
     colour = torch.where(coloured[:, None, None, None], own, ink[:, :, None, None])
 
     size = _uniform((count,), *movement.sizes, generator)
@@ -92,14 +93,13 @@ def compose(
     # a slope of brightness across the background, and grain
     angle = _uniform((count, 1, 1), 0, 2 * math.pi, generator)
     slope = _uniform((count, 1, 1), 0, 0.25, generator).masked_fill(stay[:, None, None], 0)
-    line = torch.linspace(-1, 1, width)
+    line = torch.linspace(-1, 1, width, device=alpha.device)
     field = slope * (angle.cos() * line[None, None, :] + angle.sin() * line[None, :, None])
     page = (paper[:, :, None, None] + field[:, None]).clamp(0, 1)
     image = moved[:, :3] + page * (1 - moved[:, 3:])
     grain = _uniform((count, 1, 1, 1), 0, 0.05, generator).masked_fill(stay[:, None, None, None], 0)
-    image = image + grain * torch.randn(image.shape, generator=generator)
-    number = torch.where(free & ~coloured, number, torch.zeros((), dtype=number.dtype))
-    return normalise(image.clamp(0, 1)), number
+    image = image + grain * torch.randn(image.shape, generator=generator, device=image.device)
+    return normalise(image.clamp(0, 1)), number.masked_fill(~free | coloured, 0)
 
 
 def normalise(image: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ class Run:
         self.weights = args.out / "mini_clip.safetensors"
         self.checkpoint = args.work / f"{stage.name}.pt"
         number = [s.name for s in STAGES].index(stage.name) if stage in STAGES else 0
-        self.batches = Batches(pack, stage.batch, stage.least, args.seed, number)
+        self.batches = Batches(pack, stage.batch, stage.least, args.seed, number, args.device)
         self.step, self.longest, self.seconds = 0, 0, 0.0
         if number == 0:
             used = tokens_of(all_texts(pack.names, pack.said), SimpleTokenizer())
@@ -62,7 +62,8 @@ class Run:
         )
         modules = [m for m in (self.model, self.head) if m is not None]
         self.optimizer = torch.optim.AdamW(groups(modules, DECAY), lr=0.0, betas=(0.9, 0.98), eps=1e-6, fused=True)
-        self.chunks = Chunks(args.threads if args.device == "cpu" else 1, args.chunk, args.autocast, args.device)
+        threads, chunk = (args.threads, args.chunk) if args.device == "cpu" else (1, stage.batch)
+        self.chunks = Chunks(threads, chunk, args.autocast, args.device)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         if self.checkpoint.exists():
             self._resume()
@@ -173,7 +174,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--pictures", type=Path, default=default_folder(), help="folder of the pre-training pictures")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--threads", type=int, default=os.cpu_count() or 1, help="threads on a CPU")
-    add("--chunk", type=int, default=64, help="pictures that a thread computes at once (on a GPU: the batch)")
+    add("--chunk", type=int, default=64, help="pictures that a thread of a CPU computes at once")
     add("--autocast", choices=("none", "bfloat16"), default="bfloat16", help="type of matrix products")
     add("--seed", type=int, default=1)
     add("--save-every", type=int, default=50, metavar="STEPS")

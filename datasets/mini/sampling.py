@@ -53,10 +53,11 @@ class Batches:
         least: pictures that a name must have.
         seed: seed of all draws.
         salt: a number for the stage.
+        device: where pictures are composed; the same seed draws other numbers on another kind of device.
     """
 
-    def __init__(self, pack: Pack, size: int, least: int, seed: int, salt: int) -> None:
-        self.pack, self.size, self.seed, self.salt = pack, size, seed, salt
+    def __init__(self, pack: Pack, size: int, least: int, seed: int, salt: int, device: str = "cpu") -> None:
+        self.pack, self.size, self.seed, self.salt, self.device = pack, size, seed, salt, device
         self.weights = name_weights(pack, least)
         order = np.argsort(pack.name, kind="stable")
         self._order = order
@@ -65,13 +66,14 @@ class Batches:
     def __call__(self, step: int, free: float) -> Batch:
         """Return batch ``step``, of which a share of ``free`` is composed freely."""
         rng = np.random.default_rng([self.seed, self.salt, step])
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        generator = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))
         names = rng.choice(len(self.weights), self.size, p=self.weights)
         places = rng.integers(self._start[names], self._start[names + 1])
         pictures = self._order[places]
         alpha, own, coloured = self.pixels(pictures)
-        flags = torch.from_numpy(rng.random(self.size) < free)
+        flags = torch.from_numpy(rng.random(self.size) < free).to(self.device)
         pixels, colours = compose(alpha, own, coloured, flags, generator)
+        colours = colours.cpu()
         long = step % LONG_EVERY == LONG_EVERY - 1
         words = [self.pack.said[i] for i in self.pack.alias[pictures]]
         texts, stated = caption_batch([self.pack.names[i] for i in names], words, colours.numpy(), rng, long)
@@ -96,4 +98,5 @@ class Batches:
             whole = colours[pictures[coloured] - split]
             alpha[coloured, 0] = whole[..., 3]
             own[coloured] = whole[..., :3].transpose(0, 3, 1, 2)
-        return torch.from_numpy(alpha).float() / 255, torch.from_numpy(own).float() / 255, torch.from_numpy(coloured)
+        parts = [torch.from_numpy(array).to(self.device) for array in (alpha, own, coloured)]
+        return parts[0].float() / 255, parts[1].float() / 255, parts[2]

@@ -136,7 +136,7 @@ def kept_patches(pixels: Tensor, side: int, share: float, seed: list[int]) -> Te
     count, _, height, width = pixels.shape
     patches = pixels.view(count, 3, height // side, side, width // side, side)
     seen = (patches.var((3, 5)).amax(1) > VARIANCE).flatten(1)
-    draw = torch.from_numpy(np.random.default_rng(seed).random(seen.shape)) + seen
+    draw = torch.from_numpy(np.random.default_rng(seed).random(seen.shape)).to(seen.device) + seen
     return draw.argsort(1, descending=True)[:, : round(share * seen.shape[1])]
 
 
