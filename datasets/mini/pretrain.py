@@ -1,7 +1,7 @@
 """python -m datasets.mini.pretrain: pre-train the mini CLIP on the pictures that the benchmark does not use.
 
-Goes on where it stopped: inside a stage from a checkpoint in the cache, between stages from the float16 weights that
-the stage before has written to ``assets/mini_world``. ``--evaluate`` prints zero-shot accuracy instead.
+Goes on where it stopped: inside a stage from a checkpoint in the cache, otherwise from the float16 weights in
+``assets/mini_world``, which the end of a stage writes. ``--evaluate`` prints zero-shot accuracy instead.
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ class Run:
         else:
             self.model, used, notes = load(self.weights, args.shape)
             self.longest = notes["longest"]
+            if notes["stage"] == stage.name:  # weights from within the stage: the optimizer starts anew
+                self.step = notes["step"]
         self.words = Words(used)
         self.model.to(args.device).train()
         self.head = (
@@ -149,12 +151,12 @@ class Run:
 
 
 def next_stage(weights: Path) -> Stage | None:
-    """Return the stage to train: the one after the stage that the weights have come through, None after the last."""
+    """Return the stage to train: the one that the weights are in, or the next if they are through; None after all."""
     if not weights.is_file():
         return STAGES[0]
     notes = read_notes(weights)
     names = [stage.name for stage in STAGES]
-    after = names.index(notes["stage"]) + 1
+    after = names.index(notes["stage"]) + notes["done"]
     return STAGES[after] if after < len(STAGES) else None
 
 

@@ -75,9 +75,14 @@ def test_a_run_that_stopped_ends_as_if_it_had_not(pack, tiny_stages, tmp_path):
     second = pretrain.Run(tiny_stages[1], pack, settings(tmp_path / "whole"))
     expected = whole.model.state_dict()["visual.conv1.weight"].half().float()
     assert torch.equal(second.model.state_dict()["visual.conv1.weight"], expected)
+    second.train(limit=3)
+    inside = settings(tmp_path / "inside")
+    second.export(inside.out / "mini_clip.safetensors", done=False)
+    assert pretrain.next_stage(inside.out / "mini_clip.safetensors") is tiny_stages[1]
+    assert pretrain.Run(tiny_stages[1], pack, inside).step == 3
     second.train()
     assert pretrain.next_stage(second.weights) is None and 27 < second.model.logit_scale.exp() < 100
-    assert len((tmp_path / "whole" / "train_log.jsonl").read_text().splitlines()) == 4
+    assert len((tmp_path / "whole" / "train_log.jsonl").read_text().splitlines()) == 4  # every third step
     other = Pack(pack.masks, pack.colours, ["a", *NAMES[1:]], pack.said, pack.name, pack.alias, pack.in_suite)
     with pytest.raises(ValueError, match="other pictures"):
         pretrain.Run(tiny_stages[0], other, broken)
