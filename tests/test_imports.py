@@ -17,6 +17,9 @@ TABLE = {
     "prompting/clip/": {"prompting", "torch", "open_clip", "safetensors"},
     "trainers/": {"trainers", "prompting", "dassl", "torch", "yacs"},
     "datasets/": {"datasets", "dassl", "sklearn", "scipy", "tqdm", "tabulate"} | PICTURES,
+    "datasets/mini/": {
+        "datasets", "sklearn", "scipy", "tqdm", "yaml", "torch", "open_clip", "safetensors", "resvg_py",
+    } | PICTURES,
     "datasets/mini/draw.py": PICTURES,
     "experiments/": {
         "experiments", "trainers", "datasets", "prompting", "train", "dassl", "torch", "yacs", "yaml", "numpy",

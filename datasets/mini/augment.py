@@ -1,0 +1,108 @@
+"""Batches of pre-training pictures, composed on tensors: colours, backgrounds, place, size, turn and noise."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from torch import Generator, Tensor
+
+from .captions import COLOURS
+
+CONTRAST = 0.22  # least difference of brightness between a picture and its background
+LUMA = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True)
+class Movement:
+    """How far a free picture moves: least and largest size, turn in degrees, shift as a share of half the side."""
+
+    sizes: tuple[float, float] = (0.6, 1.05)
+    turn: float = 15.0
+    shift: float = 0.2
+
+
+def brightness(colour: Tensor) -> Tensor:
+    """Return (B,) brightness of (B, 3) colours in [0, 1]."""
+    return colour @ colour.new_tensor(LUMA)
+
+
+def _uniform(shape: tuple[int, ...], low: float, high: float, generator: Generator) -> Tensor:
+    return low + (high - low) * torch.rand(shape, generator=generator, device=generator.device)
+
+
+def ink_colours(count: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Return colours (B, 3) in [0, 1] around those that have a name, and (B,) their number plus 1."""
+    device = generator.device
+    base = torch.tensor(list(COLOURS.values()), dtype=torch.float32, device=device) / 255
+    which = torch.randint(len(base), (count,), generator=generator, device=device)
+    return (base[which] + 0.09 * torch.randn(count, 3, generator=generator, device=device)).clamp(0, 1), which + 1
+
+
+def backgrounds(avoid: Tensor, generator: Generator, tries: int = 6) -> Tensor:
+    """Return colours (B, 3) whose brightness differs from ``avoid`` (B,) by ``CONTRAST``."""
+    count = len(avoid)
+    options = _uniform((count, tries, 3), 0, 1, generator)
+    white = _uniform((count, 1), 0, 1, generator) < 0.3
+    options[:, 0] = torch.where(white, 1 - 0.1 * options[:, 0], options[:, 0])
+    gap = (options @ options.new_tensor(LUMA) - avoid[:, None]).abs()
+    good = gap > CONTRAST
+    first = torch.where(good.any(1), good.float().argmax(1), gap.argmax(1))
+    return options[torch.arange(count, device=first.device), first]
+
+
+def compose(
+    alpha: Tensor, own: Tensor, coloured: Tensor, free: Tensor, generator: Generator, movement: Movement | None = None
+) -> tuple[Tensor, Tensor]:
+    """Put pictures on backgrounds.
+
+    Args:
+        alpha: (B, 1, H, W) in [0, 1], on the generator's device as all others.
+        own: (B, 3, H, W) in [0, 1], the colours of coloured pictures; not looked at elsewhere.
+        coloured: (B,) bool, whether a picture has colours of its own.
+        free: (B,) bool: whether it is composed freely; the others stand still on white, black or in their own colours.
+        generator: source of the choice.
+        movement: how far free pictures move.
+
+    Returns:
+        Pictures (B, 3, H, W), normalised as CLIP's, and (B,) the number of the ink's colour plus 1, 0 for none.
+    """
+    count, _, height, width = alpha.shape
+    movement = movement or Movement()
+    ink, number = ink_colours(count, generator)
+    own_ink = (own * alpha).sum((2, 3)) / alpha.sum((2, 3)).clamp(min=1)
+    paper = backgrounds(brightness(torch.where(coloured[:, None], own_ink, ink)), generator)
+    ink = ink.masked_fill(~free[:, None], 0)
+    paper = paper.masked_fill(~free[:, None], 1)
+    colour = torch.where(coloured[:, None, None, None], own, ink[:, :, None, None])
+
+    size = _uniform((count,), *movement.sizes, generator)
+    turn = torch.deg2rad(_uniform((count,), -movement.turn, movement.turn, generator))
+    shift = _uniform((count, 2), -movement.shift, movement.shift, generator)
+    stay = ~free
+    size, turn, shift = size.masked_fill(stay, 1), turn.masked_fill(stay, 0), shift.masked_fill(stay[:, None], 0)
+    cos, sin = turn.cos() / size, turn.sin() / size
+    theta = torch.stack([cos, -sin, shift[:, 0], sin, cos, shift[:, 1]], 1).view(count, 2, 3)
+    moved = torch.cat([colour * alpha, alpha], 1)
+    grid = F.affine_grid(theta, [count, 4, height, width], align_corners=False)
+    moved = F.grid_sample(moved, grid, mode="bilinear", align_corners=False)
+
+    # a slope of brightness across the background, and grain
+    angle = _uniform((count, 1, 1), 0, 2 * math.pi, generator)
+    slope = _uniform((count, 1, 1), 0, 0.25, generator).masked_fill(stay[:, None, None], 0)
+    line = torch.linspace(-1, 1, width, device=alpha.device)
+    field = slope * (angle.cos() * line[None, None, :] + angle.sin() * line[None, :, None])
+    page = (paper[:, :, None, None] + field[:, None]).clamp(0, 1)
+    image = moved[:, :3] + page * (1 - moved[:, 3:])
+    grain = _uniform((count, 1, 1, 1), 0, 0.05, generator).masked_fill(stay[:, None, None, None], 0)
+    image = image + grain * torch.randn(image.shape, generator=generator, device=image.device)
+    return normalise(image.clamp(0, 1)), number.masked_fill(~free | coloured, 0)
+
+
+def normalise(image: Tensor) -> Tensor:
+    """Return pictures (B, 3, H, W) in [0, 1] as CLIP takes them."""
+    mean, std = (image.new_tensor(values).view(1, 3, 1, 1) for values in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
+    return (image - mean) / std

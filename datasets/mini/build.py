@@ -1,0 +1,107 @@
+"""python -m datasets.mini.build: make the pictures of the mini world from the npm package ``@iconify/json``.
+
+For maintainers: users find the benchmark's pictures in ``assets/mini_world``. Needs npm and ``pip install resvg-py``.
+Writes sheets, manifest and NOTICE of the benchmark there, and the pre-training pictures into a cache folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import subprocess
+import tarfile
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from .iconify import IconSet, read_sets, trademarks
+from .notice import notice
+from .pack import WORLD, Entry, write_manifest, write_pretraining, write_sheet
+from .pretraining_pack import default_folder, usable, write_pack
+from .rendering import pixels_of, render_sets
+from .roles import SPLITS, Picture, choose, read_pictures
+
+PACKAGE = "@iconify/json"
+VERSION = "2.2.535"  # the version that the committed sheets were made from
+log = logging.getLogger("datasets.mini.build")
+
+
+def fetch(folder: Path, version: str) -> Path:
+    """Return the unpacked package, fetched by npm into ``folder`` unless it is there.
+
+    Raises:
+        RuntimeError: if npm is missing or fails.
+    """
+    place = folder / f"iconify-json-{version}"
+    if (place / "package" / "collections.json").is_file():
+        return place / "package"
+    place.mkdir(parents=True, exist_ok=True)
+    try:
+        subprocess.run(["npm", "pack", f"{PACKAGE}@{version}"], cwd=place, check=True, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise RuntimeError("npm is not installed; it is needed to fetch the pictures") from None
+    except subprocess.CalledProcessError as error:
+        raise RuntimeError(f"npm pack {PACKAGE}@{version} failed: {error.stderr.strip().splitlines()[-1]}") from error
+    archive = next(place.glob("*.tgz"))
+    with tarfile.open(archive) as file:
+        file.extractall(place, filter="data")
+    archive.unlink()
+    return place / "package"
+
+
+def write_benchmark(chosen: list[Picture], sets: list[IconSet], rendered: Path, world: Path) -> list[Entry]:
+    """Write the sheets and the manifest of the benchmark; return its lines."""
+    about = {icons.name: icons for icons in sets}
+    groups: dict[tuple[str, str], list[Picture]] = defaultdict(list)
+    for picture in chosen:
+        sheet = "colours" if about[picture.hand].coloured else "masks"
+        groups[picture.used.split("/")[0], sheet].append(picture)
+    entries = []
+    for (dataset, sheet), pictures in sorted(groups.items()):
+        pictures.sort(key=lambda p: (p.name, SPLITS.index(p.used.split("/")[1]), p.hand, p.icon))
+        write_sheet(np.stack([pixels_of(rendered, p.hand)[p.row] for p in pictures]), world / f"{dataset}.{sheet}.png")
+        for tile, p in enumerate(pictures):
+            split, licence = p.used.split("/")[1], about[p.hand].licence
+            entries.append(Entry(dataset, split, p.name, p.hand, p.icon, licence, f"{p.hash:016x}", sheet, tile))
+    entries.sort(key=lambda e: (e.dataset, e.classname, SPLITS.index(e.split), e.hand, e.icon))
+    write_manifest(entries, world / "manifest.csv")
+    return entries
+
+
+def main() -> None:
+    """Fetch, render, choose and write."""
+    parser = argparse.ArgumentParser(prog="python -m datasets.mini.build", description=__doc__.split("\n\n")[1])
+    parser.add_argument("--package", type=Path, help=f"an unpacked {PACKAGE}; default: fetch {VERSION}")
+    parser.add_argument("--cache", type=Path, default=default_folder(), help="folder of pre-training pictures")
+    parser.add_argument("--out", type=Path, default=WORLD, help="folder of the benchmark's pictures")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that render")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        package = args.package or fetch(args.cache, VERSION)
+        sets = read_sets(package)
+    except (RuntimeError, FileNotFoundError) as error:
+        parser.error(str(error))
+    version = json.loads((package / "package.json").read_text(encoding="utf-8"))["version"]
+    rendered = args.cache / "rendered"
+    log.info("%d sets; rendered %d icons now", len(sets), render_sets(sets, package, rendered, args.workers))
+    pictures = read_pictures(rendered, {icons.name: icons.styles for icons in sets}, trademarks(package))
+    chosen, known = choose(pictures)
+    args.out.mkdir(parents=True, exist_ok=True)
+    entries = write_benchmark(chosen, sets, rendered, args.out)
+    coloured = frozenset(icons.name for icons in sets if icons.coloured)
+    count = write_pack(known, rendered, coloured, args.cache)
+    seen = usable(known)
+    write_pretraining(sorted((p.hand, p.icon, f"{p.hash:016x}") for p in seen), args.out / "pretraining.csv.gz")
+    text = notice(sets, Counter(e.hand for e in entries), Counter(p.hand for p in seen), version)
+    (args.out / "NOTICE.md").write_text(text, encoding="utf-8")
+    log.info(
+        "%d pictures of %d: %d in the benchmark, %d for pre-training", len(pictures), len(sets), len(entries), count
+    )
+
+
+if __name__ == "__main__":
+    main()

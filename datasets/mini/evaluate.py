@@ -1,0 +1,130 @@
+"""Zero-shot accuracy and a linear probe of the mini CLIP on the picture suite: all that its difficulty is set by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from open_clip import CLIP, SimpleTokenizer
+from safetensors import safe_open
+from torch import Tensor
+
+from .augment import normalise
+from .medium import Medium
+from .picture_sets import PictureSet, image
+from .towers import build, image_features, text_features
+from .vocabulary import TABLE, expand
+
+PROBE_SHOTS = 16
+PROBE_STRENGTHS = (0.1, 1.0, 10.0, 100.0)  # inverse regularisation; the best on val counts
+
+
+def load_whole(path: Path, shape: dict | None = None) -> CLIP:
+    """Return the CLIP of a file with its whole word table, in evaluation mode."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}")
+    with safe_open(str(path), "pt") as file:
+        state = expand({key: file.get_tensor(key) for key in file.keys() if key != "token_embedding.ids"})
+    model = build(len(state[TABLE]), 0, shape)
+    model.load_state_dict({key: value.float() for key, value in state.items()})
+    return model.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def encode_texts(model: CLIP, texts: Iterable[str]) -> Tensor:
+    """Return unit features (T, embed) of sentences."""
+    tokenizer = SimpleTokenizer()
+    lines = [[tokenizer.sot_token_id, *tokenizer.encode(t), tokenizer.eot_token_id] for t in texts]
+    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(line) for line in lines], batch_first=True)
+    return F.normalize(text_features(model, ids, torch.tensor([len(line) - 1 for line in lines])), dim=-1)
+
+
+@torch.no_grad()
+def encode_images(model: CLIP, images: np.ndarray, chunk: int = 64) -> Tensor:
+    """Return unit features (n, embed) of images (n, 64, 64, 3), uint8."""
+    parts = [
+        torch.from_numpy(part).permute(0, 3, 1, 2).float() / 255
+        for part in np.array_split(images, -(-len(images) // chunk))
+    ]
+    return F.normalize(torch.cat([image_features(model, normalise(part)) for part in parts]), dim=-1)
+
+
+def images_of(dataset: PictureSet, split: str, most: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return images (n, 64, 64, 3) and labels (n,) of a split, at most so many a class."""
+    count = dataset.images[split] if most is None else min(most, dataset.images[split])
+    labels = np.repeat(np.arange(len(dataset.classes())), count)
+    return np.stack([image(dataset, split, int(c), i % count) for i, c in enumerate(labels)]), labels
+
+
+def plain(suite: dict[str, PictureSet]) -> dict[str, PictureSet]:
+    """Return the suite in the easiest look: black or own colours on white, still."""
+    white, black = ((255, 255, 255),) * 2, ((0, 0, 0),) * 2
+    look = Medium(paper=white, ink=black, sizes=(1.0, 1.0), turn=0.0, shift=0.0)
+    return {folder: replace(d, medium=look if d.medium else None) for folder, d in suite.items()}
+
+
+def halves(classes: int) -> dict[str, range]:
+    """Return the labels of base and new classes, as CoOp divides them."""
+    middle = -(-classes // 2)
+    return {"base": range(middle), "new": range(middle, classes)}
+
+
+def accuracy(scores: Tensor, labels: np.ndarray, among: range | None = None) -> float:
+    """Return the percentage of images whose own class scores highest, of all classes or of those of ``among`` only."""
+    if among is not None:
+        rows = np.isin(labels, list(among))
+        scores, labels = scores[rows][:, list(among)], labels[rows] - among.start
+    return 100 * float((scores.argmax(1).numpy() == labels).mean())
+
+
+def zero_shot(model: CLIP, dataset: PictureSet, most: int | None = None) -> dict[str, float]:
+    """Return accuracy in percent on all test images and, unless it is a shift, on base and new classes."""
+    images, labels = images_of(dataset, "test", most)
+    text = encode_texts(model, [dataset.template.format(name) for name in dataset.classes()])
+    scores = encode_images(model, images) @ text.T
+    result = {"all": accuracy(scores, labels)}
+    if not dataset.test_only:
+        result |= {part: accuracy(scores, labels, among) for part, among in halves(text.shape[0]).items()}
+    return {part: round(value, 2) for part, value in result.items()}
+
+
+def probe(model: CLIP, dataset: PictureSet, most: int | None = None, seed: int = 1) -> float:
+    """Return the accuracy in percent of a linear probe with 16 shots a class, on the base classes."""
+    from sklearn.linear_model import LogisticRegression
+
+    base = halves(len(dataset.classes()))["base"]
+    rng = np.random.default_rng(seed)
+    parts = {}
+    for split in ("train", "val", "test"):
+        images, labels = images_of(dataset, split, most if split == "test" else None)
+        rows = np.flatnonzero(np.isin(labels, list(base)))
+        if split == "train":
+            rows = np.concatenate([rng.permutation(rows[labels[rows] == c])[:PROBE_SHOTS] for c in base])
+        parts[split] = encode_images(model, images[rows]).numpy(), labels[rows]
+    best = (-1.0, 0.0)
+    for strength in PROBE_STRENGTHS:
+        found = LogisticRegression(C=strength, max_iter=1000).fit(*parts["train"])
+        best = max(best, (found.score(*parts["val"]), found.score(*parts["test"])))
+    return round(100 * best[1], 2)
+
+
+def evaluate(model: CLIP, suite: dict[str, PictureSet], most: int | None, with_probe: bool, out: Path | None) -> None:
+    """Print a line a data set, and write JSON to ``out``."""
+    table = {}
+    for folder, dataset in suite.items():
+        row = zero_shot(model, dataset, most)
+        if with_probe and not dataset.test_only:
+            row["probe"] = probe(model, dataset, most)
+        chance = 100 / len(dataset.classes())
+        table[folder] = {"classes": len(dataset.classes()), **row}
+        columns = [f"{part} {value:5.1f}" for part, value in row.items()]
+        print(f"{dataset.name:<15}" + "  ".join([*columns, f"x {row['all'] / chance:.1f}"]), flush=True)
+    mean = sum(row["all"] for row in table.values()) / len(table)
+    print(f"mean of {len(table)} sets: {mean:.1f}; 1 / tau {model.logit_scale.exp():.1f}")
+    if out is not None:
+        out.write_text(json.dumps({"mean": round(mean, 2), "sets": table}, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,126 @@
+"""From an icon's name to what it shows: style endings off, classes of the suite by the names in ``classes.yaml``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+import yaml
+
+CLASSES_FILE = Path(__file__).with_name("classes.yaml")
+# Last words that name a style, a size or a number of the drawing.
+STYLE_WORDS = frozenset(
+    "filled fill outline outlined line linear solid bold light thin regular duotone duo twotone rounded round sharp "
+    "broken alt icon glyph simple small stroke streamline remix flat".split()
+)
+EMOJI = frozenset(
+    "dinkie-icons emojione emojione-monotone fluent-emoji-flat fluent-emoji-high-contrast fxemoji noto noto-v1 "
+    "streamline-emojis twemoji".split()
+)
+_NUMBER = re.compile(r"\d+(px)?|[a-z]?\d{1,2}|[ivx]{2,}")
+# Words that icon-park and others number drawings of one thing with.
+_COUNTS = ("one", "two", "three", "four", "variant", "emoji", "symbol", "sign")
+# First words that say the theme of a drawing.
+THEMES = (
+    "animal", "pet animals", "nature", "food", "food drink", "fruit", "sport", "sports", "weather", "vehicle",
+    "transport", "transportation", "plant", "ecology", "flower", "building", "device", "tool", "tools", "emoji",
+    "entertainment events hobbies", "interface essential", "social rewards", "music", "business product",
+)  # fmt: skip
+
+_DIGIT = re.compile(
+    r"(?:number|numeric|counter|keycap|digit|keycap-digit|looks|number-circle|number-row|number-symbol|number-square)?-?"
+    r"(\d|zero|one|two|three|four|five|six|seven|eight|nine)(?:-(?:box|circle|square|box-multiple|multiple))?"
+)
+_DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def plain_name(icon: str, styles: Iterable[str] = ()) -> str:
+    """Return an icon's name in words, without its style: "home-2-bold" becomes "home".
+
+    Args:
+        icon: the name in its set, words joined by "-".
+        styles: endings and beginnings that mean a style in this set, longest first.
+    """
+    name = icon.lower()
+    for style in styles:
+        if name.endswith("-" + style):
+            name = name[: -len(style) - 1]
+            break
+        if name.startswith(style + "-"):
+            name = name[len(style) + 1 :]
+            break
+    words = [word for word in name.split("-") if word]
+    while len(words) > 1 and words[-1] in STYLE_WORDS:
+        words.pop()
+    if digit := _DIGIT.fullmatch("-".join(words)):
+        found = digit[1]
+        return f"digit {_DIGIT_WORDS.index(found) if found in _DIGIT_WORDS else found}"
+    while len(words) > 1 and (words[-1] in STYLE_WORDS or _NUMBER.fullmatch(words[-1])):
+        words.pop()
+    words[-1] = re.sub(r"(?<=[a-z]{2})\d+$", "", words[-1])
+    return " ".join(words)
+
+
+@lru_cache(maxsize=1)
+def _table() -> dict:
+    table = yaml.safe_load(CLASSES_FILE.read_text(encoding="utf-8"))
+    table.pop("elsewhere")
+    return table
+
+
+@lru_cache(maxsize=1)
+def _elsewhere() -> dict[str, frozenset[str]]:
+    table = yaml.safe_load(CLASSES_FILE.read_text(encoding="utf-8"))["elsewhere"]
+    return {hand: frozenset(map(squeezed, names)) for hand, names in table.items()}
+
+
+@lru_cache(maxsize=1)
+def suite_classes() -> dict[str, dict[str, tuple[str, ...]]]:
+    """Return the table of ``classes.yaml``: data set -> class -> names in the package.
+
+    Raises:
+        ValueError: if two classes share a name.
+    """
+    table = _table()
+    owner: dict[str, str] = {}
+    for classes in table.values():
+        for classname, names in classes.items():
+            for key in {squeezed(name) for name in (classname, *names)}:
+                if key in owner:
+                    raise ValueError(f"{CLASSES_FILE.name}: {key!r} is a name of {owner[key]} and of {classname}")
+                owner[key] = classname
+    return {dataset: {name: tuple(names) for name, names in classes.items()} for dataset, classes in table.items()}
+
+
+def squeezed(name: str) -> str:
+    """Return a name without spaces and hyphens, as some sets write it."""
+    return name.replace(" ", "").replace("-", "")
+
+
+@lru_cache(maxsize=1)
+def _owners() -> dict[str, tuple[str, str]]:
+    return {
+        squeezed(name): (dataset, classname)
+        for dataset, classes in suite_classes().items()
+        for classname, names in classes.items()
+        for name in (classname, *names)
+    }
+
+
+def suite_class(name: str, hand: str = "") -> tuple[str, str] | None:
+    """Return (data set, class) that a plain name belongs to, or None.
+
+    Args:
+        name: the plain name.
+        hand: the set that uses it; some names mean something else in some sets.
+    """
+    owners = _owners()
+    other = _elsewhere().get(hand, frozenset()) | (_elsewhere()["emoji"] if hand in EMOJI else frozenset())
+    if squeezed(name) in other:
+        return None
+    tries = [name]
+    tries += [name[: -len(count) - 1] for count in _COUNTS if name.endswith(" " + count)]
+    tries += [name[len(theme) + 1 :] for theme in THEMES if name.startswith(theme + " ")]
+    return next((owners[squeezed(word)] for word in tries if squeezed(word) in owners), None)

@@ -1,0 +1,117 @@
+"""The benchmark's pictures: sheets of 64 x 64 tiles in ``assets/mini_world``, and a manifest of what each tile is.
+
+``<data set>.masks.png`` holds alpha masks (8 bits) and ``<data set>.colours.png`` RGBA pictures, 32 tiles a row.
+``manifest.csv`` has a line a picture, ``pretraining.csv.gz`` one for each that pre-training sees.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SIDE = 64
+COLUMNS = 32  # tiles a row of a sheet
+WORLD = Path(__file__).resolve().parents[2] / "assets" / "mini_world"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the manifest.
+
+    Args:
+        dataset: folder of the data set, such as "mini_source".
+        split: train, val or test.
+        classname: what it shows.
+        hand: the set of the package that it is from.
+        icon: its name there.
+        licence: SPDX identifier of the set's licence.
+        hash: perceptual hash, 16 hex digits.
+        sheet: "masks" or "colours".
+        tile: its number on that sheet of its data set.
+    """
+
+    dataset: str
+    split: str
+    classname: str
+    hand: str
+    icon: str
+    licence: str
+    hash: str
+    sheet: str
+    tile: int
+
+
+def write_sheet(pictures: np.ndarray, path: Path) -> None:
+    """Write pictures (n, 64, 64) or (n, 64, 64, 4), uint8, as one PNG."""
+    count = len(pictures)
+    rows = -(-count // COLUMNS)
+    page = np.zeros((rows * COLUMNS, *pictures.shape[1:]), np.uint8)
+    page[:count] = pictures
+    page = page.reshape(rows, COLUMNS, SIDE, SIDE, -1).transpose(0, 2, 1, 3, 4)
+    page = page.reshape(rows * SIDE, COLUMNS * SIDE, -1)
+    Image.fromarray(page[..., 0] if page.shape[2] == 1 else page).save(path, optimize=True)
+
+
+def write_manifest(entries: Iterable[Entry], path: Path) -> None:
+    """Write the manifest as CSV with a header."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([field.name for field in fields(Entry)])
+        writer.writerows(astuple(entry) for entry in entries)
+
+
+@lru_cache(maxsize=4)
+def read_manifest(world: Path = WORLD) -> tuple[Entry, ...]:
+    """Return the lines of the manifest.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+    """
+    with open(world / "manifest.csv", newline="", encoding="utf-8") as file:
+        return tuple(Entry(**{**row, "tile": int(row["tile"])}) for row in csv.DictReader(file))  # type: ignore[arg-type]
+
+
+def write_pretraining(rows: Iterable[tuple[str, str, str]], path: Path) -> None:
+    """Write (hand, icon, hash) of what pre-training sees; the file is the same for the same rows."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("hand", "icon", "hash"))
+    writer.writerows(rows)
+    path.write_bytes(gzip.compress(text.getvalue().encode(), 9, mtime=0))
+
+
+def read_pretraining(world: Path = WORLD) -> list[tuple[str, str, str]]:
+    """Return (hand, icon, hash) of each picture that pre-training sees."""
+    with gzip.open(world / "pretraining.csv.gz", "rt", encoding="utf-8", newline="") as file:
+        return [(row["hand"], row["icon"], row["hash"]) for row in csv.DictReader(file)]
+
+
+@lru_cache(maxsize=2)
+def _sheet(path: Path) -> np.ndarray:
+    page = np.asarray(Image.open(path))
+    rows, columns = page.shape[0] // SIDE, page.shape[1] // SIDE
+    tiles = page.reshape(rows, SIDE, columns, SIDE, -1).transpose(0, 2, 1, 3, 4).reshape(rows * columns, SIDE, SIDE, -1)
+    return tiles[..., 0] if tiles.shape[3] == 1 else tiles
+
+
+def read_picture(entry: Entry, world: Path = WORLD) -> np.ndarray:
+    """Return a picture, uint8: a mask (64, 64) or RGBA (64, 64, 4)."""
+    return _sheet(world / f"{entry.dataset}.{entry.sheet}.png")[entry.tile]
+
+
+def by_class(entries: Iterable[Entry], dataset: str) -> dict[str, dict[str, list[Entry]]]:
+    """Return the entries of a data set: class -> split -> entries, classes in the order of the manifest."""
+    table: dict[str, dict[str, list[Entry]]] = defaultdict(lambda: {"train": [], "val": [], "test": []})
+    for entry in entries:
+        if entry.dataset == dataset:
+            table[entry.classname][entry.split].append(entry)
+    return dict(table)

@@ -1,0 +1,100 @@
+"""Writes a data set of the picture suite as image files in CoOp's layout.
+
+``ROOT/mini_source/images/<class_folder>/<n>.png``, ``ROOT/mini_source/split_mini_source.json`` and ``mini.json``, which
+marks the folder as ours and says what it holds.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from .picture_sets import SPLITS, PictureSet, image
+
+log = logging.getLogger(__name__)
+MARKER = "mini.json"
+
+
+def ensure(dataset: PictureSet, root: Path) -> bool:
+    """Write a data set under ``root`` unless it is there, complete and up to date.
+
+    It is written beside its place and moved there when it is complete. An older version of ours is replaced; a folder
+    that holds anything else is left alone.
+
+    Args:
+        dataset: the data set.
+        root: the folder of data sets; it is made if it is missing.
+
+    Returns:
+        Whether anything was written.
+
+    Raises:
+        FileExistsError: if something that is not ours is in the way.
+    """
+    place = Path(root) / dataset.folder
+    if is_complete(dataset, place):
+        return False
+    if place.exists():
+        _check_ours(place)
+    log.info("Writing %s to %s", dataset.name, place)
+    part = place.with_name(f".{place.name}.{os.getpid()}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        _write(dataset, part)
+        if place.exists() and not is_complete(dataset, place):
+            old = place.with_name(f".{place.name}.{os.getpid()}.old")
+            os.rename(place, old)
+            shutil.rmtree(old)
+        try:
+            os.rename(part, place)
+        except OSError:  # another run was quicker
+            if not is_complete(dataset, place):
+                raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return True
+
+
+def _write(dataset: PictureSet, place: Path) -> None:
+    classes, split = dataset.classes(), {name: [] for name in SPLITS}
+    jobs = [(s, c, n) for s in SPLITS for c in range(len(classes)) for n in range(dataset.images[s])]
+    for name, label, number in tqdm(jobs, desc=f"writing {dataset.folder}", unit="image", leave=False):
+        # numbers go on from split to split, so that no file name is used twice
+        first = sum(dataset.images[s] for s in SPLITS[: SPLITS.index(name)])
+        path = f"{classes[label].replace(' ', '_')}/{first + number:04d}.png"
+        target = place / "images" / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image(dataset, name, label, number)).save(target)
+        split[name].append([path, label, classes[label]])
+    if dataset.test_only:
+        split = {"train": split["test"], "val": [], "test": split["test"]}
+    (place / dataset.split_file).write_text(json.dumps(split), encoding="utf-8")
+    mark = {"fingerprint": dataset.fingerprint(), "pictures": len(jobs)}
+    (place / MARKER).write_text(json.dumps(mark), encoding="utf-8")
+
+
+def is_complete(dataset: PictureSet, place: Path) -> bool:
+    """Return whether ``place`` holds the data set, whole and up to date."""
+    try:
+        mark = json.loads((place / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    count = sum(1 for _ in (place / "images").glob("*/*.png"))
+    return mark == {"fingerprint": dataset.fingerprint(), "pictures": count} and (place / dataset.split_file).is_file()
+
+
+def _check_ours(place: Path) -> None:
+    """Raise FileExistsError unless ``place`` holds our marker and nothing but what we and few-shot draws put there."""
+    if not (place / MARKER).is_file():
+        raise FileExistsError(f"{place} is in the way: this program did not write it ({MARKER} is missing); move it")
+    ours = ("images/*/*.png", "split_mini_*.json", MARKER, "split_fewshot/shot_*.json")
+    known = {path for pattern in ours for path in place.glob(pattern)}
+    foreign = next((path for path in sorted(place.rglob("*")) if not path.is_dir() and path not in known), None)
+    if foreign is not None:
+        raise FileExistsError(f"{place} holds an older version and a file that is not part of it; move {foreign} first")

@@ -1,0 +1,63 @@
+"""python -m datasets.mini.picture_main --root DATA [--sets mini_source ... | all]: write sets of the picture suite.
+
+python -m datasets.mini.picture_main --sheet FILE.png: draw a few test images of each, with the names of the sets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import logging
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from .pack import SIDE
+from .picture_files import ensure
+from .picture_sets import image, read_suite
+
+
+def sheet(path: Path, columns: int = 16, margin: int = 110) -> None:
+    """Write one row of test images a set, classes spread evenly, beside the names of the sets."""
+    suite = read_suite()
+    page = Image.new("RGB", (margin + columns * SIDE, len(suite) * SIDE), "white")
+    pen = ImageDraw.Draw(page)
+    for row, dataset in enumerate(suite.values()):
+        pen.text((4, row * SIDE + SIDE // 2 - 6), dataset.name, fill="black")
+        for column in range(columns):
+            label = column * len(dataset.classes()) // columns
+            page.paste(Image.fromarray(image(dataset, "test", label, 0)), (margin + column * SIDE, row * SIDE))
+    page.save(path)
+
+
+def main(words: list[str] | None = None) -> None:
+    """Write the sets that the command line names, and say which were there already."""
+    suite = read_suite()
+    parser = argparse.ArgumentParser(
+        prog="python -m datasets.mini.picture_main", description="Write the picture suite."
+    )
+    parser.add_argument("--root", type=Path, help="folder of data sets")
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help="draw a sheet of examples instead")
+    parser.add_argument("--sets", nargs="+", default=["all"], metavar="SET", help=f"all, or of: {', '.join(suite)}")
+    args = parser.parse_args(words)
+    if args.sheet:
+        sheet(args.sheet)
+        return
+    if args.root is None:
+        parser.error("say where to write: --root FOLDER")
+    for name in args.sets:
+        if name not in suite and name != "all":
+            near = difflib.get_close_matches(name, suite, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            parser.error(f"unknown set {name!r}; allowed: all, {', '.join(suite)}{hint}")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for name in suite if "all" in args.sets else args.sets:
+        try:
+            if not ensure(suite[name], args.root):
+                logging.info("%s is there already: %s", suite[name].name, args.root / name)
+        except FileExistsError as error:
+            parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

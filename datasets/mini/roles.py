@@ -1,0 +1,202 @@
+"""Which pictures the benchmark uses and which pre-training does: roles by hand, splits by drawing."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from .likeness import NEAR, copies_of, distances, distinct
+from .names import plain_name, suite_class
+
+HANDS_FILE = Path(__file__).with_name("hands.yaml")
+SHIFTS = ("mini_rendition", "mini_sketch", "mini_pixel", "mini_negative")
+SOURCE = "mini_source"
+DIGITS = "mini_digits"  # its pictures are scikit-learn's, not the package's
+SPLITS = ("train", "val", "test")
+FULL = {"train": 16, "val": 4, "test": 12}  # distinct pictures a class of the source
+LEAST = {"train": 3, "val": 1, "test": 6}  # of a target, whose classes are the classes that have as many
+LEAST_SHIFT = 6
+KNOWN = 1 / 3  # least share of a class's pictures in use that are pre-training's
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A rendered icon.
+
+    Args:
+        hand: the set that it is from.
+        icon: its name there.
+        name: its plain name, or the class's if it is one of the suite.
+        said: its plain name.
+        hash: perceptual hash.
+        row: where its pixels are in the set's array.
+        dataset: the data set of the suite that its class belongs to, or "".
+        used: "pretraining", or "<data set>/<split>".
+    """
+
+    hand: str
+    icon: str
+    name: str
+    said: str
+    hash: int
+    row: int
+    dataset: str = ""
+    used: str = ""
+
+
+@lru_cache(maxsize=1)
+def hands() -> dict[str, frozenset[str]]:
+    """Return the sets of each role of ``hands.yaml``: "benchmark" and one role a shift."""
+    table = yaml.safe_load(HANDS_FILE.read_text(encoding="utf-8"))
+    return {role: frozenset(table[role]) for role in ("benchmark", *SHIFTS)}
+
+
+def held_out() -> frozenset[str]:
+    """Return the sets that pre-training never sees."""
+    return frozenset().union(*hands().values())
+
+
+@lru_cache(maxsize=1)
+def _families() -> dict[str, str]:
+    table = yaml.safe_load(HANDS_FILE.read_text(encoding="utf-8"))["families"]
+    return {hand: family for family, members in table.items() for hand in members}
+
+
+def read_pictures(folder: Path, styles: dict[str, tuple[str, ...]], trademarks: frozenset[str]) -> list[Picture]:
+    """Return all rendered icons with their names, without trademarks.
+
+    Args:
+        folder: what ``rendering.render_sets`` wrote.
+        styles: style words of each set to read.
+        trademarks: plain names that are companies' marks.
+    """
+    pictures = []
+    for hand in sorted(styles):
+        content = json.loads((folder / f"{hand}.json").read_text(encoding="utf-8"))
+        for row, (icon, code) in enumerate(zip(content["names"], content["hashes"])):
+            said = plain_name(icon, styles[hand])
+            found = suite_class(said, hand)
+            if found is None and (said in trademarks or said.split()[0] in ("brand", "logo", "logos", "social")):
+                continue
+            dataset, name = found or ("", said)
+            pictures.append(Picture(hand, icon, name, said, int(code, 16), row, dataset))
+    return pictures
+
+
+def _by_class(pictures: Iterable[Picture]) -> dict[tuple[str, str], list[Picture]]:
+    table: dict[tuple[str, str], list[Picture]] = defaultdict(list)
+    for picture in pictures:
+        table[picture.dataset, picture.name].append(picture)
+    return table
+
+
+def _drawings(pictures: list[Picture]) -> list[list[Picture]]:
+    """Group what is one drawing in several finishes: same family and name, or nearly the same hash."""
+    parent = list(range(len(pictures)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            i = parent[i]
+        return i
+
+    first: dict[tuple[str, str], int] = {}
+    codes = np.array([p.hash for p in pictures], np.uint64)
+    near = distances(codes, codes) <= NEAR + 2
+    for i, picture in enumerate(pictures):
+        key = (_families().get(picture.hand, picture.hand), picture.said)
+        for j in [first.setdefault(key, i), *np.flatnonzero(near[i, :i])]:
+            parent[root(i)] = root(int(j))
+    groups: dict[int, list[Picture]] = defaultdict(list)
+    for i, picture in enumerate(pictures):
+        groups[root(i)].append(picture)
+    return list(groups.values())
+
+
+def _generator(*words: str) -> np.random.Generator:
+    return np.random.default_rng(zlib.crc32("/".join(words).encode()))
+
+
+def split_class(pictures: list[Picture], sizes: dict[str, int]) -> dict[str, list[Picture]] | None:
+    """Divide a class into test, val and train, no drawing in two of them; None if there are too few.
+
+    Args:
+        pictures: distinct pictures of one class.
+        sizes: how many each split needs at least; it gets as many if there are enough, at most ``FULL``.
+    """
+    if not pictures:
+        return None
+    groups = _drawings(pictures)
+    _generator(pictures[0].dataset, pictures[0].name).shuffle(groups)
+    count = len(pictures)
+    spare = max(0, count - sum(sizes.values()))
+    wanted = {s: min(FULL[s], sizes[s] + round(spare * FULL[s] / sum(FULL.values()))) for s in ("test", "val", "train")}
+    parts: dict[str, list[Picture]] = {s: [] for s in SPLITS}
+    # Large groups first where they fit, so that no split is short because a group was too large for its rest.
+    for group in sorted(groups, key=len, reverse=True):
+        open_splits = [s for s in wanted if len(parts[s]) < wanted[s]]
+        if not open_splits:
+            break
+        split = max(open_splits, key=lambda s: wanted[s] - len(parts[s]))
+        parts[split] += group[: wanted[split] - len(parts[split])]
+    return parts if all(len(parts[s]) >= sizes[s] for s in SPLITS) else None
+
+
+def choose(pictures: list[Picture]) -> tuple[list[Picture], list[Picture]]:
+    """Return the pictures of the benchmark and those of pre-training, each with what it is used for.
+
+    A class is kept if it has the pictures that its splits need and if pre-training has ``KNOWN`` of what is used of it.
+    Pre-training loses what is nearly the same drawing as a picture of the benchmark.
+    """
+    roles, away = hands(), held_out()
+    shown = [p for p in pictures if p.hand in away and p.dataset and p.dataset != DIGITS]
+    known = [p for p in pictures if p.hand not in away]
+    share = {key: len(found) for key, found in _by_class(known).items()}
+    chosen: list[Picture] = []
+    for key, found in sorted(_by_class(shown).items()):
+        source = key[0] == SOURCE
+        own = [p for p in found if not source or p.hand in roles["benchmark"]]
+        # hands in turn, so that no hand with many finishes crowds the others out
+        own = _in_turn(own)
+        own = [own[i] for i in distinct([p.hash for p in own])]
+        parts = split_class(own, FULL if source else LEAST)
+        if parts is None or share.get(key, 0) < KNOWN * (share.get(key, 0) + sum(map(len, parts.values()))):
+            continue
+        for split, part in parts.items():
+            chosen += [replace(p, used=f"{key[0]}/{split}") for p in part]
+        for shift in SHIFTS if source else ():
+            own = _in_turn([p for p in found if p.hand in roles[shift]])
+            kept = [own[i] for i in distinct([p.hash for p in own])]
+            kept = [p for p in kept if not copies_of(np.array([p.hash], np.uint64), _codes(chosen, key))[0]]
+            if len(kept) >= LEAST_SHIFT:
+                chosen += [replace(p, used=f"{shift}/test") for p in kept[: FULL["test"]]]
+    copied = copies_of(np.array([p.hash for p in known], np.uint64), np.array([p.hash for p in chosen], np.uint64))
+    kept = [replace(p, used="pretraining") for p, copy in zip(known, copied) if not copy]
+    return chosen, kept
+
+
+def _codes(chosen: list[Picture], key: tuple[str, str]) -> np.ndarray:
+    return np.array([p.hash for p in chosen if (p.dataset, p.name) == key], np.uint64)
+
+
+def _in_turn(pictures: list[Picture]) -> list[Picture]:
+    """Order pictures so that each hand gives one before any gives its second; the order of hands is drawn."""
+    by_hand: dict[str, list[Picture]] = defaultdict(list)
+    for picture in pictures:
+        by_hand[picture.hand].append(picture)
+    if not by_hand:
+        return []
+    order = sorted(by_hand)
+    draw = _generator("hands", pictures[0].dataset, pictures[0].name)
+    draw.shuffle(order)
+    for hand in order:
+        draw.shuffle(by_hand[hand])
+    most = max(map(len, by_hand.values()))
+    return [by_hand[hand][i] for i in range(most) for hand in order if i < len(by_hand[hand])]

@@ -1,0 +1,182 @@
+"""The stages of pre-training and one step of each: forward and backward in chunks, on several threads of a CPU."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from open_clip import CLIP
+from torch import Tensor, nn
+
+from .sampling import Batch
+from .towers import Words, contrast, image_features, text_features
+
+VARIANCE = 0.1  # of a patch's normalised pixels, above that of grain and slopes
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage.
+
+    Args:
+        name: its name; the file of weights remembers it.
+        pictures: how many it sees.
+        batch: pictures a step.
+        rate: highest learning rate.
+        free: share of pictures with colours, backgrounds and movement, at the start and at the end.
+        kept: share of patches that are read.
+        floor: least 1 / tau at the start and at the end; it is learned above that.
+        least: pictures that a name must have.
+        captions: whether pictures are compared with captions; otherwise a linear layer names them.
+    """
+
+    name: str
+    pictures: int
+    batch: int
+    rate: float
+    free: tuple[float, float]
+    kept: float
+    floor: tuple[float, float]
+    least: int
+    captions: bool = True
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole stage."""
+        return math.ceil(self.pictures / self.batch)
+
+
+STAGES = (
+    Stage("names", 120_000, 128, 7e-4, (0.0, 0.2), 0.375, (14.0, 14.0), 24, captions=False),
+    Stage("captions", 800_000, 256, 1e-3, (0.2, 0.7), 0.375, (14.0, 20.0), 3),
+    Stage("colours", 4_000_000, 512, 8e-4, (0.7, 1.0), 0.5, (20.0, 50.0), 3),
+    Stage("whole", 800_000, 512, 2e-4, (1.0, 1.0), 1.0, (50.0, 60.0), 3),
+)
+
+
+def between(ends: tuple[float, float], progress: float) -> float:
+    """Return the number that lies at ``progress`` in [0, 1] between two."""
+    return ends[0] + (ends[1] - ends[0]) * progress
+
+
+def rate_at(stage: Stage, step: int, warmup: int = 100) -> float:
+    """Return the learning rate of a step: a linear rise, then a cosine to a fiftieth."""
+    warmup = min(warmup, max(1, stage.steps // 10))
+    if step < warmup:
+        return stage.rate * (step + 1) / warmup
+    progress = (step - warmup) / max(1, stage.steps - warmup)
+    return stage.rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def groups(modules: list[nn.Module], decay: float) -> list[dict]:
+    """Return parameter groups: weight decay on matrices only, none on embeddings."""
+    named = [pair for module in modules for pair in module.named_parameters()]
+    free = [p for name, p in named if p.ndim < 2 or "embedding" in name]
+    decayed = [p for name, p in named if p.ndim >= 2 and "embedding" not in name]
+    return [{"params": decayed, "weight_decay": decay}, {"params": free, "weight_decay": 0.0}]
+
+
+class Chunks:
+    """Computes parts of a batch side by side: each thread its own operators, each operator on one core.
+
+    Args:
+        threads: threads on a CPU; 1 computes in the calling thread, as a GPU needs it.
+        size: pictures or captions a chunk.
+        autocast: type of matrix products, None for float32.
+        device: where the model is.
+    """
+
+    def __init__(self, threads: int, size: int, autocast: torch.dtype | None, device: str) -> None:
+        self.size, self.autocast, self.device = size, autocast, torch.device(device).type
+        self.pool = (
+            ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) if threads > 1 else None
+        )
+
+    def _run(self, jobs: list[Callable[[], Tensor]]) -> list[Tensor]:
+        if self.pool is None:
+            return [job() for job in jobs]
+        return [future.result() for future in [self.pool.submit(job) for job in jobs]]
+
+    def forward(self, jobs: list[Callable[[], Tensor]]) -> list[Tensor]:
+        """Run jobs that return features, in the type of ``autocast``; results are float32 and keep their graphs."""
+
+        def cast(job: Callable[[], Tensor]) -> Tensor:
+            with torch.autocast(self.device, self.autocast, enabled=self.autocast is not None):
+                return job().float()
+
+        return self._run([lambda job=job: cast(job) for job in jobs])
+
+    def backward(self, outputs: list[Tensor], gradient: list[Tensor]) -> None:
+        """Propagate a gradient for each output to the parameters."""
+        self._run([lambda y=y, g=g: y.backward(g) for y, g in zip(outputs, gradient)])
+
+    def split(self, *tensors: Tensor) -> list[tuple[Tensor, ...]]:
+        """Cut tensors along their first axis into chunks."""
+        return list(zip(*(t.split(self.size) for t in tensors)))
+
+
+def kept_patches(pixels: Tensor, side: int, share: float, seed: list[int]) -> Tensor | None:
+    """Return (B, k) indices of the patches that are read, drawn for each picture; None for all.
+
+    Patches in which something is to be seen come first, empty ones fill up what is left.
+
+    Args:
+        pixels: (B, 3, H, W), normalised.
+        side: pixels of a patch's side.
+        share: k as a share of all patches.
+        seed: seed of the draw.
+    """
+    if share >= 1:
+        return None
+    count, _, height, width = pixels.shape
+    patches = pixels.view(count, 3, height // side, side, width // side, side)
+    seen = (patches.var((3, 5)).amax(1) > VARIANCE).flatten(1)
+    draw = torch.from_numpy(np.random.default_rng(seed).random(seen.shape)).to(seen.device) + seen
+    return draw.argsort(1, descending=True)[:, : round(share * seen.shape[1])]
+
+
+def step_names(model: CLIP, head: nn.Linear, batch: Batch, kept: Tensor | None, chunks: Chunks) -> tuple[float, float]:
+    """Add the gradients of naming the pictures by a linear layer; return the loss and the accuracy in percent."""
+    device = head.weight.device
+    loss, right = 0.0, 0
+    parts = chunks.split(batch.pixels, batch.names, *([] if kept is None else [kept]))
+    jobs = [lambda p=p: image_features(model, p[0].to(device), *(k.to(device) for k in p[2:])) for p in parts]
+    features = chunks.forward(jobs)
+    leaf = torch.cat([f.detach() for f in features]).requires_grad_()
+    logits = head(leaf)
+    value = F.cross_entropy(logits, batch.names.to(device), label_smoothing=0.05)
+    value.backward()
+    chunks.backward(features, list(leaf.grad.split([len(f) for f in features])))
+    right = (logits.argmax(1) == batch.names.to(device)).float().mean().item()
+    loss = value.item()
+    return loss, 100 * right
+
+
+def step_captions(
+    model: CLIP, words: Words, batch: Batch, kept: Tensor | None, chunks: Chunks
+) -> tuple[float, float, int]:
+    """Add the gradients of the contrast with captions; return loss, accuracy in the batch and the longest caption."""
+    device = model.logit_scale.device
+    ids, ends = words.batch(batch.captions)
+    pictures = chunks.split(batch.pixels, *([] if kept is None else [kept]))
+    texts = chunks.split(ids, ends)
+    jobs = [lambda p=p: image_features(model, p[0].to(device), *(k.to(device) for k in p[1:])) for p in pictures]
+    jobs += [lambda t=t: text_features(model, t[0].to(device), t[1].to(device)) for t in texts]
+    outputs = chunks.forward(jobs)
+    image = torch.cat([y.detach() for y in outputs[: len(pictures)]]).requires_grad_()
+    text = torch.cat([y.detach() for y in outputs[len(pictures) :]]).requires_grad_()
+    true = batch.truth().to(device)
+    value = contrast(image, text, model.logit_scale.exp(), true)
+    value.backward()
+    gradient = [*image.grad.split([len(y) for y in outputs[: len(pictures)]])]
+    gradient += [*text.grad.split([len(y) for y in outputs[len(pictures) :]])]
+    chunks.backward(outputs, gradient)
+    with torch.no_grad():
+        best = (F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T).argmax(1)
+        right = true[torch.arange(len(true)), best].float().mean().item()
+    return value.item(), 100 * right, ids.shape[1]

@@ -1,0 +1,118 @@
+"""The committed pictures: licences, NOTICE, no copies between splits, benchmark and pre-training."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+
+import numpy as np
+import pytest
+
+from datasets.mini.iconify import LICENCES
+from datasets.mini.likeness import NEAR, perceptual_hash
+from datasets.mini.names import suite_class, suite_classes
+from datasets.mini.pack import WORLD, read_manifest, read_picture, read_pretraining
+from datasets.mini.roles import FULL, LEAST, LEAST_SHIFT, SHIFTS, held_out
+
+
+@pytest.fixture(scope="module")
+def manifest():
+    return read_manifest()
+
+
+@pytest.fixture(scope="module")
+def notice():
+    """Licence of each set by its name, from the tables of the NOTICE."""
+    text = (WORLD / "NOTICE.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([^`]+)` \| .* \| \[([^\]]+)\]\(([^)]+)\) \| [\d,]+ \|$", text, re.MULTILINE)
+    for _, licence, place in rows:
+        assert place.startswith("https://") or (WORLD / place).is_file(), licence
+    return {name: licence for name, licence, _ in rows}
+
+
+def test_licences(manifest, notice):
+    assert manifest
+    for entry in manifest:
+        assert entry.licence in LICENCES and notice[entry.hand] == entry.licence, entry
+    assert {hand for hand, _, _ in read_pretraining()} <= set(notice)
+    assert set(notice.values()) <= set(LICENCES)
+
+
+def bits(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(n, m): in how many bits hashes differ, counted by a table of bytes."""
+    table = np.array([bin(i).count("1") for i in range(256)], np.uint8)
+    differ = hashes[:, None] ^ others[None]
+    return sum(table[(differ >> np.uint64(8 * i)).astype(np.uint8)] for i in range(8))
+
+
+def test_no_two_pictures_of_a_class_are_copies(manifest):
+    classes = defaultdict(list)
+    for entry in manifest:
+        classes[entry.classname].append(entry)
+    for entries in classes.values():
+        codes = np.array([int(e.hash, 16) for e in entries], np.uint64)
+        near = bits(codes, codes) <= NEAR
+        for i, j in zip(*np.nonzero(np.triu(near, 1))):
+            a, b = entries[i], entries[j]
+            # shifts are compared with the source, not with one another: they are never trained on
+            assert {a.dataset, b.dataset} <= set(SHIFTS) and a.dataset != b.dataset, (a, b)
+
+
+def test_pre_training_sees_no_hand_and_no_copy_of_the_benchmark(manifest):
+    rows = read_pretraining()
+    assert not {hand for hand, _, _ in rows} & held_out()
+    assert {e.hand for e in manifest} <= held_out()
+    known = np.unique(np.array([int(code, 16) for _, _, code in rows], np.uint64))
+    shown = np.array([int(e.hash, 16) for e in manifest], np.uint64)[::20]
+    for part in np.array_split(known, 40):
+        assert (bits(shown, part) > NEAR).all()
+
+
+def test_hashes_are_those_of_the_tiles(manifest):
+    for entry in manifest[::300]:
+        assert f"{perceptual_hash(read_picture(entry)):016x}" == entry.hash
+
+
+def test_every_class_has_enough_pictures(manifest):
+    counts = Counter((e.dataset, e.classname, e.split) for e in manifest)
+    for dataset, classname in {(e.dataset, e.classname) for e in manifest}:
+        found = {split: counts[dataset, classname, split] for split in FULL}
+        if dataset in SHIFTS:
+            assert found["test"] >= LEAST_SHIFT and found["train"] == found["val"] == 0
+            assert counts["mini_source", classname, "test"]
+        else:
+            least = FULL if dataset == "mini_source" else LEAST
+            assert all(found[split] >= least[split] for split in FULL), (dataset, classname, found)
+
+
+def test_no_drawing_of_one_family_is_in_two_splits(manifest):
+    places = defaultdict(set)
+    for e in manifest:
+        if e.dataset not in SHIFTS:
+            places[e.dataset, e.classname, e.hand, e.icon.split("-")[0]].add(e.split)
+    # icons whose name begins alike are finishes of one drawing as a rule; numbered ones may be drawings of their own
+    assert np.mean([len(found) > 1 for found in places.values()]) < 0.1
+
+
+def test_names_belong_to_one_class():
+    table = suite_classes()
+    classes = [c for classes in table.values() for c in classes]
+    assert len(classes) == len(set(classes))
+    assert suite_class("doughnut") == ("mini_food", "donut") and suite_class("cat face") == ("mini_animals", "cat")
+    assert suite_class("cricket", "noto") is None and suite_class("cricket", "tabler") == ("mini_sports", "cricket")
+    for word in ("mouse trap", "seal", "crane", "nut", "bolt", "diamond"):
+        assert suite_class(word) is None
+
+
+@pytest.mark.parametrize(
+    ("icon", "styles", "name"),
+    [
+        ("home-2-bold", ("bold",), "home"), ("alarm-clock-fill", (), "alarm clock"), ("sharp-bug", ("sharp",), "bug"),
+        ("counter-5-outline-rounded", ("outline-rounded",), "digit 5"), ("keycap-7", (), "digit 7"),
+        ("number-circle-eight-light", ("light",), "digit 8"), ("dice-3", (), "dice"), ("24", (), "24"),
+    ],
+)  # fmt: skip
+def test_plain_names(icon, styles, name):
+    from datasets.mini.names import plain_name
+
+    assert plain_name(icon, styles) == name
