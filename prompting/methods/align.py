@@ -35,7 +35,7 @@ class ALIGNOptions(HeadSettings, Options):
     image_set: str = "prompts"  # visual features of the prompt level; or patches, as in PLOT
     engine: str = "torch"  # or auto, which is the same (kept for existing YAML files)
 
-    no_keys = ("hierarchical", "max_elements")  # fields without a config key (beta 0 replaces hierarchical)
+    without_config_key = ("hierarchical", "max_elements")  # beta 0 leaves the token level out, too
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,7 +65,8 @@ class ALIGNOptions(HeadSettings, Options):
 
 
 class ALIGN(PromptedCLIP[ALIGNOptions]):
-    """CLIP with logits (1 - d) / tau, d the transport distance between an image's visual and a class's text prompts.
+    """CLIP with logits (1 - d) / tau, where d is the transport distance between the visual prompts of an image and the
+    text prompts of a class.
 
     ``reading="paper"`` follows the paper, ``"released"`` the authors' code (see ``prompting.ot.hierarchical_ot``).
     """
@@ -74,26 +75,27 @@ class ALIGN(PromptedCLIP[ALIGNOptions]):
     options_class = ALIGNOptions
 
     def build(self, classnames: Sequence[str], options: ALIGNOptions) -> None:
-        words = options.ctx_init.split("\t")[: options.text_prompt_number] if options.ctx_init else []
+        texts = options.ctx_init.split("\t")[: options.text_prompt_number] if options.ctx_init else []
         length = options.n_ctx if options.text_prompt_depth else 0  # depth 0 keeps the words as they are
-        start = [word_vectors(self.clip, text, length) for text in words] if length else []
-        self.prompt_learner = self.learner(options, start)
-        prefixes = words + [""] * (options.text_prompt_number - len(words))
+        initial = [word_vectors(self.clip, text, length) for text in texts] if length else []
+        self.prompt_learner = self.learner(options, initial)
+        prefixes = texts + [""] * (options.text_prompt_number - len(texts))
         self.tokens = tokenize_prompts(classnames, n_ctx=length, prefixes=prefixes, clip_model=self.clip)
         self.token_set = token_set_mask(self.tokens, options.reading)  # (N, K, T)
         self.head = HierarchicalOT(options, all_reduce_sum=self.all_reduce_sum)
         self.transports_patches = options.image_set == "patches"
+        # The patches are prompt-level features then, which receive a gradient in either reading.
         self.detach_tokens = not (self.head.learns_tokens or self.transports_patches)
 
-    def learner(self, options: ALIGNOptions, start: Sequence[Tensor]) -> nn.Module:
-        """Return the learner of the prompts; ``start`` holds initial values (b, d_l) of the first text prompts."""
+    def learner(self, options: ALIGNOptions, initial: Sequence[Tensor]) -> nn.Module:
+        """Return the learner of the prompts; ``initial`` holds initial values (b, d_l) of the first text prompts."""
         self.shape.check_depth(text=options.text_prompt_depth, vision=options.vision_prompt_depth)
         text = options.text_prompt_number, options.n_ctx, self.shape.text_width
         if options.coupling == "projected":
-            return ProjectedPrompts(*text, self.shape.vision_width, options.text_prompt_depth, start)
+            return ProjectedPrompts(*text, self.shape.vision_width, options.text_prompt_depth, initial)
         visual = options.vision_prompt_number, options.n_ctx, self.shape.vision_width
         return IndependentPrompts(
-            TextPrompts(*text, options.text_prompt_depth, start), VisualPrompts(*visual, options.vision_prompt_depth)
+            TextPrompts(*text, options.text_prompt_depth, initial), VisualPrompts(*visual, options.vision_prompt_depth)
         )
 
     def class_features(self, prompts: Prompts) -> TextFeatures:

@@ -24,12 +24,12 @@ METHODS: dict[str, type[PromptedCLIP[Any]]] = {}
 class Options:
     """Settings of a method. In a config file, field ``n_ctx`` is key ``N_CTX`` of the method's node."""
 
-    no_keys: ClassVar[tuple[str, ...]] = ()  # fields without a config key
+    without_config_key: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         """Return the fields that config files set, with their defaults."""
-        return {field.name: field.default for field in fields(cls) if field.name not in cls.no_keys}
+        return {field.name: field.default for field in fields(cls) if field.name not in cls.without_config_key}
 
 
 OptionsT = TypeVar("OptionsT", bound=Options)
