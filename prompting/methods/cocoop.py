@@ -83,6 +83,6 @@ class CoCoOp(PromptedCLIP[CoCoOpOptions]):
 
     def logits(self, image: Tensor, contexts: Tensor, classes: Tensor) -> Tensor:
         """Return the logits (b, k) of b unit image features for k classes, whose features depend on the image."""
-        tokens = self.tokens.select(slice(int(classes[0]), int(classes[-1]) + 1)).to(image.device)
+        tokens = self.tokens.select(slice(int(classes[0]), int(classes[-1]) + 1))
         text = self.text_encoder(tokens, contexts).prompt  # (k, b, D): one prompt an image
         return cosine_logits(image, text.transpose(0, 1), self.logit_scale)

@@ -85,7 +85,7 @@ class ProDA(PromptedCLIP[ProDAOptions]):
 
     def class_weights(self, contexts: Tensor, chosen: Tensor) -> Tensor:
         """Return the unit class weights (K, n, D) of the prompts ``chosen`` (n,) from ``contexts`` (N, b, d_l)."""
-        tokens = PromptTokens(*(field[chosen] for field in self.tokens)).to(contexts.device)
+        tokens = PromptTokens(*(field[chosen] for field in self.tokens))
         return F.normalize(self.text_encoder(tokens, contexts[chosen.to(contexts.device)]).prompt.float(), dim=-1)
 
     def class_features(self) -> Tensor:
@@ -112,7 +112,7 @@ class ProDA(PromptedCLIP[ProDAOptions]):
         weights = self.cached(lambda: self.class_weights(contexts, chosen))
         image = self.image_features(images)
         logits, spread = gaussian_logits(image, weights, labels, self.logit_scale)
-        semantic = self.text_encoder(self.nameless.to(images.device), contexts).prompt[0]  # (N, D)
+        semantic = self.text_encoder(self.nameless, contexts).prompt[0]  # (N, D)
         return F.cross_entropy(logits + spread / 2, labels) + self.alpha * orthogonality(semantic), logits
 
 
