@@ -1,7 +1,8 @@
 # Every target sets up what it needs first (scripts/setup.sh). PYTHON=... names the interpreter for .venv,
 # TESTS=... the tests to run, for example: make test TESTS=tests/ot
 python := .venv/bin/python
-pytest := $(python) -m pytest
+# two workers on two cores; torch threads on top of them would only compete
+pytest := OMP_NUM_THREADS=1 $(python) -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 .PHONY: help setup demo compare bench test-fast test test-long check lock clean
 .DEFAULT_GOAL := demo
