@@ -13,11 +13,11 @@ from textwrap import shorten
 from typing import Any
 
 from dassl.config import get_cfg_default
+from dassl.utils import did_you_mean
 from tabulate import tabulate
 
 from . import CATALOG, CUSTOM_DATASETS, MINI_DATASETS, extend_cfg
 from .check import Report, check
-from .files import did_you_mean
 from .registry import DescribedDataset, ListedDataset, select
 from .splits import Split
 
@@ -39,8 +39,7 @@ def find(name: str) -> list[type[ListedDataset]]:
         if issubclass(made, DescribedDataset):
             known.setdefault(_plain(made.description.folder), made)
     if _plain(name) not in known:
-        hint = did_you_mean(name, KNOWN) or "."
-        raise ValueError(f"unknown data set {name!r}; allowed: all, {', '.join(KNOWN)}{hint}")
+        raise ValueError(f"unknown data set {name!r}; allowed: all, {', '.join(KNOWN)}{did_you_mean(name, KNOWN)}")
     return [known[_plain(name)]]
 
 

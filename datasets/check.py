@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dassl.utils import read_image
+from dassl.utils import did_you_mean, read_image
 from tqdm import tqdm
 
 from .catalog import DESCRIPTIONS
 from .config import check_custom_keys, data_root
-from .files import did_you_mean
 from .registry import Counts, DescribedDataset, Description, ListedDataset
 from .splits import Split, check_split
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .files import did_you_mean, read_json, read_text
+from dassl.utils import did_you_mean
+
+from .files import read_json, read_text
 from .splits import Row, Split
 
 

@@ -1,24 +1,18 @@
-"""Text, JSON and cache files, the logger, and spelling suggestions for error messages."""
+"""Text, JSON and cache files, and the logger."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from dassl.utils import write_atomically
+
 log = logging.getLogger("dassl.datasets")  # a child of the run's logger, so that log.txt gets these lines
 CACHE_VARIABLE = "ALIGN_CACHE"
-
-
-def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """Return ". Did you mean 'X'?" for the entry of ``known`` most like ``name``, or "" if none is similar."""
-    near = difflib.get_close_matches(str(name), list(known), n=1)
-    return f". Did you mean {near[0]!r}?" if near else ""
 
 
 def read_text(path: Path, kind: str) -> str:
@@ -75,21 +69,22 @@ def write_json(content: Any, path: Path, overwrite: bool = True) -> bool:
     Returns:
         Whether the file was written; False if it exists and is not replaced.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(json.dumps(content), encoding="utf-8")
+
+    def write(part: str) -> None:
+        Path(part).write_text(json.dumps(content), encoding="utf-8")
         if not overwrite:
             try:
                 os.link(part, path)  # succeeds in one of several processes
-                return True
-            except FileExistsError:
-                return False
-            except OSError:  # the file system has no hard links
-                pass
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+            except OSError:
+                if path.exists():
+                    raise FileExistsError from None
+                # the file system has no hard links
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        write_atomically(str(path), write)
+    except FileExistsError:
+        return False
     return True
 
 

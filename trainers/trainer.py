@@ -29,6 +29,8 @@ from trainers.speed import configure_speed
 
 METHODS: list[type[PromptTrainer]] = []
 """The registered trainers; ``register`` fills it."""
+Batch = dict[str, Any]
+"""Images, labels and paths, as Dassl's data loader gives them."""
 
 
 class PromptTrainer(TrainerX):
@@ -48,8 +50,7 @@ class PromptTrainer(TrainerX):
     default_precision: ClassVar[str] = "fp16"
     model_name: ClassVar[str]
     saved_part: ClassVar[str] = ""
-
-    evaluator: Any
+    evaluator: RecordingEvaluator
 
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__(cfg)
@@ -119,8 +120,7 @@ class PromptTrainer(TrainerX):
             f"Learning {sum(tensor.numel() for tensor in learned.values()):,} parameters: {', '.join(sorted(learned))}"
         )
         saved = self.model.get_submodule(self.saved_part)
-        start = self.start_file()
-        if start:
+        if start := self.start_file():
             logger.info(f"Starting from {start}")
             load_learned(saved, read_state_dict(start), start, released_names(saved))
         if learned:
@@ -140,7 +140,7 @@ class PromptTrainer(TrainerX):
         else:
             self.test()
 
-    def forward_backward(self, batch: dict[str, Any]) -> dict[str, float]:
+    def forward_backward(self, batch: Batch) -> dict[str, float]:
         """Take one optimizer step on ``batch`` and return loss and accuracy."""
         images, labels = self.parse_batch_train(batch)
         with self.precision.autocast():
@@ -151,11 +151,11 @@ class PromptTrainer(TrainerX):
             self.update_lr()
         return {"loss": loss.item(), "acc": compute_accuracy(logits, labels)[0].item()}
 
-    def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def parse_batch_train(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the images (B, 3, H, W) and labels (B,) of ``batch`` on the device."""
         return batch["img"].to(self.device), batch["label"].to(self.device)
 
-    def parse_batch_test(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def parse_batch_test(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the images and labels of ``batch`` on the device; its image paths go to the recording evaluator."""
         self.evaluator.add_paths(batch.get("impath", []))
         return super().parse_batch_test(batch)

@@ -89,7 +89,7 @@ def test_annotations_are_not_asked_for_beside_the_split_file(tmp_path, capsys):
 
 def test_missing_things_are_named(tmp_path, capsys):
     (tmp_path / "caltech101").mkdir()
-    near = f"no folder {tmp_path / 'caltech-101'}. Did you mean 'caltech101'?"
+    near = f"no folder {tmp_path / 'caltech-101'}; did you mean 'caltech101'?"
     assert problems(capsys, "Caltech101", tmp_path) == [near]
     (tmp_path / "imagenet").mkdir()  # another set's folder is no misspelling
     assert problems(capsys, "ImageNetV2", tmp_path) == [f"no folder {tmp_path / 'imagenetv2'}"]
@@ -154,7 +154,7 @@ def test_keys_of_custom_data_are_refused_elsewhere(key, value, tmp_path, capsys)
 
 def test_wrong_words_are_named(tmp_path, capsys):
     code, _, err = run(capsys, "check", "OxfordPet", "--root", tmp_path)
-    assert code == 1 and err.endswith("Did you mean 'OxfordPets'?\n") and err.count("\n") == 1
+    assert code == 1 and err.endswith("did you mean 'OxfordPets'?\n") and err.count("\n") == 1
     code, _, err = run(capsys, "stats", "Folder", "--root", tmp_path, "DATASET.RATIO", "1")
     assert code == 1 and "DATASET.RATIOS" in err
     code, _, err = run(capsys, "check", "all", "--root", tmp_path / "nowhere")

@@ -136,7 +136,7 @@ def test_class_names_from_a_file(tmp_path, make, file, content, names):
     [
         ("n.txt", "a\nb\n", "has 2 names, but there are 3 classes"),
         ("n.txt", "a\nb\nb\n", "gives two classes the name 'b'"),
-        ("n.json", '{"dgo": "hound"}', "names 'dgo', which is no class. Did you mean 'dog'?"),
+        ("n.json", '{"dgo": "hound"}', "names 'dgo', which is no class; did you mean 'dog'?"),
         ("n.json", "[1, 2, 3]", "holds 1; class names should be text"),
         ("n.json", "3", "holds a int; it should be an object or a list"),
     ],
@@ -172,7 +172,7 @@ def test_bad_keys_are_named(tmp_path, make, key, value, words):
         (["x.jpg"], "has no class folders"),
         (["cat/x.txt"], "cat holds no image"),
         (["train/cat/x.jpg", "val/cat/x.jpg"], "holds train, val; it should hold train, test"),
-        (["train/cat/x.jpg", "test/cta/x.jpg"], "class 'cta' of .*test is not in train. Did you mean 'cat'?"),
+        (["train/cat/x.jpg", "test/cta/x.jpg"], "class 'cta' of .*test is not in train; did you mean 'cat'?"),
         (["train/cat/x.jpg", "test/cat/x.jpg", "extra/x.jpg"], "also 'extra'"),
     ],
 )
@@ -188,7 +188,7 @@ def test_bad_folders_are_named(tmp_path, make, files, words):
         (["path,classname"], "has no rows"),
         (["a.jpg"], r"line 1: found \['a.jpg'\]"),
         (["a.jpg,cat,train", "b.jpg,cat"], "line 2: found"),
-        (["a.jpg,cat,tset"], "split 'tset'; allowed: train, val, test. Did you mean 'test'?"),
+        (["a.jpg,cat,tset"], "split 'tset'; allowed: train, val, test; did you mean 'test'?"),
         (["a.jpg,,train"], "line 1: found"),
         (["a.jpg,cat,train", "b.jpg,cat,train"], "has no image for test"),
         (["a.jpg,cat,train", "x.jpg,cat,test"], r"no such image: .*x\.jpg"),
@@ -208,7 +208,7 @@ def test_bad_csv_files_are_named(tmp_path, make, lines, words):
     ("rows", "words"),
     [
         ("train 0 ant, train 1 cat, test 2 cow", r"class 'cow' \(label 2\) is in test, but not in train"),
-        ("train 0 ant, train 1 cat, val 2 cart, test 0 ant", r"'cart' \(label 2\) is in val.* Did you mean 'cat'\?"),
+        ("train 0 ant, train 1 cat, val 2 cart, test 0 ant", r"'cart' \(label 2\) is in val.* did you mean 'cat'\?"),
         ("train 0 ant, train 1 cat, test 2 cat", r"'cat' \(label 2\) is in test, but not in train; 'cat' is label 1"),
         ("train 0 ant, train 2 cat, test 2 cat", r"2 classes and no label 1, but a label 2 \('cat'\); .* 0 to 1"),
         ("train 1 ant, test 1 ant", r"1 classes and no label 0, but a label 1 \('ant'\); labels should be 0 to 0"),

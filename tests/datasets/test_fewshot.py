@@ -172,7 +172,7 @@ def test_base_and_new(split):
 
 
 def test_a_wrong_or_empty_selection_is_named(split):
-    with pytest.raises(ValueError, match="SUBSAMPLE_CLASSES is 'bas'; allowed: all, base, new. Did you mean 'base'?"):
+    with pytest.raises(ValueError, match="SUBSAMPLE_CLASSES is 'bas'; allowed: all, base, new; did you mean 'base'?"):
         subsample_classes(split, "bas")
     with pytest.raises(ValueError, match="'new' leaves train empty"):
         subsample_classes(Split(*([row for row in part if row.label == 0] for part in split)), "new")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dassl.evaluation import EvaluatorBase
 from torch import Tensor
 
 from trainers.record.log import logger
@@ -24,7 +25,7 @@ class RecordingEvaluator:
         evaluator: the wrapped evaluator; it gets every call and computes the metrics.
     """
 
-    def __init__(self, evaluator: Any) -> None:
+    def __init__(self, evaluator: EvaluatorBase) -> None:
         self.evaluator = evaluator
         self._clear()
 
@@ -48,9 +49,9 @@ class RecordingEvaluator:
         """Add the paths of the images whose scores come next."""
         self.paths += paths
 
-    def process(self, mo: Any, gt: Tensor) -> None:
+    def process(self, mo: Tensor | Sequence[Tensor], gt: Tensor) -> None:
         """Record scores (B, K), or a tuple that starts with them, and labels (B,)."""
-        scores = mo[0] if isinstance(mo, (tuple, list)) else mo
+        scores = mo if isinstance(mo, Tensor) else mo[0]
         best = scores.float().softmax(-1).topk(min(TOP, scores.shape[1]), dim=1)
         self.top += zip(best.indices.tolist(), best.values.tolist())
         self.predicted += scores.max(1)[1].tolist()  # breaks ties as the wrapped evaluator does

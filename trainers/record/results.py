@@ -10,16 +10,16 @@ import time
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 from dassl.data.datasets import Datum
 from dassl.engine import TrainerX
+from dassl.utils import write_json
 
 from prompting.checkpoint import learned_state
 from prompting.memory import peak_bytes
 from trainers.record.predictions import RecordingEvaluator, archive, write_predictions
-from trainers.record.runs import changed_keys, method_config, read_json, tensor_hash, write_atomically, writes
+from trainers.record.runs import Json, changed_keys, method_config, read_json, tensor_hash, writes
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "Pillow")
 
@@ -58,11 +58,11 @@ def record_result(trainer: TrainerX, split: str, accuracy: float, seconds: float
             result["train_seconds"] = result["train_seconds"] or before["train_seconds"]
         else:
             archive(path)
-    write_atomically(path, result)
+    write_json(result, str(path))
     write_predictions(record, split, trainer.output_dir, data_folder(cfg.DATASET.ROOT), result["classnames"])
 
 
-def describe(trainer: TrainerX) -> dict[str, Any]:
+def describe(trainer: TrainerX) -> Json:
     """Return everything in ``results.json`` but the metrics: settings, data, learned tensors, machine and versions."""
     data, cfg = trainer.dm.dataset, trainer.cfg
     learned, root = learned_state(trainer.model), data_folder(cfg.DATASET.ROOT)
@@ -85,7 +85,7 @@ def describe(trainer: TrainerX) -> dict[str, Any]:
         "precision": str(trainer.precision.name),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {"python": platform.python_version(), **{name: version_of(name) for name in PACKAGES}},
-        "split_sha256": file_hash(split_file(data)),
+        "split_sha256": file_hash(getattr(data, "split_path", None)),
         "split_drawn": getattr(data, "split_drawn", None),  # how a split that is not published was drawn
         "train_images_sha256": listing_hash(data.train_x, root),
         "val_images_sha256": listing_hash(data.val, root) if data.val else None,
@@ -118,15 +118,9 @@ def listing_hash(items: Iterable[Datum], root: str) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def split_file(data: Any) -> Path | None:
-    """Return the file that a data set's split was read from, if any (also for the data set classes of CoOp)."""
-    path = getattr(data, "split_path", None)
-    return Path(path) if path and Path(path).is_file() else None
-
-
-def file_hash(path: Path | None) -> str | None:
-    """Return the SHA-256 of a file; None for no file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path else None
+def file_hash(path: str | None) -> str | None:
+    """Return the SHA-256 of a file; None if it does not exist."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path and Path(path).is_file() else None
 
 
 def version_of(package: str) -> str | None:
