@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib.util
 import logging
 import os
@@ -20,7 +19,7 @@ import torch
 import yaml
 from dassl.config import get_cfg_default
 from dassl.engine import build_trainer
-from dassl.utils import collect_env_info, set_random_seed, setup_logger
+from dassl.utils import collect_env_info, did_you_mean, set_random_seed, setup_logger
 from yacs.config import CfgNode
 
 import datasets
@@ -138,12 +137,11 @@ def use_device(name: str) -> bool:
 
 
 def check_file(path: str, kind: str) -> None:
-    """Raise FileNotFoundError, with the nearest file name in the folder, unless ``path`` is a file."""
+    """Raise FileNotFoundError, with a similar file name in the folder, unless ``path`` is a file."""
     if not os.path.isfile(path):
-        folder, name = os.path.split(path)
-        near = difflib.get_close_matches(name, os.listdir(folder or ".") if os.path.isdir(folder or ".") else [], n=1)
-        hint = f"; did you mean {os.path.join(folder, near[0])}?" if near else ""
-        raise FileNotFoundError(f"no such {kind} file: {path}{hint}")
+        folder = os.path.dirname(path) or "."
+        files = os.listdir(folder) if os.path.isdir(folder) else []
+        raise FileNotFoundError(f"no such {kind} file: {path}{did_you_mean(os.path.basename(path), files)}")
 
 
 def check_yaml(path: str) -> None:

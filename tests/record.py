@@ -7,8 +7,6 @@ A refactoring keeps these numbers, the goldens (tests/trainers/test_golden.py) a
 (tests/engine/test_probe.py). It drives train.py alone, so the same script compares any two commits.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import subprocess

@@ -1,7 +1,5 @@
 """docs/plugin.md, done: ALIGN in a checkout laid out like CoOp's, with its own data set, evaluator and train.py."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

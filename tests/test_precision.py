@@ -1,7 +1,5 @@
 """Which precision a device gets, what is stored how, and that learned tensors stay float32."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn

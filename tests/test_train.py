@@ -1,7 +1,5 @@
 """train.py as a user calls it: whole runs in seconds, plugins, and one line for every mistake."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os
@@ -14,9 +12,10 @@ import torch
 
 import train
 from tests.reference.clip_states import vit_state
+from tests.reference.layouts import class_folders
 from tests.reference.tiny import draw_images
 
-DATASET = "configs/datasets/mini_source.yaml"
+MINI = "configs/datasets/mini_source.yaml"
 METHOD = "configs/trainers/ALIGN/mini.yaml"
 
 
@@ -34,17 +33,27 @@ def backbone(tmp_path_factory):
 
 
 @pytest.fixture
-def call(root, backbone, tmp_path, monkeypatch, capfd):
+def main(monkeypatch, capfd):
+    """Return a function that calls train.py with words: (exit code, stdout, stderr)."""
+    monkeypatch.setattr(train, "collect_env_info", str)  # starts processes
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, words)])
+        return train.main(), *capfd.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def call(main, root, backbone, tmp_path):
     """Return a function that calls train.py with flags and KEY VALUE words: (exit code, stdout, stderr)."""
 
-    def run(*words, output=tmp_path / "run", trainer="ALIGN", config=METHOD, data=root, opts=()):
+    def run(*words, output=tmp_path / "run", trainer="ALIGN", config=METHOD, dataset=MINI, data=root, opts=()):
         flags = ["--root", data, "--trainer", trainer, "--seed", "1", "--backbone", backbone, "--output-dir", output]
-        files = ["--dataset-config-file", DATASET, "--config-file", config]
+        files = ["--dataset-config-file", dataset, "--config-file", config]
         small = "DATASET.NUM_SHOTS 1 DATASET.SUBSAMPLE_CLASSES base DATALOADER.NUM_WORKERS 0 OPTIM.MAX_EPOCH 2".split()
         depth = "TRAINER.ALIGN.TEXT_PROMPT_DEPTH 2 TRAINER.ALIGN.VISION_PROMPT_DEPTH 2 TRAIN.CHECKPOINT_FREQ 1".split()
-        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, [*flags, *files, *words, *small, *depth, *opts])])
-        code = train.main()
-        return code, *capfd.readouterr()
+        return main(*flags, *files, *words, *small, *depth, *opts)
 
     return run
 
@@ -136,6 +145,29 @@ def test_two_processes_do_what_one_does(call, tmp_path, root, reading):
         torch.testing.assert_close(states[1][name], value, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "name, gpus, expected",
+    [
+        ("cpu", 2, (False, [])),
+        ("cuda", 2, (True, [])),
+        ("cuda:1", 2, (True, ["cuda:1"])),
+        ("cuda", 0, "cpu"),
+        ("cuda:2", 2, "cpu, cuda, cuda:0, cuda:1"),
+        ("gpu", 1, "cpu, cuda, cuda:0"),
+    ],
+)
+def test_devices(name, gpus, expected, monkeypatch):
+    """With some pretended GPUs: whether one is used and which was chosen, or the devices that are allowed."""
+    chosen, args = [], train.parse_args(["--device", name])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    if isinstance(expected, tuple):
+        assert (train.setup_cfg(args).USE_CUDA, chosen) == expected
+    else:
+        with pytest.raises(ValueError, match=f"no device '{name}'; allowed for --device here: {expected}$"):
+            train.setup_cfg(args)
+
+
 def test_names_that_look_like_numbers_stay_names_and_zero_is_a_seed():
     words = ["--output-dir", "2024", "--root", "1e5", "--source-domains", "a", "b", "--seed", "0"]
     cfg = train.setup_cfg(train.parse_args(words))
@@ -169,20 +201,19 @@ class Pixels(TinyTrainer):
 
 
 @pytest.fixture
-def with_plugin(tmp_path, monkeypatch, capfd):
+def with_plugin(main, tmp_path):
     """Return a function that writes a plugin and calls train.py with it: (exit code, stdout, stderr)."""
 
     def run(content, trainer, *opts):
         (tmp_path / "pixels.py").write_text(content)
         words = ["--plugin", tmp_path / "pixels.py", "--trainer", trainer, "--root", tmp_path, "--output-dir", tmp_path]
         small = ["INPUT.SIZE", "(8, 8)", "DATALOADER.NUM_WORKERS", "0", "USE_CUDA", "False"]
-        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, [*words, *small, *opts])])
-        code = train.main()
-        return code, *capfd.readouterr()
+        return main(*words, *small, *opts)
 
     return run
 
 
+@pytest.mark.slow
 def test_a_plugin_brings_trainer_data_set_and_config_node(with_plugin, tmp_path):
     draw_images(tmp_path)
     words = ["DATASET.NAME", "Shades", "TRAINER.PIXELS.WIDTH", "3", "OPTIM.MAX_EPOCH", "1"]
@@ -211,11 +242,11 @@ def test_a_plugin_that_fails_is_named(with_plugin, content, trainer, words):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"data": "/no/such/folder"}, "no folder /no/such/folder"),
+        ({"data": "/no/such/folder"}, "folder /no/such/folder"),
         ({"trainer": "ALIGNN"}, r"do you mean \[ALIGN\]"),
-        ({"config": "configs/trainers/ALIGN/mimi.yaml"}, "did you mean configs/trainers/ALIGN/mini.yaml"),
+        ({"config": "configs/trainers/ALIGN/mimi.yaml"}, "mimi.yaml; did you mean 'mini.yaml'"),
         ({"config": "LICENSE"}, "LICENSE is not YAML|LICENSE holds a str"),
-        ({"words": ["--plugin", "trian.py"]}, r"no such plugin file: trian\.py; did you mean train\.py\?"),
+        ({"words": ["--plugin", "trian.py"]}, r"no such plugin file: trian\.py; did you mean 'train\.py'\?"),
         ({"words": ["--model-dir", "output"]}, "--eval-only"),
         ({"opts": ["DATASET.NAME", "MiniSorce"]}, r"do you mean \[MiniSource\]"),
         ({"opts": ["MODEL.BACKBONE.NAME", "ViT-B/17"]}, "ViT-B/16"),
@@ -231,5 +262,7 @@ def test_a_plugin_that_fails_is_named(with_plugin, content, trainer, words):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_mistakes_get_one_line(call, change, message):
+def test_mistakes_get_one_line(call, tmp_path, change, message):
+    class_folders(tmp_path / "photos", ["cat", "dog"])
+    change = {"dataset": "configs/datasets/folder.yaml", "data": tmp_path / "photos", **change}
     assert re.search(message, refused(call, *change.pop("words", ()), **change))

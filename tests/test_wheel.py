@@ -1,7 +1,5 @@
 """The wheel that ``pip install .`` builds, in an environment with its stated dependencies and nothing else."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,10 +1,9 @@
 """CoOp's fifteen sets, each read from a small folder in its real layout."""
 
-from __future__ import annotations
-
 import json
 import os
 import random
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from datasets.catalog import CATALOG
 from datasets.splits import Split, check_split
-from tests.reference.layouts import LAYOUTS, put, text
+from tests.reference.layouts import LAYOUTS, WNIDS, put, text
 
 TEST_ONLY = ("ImageNetV2", "ImageNetSketch", "ImageNetA", "ImageNetR")
 
@@ -127,6 +126,25 @@ def test_a_split_file_needs_no_annotations_and_its_classes_fit_together(tmp_path
     path.write_text(json.dumps({**split, "test": [["a.jpg", 2, "y"]]}))
     with pytest.raises(ValueError, match=r"class 'y' \(label 2\) is in test, but not in train.*; `python -m datasets"):
         make("StanfordCars", tmp_path)
+
+
+def test_folders_of_imagenet_that_are_refused(tmp_path, make):
+    LAYOUTS["ImageNet"][0](tmp_path)
+    val, late = tmp_path / "imagenet/images/val", tmp_path / "imagenet/images/train/n09999999"
+    late.mkdir()
+    with pytest.raises(ValueError, match="n09999999 holds no image"):
+        make("ImageNet", tmp_path)
+    late.rmdir()
+    shutil.rmtree(val / "n01443537")
+    with pytest.raises(ValueError, match="1 classes are in one of train and val only, as n01443537 in train"):
+        make("ImageNet", tmp_path)
+    shutil.rmtree(val)
+    put(val, ["ILSVRC2012_val_00000001.JPEG", "ILSVRC2012_val_00000002.JPEG"])
+    with pytest.raises(ValueError, match=r"val is flat: its 2 images .* move each to val/<wnid>/ .*devkit"):
+        make("ImageNet", tmp_path)
+    shutil.rmtree(val)
+    put(val, [f"{wnid}/x.JPEG" for wnid in WNIDS])
+    assert len(make("ImageNet", tmp_path).test) == 3
 
 
 def test_classes_of_imagenet_may_share_a_name(tmp_path, make):

@@ -1,7 +1,5 @@
 """python -m datasets check, layout and stats."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

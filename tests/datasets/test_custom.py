@@ -1,7 +1,5 @@
 """Custom data: folders, CSV files and split files, through the registry."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

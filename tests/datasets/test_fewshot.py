@@ -1,7 +1,5 @@
 """Few-shot draws against the ecosystem's rule; kept draws, CoOp's pickles, and what is refused; base and new."""
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

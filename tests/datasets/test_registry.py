@@ -1,7 +1,5 @@
 """Registered classes: YAML files and templates name them; a mini set is drawn, reduced and refused as told."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from functools import partial

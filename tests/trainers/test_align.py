@@ -1,7 +1,5 @@
 """ALIGN's model: gradients, numbers of prompts, scores that do not depend on other images, and refused settings."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """What published implementations compute, and what ours must: logits, four losses, gradient norms (tests/golden)."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F

@@ -1,7 +1,5 @@
 """The trainers' lines on this project's engine, on a Dassl that logs by printing, and next to a user's logging."""
 
-from __future__ import annotations
-
 import importlib
 import logging
 import sys

@@ -1,7 +1,5 @@
 """Every method on small ViTs and ResNets: a step, refused settings, cached class features, a run."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import pytest

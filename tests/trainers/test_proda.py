@@ -1,7 +1,5 @@
 """ProDA by its defining properties: the closed form of the Gaussian loss, the orthogonality term, the positions."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F

@@ -4,8 +4,6 @@ Such a file holds the whole model or the prompt learner in float16, embeddings o
 run, and a pickled scheduler that holds a pickled optimizer.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """What a run leaves: predictions against a recount, hashes, and that nothing is overwritten."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

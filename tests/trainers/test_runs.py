@@ -1,7 +1,5 @@
 """From the same random state a whole run goes through the family's images and learning rates (tests/golden/runs)."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from dassl.engine import build_trainer

@@ -3,8 +3,6 @@
 The paper's claim, case by case, on shared random weights: logits, the loss and the gradient of every learned tensor.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 

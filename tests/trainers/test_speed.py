@@ -1,7 +1,5 @@
 """The config keys of memory and compilation, and towers whose blocks are compiled."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

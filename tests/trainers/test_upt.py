@@ -1,7 +1,5 @@
 """UPT by its defining properties: the block's formula, shapes, and one shared prompt that moves both towers."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F

@@ -1,7 +1,5 @@
 """Zero-shot CLIP against plain open_clip, sentence by sentence."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F
