@@ -43,15 +43,6 @@ def test_a_mini_set_is_drawn_where_it_is_missing(tmp_path, make):
     assert made.dataset_dir == str(tmp_path / "mini_small")
 
 
-def test_a_variant_is_its_test_list(tmp_path, make):
-    mini = replace(SMALL, sizes=(0, 0, 2), test_only=True)
-    about = replace(ABOUT, prepare=partial(ensure, mini), test_only=True)
-    made = make(made_of(about), tmp_path, NUM_SHOTS=1, SUBSAMPLE_CLASSES="new")
-    assert made.val is None and made.num_classes == 5
-    assert [d.impath for d in made.train_x] == [d.impath for d in made.test] and len(made.test) == 10
-    assert not (tmp_path / "mini_small" / "split_fewshot").exists()
-
-
 def test_bad_input_is_one_clear_line(tmp_path, make):
     drawn, real = made_of(ABOUT), made_of(replace(ABOUT, prepare=None))
     for made, root, half, words in (
