@@ -1,7 +1,5 @@
 """python -m datasets check|layout|stats NAME [--root ROOT]: inspect data sets before training on them."""
 
-from __future__ import annotations
-
 import argparse
 import inspect
 import logging
@@ -69,7 +67,7 @@ def report_text(report: Report) -> str:
 
 
 def _layout(args: argparse.Namespace, made: list[type[ListedDataset]], cfg: Any) -> int:
-    print("\n\n".join(layout_text(one) for one in made))
+    print("\n\n".join(map(layout_text, made)))
     return 0
 
 

@@ -1,7 +1,5 @@
 """Compare the folder of a data set with its description."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

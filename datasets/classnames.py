@@ -1,7 +1,5 @@
 """Class names from the file ``DATASET.CLASSNAMES``."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Config keys under ``DATASET`` that Dassl does not have, and checks of ``DATASET.ROOT``."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Data sets from your files, without Python: class folders, a CSV file or a split file at ``DATASET.ROOT``."""
 
-from __future__ import annotations
-
 import csv
 import io
 import os

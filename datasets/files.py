@@ -1,7 +1,5 @@
 """Text, JSON and cache files, and the logger."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging
@@ -16,11 +14,7 @@ CACHE_VARIABLE = "ALIGN_CACHE"
 
 
 def read_text(path: Path, kind: str) -> str:
-    """Return the content of a UTF-8 file, with or without byte order mark.
-
-    Args:
-        path: the file.
-        kind: name of the file type for error messages.
+    """Return the content of a UTF-8 file, with or without byte order mark; errors call the file a ``kind``.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -35,12 +29,7 @@ def read_text(path: Path, kind: str) -> str:
 
 
 def read_json(path: Path, kind: str, allowed: type | tuple[type, ...] = dict) -> Any:
-    """Return the content of a JSON file.
-
-    Args:
-        path: the file.
-        kind: name of the file type for error messages.
-        allowed: type or types that its content may have.
+    """Return the content of a JSON file, which has one of the ``allowed`` types.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -59,16 +48,7 @@ def read_json(path: Path, kind: str, allowed: type | tuple[type, ...] = dict) ->
 
 
 def write_json(content: Any, path: Path, overwrite: bool = True) -> bool:
-    """Write a JSON file atomically and create its folder: other processes see the whole file or none.
-
-    Args:
-        content: value to write.
-        path: the file.
-        overwrite: whether an existing file is replaced.
-
-    Returns:
-        Whether the file was written; False if it exists and is not replaced.
-    """
+    """Write a JSON file atomically and create its folder; return False if it exists and ``overwrite`` is False."""
 
     def write(part: str) -> None:
         Path(part).write_text(json.dumps(content), encoding="utf-8")

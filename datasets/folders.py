@@ -1,7 +1,5 @@
 """Sorted listings of image folders."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Container
 from pathlib import Path
@@ -37,12 +35,7 @@ def images_in(folder: Path, deep: bool = False) -> list[str]:
 
 
 def list_classes(folder: Path, ignored: Container[str] = (), deep: bool = False) -> dict[str, list[str]]:
-    """Return class folder -> paths of its images relative to it, both sorted.
-
-    Args:
-        folder: a folder of class folders.
-        ignored: class folders to leave out.
-        deep: list the images at any depth of a class folder.
+    """Return class folder -> paths of its images (``deep``: at any depth) relative to it, both sorted.
 
     Raises:
         FileNotFoundError: ``folder`` does not exist.

@@ -3,8 +3,6 @@
 Rows keep the order of the annotation files; folders are listed sorted. Readers do not look for the images.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -31,13 +29,9 @@ def from_lists(folder: Path, images: Path, files: tuple[str, ...], rows: RowRead
 def from_class_folders(
     folder: Path, images: Path, ignored: tuple[str, ...] = (), rename: Mapping[str, str] | None = None
 ) -> Split:
-    """List class folders and split them 50/20/30 by the global ``random``; a class is named after its folder.
+    """List class folders and split them 50/20/30 by the global ``random``.
 
-    Args:
-        folder: folder of the data set.
-        images: folder of the class folders.
-        ignored: class folders to leave out.
-        rename: class folder -> class name, where they differ.
+    ``rename`` maps a class folder to the name of its class; other classes are named after their folder.
     """
     names = rename or {}
     found = enumerate(list_classes(images, ignored).items())

@@ -5,8 +5,6 @@ relative to the image folder. A file drawn by us also has ``"drawn": {"seed": ..
 shuffling each class with Python's global ``random``; the same shuffles in the same order give the same split here.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import random
@@ -138,14 +136,6 @@ def check_images(split: Split, images: Path, where: str) -> None:
 # ---- random splits
 
 
-def rows_by_label(rows: Sequence[Row]) -> dict[int, Rows]:
-    """Return label -> rows, labels in the order of first appearance."""
-    groups: dict[int, Rows] = {}
-    for row in rows:
-        groups.setdefault(row.label, []).append(row)
-    return groups
-
-
 def split_by_ratios(
     rows: Sequence[Row], train: float = 0.5, val: float = 0.2, test: float = 0.3, rng: Any = random
 ) -> Split:
@@ -170,11 +160,7 @@ def split_by_ratios(
 
 
 def hold_out_val(rows: Sequence[Row], val: float = 0.2) -> tuple[Rows, Rows]:
-    """Return train and val: each class of n images is shuffled by ``random``, its first round(n * val) go to val.
-
-    Raises:
-        ValueError: a class is too small to give both parts an image.
-    """
+    """Return train and val: each class of n images is shuffled by ``random``, its first round(n * val) go to val."""
     held_out, kept = cut_classes(rows, (val, 1 - val))
     return kept, held_out
 
@@ -186,7 +172,10 @@ def cut_classes(rows: Sequence[Row], shares: Sequence[float], rng: Any = random)
         ValueError: a class is too small to give each part with a positive share an image.
     """
     parts: list[Rows] = [[] for _ in shares]
-    for group in rows_by_label(rows).values():
+    groups: dict[int, Rows] = {}
+    for row in rows:
+        groups.setdefault(row.label, []).append(row)
+    for group in groups.values():
         rng.shuffle(group)
         ends = [*accumulate(round(len(group) * share) for share in shares[:-1]), len(group)]
         pieces = [group[start:end] for start, end in zip([0, *ends], ends)]

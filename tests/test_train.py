@@ -125,7 +125,9 @@ def test_two_processes_do_what_one_does(call, tmp_path, root, reading):
         state = torch.load(folder / "MultiModalPromptLearner/model.pth.tar-2")["state_dict"]
         return exact, [float(row["probability_1"]) for row in rows], state
 
-    (exact, probabilities, state), (exact_2, probabilities_2, state_2) = map(outcome, (tmp_path / "one", tmp_path / "two"))
+    (exact, probabilities, state), (exact_2, probabilities_2, state_2) = map(
+        outcome, (tmp_path / "one", tmp_path / "two")
+    )
     assert exact == exact_2 and len(probabilities) == 500
     assert probabilities == pytest.approx(probabilities_2, rel=1e-3)
     torch.testing.assert_close(state_2, dict(state), rtol=1e-4, atol=1e-6)

@@ -1,7 +1,5 @@
 """Memory limit and compilation of a run, from its config. They change no result beyond rounding."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Base trainer of all methods: builds the prompted CLIP, trains its learned tensors, evaluates and records."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -27,7 +25,7 @@ from trainers.record.results import record_result
 from trainers.record.runs import check_same_run, record_epoch, seconds_before
 from trainers.speed import configure_speed
 
-METHODS: list[type[PromptTrainer]] = []
+METHODS: list[type["PromptTrainer"]] = []
 """The registered trainers; ``register`` fills it."""
 Batch = dict[str, Any]
 """Images, labels and paths, as Dassl's data loader gives them."""

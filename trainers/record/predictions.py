@@ -1,7 +1,5 @@
 """Per-image predictions, recorded by the evaluator and written to ``predictions.csv``."""
 
-from __future__ import annotations
-
 import csv
 import io
 import os
@@ -19,11 +17,7 @@ TOP = 5
 
 
 class RecordingEvaluator:
-    """A Dassl evaluator that also records paths, labels and predictions.
-
-    Args:
-        evaluator: the wrapped evaluator; it gets every call and computes the metrics.
-    """
+    """Records paths, labels and predictions, and passes every call on to the wrapped Dassl evaluator."""
 
     def __init__(self, evaluator: EvaluatorBase) -> None:
         self.evaluator = evaluator
@@ -85,14 +79,9 @@ class RecordingEvaluator:
 def write_predictions(
     record: RecordingEvaluator, split: str, folder: str, root: str, classnames: Sequence[str]
 ) -> None:
-    """Write ``predictions.csv`` (``predictions_val.csv`` for val); an older file with other content is renamed.
+    """Write the run's ``predictions.csv``, whose paths are relative to ``root``.
 
-    Args:
-        record: the predictions.
-        split: "test" or "val"; every epoch of a training overwrites the file of val.
-        folder: the run's folder.
-        root: folder of the data sets.
-        classnames: K names.
+    An older file with other content is archived. The file of val, ``predictions_val.csv``, is overwritten every epoch.
     """
     if len(record.paths) != len(record.labels) or not record.labels:
         seen = f"{len(record.labels)} labels, the batches {len(record.paths)} paths"

@@ -27,7 +27,7 @@ PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "Pillow")
 def record_result(trainer: TrainerX, split: str, accuracy: float, seconds: float, record: RecordingEvaluator) -> None:
     """Add the result of an evaluation to ``OUTPUT_DIR/results.json``, and write ``predictions.csv``.
 
-    The file of another run, or of this run with another outcome, is renamed after the time of its last change.
+    A file of another run, or of this run with another accuracy, is archived.
 
     Args:
         trainer: a ``PromptTrainer`` that has just evaluated.

@@ -1,7 +1,5 @@
 """``run.json``: the settings of the run that owns an output folder, and its training time."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -30,7 +30,7 @@ from .torchtools import count_num_param, init_network_weights, open_all_layers, 
 __all__ = [
     "AverageMeter", "MetricMeter", "NamedKeyError", "Registry", "RunLog", "check_availability", "check_choice",
     "check_isfile", "collect_env_info", "count_num_param", "did_you_mean", "get_most_similar_str_to_a_from_b",
-    "init_network_weights", "listdir_nohidden", "load_checkpoint", "load_pretrained_weights", "mkdir_if_missing", "open_all_layers",
-    "open_specified_layers", "progress", "read_image", "read_json", "resume_from_checkpoint", "save_checkpoint",
-    "set_random_seed", "setup_logger", "tolist_if_not", "write_atomically", "write_json",
+    "init_network_weights", "listdir_nohidden", "load_checkpoint", "load_pretrained_weights", "mkdir_if_missing",
+    "open_all_layers", "open_specified_layers", "progress", "read_image", "read_json", "resume_from_checkpoint",
+    "save_checkpoint", "set_random_seed", "setup_logger", "tolist_if_not", "write_atomically", "write_json",
 ]  # fmt: skip
