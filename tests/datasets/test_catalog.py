@@ -62,24 +62,16 @@ def test_class_folders_are_cut_with_coops_random_numbers(name, tmp_path, make):
     assert [[row[0] for row in rows(part, made)] for part in (made.train_x, made.val, made.test)] == list(expected)
 
 
-def test_pets_hold_out_val_and_draw_few_shots_with_coops_random_numbers(tmp_path, make):
+def test_pets_hold_out_val_with_coops_random_numbers(tmp_path, make):
     LAYOUTS["OxfordPets"][0](tmp_path)
-    made = make("OxfordPets", tmp_path, seed=3, NUM_SHOTS=2)
-    lines = (tmp_path / "oxford_pets" / "annotations" / "trainval.txt").read_text().splitlines()
-    trainval = [(f"{image}.jpg", int(label) - 1, image[: image.rindex("_")].lower()) for image, label, *_ in
-                (line.split(" ") for line in lines)]  # fmt: skip
-    random.seed(3)
-    train, val = [], []
-    for label in range(3):
-        first, rest = naive_draw([row for row in trainval if row[1] == label], 0.2)
-        train, val = train + rest, val + first
-    few = [random.sample([row for row in part if row[1] == label], 2) for part in (train, val) for label in range(3)]
+    made = make("OxfordPets", tmp_path, seed=3)
     after = random.random()
-    assert rows(made.train_x, made) + rows(made.val, made) == sum(few, [])
-    os.remove(tmp_path / "oxford_pets" / "split_zhou_OxfordPets.json")
-    for path in tmp_path.rglob("shot_*"):
-        path.unlink()
-    make("OxfordPets", tmp_path, seed=3, NUM_SHOTS=2)
+    lines = (tmp_path / "oxford_pets" / "annotations" / "trainval.txt").read_text().splitlines()
+    words = [line.split(" ") for line in lines]
+    random.seed(3)
+    parts = [naive_draw([image for image, y, *_ in words if int(y) == label], 0.2) for label in (1, 2, 3)]
+    val, train = ([f"{image}.jpg" for part in parts for image in part[i]] for i in (0, 1))
+    assert [[path for path, *_ in rows(part, made)] for part in (made.train_x, made.val)] == [train, val]
     assert random.random() == after  # no other random number is used
 
 

@@ -87,6 +87,7 @@ def test_resnet(method, clip_of):
         ("MaPLe", ("N_CTX", 0)),
         ("MaPLe", ("PROMPT_DEPTH", 0)),
         ("UPT", ("N_CTX_VISION", 0)),
+        ("UPT", ("PROMPT_DEPTH", 0)),
         ("ALIGN", ("N_CTX", 0)),
         ("ALIGN", ("TEXT_PROMPT_NUMBER", 0, "VISION_PROMPT_NUMBER", 0)),
     ],
