@@ -128,7 +128,9 @@ class Csv(CustomDataset):
                 )
             if width == 3 and line[2].lower() not in PARTS:
                 raise ValueError(f"{where}: split {line[2]!r}; allowed: train, val, test{did_you_mean(line[2], PARTS)}")
-        pairs = [(_relative(line[0], images), line[1]) for _, line in lines]
+        pairs = []
+        for _, (file, name, *_) in lines:
+            pairs.append((Path(os.path.relpath(file, images)).as_posix() if os.path.isabs(file) else file, name))
         if width == 2:
             return _split(pairs, node), images
         split = Split([], [], [])
@@ -190,7 +192,3 @@ def _image_folder(file: Path, images: str) -> Path:
     if not folder.is_dir():
         raise FileNotFoundError(f"DATASET.IMAGES is {images!r}, but there is no folder {folder}")
     return Path(os.path.abspath(folder))
-
-
-def _relative(path: str, images: Path) -> str:
-    return os.path.relpath(path, images).replace(os.sep, "/") if os.path.isabs(path) else path

@@ -106,7 +106,11 @@ class PromptTrainer(TrainerX):
         self.precision = Precision.resolve(cfg.TRAINER[self.node].PREC, self.device)
         logger.info(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
         clip_model = load_clip(cfg.MODEL.BACKBONE.NAME)
-        check_input_size(cfg.INPUT.SIZE, clip_model, cfg.MODEL.BACKBONE.NAME)
+        size, expected = tuple(cfg.INPUT.SIZE), tuple(input_size(clip_model))
+        if size != expected:
+            raise ValueError(
+                f"INPUT.SIZE is {size}, the backbone {cfg.MODEL.BACKBONE.NAME} takes {expected}: set it to that"
+            )
         # Only this project's engine splits a batch over processes.
         reduce = getattr(self, "sum_shares", None)
         self.model = self.build_clip(cfg, self.dm.dataset.classnames, clip_model, all_reduce_sum=reduce)
@@ -231,10 +235,3 @@ def add_nodes(cfg: CfgNode, *methods: type[PromptTrainer]) -> None:
 def released_names(part: nn.Module) -> dict[str, str] | None:
     """Return the released names of a model's learned tensors; None for a submodule, which needs none."""
     return part.released_names if isinstance(part, PromptedCLIP) else None
-
-
-def check_input_size(size: Sequence[int], clip_model: nn.Module, backbone: str) -> None:
-    """Raise ``ValueError`` unless INPUT.SIZE is the image size of the backbone."""
-    expected = tuple(input_size(clip_model))
-    if tuple(size) != expected:
-        raise ValueError(f"INPUT.SIZE is {tuple(size)}, the backbone {backbone} takes {expected}: set it to that")

@@ -75,7 +75,6 @@ def test_resnet(method, clip_of):
     "method, words",
     [
         ("CoOp", ("N_CTX", 0, "CTX_INIT", "")),
-        ("CoOp", ("N_CTX", 0, "CTX_INIT", "", "CSC", True)),
         ("CoCoOp", ("N_CTX", 0, "CTX_INIT", "")),
         ("ProDA", ("N_CTX", 0)),
         ("PLOT", ("N", 0)),
@@ -149,7 +148,7 @@ def test_class_features_are_kept_in_evaluation_until_a_learned_tensor_changes(me
         assert torch.equal(model.eval()(images), second) == (method == "ZeroshotCLIP")
 
 
-@pytest.mark.parametrize("most, parts", [(1, 15), (4, 5), (14, 2), (15, 1)])
+@pytest.mark.parametrize("most, parts", [(1, 15), (4, 5), (15, 1)])
 def test_cocoop_in_chunks_is_cocoop(most, parts, monkeypatch):
     """Images x classes in pieces of any size: the same logits and the same gradients, never more prompts at once."""
     images, labels = draw_images(tiny_vit(), 5), torch.tensor([0, 1, 2, 0, 1])

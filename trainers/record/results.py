@@ -66,7 +66,7 @@ def describe(trainer: TrainerX) -> Json:
     """Return everything in ``results.json`` but the metrics: settings, data, learned tensors, machine and versions."""
     data, cfg = trainer.dm.dataset, trainer.cfg
     learned, root = learned_state(trainer.model), data_folder(cfg.DATASET.ROOT)
-    peak = peak_bytes(trainer.device)
+    device, threads, peak = torch.device(trainer.device), torch.get_num_threads(), peak_bytes(trainer.device)
     return {
         "method": cfg.TRAINER.NAME,
         "dataset": cfg.DATASET.NAME,
@@ -81,7 +81,7 @@ def describe(trainer: TrainerX) -> Json:
         "start_sha256": start_hash(trainer),
         "train_seconds": getattr(trainer, "train_seconds", None),
         "peak_memory_mb": None if peak is None else peak / 2**20,
-        "device": device_name(trainer.device),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({threads} threads)",
         "precision": str(trainer.precision.name),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {"python": platform.python_version(), **{name: version_of(name) for name in PACKAGES}},
@@ -129,10 +129,3 @@ def version_of(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def device_name(device: torch.device) -> str:
-    """Return the GPU's name, or "cpu" with the number of threads."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"cpu ({torch.get_num_threads()} threads)"

@@ -136,7 +136,5 @@ def record_epoch(trainer: TrainerX) -> None:
 
 def seconds_before(trainer: TrainerX) -> float:
     """Return the training time of the epochs before the first one of this process; 0 for a new run."""
-    if not writes():  # the file may not exist yet
-        return 0.0
-    content = read_json(Path(trainer.output_dir) / "run.json")
-    return content["train_seconds"].get(str(trainer.start_epoch), 0.0)
+    path = Path(trainer.output_dir) / "run.json"  # other processes may be here before rank 0 has written it
+    return read_json(path)["train_seconds"].get(str(trainer.start_epoch), 0.0) if writes() else 0.0
