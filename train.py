@@ -17,7 +17,8 @@ import torch
 import yaml
 from dassl.config import get_cfg_default
 from dassl.engine import build_trainer
-from dassl.utils import collect_env_info, did_you_mean, set_random_seed, setup_logger
+from dassl.utils import collect_env_info, set_random_seed, setup_logger
+from dassl.utils.registry import did_you_mean
 from yacs.config import CfgNode
 
 import datasets

@@ -11,7 +11,7 @@ from textwrap import shorten
 from typing import Any
 
 from dassl.config import get_cfg_default
-from dassl.utils import did_you_mean
+from dassl.utils.registry import did_you_mean
 from tabulate import tabulate
 
 from . import CATALOG, CUSTOM_DATASETS, MINI_DATASETS, extend_cfg

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dassl.utils import did_you_mean, read_image
+from dassl.utils import read_image
+from dassl.utils.registry import did_you_mean
 from tqdm import tqdm
 
 from .catalog import DESCRIPTIONS

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from dassl.utils import did_you_mean
+from dassl.utils.registry import did_you_mean
 
 from .files import read_json, read_text
 from .splits import Row, Split

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dassl.data.datasets import DATASET_REGISTRY
-from dassl.utils import did_you_mean
+from dassl.utils.registry import did_you_mean
 
 from .classnames import names_file, rename_classes
 from .config import absolute_root

@@ -13,7 +13,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dassl.utils import check_choice, did_you_mean
+from dassl.utils.registry import check_choice, did_you_mean
 
 from .files import read_json
 
