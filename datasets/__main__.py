@@ -20,15 +20,10 @@ from .registry import DescribedDataset, ListedDataset, select
 from .splits import Split
 
 KNOWN: dict[str, type[ListedDataset]] = {**CATALOG, **MINI_DATASETS, **CUSTOM_DATASETS}
-WIDTH = 90  # of a problem in the summary of several data sets
 
 
 def find(name: str) -> list[type[ListedDataset]]:
-    """Return the data sets with this registry name, folder or YAML name; "all" is CoOp's fifteen.
-
-    Raises:
-        ValueError: the name is unknown.
-    """
+    """Return the data sets with this registry name, folder or YAML name ("all": CoOp's fifteen), or raise ValueError."""
     if name == "all":
         return list(CATALOG.values())
     known = {}
@@ -51,7 +46,7 @@ def _check(args: argparse.Namespace, made: list[type[ListedDataset]], cfg: Any) 
         reports.append(check(one, cfg, args.images, args.any_size))
         print(report_text(reports[-1]), end="\n\n", flush=True)
     if len(reports) > 1:
-        rows = [(r.name, len(r.problems), shorten(r.problems[0], WIDTH) if r.problems else "") for r in reports]
+        rows = [(r.name, len(r.problems), shorten(r.problems[0], width=90) if r.problems else "") for r in reports]
         print(tabulate(rows, ["data set", "problems", "first problem"]))
     return int(any(report.problems for report in reports))
 

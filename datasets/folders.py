@@ -14,11 +14,7 @@ def is_image(name: str) -> bool:
 
 
 def subfolders(folder: Path, ignored: Container[str] = ()) -> list[str]:
-    """Return the sorted names of the folders in ``folder``, without hidden ones, ``split_fewshot`` and ``ignored``.
-
-    Raises:
-        FileNotFoundError: ``folder`` does not exist.
-    """
+    """Return the sorted names of the folders in ``folder``, without hidden ones, ``split_fewshot`` and ``ignored``."""
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}")
     with os.scandir(folder) as entries:

@@ -46,12 +46,6 @@ def test_numbers_of_prompts_are_free_when_independent(align, images):
     assert model(images).shape == (3, 4) and costs == [(3, 4, 3, 2)]
 
 
-def test_prompt_learner_of_a_side_may_be_empty(align, images):
-    words = ("COUPLING", "independent", "TEXT_PROMPT_DEPTH", 0, "VISION_PROMPT_DEPTH", 0)
-    model = align(*words, "TEXT_PROMPT_NUMBER", 1, "VISION_PROMPT_NUMBER", 1, "BETA", 0.0)
-    assert not learned_state(model) and model(images).shape == (3, 4)
-
-
 def test_score_depends_on_its_own_image_and_class_only(align, images):
     """The `paper` reading: neither batch mates, nor chunking, nor the other classes change a score."""
     whole = align()(images)
