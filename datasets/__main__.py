@@ -23,7 +23,7 @@ KNOWN: dict[str, type[ListedDataset]] = {**CATALOG, **MINI_DATASETS, **CUSTOM_DA
 
 
 def find(name: str) -> list[type[ListedDataset]]:
-    """Return the data sets with this registry name, folder or YAML name ("all": CoOp's fifteen), or raise ValueError."""
+    """Return the data sets of a registry name, folder or YAML name ("all": CoOp's fifteen), or raise ValueError."""
     if name == "all":
         return list(CATALOG.values())
     known = {}

@@ -41,7 +41,7 @@ def absolute_root(root: str) -> Path:
 
 
 def data_root(root: str) -> Path:
-    """Return the folder ``DATASET.ROOT`` as an absolute path; raise ValueError if empty, FileNotFoundError if missing."""
+    """Return the folder ``DATASET.ROOT`` as an absolute path; raise if it is empty or does not exist."""
     path = absolute_root(root)
     if not path.is_dir():
         raise FileNotFoundError(f"DATASET.ROOT is {root!r}, but there is no folder {path}")
