@@ -1,7 +1,5 @@
 """Who may import whom: the table of docs/architecture.md, checked on the import statements of every file."""
 
-from __future__ import annotations
-
 import ast
 import sys
 from pathlib import Path

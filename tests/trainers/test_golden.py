@@ -1,7 +1,5 @@
 """What published implementations compute, and what ours must: logits, four losses, gradient norms (tests/golden)."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -36,10 +34,15 @@ def build(golden, trainer, clip_model, make_cfg):
     return model, learned
 
 
-@pytest.mark.parametrize("name", GOLDENS)
-def test_golden(name, golden_clip, golden_resnet, make_cfg):
+FAST = ("align", "coop", "maple")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in GOLDENS]
+)
+def test_golden(name, request, make_cfg):
     golden = read_golden(name)
-    clip_model = golden_resnet if name == "plot" else golden_clip
+    clip_model = request.getfixturevalue("golden_resnet" if name == "plot" else "golden_clip")
     model, learned = build(golden, TRAINERS[GOLDENS[name]], clip_model, make_cfg)
     size = model.shape.image_size[0]
     images, labels = recipe.batch(golden["seed"], len(golden["labels"]), len(golden["classnames"]), size)

@@ -28,6 +28,19 @@ def get_most_similar_str_to_a_from_b(a: str, b: Iterable[str]) -> str | None:
 nearest = get_most_similar_str_to_a_from_b
 
 
+def did_you_mean(value: object, known: Iterable[str]) -> str:
+    """Return "; did you mean 'X'?" for the similar entry of ``known``, or "" if none is similar."""
+    words = {word.lower(): word for word in known}
+    near = difflib.get_close_matches(str(value).lower(), words, n=1)
+    return f"; did you mean {words[near[0]]!r}?" if near else ""
+
+
+def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
+    """Raise ValueError, naming a similar allowed word, unless ``value`` is one of ``allowed``."""
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}; allowed: {', '.join(allowed)}{did_you_mean(value, allowed)}")
+
+
 def check_availability(requested: str, available: Sequence[str]) -> None:
     """Raise ValueError, with the nearest entry, unless ``requested`` is in ``available``."""
     if requested not in available:
