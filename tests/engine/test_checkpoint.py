@@ -1,7 +1,5 @@
 """Checkpoint files: what they hold, how they are written, which old ones are read; resuming changes nothing."""
 
-from __future__ import annotations
-
 import os
 import pickle
 

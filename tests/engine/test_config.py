@@ -1,7 +1,5 @@
 """Coercion rules and errors of the config."""
 
-from __future__ import annotations
-
 import pytest
 from dassl.config import clean_cfg, get_cfg_default
 from yacs.config import CfgNode

@@ -1,7 +1,5 @@
 """Few-shot draws, samplers, loaders and transforms."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import random
@@ -15,7 +13,7 @@ from dassl.data import DataManager, DatasetWrapper, build_data_loader
 from dassl.data.datasets import DatasetBase, Datum
 from dassl.data.samplers import RandomClassSampler, RandomDomainSampler, SeqDomainSampler, build_sampler
 from dassl.data.transforms import AVAI_CHOICES, build_transform
-from dassl.data.transforms.single import Cutout, InstanceNormalization, Random2DTranslation
+from dassl.data.transforms.augment import Cutout, InstanceNormalization, Random2DTranslation
 from dassl.utils import read_image, set_random_seed
 
 

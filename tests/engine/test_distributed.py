@@ -1,7 +1,5 @@
 """Two processes on a CPU train and test as one does."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Evaluator and accuracies against scikit-learn and counts; calibration against a loop and closed forms."""
 
-from __future__ import annotations
-
 import csv
 
 import numpy as np

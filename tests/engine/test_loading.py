@@ -1,7 +1,5 @@
 """Persistent workers and cached images give what new workers read from the files."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import random
@@ -11,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 from dassl.data import DataManager, DatasetWrapper, build_data_loader
-from dassl.data.cache import ImageCache, SharedBytes
 from dassl.data.data_manager import image_memory
-from dassl.data.loader import PersistentLoader
+from dassl.data.loader import ImageCache, PersistentLoader, SharedBytes
 from dassl.utils import read_image, set_random_seed
 from PIL import Image
 

@@ -1,7 +1,5 @@
 """What is logged and printed reaches console and file, once, and the console is left as it was."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging

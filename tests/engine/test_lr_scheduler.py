@@ -1,7 +1,5 @@
 """Learning rates against figures that Dassl prints, closed forms and torch's own schedulers."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Optimizers against their textbook first steps, and what each config key does."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from dassl.config import get_cfg_default

@@ -1,7 +1,5 @@
 """A small plugin prints on this engine, line by line, what it prints on Dassl 0.6.3."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

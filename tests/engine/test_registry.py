@@ -1,7 +1,5 @@
 """Registries and their errors."""
 
-from __future__ import annotations
-
 import pytest
 from dassl.data.datasets import build_dataset
 from dassl.engine import build_trainer

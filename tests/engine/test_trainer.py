@@ -1,7 +1,5 @@
 """The order of hooks, the log lines, and the steps that trainers are made of."""
 
-from __future__ import annotations
-
 import json
 import re
 

@@ -1,7 +1,5 @@
 """A yacs config whose errors suggest the nearest key."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from dassl.utils.registry import NamedKeyError, nearest

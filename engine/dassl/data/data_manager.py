@@ -1,7 +1,5 @@
 """Data loaders from a config."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 from operator import attrgetter
@@ -12,9 +10,8 @@ from dassl.utils import distributed, read_image
 from torch.utils.data import DataLoader, Dataset
 from yacs.config import CfgNode
 
-from .cache import ImageCache, SharedBytes
 from .datasets import Datum, build_dataset
-from .loader import PersistentLoader, seed_worker
+from .loader import ImageCache, PersistentLoader, SharedBytes, seed_worker
 from .samplers import build_sampler
 
 logger = logging.getLogger(__name__)

@@ -1,9 +1,6 @@
 """Samplers by name. They draw a whole epoch at once, from the random streams that Dassl's samplers use."""
 
-from __future__ import annotations
-
 import random
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -11,7 +8,7 @@ from dassl.utils import check_availability
 from torch.utils.data import RandomSampler, Sampler, SequentialSampler
 from yacs.config import CfgNode
 
-from .datasets.base_dataset import Datum
+from .datasets.base_dataset import Datum, group
 
 
 class _EpochSampler(Sampler):
@@ -45,9 +42,7 @@ class RandomDomainSampler(_EpochSampler):
 
     def __init__(self, data_source: Sequence[Datum], batch_size: int, n_domain: int | None = None) -> None:
         super().__init__(data_source, batch_size)
-        self.domain_dict: dict[int, list[int]] = defaultdict(list)
-        for i, item in enumerate(data_source):
-            self.domain_dict[item.domain].append(i)
+        self.domain_dict = group(range(len(data_source)), lambda i: data_source[i].domain)
         self.domains = list(self.domain_dict)
         self.n_domain = n_domain if n_domain and n_domain > 0 else len(self.domains)
         if self.n_domain > len(self.domains) or batch_size % self.n_domain:
@@ -87,9 +82,6 @@ class SeqDomainSampler(RandomDomainSampler):
         ValueError: as for :class:`RandomDomainSampler`.
     """
 
-    def __init__(self, data_source: Sequence[Datum], batch_size: int) -> None:
-        super().__init__(data_source, batch_size)
-
     def _choose_domains(self) -> list[int]:
         return sorted(self.domains)
 
@@ -114,9 +106,7 @@ class RandomClassSampler(_EpochSampler):
         super().__init__(data_source, batch_size)
         self.n_ins = n_ins
         self.ncls_per_batch = batch_size // n_ins
-        self.index_dic: dict[int, list[int]] = defaultdict(list)
-        for i, item in enumerate(data_source):
-            self.index_dic[item.label].append(i)
+        self.index_dic = group(range(len(data_source)), lambda i: data_source[i].label)
         self.labels = list(self.index_dic)
         if len(self.labels) < self.ncls_per_batch:
             raise ValueError(

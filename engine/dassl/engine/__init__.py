@@ -1,7 +1,5 @@
 """Trainers and their registry."""
 
-from __future__ import annotations
-
 from .build import TRAINER_REGISTRY, build_trainer
 from .trainer import SimpleNet, SimpleTrainer, TrainerBase, TrainerX, TrainerXU
 

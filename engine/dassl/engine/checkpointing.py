@@ -1,7 +1,5 @@
 """Registered models and their checkpoints."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections import OrderedDict
@@ -11,7 +9,7 @@ from typing import Any
 import torch.nn as nn
 from dassl.utils import check_availability, distributed, load_checkpoint, save_checkpoint, tolist_if_not
 from dassl.utils.checkpoint import BEST_NAME, POINTER_NAME, epoch_name, read_latest, restore
-from dassl.utils.rng import get_rng_state, set_rng_state
+from dassl.utils.tools import get_rng_state, set_rng_state
 
 logger = logging.getLogger(__name__)
 

@@ -1,17 +1,16 @@
 """A trainer of classifiers: builds data, model and evaluator, trains, evaluates, saves."""
 
-from __future__ import annotations
-
 import datetime
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from dassl.data import DataManager
 from dassl.evaluation import build_evaluator
+from dassl.modeling import SimpleNet
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import (
     check_availability,
@@ -27,7 +26,6 @@ from yacs.config import CfgNode
 
 from .base import TrainerBase
 from .checkpointing import Names
-from .net import SimpleNet
 
 logger = logging.getLogger(__name__)
 
@@ -171,23 +169,18 @@ class SimpleTrainer(TrainerBase):
         Raises:
             ValueError: unknown split.
         """
-        return self._evaluate(split, lambda paths, output, label: None)
+        return self._evaluate(split)
 
     def output_test(self, split: str | None = None) -> float:
         """Evaluate as :meth:`test`, and write path -> scores (``predict``) and label (``gt``) to ``output.json``."""
         rows: dict[str, Any] = {}
-
-        def keep(paths: list[str], output: torch.Tensor, label: torch.Tensor) -> None:
-            for path, scores, gt in zip(paths, output.tolist(), label.tolist()):
-                rows[path] = {"predict": scores, "gt": gt}
-
-        result = self._evaluate(split, keep)
+        result = self._evaluate(split, rows)
         if distributed.is_main():
             write_json(rows, os.path.join(self.output_dir, "output.json"))
         return result
 
     @torch.no_grad()
-    def _evaluate(self, split: str | None, visit: Callable[[list[str], torch.Tensor, torch.Tensor], None]) -> float:
+    def _evaluate(self, split: str | None, rows: dict[str, Any] | None = None) -> float:
         split = self.cfg.TEST.SPLIT if split is None else split
         check_availability(split, ["val", "test"])
         self.set_model_mode("eval")
@@ -202,7 +195,9 @@ class SimpleTrainer(TrainerBase):
         for paths, output, label in distributed.gather_in_order(scored, len(loader)):
             self.evaluator.process(output, label)
             self.evaluated_paths += paths
-            visit(paths, output, label)
+            if rows is not None:
+                found = zip(paths, output.tolist(), label.tolist())
+                rows.update({path: {"predict": scores, "gt": gt} for path, scores, gt in found})
         results = distributed.broadcast(self.evaluator.evaluate() if distributed.is_main() else None)
         self.test_results[split] = results
         for name, value in results.items():

@@ -1,7 +1,5 @@
 """Evaluators: collect predictions batch by batch, then report results."""
 
-from __future__ import annotations
-
 import csv
 import logging
 import os
@@ -15,7 +13,7 @@ from dassl.utils import mkdir_if_missing
 from yacs.config import CfgNode
 
 from .build import EVALUATOR_REGISTRY
-from .classes import draw_confusion, expected_calibration_error, write_class_table
+from .classes import draw_confusion, expected_calibration_error
 
 logger = logging.getLogger(__name__)
 
@@ -104,27 +102,30 @@ class Classification(EvaluatorBase):
             f"* macro_f1: {macro_f1:.1f}%"
         )
         if self.cfg.TEST.PER_CLASS_RESULT:
-            results["perclass_accuracy"] = self._report_classes(true, pred)
+            path = self._path("per_class.csv")
+            results["perclass_accuracy"] = self._report_classes(true, pred, path)
             results["ece"] = expected_calibration_error(self._confidence, true == pred)
-            mkdir_if_missing(self.cfg.OUTPUT_DIR)
-            path = os.path.join(self.cfg.OUTPUT_DIR, "per_class.csv")
-            write_class_table(path, true, pred, self._lab2cname)
             logger.info(f"Expected calibration error: {results['ece']:.1f}% ({path} has precision and F1 a class)")
         if self.cfg.TEST.COMPUTE_CMAT:
             self._save_confusion(true, pred)
         return results
 
-    def _report_classes(self, true: np.ndarray, pred: np.ndarray) -> float:
+    def _report_classes(self, true: np.ndarray, pred: np.ndarray, path: str) -> float:
+        """Log and save the numbers of each class in ``true``; return the mean accuracy."""
+        from sklearn.metrics import precision_recall_fscore_support
+
         logger.info("=> per-class result")
-        accuracies = []
-        for label in np.unique(true).tolist():
-            hits = pred[true == label] == label
-            accuracies.append(100.0 * int(hits.sum()) / len(hits))
-            logger.info(
-                f"* class: {label} ({self._lab2cname[label]})\t"
-                f"total: {len(hits):,}\tcorrect: {int(hits.sum()):,}\tacc: {accuracies[-1]:.1f}%"
-            )
-        mean = float(np.mean(accuracies))
+        labels = np.unique(true)
+        precision, _, f1, _ = precision_recall_fscore_support(true, pred, labels=labels, zero_division=0)
+        rows = []
+        for label, of_precision, of_f1 in zip(labels.tolist(), precision.tolist(), f1.tolist()):
+            hits, name = pred[true == label] == label, self._lab2cname[label]
+            total, correct = len(hits), int(hits.sum())
+            accuracy = 100.0 * correct / total
+            logger.info(f"* class: {label} ({name})\ttotal: {total:,}\tcorrect: {correct:,}\tacc: {accuracy:.1f}%")
+            rows.append([label, name, total, correct, accuracy, 100 * of_precision, 100 * of_f1])
+        _write_csv(path, [["label", "class", "total", "correct", "accuracy", "precision", "f1"], *rows])
+        mean = float(np.mean([row[4] for row in rows]))
         logger.info(f"* average: {mean:.1f}%")
         return mean
 
@@ -132,14 +133,20 @@ class Classification(EvaluatorBase):
         from sklearn.metrics import confusion_matrix
 
         matrix = confusion_matrix(true, pred, normalize="true")
-        mkdir_if_missing(self.cfg.OUTPUT_DIR)
-        path = os.path.join(self.cfg.OUTPUT_DIR, "cmat.pt")
+        path = self._path("cmat.pt")
         torch.save(matrix, path)
         labels = np.union1d(true, pred).tolist()
-        with open(os.path.join(self.cfg.OUTPUT_DIR, "cmat.csv"), "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["true \\ predicted", *labels])
-            writer.writerows([label, *row] for label, row in zip(labels, matrix.tolist()))
+        rows = [[label, *row] for label, row in zip(labels, matrix.tolist())]
+        _write_csv(self._path("cmat.csv"), [["true \\ predicted", *labels], *rows])
         logger.info(f"Confusion matrix is saved to {path}")
         names = [self._lab2cname.get(label, str(label)) for label in labels]
-        draw_confusion(os.path.join(self.cfg.OUTPUT_DIR, "cmat.png"), matrix, names)
+        draw_confusion(self._path("cmat.png"), matrix, names)
+
+    def _path(self, name: str) -> str:
+        mkdir_if_missing(self.cfg.OUTPUT_DIR)
+        return os.path.join(self.cfg.OUTPUT_DIR, name)
+
+
+def _write_csv(path: str, rows: list[list[Any]]) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)

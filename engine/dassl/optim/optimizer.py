@@ -1,7 +1,5 @@
 """Optimizers by name."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterable
 from typing import Any

@@ -1,7 +1,5 @@
 """Helpers that plugins import from here."""
 
-from __future__ import annotations
-
 from .checkpoint import load_checkpoint, load_pretrained_weights, resume_from_checkpoint, save_checkpoint
 from .logger import RunLog, progress, setup_logger
 from .meters import AverageMeter, MetricMeter

@@ -1,7 +1,5 @@
 """Checkpoint files: written atomically, read without running code from the file."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os
@@ -10,6 +8,7 @@ import shutil
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,12 +50,8 @@ def save_checkpoint(
     path = os.path.join(save_dir, model_name or epoch_name(state["epoch"]))
     write_atomically(path, lambda temporary: torch.save(state, temporary))
     logger.info("Checkpoint saved to %s", path)
-
-    def write_pointer(temporary: str) -> None:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(os.path.basename(path) + "\n")
-
-    write_atomically(os.path.join(save_dir, POINTER_NAME), write_pointer)
+    pointer, line = os.path.join(save_dir, POINTER_NAME), os.path.basename(path) + "\n"
+    write_atomically(pointer, lambda temporary: Path(temporary).write_text(line, encoding="utf-8"))
     if is_best:
         best = os.path.join(save_dir, BEST_NAME)
         write_atomically(best, lambda temporary: shutil.copyfile(path, temporary))
@@ -131,8 +126,7 @@ def read_latest(fdir: str) -> tuple[str, dict[str, Any]]:
     pointer = os.path.join(fdir, POINTER_NAME)
     if not os.path.isfile(pointer):
         raise FileNotFoundError(f'No checkpoint to resume from: there is no file "{pointer}"')
-    with open(pointer, encoding="utf-8") as file:
-        path = os.path.join(fdir, file.readline().strip())
+    path = os.path.join(fdir, Path(pointer).read_text(encoding="utf-8").splitlines()[0].strip())
     logger.info('Loading checkpoint from "%s"', path)
     return path, load_checkpoint(path)
 

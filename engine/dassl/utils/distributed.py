@@ -9,8 +9,6 @@ process is rank 0; it writes all files.
 Without torchrun there is one process, the main one, and these functions do nothing.
 """
 
-from __future__ import annotations
-
 import atexit
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import Sampler
 
-from .rng import get_rng_state, set_rng_state
+from .tools import get_rng_state, set_rng_state
 
 
 def _environment(name: str, default: int) -> int:
@@ -121,8 +119,7 @@ def weighted_mean(summary: Mapping[str, Any], weight: float) -> Mapping[str, Any
     if size() == 1:
         return summary
     values = torch.tensor([float(value) for value in summary.values()], dtype=torch.float64)
-    weighted_sum_([values], weight)
-    return dict(zip(summary, values.tolist()))
+    return dict(zip(summary, all_reduce_sum(values * weight).tolist()))
 
 
 @contextmanager
@@ -130,14 +127,13 @@ def main_first() -> Iterator[None]:
     """Run a block in the main process first, so that the others find its files; if it fails, the others exit."""
     if size() > 1 and not is_main() and broadcast() == "failed":
         raise SystemExit(1)  # the main process reports the error
+    outcome = "failed"
     try:
         yield
-    except BaseException:
+        outcome = "done"
+    finally:
         if is_main():
-            broadcast("failed")
-        raise
-    if is_main():
-        broadcast("done")
+            broadcast(outcome)
 
 
 def sync_rng() -> None:
@@ -209,8 +205,7 @@ class BatchShare(Sampler):
         return (index for i, index in enumerate(self.sampler) if i // self.batch_size % size() == rank())
 
     def __len__(self) -> int:
-        number, step = len(self.sampler), self.batch_size  # type: ignore[arg-type]
-        return sum(min(step, number - start) for start in range(rank() * step, number, size() * step))
+        return sum(i // self.batch_size % size() == rank() for i in range(len(self.sampler)))  # type: ignore[arg-type]
 
 
 def gather_in_order(values: Iterable[Any], number: int) -> Iterator[Any]:

@@ -1,7 +1,5 @@
 """Helpers for the layers and parameters of a model."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

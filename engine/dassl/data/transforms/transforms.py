@@ -1,7 +1,5 @@
 """Image transforms by name, always applied in one fixed order."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,8 +9,14 @@ from dassl.utils import check_availability
 from torchvision.transforms import InterpolationMode
 from yacs.config import CfgNode
 
-from .augment import RandAugment2, RandAugmentFixMatch
-from .single import Cutout, GaussianNoise, InstanceNormalization, Random2DTranslation
+from .augment import (
+    Cutout,
+    GaussianNoise,
+    InstanceNormalization,
+    RandAugment2,
+    RandAugmentFixMatch,
+    Random2DTranslation,
+)
 
 logger = logging.getLogger(__name__)
 
