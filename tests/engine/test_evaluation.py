@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from dassl.evaluation import Classification
-from dassl.evaluation.classes import draw_confusion, expected_calibration_error
+from dassl.evaluation.evaluator import draw_confusion, expected_calibration_error
 from dassl.metrics import compute_accuracy
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_score
 

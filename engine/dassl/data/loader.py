@@ -3,7 +3,7 @@
 import mmap
 import random
 from collections.abc import Iterator
-from multiprocessing import Lock
+from multiprocessing import Value
 from typing import Any
 
 import numpy as np
@@ -23,18 +23,8 @@ class SharedBytes:
     """
 
     def __init__(self, budget: int) -> None:
-        self.budget = budget
-        self.lock = Lock()
         self.data = memoryview(mmap.mmap(-1, budget))  # not in /dev/shm, which is small in many containers
-        self._used = np.frombuffer(mmap.mmap(-1, 8), np.int64)
-
-    def allocate(self, size: int) -> int | None:
-        """Return the offset of ``size`` free bytes, or None if the buffer is full. The caller holds the lock."""
-        start = int(self._used[0])
-        if start + size > self.budget:
-            return None
-        self._used[0] = start + size
-        return start
+        self.used = Value("q", 0)  # bytes in use, and the lock of all caches
 
 
 class ImageCache:
@@ -56,9 +46,6 @@ class ImageCache:
     def __reduce__(self) -> Any:
         return type(None), ()
 
-    def __len__(self) -> int:
-        return int((self._table[:, 1] > 0).sum())
-
     def read(self, index: int, path: str) -> Image.Image:
         """Return image ``index`` of the split, whose file is ``path``.
 
@@ -66,17 +53,19 @@ class ImageCache:
             FileNotFoundError: the file does not exist.
             ValueError: the file is not an image, or damaged.
         """
-        with self._memory.lock:
+        data, used = self._memory.data, self._memory.used
+        with used.get_lock():
             start, height, width = self._table[index].tolist()
         if height:
-            return Image.frombytes("RGB", (width, height), self._memory.data[start : start + 3 * height * width])
+            return Image.frombytes("RGB", (width, height), data[start : start + 3 * height * width])
         image = read_image(path)
         pixels = image.tobytes()
-        with self._memory.lock:
-            place = None if self._table[index, 1] else self._memory.allocate(len(pixels))
-            if place is not None:
-                self._memory.data[place : place + len(pixels)] = pixels
-                self._table[index] = place, image.height, image.width
+        with used.get_lock():
+            start, end = used.value, used.value + len(pixels)
+            if not self._table[index, 1] and end <= len(data):
+                data[start:end] = pixels
+                self._table[index] = start, image.height, image.width
+                used.value = end
         return image
 
 
@@ -118,9 +107,8 @@ class PersistentLoader(DataLoader):
 
     def __init__(self, dataset: Dataset, sampler: Sampler, **options: Any) -> None:
         # with a separate generator, torch does not draw a second seed from the global random stream
-        generator = torch.Generator()
-        sampler = EpochSampler(sampler)
-        super().__init__(dataset, sampler=sampler, persistent_workers=True, generator=generator, **options)
+        options.update(persistent_workers=True, generator=torch.Generator())
+        super().__init__(dataset, sampler=EpochSampler(sampler), **options)
 
     def __iter__(self) -> Any:
         number, seed = self.sampler.epoch[0] + 1, torch.empty((), dtype=torch.int64).random_().item()

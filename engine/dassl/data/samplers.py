@@ -15,11 +15,7 @@ class _EpochSampler(Sampler):
     """Draws whole epochs; as in Dassl, a first epoch is drawn on construction to know the length."""
 
     def __init__(self, data_source: Sequence[Datum], batch_size: int) -> None:
-        self.data_source = data_source
-        self.batch_size = batch_size
-
-    def _draw(self) -> list[int]:
-        raise NotImplementedError
+        self.data_source, self.batch_size = data_source, batch_size
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._draw())
@@ -72,15 +68,7 @@ class RandomDomainSampler(_EpochSampler):
 
 
 class SeqDomainSampler(RandomDomainSampler):
-    """Batches with equally many random images of every domain, domains in sorted order.
-
-    Args:
-        data_source: images.
-        batch_size: a multiple of the number of domains.
-
-    Raises:
-        ValueError: as for :class:`RandomDomainSampler`.
-    """
+    """Batches with equally many random images of every domain, domains in sorted order."""
 
     def _choose_domains(self) -> list[int]:
         return sorted(self.domains)

@@ -121,7 +121,7 @@ class TrainerBase(ModelRegistry):
 
     def init_writer(self, log_dir: str) -> None:
         """Open a TensorBoard writer, unless one is open."""
-        if self.__dict__.get("_writer") is None:
+        if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter  # imported late: it takes seconds
 
             logger.info("Initialize tensorboard (log_dir=%s)", log_dir)
@@ -177,22 +177,6 @@ class TrainerBase(ModelRegistry):
         """Train for an epoch."""
         raise NotImplementedError
 
-    def test(self) -> Any:
-        """Evaluate."""
-        raise NotImplementedError
-
-    def parse_batch_train(self, batch: Any) -> Any:
-        """Return the tensors of a training batch."""
-        raise NotImplementedError
-
-    def parse_batch_test(self, batch: Any) -> Any:
-        """Return the tensors of a test batch."""
-        raise NotImplementedError
-
     def forward_backward(self, batch: Any) -> Any:
         """Do one training step; return the values to log by name."""
-        raise NotImplementedError
-
-    def model_inference(self, input: Any) -> Any:
-        """Return scores (B, K) for images."""
         raise NotImplementedError

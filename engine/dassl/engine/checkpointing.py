@@ -44,17 +44,12 @@ class ModelRegistry:
         self._models[name], self._optims[name], self._scheds[name] = model, optim, sched
 
     def get_model_names(self, names: Names = None) -> list[str]:
-        """Return ``names`` as a list, or all names in the order of registration.
-
-        Raises:
-            ValueError: a name is not registered.
-        """
+        """Return ``names`` as a list, or all in the order of registration; raise ValueError for an unknown name."""
         known = list(self._models)
-        if names is None:
-            return known
-        for name in tolist_if_not(names):
+        wanted = known if names is None else tolist_if_not(names)
+        for name in wanted:
             check_availability(name, known)
-        return tolist_if_not(names)
+        return wanted
 
     def set_model_mode(self, mode: str = "train", names: Names = None) -> None:
         """Set models to the mode ``train``, ``test`` or ``eval`` (``test`` is ``eval``)."""

@@ -12,15 +12,7 @@ from dassl.data import DataManager
 from dassl.evaluation import build_evaluator
 from dassl.modeling import SimpleNet
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import (
-    check_availability,
-    count_num_param,
-    distributed,
-    load_pretrained_weights,
-    mkdir_if_missing,
-    progress,
-    write_json,
-)
+from dassl.utils import check_availability, count_num_param, distributed, load_pretrained_weights, progress, write_json
 from dassl.utils.checkpoint import BEST_NAME
 from yacs.config import CfgNode
 
@@ -56,7 +48,7 @@ class SimpleTrainer(TrainerBase):
 
     def build_data_loader(self) -> None:
         """Build the loaders; an override sets the same attributes (except ``dm``)."""
-        dm = DataManager(self.cfg)
+        dm = self.dm = DataManager(self.cfg)
         self.train_loader_x = dm.train_loader_x
         self.train_loader_u = dm.train_loader_u
         self.val_loader = dm.val_loader
@@ -64,7 +56,6 @@ class SimpleTrainer(TrainerBase):
         self.num_classes = dm.num_classes
         self.num_source_domains = dm.num_source_domains
         self.lab2cname = dm.lab2cname
-        self.dm = dm
 
     def build_model(self) -> None:
         """Build and register a :class:`SimpleNet`; most trainers override this."""
@@ -83,8 +74,11 @@ class SimpleTrainer(TrainerBase):
 
     def training_state(self) -> dict[str, Any]:
         """Return the state of :class:`TrainerBase`, the best validation score and the class names."""
-        names = [self.lab2cname[label] for label in sorted(self.lab2cname)]
-        return {**super().training_state(), "best_result": float(self.best_result), "classnames": names}
+        own = {"best_result": float(self.best_result), "classnames": self._class_names()}
+        return {**super().training_state(), **own}
+
+    def _class_names(self) -> list[str]:
+        return [self.lab2cname[label] for label in sorted(self.lab2cname)]
 
     def load_training_state(self, state: Any) -> None:
         """Restore the state that :meth:`training_state` returned.
@@ -92,11 +86,9 @@ class SimpleTrainer(TrainerBase):
         Raises:
             ValueError: the state was saved by a run on other classes.
         """
-        names = [self.lab2cname[label] for label in sorted(self.lab2cname)]
-        if state.get("classnames", names) != names:
-            raise ValueError(
-                f"Cannot resume: the run was on the classes {_few(state['classnames'])}, not {_few(names)}"
-            )
+        names, saved = self._class_names(), state.get("classnames")
+        if saved is not None and saved != names:
+            raise ValueError(f"Cannot resume: the run was on the classes {_few(saved)}, not {_few(names)}")
         if state.get("best_result") is not None:
             self.best_result = state["best_result"]
         super().load_training_state(state)
@@ -117,9 +109,7 @@ class SimpleTrainer(TrainerBase):
             raise FileNotFoundError(f'No checkpoint to resume from in "{resume}" (it needs the folders {wanted})')
         self.start_epoch = self.resume_model_if_exist(resume or self.output_dir)
         if distributed.is_main():
-            folder = os.path.join(self.output_dir, "tensorboard")
-            mkdir_if_missing(folder)
-            self.init_writer(folder)
+            self.init_writer(os.path.join(self.output_dir, "tensorboard"))
         self.time_start = time.time()
 
     def after_epoch(self) -> None:

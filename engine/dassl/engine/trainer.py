@@ -58,8 +58,7 @@ class _EpochTrainer(SimpleTrainer):
         for name, meter in losses.meters.items():
             self.write_scalar(f"train/{name}", meter.avg, step)
         self.write_scalar("train/lr", lr, step)
-        if not self._bar.disable:
-            self._bar.set_postfix_str(f"epoch {self.epoch + 1}/{self.max_epoch} {losses}", refresh=False)
+        self._bar.set_postfix_str(f"epoch {self.epoch + 1}/{self.max_epoch} {losses}", refresh=False)
         self._bar.update()
 
 
@@ -97,10 +96,6 @@ class TrainerXU(_EpochTrainer):
         # Both loaders start before the first batch, because each draws a seed; one that runs out starts again.
         streams = [chain(iter(loader), chain.from_iterable(repeat(loader))) for loader in loaders]
         self._run_batches(islice(zip(*streams), self.num_batches))
-
-    def forward_backward(self, batch_x: Any, batch_u: Any) -> Any:  # type: ignore[override]
-        """Do one training step; return the values to log by name."""
-        raise NotImplementedError
 
     def parse_batch_train(self, batch_x: Any, batch_u: Any) -> tuple[torch.Tensor, ...]:  # type: ignore[override]
         """Return labelled images, their labels and unlabelled images on the trainer's device."""

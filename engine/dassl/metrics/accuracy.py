@@ -6,9 +6,7 @@ import torch
 
 
 def compute_accuracy(
-    output: torch.Tensor | Sequence[torch.Tensor],
-    target: torch.Tensor,
-    topk: Sequence[int] = (1,),
+    output: torch.Tensor | Sequence[torch.Tensor], target: torch.Tensor, topk: Sequence[int] = (1,)
 ) -> list[torch.Tensor]:
     """Return the percentage of samples whose label is among the k highest scores.
 

@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import islice
 from typing import Any
 
 import torch
@@ -86,13 +87,9 @@ def first_message(text: str) -> str:
     """Return the first non-empty text in the order of processes, or "" if all are empty."""
     if size() == 1:
         return text
-    found = torch.tensor([float(bool(text))])
-    dist.all_reduce(found)
-    if not found:
-        return ""
     texts: list[Any] = [None] * size()
     dist.all_gather_object(texts, text)
-    return next(filter(None, texts))
+    return next(filter(None, texts), "")
 
 
 def weighted_sum_(tensors: Sequence[torch.Tensor], weight: float) -> None:
@@ -140,15 +137,11 @@ def sync_rng() -> None:
     """Set the random generators of all processes, and of their current GPUs, to the main process's states."""
     if size() == 1:
         return
-    states = None
-    if is_main():
-        gpu = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
-        states = ({**get_rng_state(), "cuda": []}, gpu)
-    state, gpu = broadcast(states)
-    if not is_main():
-        set_rng_state(state)
-        if gpu is not None:
-            torch.cuda.set_rng_state(gpu)
+    gpu = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+    state, gpu = broadcast(({**get_rng_state(), "cuda": []}, gpu))
+    set_rng_state(state)
+    if gpu is not None:
+        torch.cuda.set_rng_state(gpu)
 
 
 # ---- training: a share of each batch
@@ -223,7 +216,7 @@ def gather_in_order(values: Iterable[Any], number: int) -> Iterator[Any]:
     values = iter(values)
     for _ in range(int(most)):
         gathered: list[Any] | None = [None] * size() if is_main() else None
-        dist.gather_object([_on_cpu(value) for _, value in zip(range(1), values)], gathered)
+        dist.gather_object([_on_cpu(value) for value in islice(values, 1)], gathered)
         for found in gathered or ():
             yield from found
 

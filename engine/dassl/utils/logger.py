@@ -1,5 +1,6 @@
 """Console and ``log.txt``: the logger ``dassl``, a copy of printed text, and progress bars that overlap neither."""
 
+import contextlib
 import itertools
 import logging
 import os
@@ -57,7 +58,7 @@ class _PrintHandler(logging.Handler):
             self.handleError(record)
 
 
-class RunLog:
+class RunLog(contextlib.AbstractContextManager):
     """Log file of one run; active until ``close()`` or the end of a ``with`` block.
 
     Args:
@@ -80,9 +81,6 @@ class RunLog:
         if sys.stdout is self._tee:
             sys.stdout = self._tee.console
         self._file.close()
-
-    def __enter__(self) -> "RunLog":
-        return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()

@@ -116,12 +116,12 @@ _OPERATIONS: dict[str, tuple[Operation, tuple[float, float], tuple[float, float]
 }
 
 
-class _RandomOperations:
-    """Applies n operations, drawn with replacement, each with probability p and uniformly drawn strength."""
+class RandAugment2:
+    """Applies n of 15 operations, drawn with replacement, each with probability p and uniformly drawn strength."""
 
     column = 1  # of the range of strengths in _OPERATIONS
 
-    def __init__(self, n: int = 2, p: float = 1.0) -> None:
+    def __init__(self, n: int = 2, p: float = 0.6) -> None:
         self.n, self.p = n, p
         self.augment_list = [(row[0], row[self.column]) for row in _OPERATIONS.values() if row[self.column] is not None]
 
@@ -133,17 +133,10 @@ class _RandomOperations:
         return img
 
 
-class RandAugment2(_RandomOperations):
-    """n of 15 operations, each applied with probability p."""
-
-    def __init__(self, n: int = 2, p: float = 0.6) -> None:
-        super().__init__(n, p)
-
-
-class RandAugmentFixMatch(_RandomOperations):
-    """n of 14 operations (Sohn et al. 2020, FixMatch, appendix)."""
+class RandAugmentFixMatch(RandAugment2):
+    """Applies n of 14 operations (Sohn et al. 2020, FixMatch, appendix)."""
 
     column = 2
 
     def __init__(self, n: int = 2) -> None:
-        super().__init__(n)
+        super().__init__(n, p=1.0)
