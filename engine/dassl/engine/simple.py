@@ -74,8 +74,7 @@ class SimpleTrainer(TrainerBase):
 
     def training_state(self) -> dict[str, Any]:
         """Return the state of :class:`TrainerBase`, the best validation score and the class names."""
-        own = {"best_result": float(self.best_result), "classnames": self._class_names()}
-        return {**super().training_state(), **own}
+        return {**super().training_state(), "best_result": float(self.best_result), "classnames": self._class_names()}
 
     def _class_names(self) -> list[str]:
         return [self.lab2cname[label] for label in sorted(self.lab2cname)]
