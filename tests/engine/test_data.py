@@ -13,7 +13,7 @@ from dassl.data import DataManager, DatasetWrapper, build_data_loader
 from dassl.data.datasets import DatasetBase, Datum
 from dassl.data.samplers import RandomClassSampler, RandomDomainSampler, SeqDomainSampler, build_sampler
 from dassl.data.transforms import AVAI_CHOICES, build_transform
-from dassl.data.transforms.augment import Cutout, InstanceNormalization, Random2DTranslation
+from dassl.data.transforms.augment import Cutout, Random2DTranslation
 from dassl.utils import read_image, set_random_seed
 
 
@@ -29,27 +29,16 @@ class Small(DatasetBase):
 # ---- data sets
 
 
-def test_the_draw_is_pythons_global_sample():
-    items = [item(0, name=f"number {i}") for i in range(20)]
+def test_few_shots_are_pythons_global_sample_and_class_names_those_of_the_first_image():
+    items = [item(2, name=f"number {i}") for i in range(20)] + [item(0, name="a")]
+    data = Small(items)
+    assert (data.lab2cname, data.classnames, data.num_classes) == ({2: "number 0", 0: "a"}, ["a", "number 0"], 3)
     set_random_seed(1)
-    drawn = Small(items).generate_fewshot_dataset(items, num_shots=5)
-    assert [items.index(x) for x in drawn] == [4, 18, 2, 8, 3]
-
-
-def test_small_classes_give_all_they_have_or_repeat():
-    items = [item(0), item(0), item(1)]
-    few = Small(items).generate_fewshot_dataset(items, num_shots=3)
-    assert few == items
-    repeated = Small(items).generate_fewshot_dataset(items, num_shots=3, repeat=True)
-    assert [x.label for x in repeated] == [0, 0, 0, 1, 1, 1]
-    assert Small(items).generate_fewshot_dataset(items, num_shots=-1) is items
-
-
-def test_class_names_come_from_training_images():
-    data = Small([item(2, name="c"), item(0, name="a"), item(2, name="see")])
-    assert data.lab2cname == {2: "c", 0: "a"}
-    assert data.classnames == ["a", "c"]
-    assert data.num_classes == 3
+    drawn = data.generate_fewshot_dataset(items, num_shots=5)
+    assert [items.index(x) for x in drawn] == [4, 18, 2, 8, 3, 20]  # a smaller class gives all its images
+    repeated = data.generate_fewshot_dataset(items, num_shots=3, repeat=True)
+    assert [x.label for x in repeated] == [2, 2, 2, 0, 0, 0]
+    assert data.generate_fewshot_dataset(items, num_shots=-1) is items
 
 
 def test_refusals(tmp_path):
@@ -136,10 +125,7 @@ def test_data_manager(make_cfg, capsys):
     table = capsys.readouterr().out
     for row in ("Dataset    TinySet", "# classes  3", "# train_x  18", "# val      6", "# test     6"):
         assert row in table
-
-
-def test_a_small_data_set_gives_a_batch_and_an_empty_split_is_named(make_cfg):
-    assert len(DataManager(make_cfg("DATALOADER.TRAIN_X.BATCH_SIZE", 32)).train_loader_x) == 1
+    assert len(DataManager(make_cfg("DATALOADER.TRAIN_X.BATCH_SIZE", 32)).train_loader_x) == 1  # of 18 images
     with pytest.raises(ValueError, match="test split of TinySet is empty"):
         build_data_loader(make_cfg(), data_source=[], is_train=False)
 
@@ -164,11 +150,6 @@ def names(transform):
     return [type(step).__name__ for step in transform.transforms]
 
 
-def test_the_order_does_not_depend_on_the_list(make_cfg):
-    orders = [names(build_transform(make_cfg("INPUT.TRANSFORMS", tuple(AVAI_CHOICES[::step])))) for step in (1, -1)]
-    assert orders[0] == orders[1] and len(orders[0]) == 18
-
-
 def test_every_transform_keeps_size_and_range(make_cfg):
     image = read_image(os.path.join(make_cfg().DATASET.ROOT, "bell_3.png")).resize((20, 14))
     for name in AVAI_CHOICES:
@@ -176,10 +157,15 @@ def test_every_transform_keeps_size_and_range(make_cfg):
             words = ["INPUT.TRANSFORMS", (name,), "INPUT.GB_K", 3, "INPUT.CUTOUT_LEN", 4]
             result = build_transform(make_cfg(*words), is_train=is_train)(image)
             assert result.shape == (3, 8, 8) and torch.isfinite(result).all(), name
+    normed = build_transform(make_cfg("INPUT.TRANSFORMS", ("instance_norm",)))(image)
+    torch.testing.assert_close(torch.stack(torch.std_mean(normed, (1, 2))), torch.tensor([[1.0] * 3, [0.0] * 3]))
+    assert 4 <= (Cutout(1, 4)(torch.ones(3, 8, 8))[0] == 0).sum() <= 16  # one square, cut off at the edges
 
 
 def test_plain_training_and_test(make_cfg):
     assert names(build_transform(make_cfg("INPUT.TRANSFORMS", ()))) == ["Resize", "ToTensor"]
+    orders = [names(build_transform(make_cfg("INPUT.TRANSFORMS", tuple(AVAI_CHOICES[::step])))) for step in (1, -1)]
+    assert orders[0] == orders[1] and len(orders[0]) == 18
     cfg = make_cfg("INPUT.TRANSFORMS", ("random_resized_crop", "normalize"), "INPUT.SIZE", (8, 12))
     test = build_transform(cfg, is_train=False)
     assert names(test) == ["Resize", "CenterCrop", "ToTensor", "Normalize"]
@@ -199,19 +185,3 @@ def test_translation_cuts_a_window_of_the_enlarged_image(make_cfg):
     found = {next(i for i, w in enumerate(windows) if np.array_equal(w, m)) for m in moved}
     assert len(found) > 1
     assert np.array_equal(np.asarray(Random2DTranslation(16, 16, p=0.0)(image)), T.functional.resize(image, [16, 16]))
-
-
-def test_cutout_blanks_one_clipped_square():
-    np.random.seed(5)
-    y, x = np.random.randint(10), np.random.randint(12)
-    np.random.seed(5)
-    blanked = Cutout(1, 4)(torch.ones(3, 10, 12))
-    wanted = torch.ones(3, 10, 12)
-    wanted[:, max(y - 2, 0) : y + 2, max(x - 2, 0) : x + 2] = 0
-    assert torch.equal(blanked, wanted)
-
-
-def test_instance_normalization():
-    image = InstanceNormalization()(torch.rand(3, 6, 5) * torch.tensor([1.0, 5.0, 9.0]).view(3, 1, 1))
-    torch.testing.assert_close(image.mean((1, 2)), torch.zeros(3), atol=1e-5, rtol=0)
-    torch.testing.assert_close(image.std((1, 2)), torch.ones(3))
