@@ -20,23 +20,13 @@ def test_text_is_read_as_python_and_sequences_are_converted(tmp_path):
     assert len(get_cfg_default().INPUT.PIXEL_MEAN) == 3  # each call gives a new config
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [("OPTIM.LR", "1"), ("OPTIM.MAX_EPOCH", "2.5"), ("USE_CUDA", "0"), ("USE_CUDA", "false"), ("OUTPUT_DIR", "False")],
-)
-def test_other_types_are_refused(key, value):
-    with pytest.raises(ValueError, match=key.split(".")[-1]):
-        get_cfg_default().merge_from_list([key, value])
-
-
 def test_unknown_keys_name_the_nearest(tmp_path):
     file = tmp_path / "typo.yaml"
     file.write_text("OPTIM:\n  MAX_EPOCHS: 5\n")
     cfg = get_cfg_default()
     for merge in (lambda: cfg.merge_from_list(["OPTIM.MAX_EPOCHS", 5]), lambda: cfg.merge_from_file(str(file))):
-        with pytest.raises(KeyError) as caught:
+        with pytest.raises(KeyError, match=r"^Non-existent .* OPTIM.MAX_EPOCHS \(do you mean OPTIM.MAX_EPOCH\?\)$"):
             merge()
-        assert str(caught.value) == "Non-existent config key: OPTIM.MAX_EPOCHS (do you mean OPTIM.MAX_EPOCH?)"
     with pytest.raises(AssertionError):  # what yacs raises for command lines, and old callers catch
         cfg.merge_from_list(["optim.lr", 0.1])
     with pytest.raises(ValueError, match="pairs"):

@@ -21,17 +21,9 @@ def item(label, domain=0, name=""):
     return SimpleNamespace(label=label, domain=domain, classname=name or str(label), impath="")
 
 
-class Small(DatasetBase):
-    def __init__(self, train, **splits):
-        super().__init__(train_x=train, test=train, **splits)
-
-
-# ---- data sets
-
-
 def test_few_shots_are_pythons_global_sample_and_class_names_those_of_the_first_image():
     items = [item(2, name=f"number {i}") for i in range(20)] + [item(0, name="a")]
-    data = Small(items)
+    data = DatasetBase(train_x=items)
     assert (data.lab2cname, data.classnames, data.num_classes) == ({2: "number 0", 0: "a"}, ["a", "number 0"], 3)
     set_random_seed(1)
     drawn = data.generate_fewshot_dataset(items, num_shots=5)
@@ -42,18 +34,17 @@ def test_few_shots_are_pythons_global_sample_and_class_names_those_of_the_first_
 
 
 def test_refusals(tmp_path):
-    with pytest.raises(ValueError, match="Small has no training images"):
-        Small([])
-    with pytest.raises(FileNotFoundError, match="nowhere.jpg"):
-        Datum(impath="nowhere.jpg", label=3, classname="cat")
-    with pytest.raises(TypeError, match="Path"):
-        Datum(impath=tmp_path)
-    data = Small([item(0)])
+    data = DatasetBase(train_x=[item(0)])
     data.domains = ["art", "photo"]
-    with pytest.raises(ValueError, match=r"\['art', 'photo'\], but got \[sketch\]"):
-        data.check_input_domains(["art"], ["sketch"])
-    with pytest.raises(ValueError, match="target_domains"):
-        data.check_input_domains(["art"], [])
+    for call, error, text in (
+        (lambda: DatasetBase(), ValueError, "DatasetBase has no training images"),
+        (lambda: Datum(impath="nowhere.jpg", label=3), FileNotFoundError, "nowhere.jpg"),
+        (lambda: Datum(impath=tmp_path), TypeError, "Path"),
+        (lambda: data.check_input_domains(["art"], ["sketch"]), ValueError, r"'photo'\], but got \[sketch\]"),
+        (lambda: data.check_input_domains(["art"], []), ValueError, "target_domains"),
+    ):
+        with pytest.raises(error, match=text):
+            call()
 
 
 def test_datum_pickles_as_released_files_hold_it(tiny_root):
@@ -62,9 +53,6 @@ def test_datum_pickles_as_released_files_hold_it(tiny_root):
     datum._impath = "gone.png"  # a file list stays readable where the images are elsewhere
     assert pickle.loads(pickle.dumps(datum)).impath == "gone.png"
     assert Datum.__module__ == "dassl.data.datasets.base_dataset"
-
-
-# ---- samplers
 
 
 def test_class_sampler_fills_batches_with_whole_classes():
@@ -108,17 +96,12 @@ def test_sampler_errors():
             build()
 
 
-# ---- loaders
-
-
 def test_data_manager(make_cfg, capsys):
     manager = DataManager(make_cfg("DATALOADER.TRAIN_X.BATCH_SIZE", 4))
     assert (manager.num_classes, manager.lab2cname) == (3, {0: "apple", 1: "bell", 2: "cloud"})
     assert (len(manager.train_loader_x), len(manager.val_loader), manager.train_loader_u) == (4, 1, None)  # 18 // 4
     batch = next(iter(manager.test_loader))
-    assert {k: type(v) for k, v in batch.items()} == {
-        "label": torch.Tensor, "domain": torch.Tensor, "impath": list, "index": torch.Tensor, "img": torch.Tensor,
-    }  # fmt: skip
+    assert set(batch) == {"label", "domain", "impath", "index", "img"} and isinstance(batch["impath"], list)
     assert batch["label"].tolist() == [0, 0, 1, 1, 2, 2]
     pixels = np.asarray(read_image(batch["impath"][0]), dtype=np.float32) / 255
     np.testing.assert_allclose(batch["img"][0].permute(1, 2, 0).numpy(), pixels, atol=1e-6)
@@ -132,18 +115,13 @@ def test_data_manager(make_cfg, capsys):
 
 def test_views_and_lists_of_transforms(make_cfg):
     cfg = make_cfg("DATALOADER.K_TRANSFORMS", 3, "DATALOADER.RETURN_IMG0", True)
-    manager = DataManager(cfg)
-    source = manager.dataset.train_x
+    source = DataManager(cfg).dataset.train_x
     first = DatasetWrapper(cfg, source, T.ToTensor(), is_train=True)[0]
     assert len(first["img"]) == 3 and torch.equal(first["img0"], first["img"][1])
     second = DatasetWrapper(cfg, source, [T.ToTensor(), np.asarray], is_train=False)[1]
     assert isinstance(second["img"], torch.Tensor) and isinstance(second["img2"], np.ndarray)
-    assert second["index"] == 1 and second["impath"].endswith("apple_1.png")
     with pytest.raises(ValueError, match="K_TRANSFORMS"):
         DatasetWrapper(cfg, source, None, is_train=True)
-
-
-# ---- transforms
 
 
 def names(transform):
@@ -182,6 +160,5 @@ def test_translation_cuts_a_window_of_the_enlarged_image(make_cfg):
     large = np.asarray(T.functional.resize(image, [18, 18]))
     windows = [large[y : y + 16, x : x + 16] for y in range(3) for x in range(3)]
     moved = [np.asarray(Random2DTranslation(16, 16, p=1.0)(image)) for _ in range(20)]
-    found = {next(i for i, w in enumerate(windows) if np.array_equal(w, m)) for m in moved}
-    assert len(found) > 1
+    assert len({next(i for i, w in enumerate(windows) if np.array_equal(w, m)) for m in moved}) > 1
     assert np.array_equal(np.asarray(Random2DTranslation(16, 16, p=0.0)(image)), T.functional.resize(image, [16, 16]))

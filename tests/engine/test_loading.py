@@ -30,21 +30,18 @@ def epochs(make_cfg, number, stop=99, **options):
     return loader, seen, (torch.rand(3).tolist(), random.random(), np.random.rand())
 
 
-def assert_same(one, other):
-    assert [indices for indices, _ in one] == [indices for indices, _ in other]
-    assert all(torch.equal(a, b) for (_, a), (_, b) in zip(one, other))
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(("stop", "workers"), [(99, 2), (1, 2), (99, 0)])
 def test_persistent_workers_draw_what_new_ones_draw(make_cfg, stop, workers):
     plain, wanted, state = epochs(make_cfg, 3, stop, workers=workers)
     lasting, seen, after = epochs(make_cfg, 3, stop, workers=workers, persistent=True, memory=SharedBytes(2**20))
     assert type(plain) is torch.utils.data.DataLoader and isinstance(lasting, PersistentLoader) == bool(workers)
     assert len(seen) == 3 * min(stop, 4) and state == after
-    assert_same(seen, wanted)
+    assert all(i == j and torch.equal(a, b) for (i, a), (j, b) in zip(seen, wanted, strict=True))
     assert not torch.equal(seen[0][1], seen[-1][1])
 
 
+@pytest.mark.slow
 def test_workers_share_the_cache(make_cfg, tiny_root, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(tiny_root, folder)

@@ -32,6 +32,7 @@ def test_probe_prints_what_it_prints_on_dassl(case, root, tmp_path):
     assert_same((tmp_path / "log.txt").read_text(), case)
 
 
+@pytest.mark.slow
 def test_probe_as_a_program(root, tmp_path):
     command = [sys.executable, probe.__file__, "sgd-cosine", root, str(tmp_path)]
     run = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -19,24 +19,17 @@ def test_registering_and_finding():
     assert registry.registered_names() == ["first", "dict"] and registry.get("first") is first
     registry.register(type("dict", (), {}), force=True)
     assert registry.get("dict") is not dict
-    for call, text in (
-        (lambda: registry.register(dict), 'An object named "dict" was already registered in "THING" registry'),
-        (
-            lambda: registry.get("dick"),
-            'Object name "dick" does not exist in "THING" registry (do you mean [dict]?)',
-        ),
-    ):
-        with pytest.raises(KeyError) as caught:
-            call()
-        assert str(caught.value) == text
+    with pytest.raises(KeyError, match='^An object named "dict" was already registered in "THING" registry$'):
+        registry.register(dict)
+    with pytest.raises(KeyError, match=r'^Object name "dick" does not .* "THING" registry \(do you mean \[dict\]\?\)$'):
+        registry.get("dick")
 
 
 def test_unknown_names(make_cfg):
-    with pytest.raises(ValueError) as refused:
+    with pytest.raises(
+        ValueError, match=r"belong to \['MaPLe', 'CoOp'\], but got \[CoOpp\] \(do you mean \[CoOp\]\?\)"
+    ):
         check_availability("CoOpp", ["MaPLe", "CoOp"])
-    assert str(refused.value) == (
-        "The requested one is expected to belong to ['MaPLe', 'CoOp'], but got [CoOpp] (do you mean [CoOp]?)"
-    )
     builders = {"TRAINER.NAME": build_trainer, "DATASET.NAME": build_dataset, "TEST.EVALUATOR": build_evaluator}
     for key, build in builders.items():
         with pytest.raises(ValueError, match="do you mean"):

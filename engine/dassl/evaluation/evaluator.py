@@ -151,22 +151,21 @@ def _write_csv(path: str, rows: list[list[Any]]) -> None:
         csv.writer(file).writerows(rows)
 
 
-def expected_calibration_error(confidence: Any, correct: Any, bins: int = 15) -> float:
+def expected_calibration_error(confidence: Any, correct: Any) -> float:
     """Return the expected calibration error in percent.
 
     100 * sum over bins B of |B| / n * |mean of correct in B - mean of confidence in B|; bin m has the confidences in
-    ((m - 1) / bins, m / bins], the first bin also 0.
+    ((m - 1) / 15, m / 15], the first bin also 0.
 
     Args:
         confidence: (n,) probabilities of the predicted classes, in [0, 1]; n >= 1.
         correct: (n,) whether the predictions are right.
-        bins: number of bins of equal width.
 
     Source: Guo et al., On Calibration of Modern Neural Networks (ICML 2017), Eq. 3, with its 15 bins.
     """
     sure, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
-    place = np.clip(np.ceil(sure * bins).astype(int) - 1, 0, bins - 1)
-    gap = np.bincount(place, weights=right - sure, minlength=bins)  # |B| * (accuracy - confidence)
+    place = np.clip(np.ceil(sure * 15).astype(int) - 1, 0, 14)
+    gap = np.bincount(place, weights=right - sure, minlength=15)  # |B| * (accuracy - confidence)
     return float(100 * np.abs(gap).sum() / len(sure))
 
 
