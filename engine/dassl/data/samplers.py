@@ -12,7 +12,7 @@ from .datasets.base_dataset import Datum, group
 
 
 class _EpochSampler(Sampler):
-    """Draws whole epochs; as in Dassl, a first epoch is drawn on construction to know the length."""
+    """Draws whole epochs with ``_draw``; as in Dassl, a first one is drawn on construction, for ``length``."""
 
     def __init__(self, data_source: Sequence[Datum], batch_size: int) -> None:
         self.data_source, self.batch_size = data_source, batch_size

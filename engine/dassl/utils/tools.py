@@ -82,7 +82,7 @@ def set_random_seed(seed: int) -> None:
 def get_rng_state() -> dict[str, Any]:
     """Return the states of the global generators of Python, numpy and torch (of all GPUs)."""
     version, words, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state()  # type: ignore[misc]
+    name, keys, position, has_gauss, cached = np.random.get_state()
     return {
         "python": [version, torch.tensor(words, dtype=torch.int64), gauss],
         "numpy": [str(name), torch.tensor(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
