@@ -19,6 +19,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from prompting.clip import PromptTokens, TextEncoder
+from prompting.clip.blocks import can_split
+from prompting.clip.layout import lay_out
 from prompting.clip.shape import hidden_widths, tower_dtype
 from prompting.learners import Prompts
 from prompting.ot import HierarchicalOT
@@ -176,12 +178,12 @@ def plan_memory(model: Any, images: int, held: int = 0) -> list[MemoryPlan]:
 def _text(encoder: TextEncoder, tokens: PromptTokens, prompts: Prompts, token_set: Tensor | None = None) -> Any:
     """Return the text tower of a step, and the positions of its longest class."""
     vectors = (prompts.text, *prompts.deep_text)
-    groups = encoder.layout(tokens, vectors, token_set).chunks[0].groups
+    groups = lay_out(tokens, vectors, token_set, share_prefix=can_split(encoder.transformer)).chunks[0].groups
     hidden, learned = hidden_widths(encoder), any(v is not None for v in vectors)
-    # The keys and values of a prefix are kept once more for each class: 2 of the widths of a position.
-    share = 2 / (KEPT + hidden)
-    positions = sum(group.rows * (1 + share * group.prefix / group.length) for group in groups)
-    longest = {group.prefix: len(group.prompts) * (group.length + share * group.prefix) for group in groups}
+    # The keys and values of a prefix are kept once more for each suffix: 2 of the widths of a position.
+    sizes = [group.length + 2 / (KEPT + hidden) * group.prefix for group in groups]
+    positions = sum(len(group.prompts) * size for group, size in zip(groups, sizes))
+    longest = {group.prefix: len(group.prompts.unique()) * size for group, size in zip(groups, sizes)}
     width, blocks = encoder.token_embedding.weight.shape[1], len(encoder.transformer.resblocks)
     return Tower(positions, width, tower_dtype(encoder).itemsize, hidden, blocks, learned), sum(longest.values())
 

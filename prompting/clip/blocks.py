@@ -6,7 +6,7 @@ the towers call it as a whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -162,10 +162,25 @@ def check_shape(name: str, value: Tensor, allowed: list[tuple[int, ...]]) -> Non
     raise ValueError(f"{name} has shape {tuple(value.shape)}; allowed: {listed}")
 
 
-def check_deep(deep: int, layers: int) -> None:
-    """Raise ``ValueError`` if there are more deep prompts than blocks after the first."""
-    if deep > layers - 1:
-        raise ValueError(f"deep prompts for {deep} blocks; a tower of {layers} blocks takes at most {layers - 1}")
+def check_prompts(
+    kind: str, first: Tensor | None, deep: Sequence[Tensor], layers: int, sizes: tuple[int, int, int]
+) -> None:
+    """Raise ``ValueError`` unless prompts fit a tower.
+
+    Args:
+        kind: "text" or "visual".
+        first: prompts of the first block, (any, length, width), or for text (any, K, length, width).
+        deep: prompts of the next blocks, of this length or shorter; at most layers - 1.
+        layers: number of blocks.
+        sizes: K, length and width.
+    """
+    if len(deep) > layers - 1:
+        raise ValueError(f"deep prompts for {len(deep)} blocks; a tower of {layers} blocks takes at most {layers - 1}")
+    classes, length, width = sizes
+    for name, vectors in ((f"{kind} prompt", first), *((f"deep {kind} prompt {i}", v) for i, v in enumerate(deep))):
+        if vectors is not None:
+            b = length if vectors is first or vectors.dim() < 2 else min(length, vectors.shape[-2])
+            check_shape(name, vectors, [(-1, b, width), *([(-1, classes, b, width)] if kind == "text" else [])])
 
 
 def common_number(name: str, sizes: list[int]) -> int:

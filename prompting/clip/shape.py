@@ -23,10 +23,8 @@ class ClipShape:
         text_width: d_l, width of the text tower.
         embed_dim: D, width of the joint embedding.
         image_size: (H, W) of the images.
-        patch: (height, width) of a patch (ResNet: total stride).
         grid: (rows, columns) of patches or spatial positions; their product is O.
         context_length: tokens of the longest prompt, SOS and EOS included.
-        vocab_size: number of token embeddings.
         vision_layers: blocks of the vision tower (ResNet: of all four stages).
         text_layers: blocks of the text tower.
     """
@@ -36,10 +34,8 @@ class ClipShape:
     text_width: int
     embed_dim: int
     image_size: tuple[int, int]
-    patch: tuple[int, int]
     grid: tuple[int, int]
     context_length: int
-    vocab_size: int
     vision_layers: int
     text_layers: int
 
@@ -64,23 +60,19 @@ class ClipShape:
             side = round((positions - 1) ** 0.5)
             kind, grid, layers = "resnet", (side, side), sum(len(stage) for stage in stages)
             embed_dim = visual.attnpool.c_proj.out_features
-            patch = (size[0] // side, size[1] // side)
         else:
             kind, d_v, layers = "vit", visual.class_embedding.shape[0], len(visual.transformer.resblocks)
             embed_dim = visual.proj.shape[1] if visual.proj is not None else d_v
             patch = _pair(visual.conv1.kernel_size)
             grid = (size[0] // patch[0], size[1] // patch[1])
-        vocab_size, d_l = text.token_embedding.weight.shape
         return cls(
             kind=kind,
             vision_width=d_v,
-            text_width=d_l,
+            text_width=text.token_embedding.weight.shape[1],
             embed_dim=embed_dim,
             image_size=size,
-            patch=patch,
             grid=grid,
             context_length=text.positional_embedding.shape[0],
-            vocab_size=vocab_size,
             vision_layers=layers,
             text_layers=len(text.transformer.resblocks),
         )
@@ -168,11 +160,6 @@ def tower_dtype(tower: Any) -> torch.dtype:
     if isinstance(tower, ModifiedResNet):
         return tower.conv1.weight.dtype
     return tower.transformer.resblocks[0].mlp.c_fc.weight.dtype
-
-
-def model_dtype(model: nn.Module) -> torch.dtype:
-    """Return the dtype of the features of an open_clip model."""
-    return tower_dtype(vision_tower(model))
 
 
 def hidden_widths(tower: Any) -> float:

@@ -33,10 +33,6 @@ class PromptTokens(NamedTuple):
     context: Tensor
     words: Tensor
 
-    def to(self, device: str | torch.device) -> PromptTokens:
-        """Return the same tokens on ``device``."""
-        return PromptTokens(*(field.to(device) for field in self))
-
     def select(self, classes: slice | Tensor) -> PromptTokens:
         """Return the tokens of some classes: ``classes`` slices or indexes axis K; T is unchanged."""
         return PromptTokens(*(field[:, classes] for field in self))
