@@ -174,7 +174,7 @@ def test_names_without_a_file_go_to_open_clip(home: Path, vit_weights: dict[str,
     asked = []
 
     def create_model(name: str, **settings: object) -> nn.Module:
-        asked.append((name, settings["pretrained"], settings.get("force_quick_gelu")))
+        asked.append((name, settings["pretrained"], settings.get("force_quick_gelu", False)))
         return build_clip(vit_weights, "x")
 
     monkeypatch.setattr(open_clip, "create_model", create_model)
@@ -185,8 +185,10 @@ def test_names_without_a_file_go_to_open_clip(home: Path, vit_weights: dict[str,
     file.touch()
     same(load_clip("ViT-H/14"), vit_weights)
     assert asked == [
-        ("ViT-B-16", "openai", True), ("ViT-H-14", "laion2b_s32b_b79k", None), ("ViT-H-14", str(file), None)
-    ]  # fmt: skip
+        ("ViT-B-16", "openai", True),
+        ("ViT-H-14", "laion2b_s32b_b79k", False),
+        ("ViT-H-14", str(file), False),
+    ]
 
 
 def test_open_clip_pairs(tmp_path: Path, vit_weights: dict[str, Tensor]) -> None:
