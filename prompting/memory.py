@@ -39,22 +39,14 @@ MIN_ROWS = 128  # a matrix product with fewer rows takes about as long as one wi
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Choices for a training step and its estimated memory.
+    """Choices for a training step and its estimated memory."""
 
-    Attributes:
-        classes: K.
-        classes_at_once: classes that the text tower runs together.
-        text_blocks, vision_blocks: recomputed blocks of the towers.
-        parts: bytes by purpose; ``held`` is the memory of the process before the step.
-        recompute_flops: multiply-adds of the recomputation.
-    """
-
-    classes: int
-    classes_at_once: int
-    text_blocks: int
+    classes: int  # K
+    classes_at_once: int  # classes that the text tower runs together
+    text_blocks: int  # recomputed blocks of a tower
     vision_blocks: int
-    parts: dict[str, int]
-    recompute_flops: float
+    parts: dict[str, int]  # bytes by purpose; "held" is the memory of the process before the step
+    recompute_flops: float  # multiply-adds of the recomputation
 
     @property
     def total(self) -> int:
@@ -70,15 +62,14 @@ class MemoryPlan:
 
 
 class Tower(NamedTuple):
-    """One tower in a training step: positions that it runs, its width, bytes of a number, the MLP's hidden layer in
-    widths, blocks, and whether gradients flow through them."""
+    """One tower in a training step."""
 
     positions: float
     width: int
-    itemsize: int
-    hidden: float
+    itemsize: int  # bytes of a number
+    hidden: float  # width of the MLP's hidden layer / width of the tower
     blocks: int
-    learned: bool
+    learned: bool  # whether gradients flow through the blocks
 
     def kept(self, recomputed: int = 0) -> float:
         """Return the bytes that are kept for the backward pass."""
@@ -134,12 +125,8 @@ def configure_memory(model: Any, images: int, limit: int, device: torch.device |
 
 
 def plan_memory(model: Any, images: int, held: int = 0) -> list[MemoryPlan]:
-    """Return the plans for a training step: K, K / 2, .., 1 classes at once, and 0 to all blocks of a tower recomputed.
-
-    Args:
-        model, images: as for ``configure_memory``.
-        held: bytes held before the step.
-    """
+    """Return the plans for a training step: K, K / 2, .., 1 classes at once, and 0 to all blocks of a tower recomputed;
+    ``held`` are the bytes held before the step."""
     (tokens, prompts), *others = model.training_text()
     token_set = getattr(model, "token_set", None)
     text, per_class = _text(model.text_encoder, tokens, prompts, token_set)
@@ -157,10 +144,10 @@ def plan_memory(model: Any, images: int, held: int = 0) -> list[MemoryPlan]:
     features = 4 * shape.embed_dim * (3 * classes * n * (1 + length) + 2 * positions)
     transport = _transport(model, images * classes * n * m, (shape.patches + b) * length)
 
-    at_once, plans = [classes], []
-    while at_once[-1] > 1:
-        at_once.append((at_once[-1] + 1) // 2)
-    choices = [(classes, t) for t in range(text.blocks + 1 if text.learned else 1)] + [(k, 0) for k in at_once[1:]]
+    choices, k, plans = [(classes, t) for t in range(text.blocks + 1 if text.learned else 1)], classes, []
+    while k > 1:
+        k = (k + 1) // 2
+        choices.append((k, 0))
     for (k, t), v in product(choices, range(vision.blocks + 1 if vision.learned else 1)):
         chunk = text if k == classes else text._replace(positions=min(k * per_class, text.positions))
         flops = text.flops(t) if k == classes else text.flops(text.blocks, MIN_ROWS * classes / k)

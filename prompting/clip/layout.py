@@ -1,8 +1,7 @@
 """Layout of the text positions that the tower runs: each shared prefix once, then suffixes grouped by length.
 
-Attention is causal, so the output at a position depends only on earlier positions. Positions at the start of a prompt
-that are equal for all classes (SOS, the context, fixed words) therefore have the same outputs for all classes. The
-suffix of a class ends at EOS, or at the last position of its token set.
+Attention is causal, so positions at the start of a prompt that are equal for all classes (SOS, context, fixed words)
+have the same outputs for all classes. The suffix of a class ends at EOS, or at the last position of its token set.
 
 Shape letters: N prompts, K classes (k in a chunk), T positions of the longest prompt, P of the longest prefix, S of a
 suffix, b context positions, L of the largest token set, X suffix positions of a chunk.
@@ -133,32 +132,27 @@ def lay_out(
         sets = torch.where(token_set, order, length).sort(-1).values[..., : int(sizes.max())].clamp(max=length - 1)
         mask = (torch.arange(sets.shape[2]) < sizes.unsqueeze(-1)).transpose(0, 1)
     inserted = context if learned and not in_prefix else None
-    shared, chunks = int(prefix.max()), []
-    for start in range(0, classes, classes_at_once or classes):
-        part = slice(start, start + (classes_at_once or classes))
-        chunks.append(_chunk(part, prefix, last, ids, eos, inserted, sets, shared))
-    prefix_chunk = None
+    shared, at_once, prefix_chunk = int(prefix.max()), classes_at_once or classes, None
+    parts = [slice(start, start + at_once) for start in range(0, classes, at_once)]
+    chunks = [_chunk(part, shared, prefix, last, ids, eos, inserted, sets) for part in parts]
     if shared:
-        inserted, ends = context if in_prefix else None, torch.full_like(eos, shared - 1)
-        prefix_chunk = _chunk(slice(0, 1), torch.zeros_like(prefix), ends, ids, ends, inserted, None, 0)
+        ends = torch.full_like(eos, shared - 1)
+        prefix_chunk = _chunk(slice(1), 0, torch.zeros_like(prefix), ends, ids, ends, context if in_prefix else None)
     return Layout(prefix_chunk, chunks, None if mask is None or bool(mask.all()) else mask)
 
 
 def _chunk(
     classes: slice,
+    shared: int,
     prefix: Tensor,
     last: Tensor,
     ids: Tensor,
     eos: Tensor,
-    context: Tensor | None,
-    sets: Tensor | None,
-    shared: int,
+    context: Tensor | None = None,
+    sets: Tensor | None = None,
 ) -> Chunk:
-    """Group positions prefix (N,) to last (N, K) of some classes, behind N prefixes that run ``shared`` positions.
-
-    The other tensors hold, for all K classes, the token ids (N, K, T), and positions in the prompt: of EOS (N, K), of
-    the inserted vectors (N, K, b) and of the token sets (N, K, L).
-    """
+    """Group positions prefix (N,) to last (N, K) of some classes, behind N prefixes of ``shared`` positions each. EOS
+    (N, K), context (N, K, b) and token sets (N, K, L) are positions in the prompts."""
     starts = prefix.unsqueeze(1)
     lengths, ids = last[:, classes] + 1 - starts, ids[:, classes]
     groups, parts = [], []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -124,15 +124,6 @@ def _from_file(path: Path, what: str) -> nn.Module:
     return build_clip(read_state(path), str(path))
 
 
-def _folders(folder: str | os.PathLike[str] | None) -> Iterator[Path]:
-    """Yield the folders to search, in order."""
-    if folder is not None:
-        yield Path(folder).expanduser()
-    if os.environ.get(FOLDER_VARIABLE):
-        yield Path(os.environ[FOLDER_VARIABLE]).expanduser()
-    yield Path("~/.cache/clip").expanduser()
-
-
 def _from_published(name: str, folder: str | os.PathLike[str] | None) -> nn.Module:
     """Load the weights of a name in OpenAI's style from a file in one of the folders, else download them."""
     architecture, tag = OTHER_NAMES.get(name) or (OPENAI_NAMES[name], "openai")
@@ -143,7 +134,8 @@ def _from_published(name: str, folder: str | os.PathLike[str] | None) -> nn.Modu
     else:
         page = open_clip.get_pretrained_cfg(architecture, tag)["hf_hub"].strip("/")
         source, digest, file = f"https://huggingface.co/{page}", "", f"{architecture}.pt"
-    tried = [directory / file for directory in _folders(folder)]
+    folders = (folder, os.environ.get(FOLDER_VARIABLE), "~/.cache/clip")
+    tried = [Path(directory).expanduser() / file for directory in folders if directory]
     for path in tried:
         if path.is_file() and not by_openai:
             return _from_open_clip(architecture, str(path))

@@ -78,15 +78,7 @@ class ClipShape:
         )
 
     def check_depth(self, *, text: int = 0, vision: int = 0) -> None:
-        """Check how many blocks of each tower read prompts.
-
-        Args:
-            text: blocks of the text tower, 0 to ``text_layers``.
-            vision: blocks of the vision tower, 0 to ``vision_layers``; 0 for a ResNet.
-
-        Raises:
-            ValueError: a depth outside of its range.
-        """
+        """Raise ``ValueError`` unless so many blocks of each tower can read prompts (of a ResNet, none)."""
         if vision and self.kind != "vit":
             raise ValueError(NEEDS_VIT)
         for tower, depth, layers in (("text", text, self.text_layers), ("vision", vision, self.vision_layers)):
@@ -101,14 +93,8 @@ def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def text_tower(model: nn.Module) -> Any:
-    """Return the module that holds the parts of the text tower.
-
-    Args:
-        model: an open_clip ``CLIP``, which holds them itself, or ``CustomTextCLIP``, whose ``.text`` does.
-
-    Returns:
-        A module with ``token_embedding``, ``positional_embedding``, ``transformer``, ``attn_mask``, ``ln_final``
-        and ``text_projection``.
+    """Return the module that holds ``token_embedding``, ``transformer`` and the other parts of the text tower: an
+    open_clip ``CLIP`` itself, or the ``.text`` of a ``CustomTextCLIP``.
 
     Raises:
         ValueError: if the tower is not a causal transformer that is pooled at EOS.
@@ -127,9 +113,6 @@ def text_tower(model: nn.Module) -> Any:
 
 def vision_tower(model: nn.Module) -> Any:
     """Return the vision tower of an open_clip model: a ViT that is pooled at CLS, or CLIP's ResNet.
-
-    Args:
-        model: an open_clip ``CLIP`` or ``CustomTextCLIP``.
 
     Raises:
         ValueError: if the tower is of another kind (timm's, attentional or average pooling).
@@ -152,11 +135,7 @@ def input_size(model: nn.Module) -> tuple[int, int]:
 
 
 def tower_dtype(tower: Any) -> torch.dtype:
-    """Return the dtype of a tower's matrices and activations (norms may be stored in float32).
-
-    Args:
-        tower: a module with ``transformer.resblocks``, or CLIP's ResNet.
-    """
+    """Return the dtype of a tower's matrices and activations (norms may be stored in float32)."""
     if isinstance(tower, ModifiedResNet):
         return tower.conv1.weight.dtype
     return tower.transformer.resblocks[0].mlp.c_fc.weight.dtype

@@ -35,12 +35,9 @@ class TextFeatures(NamedTuple):
 class TextEncoder(blocks.Frozen):
     """CLIP's text tower for prompts that contain learned vectors.
 
-    Positions at the start of a prompt that are equal for all classes (SOS, the context, fixed words) run once per
-    prompt. The remaining positions of each class, up to EOS, attend to the keys and values of that prefix. They are
-    grouped by length, so that attention runs on dense batches; the rest of a block runs on all groups together. The
-    outputs equal those of whole prompts up to rounding.
-
-    The modules of the tower are shared with the CLIP model, not copied.
+    The prefix that all classes share runs once per prompt; the suffixes attend to its keys and values. Attention runs
+    on one dense batch per length, the rest of a block on all suffixes together. The outputs equal those of whole
+    prompts up to rounding. The modules of the tower are shared with the CLIP model, not copied.
 
     Args:
         clip: a loaded open_clip model.
@@ -106,15 +103,13 @@ class TextEncoder(blocks.Frozen):
             last, prefix_kv = self._run(layout.prefix, vectors, prefix_kv, keep=True)
             with torch.set_grad_enabled(torch.is_grad_enabled() and not detach_tokens):
                 prefix_outputs = self._finish(*last)
-        parts = []
-        for chunk in layout.chunks:
-            run = partial(self._run_suffixes, chunk, vectors, prefix_kv, prefix_outputs, detach_tokens)
-            parts.append(blocks.maybe_recompute(len(layout.chunks) > 1, run))
+        run = partial(self._run_suffixes, vectors, prefix_kv, prefix_outputs, detach_tokens)
+        parts = [blocks.maybe_recompute(len(layout.chunks) > 1, run, chunk) for chunk in layout.chunks]
         prompt, *outputs = (torch.cat(part) for part in zip(*parts))
         return TextFeatures(prompt, outputs[0] if outputs else None, layout.mask)
 
     def _run_suffixes(
-        self, chunk: Chunk, vectors: Vectors, prefix_kv: KeyValues, prefix_outputs: Tensor | None, detach_tokens: bool
+        self, vectors: Vectors, prefix_kv: KeyValues, prefix_outputs: Tensor | None, detach_tokens: bool, chunk: Chunk
     ) -> tuple[Tensor, ...]:
         """Return the outputs (k, N, D) at EOS and, with a token set, (k, N, L, D)."""
         last, _ = self._run(chunk, vectors, prefix_kv)
@@ -143,8 +138,9 @@ class TextEncoder(blocks.Frozen):
         for i, block in enumerate(self.transformer.resblocks):
             x = chunk.insert(x, vectors[i]) if 0 < i < len(vectors) else x
             recompute = i < self.recompute_blocks
-            if not split:
-                x = blocks.maybe_recompute(recompute, self._whole_block, block, chunk.groups[0], x)
+            if not split:  # whole prompts are one group
+                (_, _, length, mask), whole = chunk.groups[0], partial(blocks.whole_block, self.transformer, block)
+                x = blocks.maybe_recompute(recompute, whole, x.unflatten(0, (-1, length)), mask).flatten(0, 1)
                 continue
             if i + 1 < len(prefix_kv):
                 x, *kv = blocks.maybe_recompute(recompute, self._block, block, chunk.groups, prefix_kv[i], x)
@@ -169,11 +165,6 @@ class TextEncoder(blocks.Frozen):
                 k, v = (group.prepend_prefix(shared, part) for shared, part in zip(prefix_kv, (k, v)))
             parts.append(blocks.attend(q, k, v, block.attn.num_heads, group.mask).flatten(0, 1))
         return torch.cat(parts), *projected[1:]
-
-    def _whole_block(self, block: Any, group: Group, x: Tensor) -> Tensor:
-        """Return the outputs of a block that cannot be split; whole prompts are one group."""
-        x = x.unflatten(0, (-1, group.length))
-        return blocks.whole_block(self.transformer, block, x, group.mask).flatten(0, 1)
 
     def _finish(self, x: Tensor, attended: Tensor | None = None) -> Tensor:
         """Finish the last block at some positions x (..., d_l), and map its outputs to (..., D)."""

@@ -11,21 +11,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
+from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
-from prompting.clip.blocks import (
-    BlockFunctions,
-    Frozen,
-    attend,
-    can_split,
-    check_prompts,
-    check_shape,
-    common_number,
-    maybe_recompute,
-    project_out,
-    whole_block,
-)
+from prompting.clip import blocks
 from prompting.clip.shape import NEEDS_VIT, ClipShape, tower_dtype, vision_tower
 
 # Positions of the images that run together in evaluation on a CPU. The C library maps larger tensors anew each time,
@@ -41,7 +30,7 @@ class VisualFeatures(NamedTuple):
     tokens: Tensor | None = None
 
 
-class VisionEncoder(Frozen):
+class VisionEncoder(blocks.Frozen):
     """CLIP's vision tower for images with M sets of prompts appended to their patches.
 
     Patches are embedded, and projected for the first attention, once per image and not M times. Unused outputs are not
@@ -64,7 +53,7 @@ class VisionEncoder(Frozen):
         self.visual = vision_tower(clip)
         self.shape = ClipShape.of(clip)
         self.recompute_blocks = 0
-        self.functions = BlockFunctions()
+        self.functions = blocks.BlockFunctions()
         self.eval()
 
     def forward(
@@ -99,7 +88,7 @@ class VisionEncoder(Frozen):
         Source: ALIGN (arXiv 2309.13847), section 3.1; prompts in a ViT: VPT (arXiv 2203.12119); spatial features of a
         ResNet: PLOT (arXiv 2210.01253), section 3.2.
         """
-        check_shape("images", images, [(-1, 3, *self.shape.image_size)])
+        blocks.check_shape("images", images, [(-1, 3, *self.shape.image_size)])
         if isinstance(self.visual, ModifiedResNet):
             if prompts is not None or len(deep):
                 raise ValueError(NEEDS_VIT)
@@ -107,10 +96,10 @@ class VisionEncoder(Frozen):
             tokens = tokens.detach() if tokens is not None and detach_tokens else tokens
             return VisualFeatures(prompt, tokens)
         length = prompts.shape[-2] if prompts is not None and prompts.dim() > 1 else -1
-        check_prompts("visual", prompts, deep, self.shape.vision_layers, (1, length, self.shape.vision_width))
+        blocks.check_prompts("visual", prompts, deep, self.shape.vision_layers, (1, length, self.shape.vision_width))
         if prompts is None and len(deep):
             raise ValueError("deep visual prompts need visual prompts at the input; found none")
-        m = common_number("visual", [len(vectors) for vectors in (prompts, *deep) if vectors is not None])
+        m = blocks.common_number("visual", [len(vectors) for vectors in (prompts, *deep) if vectors is not None])
         at_once = max(1, ROWS_AT_ONCE // (m * (1 + self.shape.patches)))
         if torch.is_grad_enabled() or images.device.type != "cpu":
             at_once = len(images)
@@ -134,20 +123,20 @@ class VisionEncoder(Frozen):
         x = visual.ln_pre(torch.cat([cls, x], 1) + visual.positional_embedding.to(x.dtype))  # (B, 1 + O, d_v)
         prompts = None if prompts is None else visual.ln_pre(prompts.to(x.dtype))  # (M|1, b, d_v)
 
-        blocks, split = visual.transformer.resblocks, can_split(visual.transformer)
+        resblocks, split = visual.transformer.resblocks, blocks.can_split(visual.transformer)
         length, tokens = x.shape[1] + (0 if prompts is None else prompts.shape[1]), x
-        for i, block in enumerate(blocks):
+        for i, block in enumerate(resblocks):
             if 0 < i <= len(deep):  # the previous block has left out the positions of these prompts
                 x = torch.cat([x, _repeat(deep[i - 1].to(x.dtype), m, images.shape[0])], 1)
             run = partial(self._first_block, block, split, prompts, m) if i == 0 else partial(self._block, block, split)
             # Number of leading outputs that the next block, or the caller, reads.
             read = length - deep[i].shape[1] if i < len(deep) else length
-            if i + 1 == len(blocks) and (detach_tokens or not return_tokens):
+            if i + 1 == len(resblocks) and (detach_tokens or not return_tokens):
                 if return_tokens:
                     with torch.no_grad():
                         tokens = run(length, x)[:, 1:]
                 read = 1
-            x = maybe_recompute(i < self.recompute_blocks, run, read, x)
+            x = blocks.maybe_recompute(i < self.recompute_blocks, run, read, x)
         out = self._project(x, m)
         if return_tokens and detach_tokens:
             with torch.no_grad():
@@ -166,36 +155,31 @@ class VisionEncoder(Frozen):
             projected = self.functions.project_in(block, prompts, prompts.shape[1])
             q, k, v = (_append(part, prompt, m) for part, prompt in zip((q, k, v), projected))
         return self.functions.finish(
-            block, _append(x, prompts, m)[:, :read], attend(q[:, :read], k, v, block.attn.num_heads)
+            block, _append(x, prompts, m)[:, :read], blocks.attend(q[:, :read], k, v, block.attn.num_heads)
         )
 
     def _block(self, block: Any, split: bool, read: int, x: Tensor) -> Tensor:
         """Return the leading ``read`` outputs of a block."""
         if not split:
-            return whole_block(self.visual.transformer, block, x)[:, :read]
+            return blocks.whole_block(self.visual.transformer, block, x)[:, :read]
         q, k, v = self.functions.project_in(block, x, read)
-        return self.functions.finish(block, x[:, :read], attend(q, k, v, block.attn.num_heads))
+        return self.functions.finish(block, x[:, :read], blocks.attend(q, k, v, block.attn.num_heads))
 
     def _project(self, x: Tensor, m: int) -> Tensor:
         """Map outputs (B * M, length, d_v) to (B, M, length, D)."""
-        return project_out(self.visual.ln_post(x), self.visual.proj).unflatten(0, (-1, m))
+        return blocks.project_out(self.visual.ln_post(x), self.visual.proj).unflatten(0, (-1, m))
 
     def _run_resnet(self, images: Tensor, return_tokens: bool) -> tuple[Tensor, Tensor | None]:
         """Return the outputs (B, 1, D) of the attention pool and, if asked for, (B, 1, O, D) at each position."""
-        visual = self.visual
+        visual, pool = self.visual, self.visual.attnpool
         x = visual.stem(images.to(tower_dtype(visual)))
         for stage in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
             x = stage(x)
-        x = self._pool(visual.attnpool, x, all_positions=return_tokens)  # (B, 1 + O | 1, D)
-        return x[:, :1], x[:, 1:].unsqueeze(1) if return_tokens else None
-
-    @staticmethod
-    def _pool(pool: AttentionPool2d, x: Tensor, all_positions: bool) -> Tensor:
-        """Attention-pool a feature map x (B, C, h, w), with its mean and, if asked, each position as the query."""
         x = x.flatten(2).transpose(1, 2)  # (B, O, C)
         x = torch.cat([x.mean(1, keepdim=True), x], 1) + pool.positional_embedding.to(x.dtype)
-        queries = pool.q_proj(x if all_positions else x[:, :1])
-        return pool.c_proj(attend(queries, pool.k_proj(x), pool.v_proj(x), pool.num_heads))  # (B, 1 + O | 1, D)
+        queries = pool.q_proj(x if return_tokens else x[:, :1])
+        x = pool.c_proj(blocks.attend(queries, pool.k_proj(x), pool.v_proj(x), pool.num_heads))  # (B, 1 + O | 1, D)
+        return x[:, :1], x[:, 1:].unsqueeze(1) if return_tokens else None
 
 
 def _repeat(vectors: Tensor, m: int, images: int) -> Tensor:
