@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import open_clip
 import pytest
 import torch
 from open_clip.transformer import LayerScale
-from torch import Tensor, nn
+from torch import nn
 
 from prompting.clip import TextEncoder, VisionEncoder, load_clip, token_set_mask, tokenize_prompts, tokenize_texts
 from prompting.clip.formats import build_clip
 from prompting.clip.layout import lay_out
-from tests.clip.conftest import NAMES, TIGHT, WIDTH, compare_text, compare_vision, draw
+from tests.clip.conftest import NAMES, TIGHT, WIDTH, compare_text, compare_vision, draw, gradients, leaves
 from tests.reference import clip_naive
 from tests.reference.clip_states import vit_state
 
@@ -39,16 +41,13 @@ def test_no_prompts_is_open_clip(
 # -- text ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("position", ["end", "middle", "front"])
-@pytest.mark.parametrize("prefixes", [None, ["a photo of a", "", "one big"]])
+PREFIXES = ["a photo of a", "", "one big"]
+
+
+@pytest.mark.parametrize(("position", "prefixes"), [("end", PREFIXES), ("middle", None), ("front", PREFIXES)])
 @pytest.mark.parametrize(("depth", "reading"), [(0, "paper"), (1, None), (3, "released"), (3, "paper")])
 def test_text_prompts(
-    vit: nn.Module,
-    stream: torch.Generator,
-    position: str,
-    prefixes: list[str] | None,
-    depth: int,
-    reading: str | None,
+    vit: nn.Module, stream: torch.Generator, position: str, prefixes: list[str] | None, depth: int, reading: str | None
 ) -> None:
     tokens = tokenize_prompts(NAMES, n_ctx=2, prefixes=prefixes, position=position, clip_model=vit)
     values = [draw(stream, 3, 2, WIDTH) for _ in range(depth)]
@@ -80,21 +79,6 @@ def test_prompts_without_a_common_start(vit: nn.Module) -> None:
     tokens = tokenize_texts(["cat", "dog"], clip_model=vit)
     tokens.ids[0, 0, 0] = 5
     compare_text(vit, tokens)
-
-
-def test_gradient_of_the_shared_prefix_is_a_finite_difference(vit: nn.Module, stream: torch.Generator) -> None:
-    tokens, encoder = tokenize_prompts(NAMES, n_ctx=1, prefixes=["a big", ""], clip_model=vit), TextEncoder(vit)
-    context, deep = draw(stream, 2, 1, WIDTH).requires_grad_(), [draw(stream, 2, 1, WIDTH).requires_grad_()]
-    direction, step = [draw(stream, 2, 1, WIDTH) for _ in range(2)], 1e-5
-    everywhere = torch.ones_like(tokens.ids, dtype=torch.bool)
-
-    def value(t: float) -> Tensor:
-        out = encoder(tokens, context + t * direction[0], [deep[0] + t * direction[1]], token_set=everywhere)
-        return out.prompt.sin().sum() + out.tokens.sin().sum()
-
-    slope = sum((g * d).sum() for g, d in zip(torch.autograd.grad(value(0.0), [context, *deep]), direction))
-    with torch.no_grad():
-        assert slope.item() == pytest.approx(((value(step) - value(-step)) / (2 * step)).item(), rel=1e-6)
 
 
 def test_positions_run(vit: nn.Module) -> None:
@@ -193,27 +177,22 @@ def test_blocks_of_other_makes(vit: nn.Module, stream: torch.Generator, change: 
     compare_vision(model, draw(stream, 2, 3, 12, 12), [draw(stream, 2, 2, 2 * WIDTH)], own_blocks=True)
 
 
-def test_autocast_is_as_near_to_float32_as_whole_blocks(vit: nn.Module, stream: torch.Generator) -> None:
-    """Outputs and gradients of both towers."""
-    model = vit.float()
+@pytest.mark.parametrize("tower", ["text", "vision"])
+def test_autocast_is_as_near_to_float32_as_whole_blocks(vit: nn.Module, stream: torch.Generator, tower: str) -> None:
+    model, outs = vit.float(), []
     tokens = tokenize_prompts(NAMES, n_ctx=2, prefixes=["a photo of a", ""], clip_model=model)
-    images, values = draw(stream, 2, 3, 12, 12).float(), [draw(stream, 2, 2, WIDTH * i).float() for i in (1, 2)]
-
-    def whole(text: Tensor, visual: Tensor) -> list[Tensor]:
-        prompt = clip_naive.all_texts(model, tokens, [text], tokens.words, own_blocks=True)[0]
-        return [prompt, clip_naive.all_images(model, images, [visual], own_blocks=True)[:, :, 0]]
-
-    def encoders(text: Tensor, visual: Tensor) -> list[Tensor]:
-        return [TextEncoder(model)(tokens, text).prompt, VisionEncoder(model)(images, visual).prompt]
-
-    def run(towers, half: bool) -> list[Tensor]:
-        own = [value.clone().requires_grad_() for value in values]
+    images, values = draw(stream, 2, 3, 12, 12).float(), [draw(stream, 2, 2, WIDTH * (1 + (tower == "vision"))).float()]
+    for whole, half in ((True, False), (True, True), (False, True)):
+        own = leaves(values)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
-            out = [part.float() for part in towers(*own)]
-        return [*(part.detach() for part in out), *torch.autograd.grad(sum(part.sin().sum() for part in out), own)]
-
-    exact, usual, ours = run(whole, False), run(whole, True), run(encoders, True)
-    for true, theirs, our in zip(exact, usual, ours):
+            if tower == "text":
+                naive = partial(clip_naive.all_texts, model, tokens, own, tokens.words, own_blocks=True)
+                out = naive()[0] if whole else TextEncoder(model)(tokens, *own).prompt
+            else:
+                naive = partial(clip_naive.all_images, model, images, own, own_blocks=True)
+                out = naive()[:, :, 0] if whole else VisionEncoder(model)(images, *own).prompt
+        outs.append([out.detach().float(), *gradients(out.float(), own)])
+    for true, theirs, our in zip(*outs):
         error, expected = ((x - true).norm() / true.norm() for x in (our, theirs))
         assert 0 < error < 1.3 * expected < 0.1
 
