@@ -1,17 +1,14 @@
-"""What saves memory and time changes no output and no gradient: classes in chunks, recomputed blocks, compilation."""
+"""What saves memory and time changes no output and no gradient: classes in chunks, recomputed blocks."""
 
 from __future__ import annotations
 
-import copy
 from functools import partial
 
 import pytest
 import torch
 from torch import nn
-from torch._dynamo.testing import CompileCounter
 
 from prompting.clip import TextEncoder, VisionEncoder, token_set_mask, tokenize_prompts
-from prompting.clip.blocks import compile_functions
 from tests.clip.conftest import NAMES, TIGHT, WIDTH, compare_text, compare_vision, draw, gradients, leaves
 from tests.reference.saved import saved_bytes
 
@@ -100,35 +97,3 @@ def test_detached_tokens_keep_less(vit: nn.Module, images, tokens, text_values, 
     torch.testing.assert_close(outs[0][:2], outs[1][:2], **TIGHT)
     torch.testing.assert_close(*grads, **TIGHT)
     assert kept[1] < 0.9 * kept[0]
-
-
-def test_compiled_functions_survive_other_class_counts(vit: nn.Module, stream: torch.Generator) -> None:
-    torch._dynamo.reset()
-    counter, context = CompileCounter(), draw(stream, 2, 2, WIDTH)
-    text, eager, counts = TextEncoder(copy.deepcopy(vit)), TextEncoder(vit), []
-    text.functions = compile_functions(counter)
-    for classes in (3, 4, 2):
-        tokens = tokenize_prompts(NAMES[:classes], n_ctx=2, clip_model=vit)
-        torch.testing.assert_close(text(tokens, context).prompt, eager(tokens, context).prompt, **TIGHT)
-        counts.append(counter.frame_count)
-    assert counts[0] > 0 and counts[1:] == counts[:1] * 2
-    torch._dynamo.reset()
-
-
-@pytest.mark.long
-def test_compiled_functions_with_gradients(vit: nn.Module, images, visual_values) -> None:
-    """Compiled and not: outputs, gradients of CLS, and outputs without recording; 2 of 3 blocks are recomputed."""
-    torch._dynamo.reset()
-    results = []
-    for backend in (None, "aot_eager"):
-        encoder = VisionEncoder(copy.deepcopy(vit))
-        encoder.recompute_blocks = 2
-        encoder.functions = encoder.functions if backend is None else compile_functions(backend)
-        own = leaves(visual_values)
-        out = encoder(images, own[0], own[1:], return_tokens=True, detach_tokens=True)
-        grads = gradients(out.prompt, own)
-        with torch.no_grad():
-            still = encoder(images, own[0], own[1:], return_tokens=True)
-        results.append((out.prompt, out.tokens, grads, still.prompt, still.tokens))
-    torch.testing.assert_close(*results, **TIGHT)
-    torch._dynamo.reset()
