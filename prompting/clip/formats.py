@@ -25,6 +25,7 @@ RESNET_STRIDE = 32
 SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 # Scalars in OpenAI's archives that are no weights.
 _EXTRAS = ("input_resolution", "context_length", "vocab_size")
+_NEEDED = ("visual.conv1.weight", "positional_embedding", "token_embedding.weight", "text_projection", "logit_scale")
 _TEXT_PARTS = ("token_embedding.", "positional_embedding", "transformer.", "ln_final.", "text_projection")
 
 
@@ -80,7 +81,7 @@ def build_clip(state: Mapping[str, Tensor], source: str) -> open_clip.CLIP:
         ValueError: if tensors are missing or unknown, or if their shapes contradict each other.
     """
     state = _normalise(state)
-    missing = [key for key in ("visual.conv1.weight", *_text_keys()) if key not in state]
+    missing = [key for key in _NEEDED if key not in state]
     if missing:
         raise _incomplete(source, missing)
     with torch.device("meta"):
@@ -123,10 +124,6 @@ def _normalise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name not in _EXTRAS:
             clean[name] = value.detach().float() if value.is_floating_point() else value.detach()
     return clean
-
-
-def _text_keys() -> tuple[str, ...]:
-    return ("positional_embedding", "token_embedding.weight", "ln_final.weight", "text_projection", "logit_scale")
 
 
 def _some(keys: list[str], shown: int = 5) -> str:
