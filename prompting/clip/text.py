@@ -113,8 +113,8 @@ class TextEncoder(blocks.Frozen):
             blocks.check_inserted(vectors, insert_at, tokens.context.shape[2])
         share = blocks.can_split(self.transformer)
         learned = _Learned(vectors, insert_at, blocks.pad_adapters(adapters, layers))
-        parts = {"share_prefix": share, "classes_at_once": self.classes_at_once, "inserted": insert_at > 0}
-        layout = lay_out(tokens, vectors, token_set, **parts)
+        at_once, inserted = self.classes_at_once, insert_at > 0
+        layout = lay_out(tokens, vectors, token_set, inserted=inserted, share_prefix=share, classes_at_once=at_once)
         layout = tree_map_only(Tensor, lambda tensor: tensor.to(weight.device), layout)
         prefix_kv: KeyValues = [None] * layers
         prefix_outputs = None

@@ -134,11 +134,8 @@ class VisionEncoder(blocks.Frozen):
             prompts = blocks.adapt_input(visual.ln_pre(prompts.to(x.dtype)), input_adapter)  # (M|1, b, d_v)
 
         resblocks, split = visual.transformer.resblocks, blocks.can_split(visual.transformer)
-        length, tokens, deep = (
-            patches + (0 if prompts is None else prompts.shape[1]),
-            x,
-            [*deep, *[None] * len(resblocks)],
-        )
+        length, tokens = patches + (0 if prompts is None else prompts.shape[1]), x
+        deep = [*deep, *[None] * len(resblocks)]
         for i, (block, adapter, after) in enumerate(zip(resblocks, adapters, deep)):
             if i > 0 and deep[i - 1] is not None:  # the previous block has left out the positions of these prompts
                 x = torch.cat([x, _repeat(deep[i - 1].to(x.dtype), m, images.shape[0])], 1)

@@ -160,14 +160,15 @@ class CosineCLIP(PromptedCLIP[OptionsT]):
 
     def class_features(self, prompts: Prompts) -> Tensor:
         """Return the class features (K, D)."""
-        text = self.text_encoder(self.tokens, prompts.text, prompts.deep_text)
+        text = self.text_encoder(self.tokens, prompts.text, prompts.deep_text, adapters=prompts.text_adapters)
         return F.normalize(text.prompt, dim=-1).mean(1)
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features (B, D) of ``images``, of any length, and the class features (K, D)."""
         prompts = self.prompt_learner()
         text = self.cached(lambda: self.class_features(prompts))
-        return self.image_encoder(images, prompts.visual, prompts.deep_visual).prompt[:, 0], text
+        image = self.image_encoder(images, prompts.visual, prompts.deep_visual, adapters=prompts.visual_adapters)
+        return image.prompt[:, 0], text
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits cos(image, class) / tau, (B, K), of ``images`` (B, 3, H, W)."""
