@@ -28,7 +28,8 @@ from prompting.methods.base import CosineCLIP, Options
 from prompting.ot.checks import check_choice
 
 TASKS = ("B2N", "FS", "CD")
-SCALE = 100.0  # of the logits; a constant, not 1 / tau
+READINGS = ("released", "corrected")
+SCALE = 100.0  # of the released logits
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,13 @@ class MMRLOptions(Options):
     rep_layers: tuple[int, ...] = ()  # blocks, counted from 1
     rep_dim: int = 512  # r
     n_rep_tokens: int = 5  # n
-    task: str = "B2N"
+    reading: str = "released"  # logits by 100; or corrected, by 1 / tau, the same for OpenAI's CLIP
+    task: str = "B2N"  # for evaluation: base-to-new, few-shot (FS) or cross-data-set (CD)
     seen: bool = True  # whether the classes are those of the training: z_fused, or z alone
 
     def __post_init__(self) -> None:
         check_choice("task", self.task, TASKS)
+        check_choice("reading", self.reading, READINGS)
         layers = list(self.rep_layers)
         if not layers or layers[0] < 2 or any(a >= b for a, b in zip(layers, layers[1:])):
             raise ValueError(
@@ -133,7 +136,8 @@ class MMRL(CosineCLIP[MMRLOptions]):
 
     def parts(self, image: Tensor, rep: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return z, z_rep and z_fused (B, K)."""
-        z, z_rep, alpha = cosine_logits(image, text, SCALE), cosine_logits(rep, text, SCALE), self.options.alpha
+        scale, alpha = self.logit_scale if self.options.reading == "corrected" else SCALE, self.options.alpha
+        z, z_rep = cosine_logits(image, text, scale), cosine_logits(rep, text, scale)
         return z, z_rep, alpha * z + (1 - alpha) * z_rep
 
     def forward(self, images: Tensor) -> Tensor:
