@@ -67,5 +67,6 @@ class CLIP_LoRA(PromptTrainer):  # noqa: N801 - the name that its users type
             super().load_model(directory, epoch)
             return
         logger.info(f"Loading weights from {path}")
-        self.model.load_released(torch.load(path, map_location="cpu", weights_only=True), str(path))
+        model: Any = self.model
+        model.load_released(torch.load(path, map_location="cpu", weights_only=True), str(path))
         self.loaded_from = str(path)

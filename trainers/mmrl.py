@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 from yacs.config import CfgNode
 
@@ -25,6 +26,6 @@ class MMRL(PromptTrainer):
     @classmethod
     def options(cls, cfg: CfgNode) -> mmrl.MMRLOptions:
         """Return the model's options; ``TASK`` tells whether the classes of the data set are those of the training."""
-        options, data = super().options(cfg), cfg.DATASET
+        options, data = cast(mmrl.MMRLOptions, super().options(cfg)), cfg.DATASET
         seen = {"B2N": data.SUBSAMPLE_CLASSES == "base", "FS": True, "CD": data.NAME in SOURCES}
         return replace(options, seen=seen[options.task])

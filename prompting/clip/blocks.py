@@ -192,7 +192,7 @@ def check_shape(name: str, value: Tensor, allowed: list[tuple[int, ...]]) -> Non
 
 
 def check_prompts(
-    kind: str, first: Tensor | None, deep: Sequence[Tensor], layers: int, sizes: tuple[int, int, int]
+    kind: str, first: Tensor | None, deep: Sequence[Tensor | None], layers: int, sizes: tuple[int, int, int]
 ) -> None:
     """Raise ``ValueError`` unless prompts fit a tower.
 

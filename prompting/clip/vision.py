@@ -137,8 +137,9 @@ class VisionEncoder(blocks.Frozen):
         length, tokens = patches + (0 if prompts is None else prompts.shape[1]), x
         deep = [*deep, *[None] * len(resblocks)]
         for i, (block, adapter, after) in enumerate(zip(resblocks, adapters, deep)):
-            if i > 0 and deep[i - 1] is not None:  # the previous block has left out the positions of these prompts
-                x = torch.cat([x, _repeat(deep[i - 1].to(x.dtype), m, images.shape[0])], 1)
+            before = deep[i - 1] if i > 0 else None
+            if before is not None:  # the previous block has left out the positions of these prompts
+                x = torch.cat([x, _repeat(before.to(x.dtype), m, images.shape[0])], 1)
                 length = x.shape[1]
             run = partial(self._first_block, prompts, m) if i == 0 else self._block
             run = partial(run, block, split, adapter)

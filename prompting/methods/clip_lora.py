@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -109,7 +110,8 @@ class LowRankUpdates(nn.Module):
         text, visual = (self._of(self.towers[t]) if t in self.towers else [] for t in ("text", "visual"))
         return Prompts(text_adapters=text, visual_adapters=visual)
 
-    def _of(self, tower: nn.ModuleDict) -> list[BlockAdapter | None]:
+    def _of(self, tower: Any) -> list[BlockAdapter | None]:
+        """Return the adapters of a tower by place."""
         adapters: list[BlockAdapter | None] = [None] * (2 + max(map(int, tower)))
         for i, block in tower.items():
             q, k, v, o = (block[name] if name in block else None for name in MODULES.values())
@@ -145,14 +147,15 @@ class CLIPLoRA(CosineCLIP[CLIPLoRAOptions]):
 
     def class_features(self, prompts: Prompts) -> Tensor:
         """Return the class features (K, D)."""
-        return super().class_features(prompts) if self.fixed_text is None else self.fixed_text
+        fixed = cast("Tensor | None", self.fixed_text)
+        return super().class_features(prompts) if fixed is None else F.normalize(fixed, dim=-1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits 100 cos(image, class), (B, K), of ``images`` (B, 3, H, W)."""
         scale = self.logit_scale if self.options.reading == "corrected" else SCALE
         return cosine_logits(*self.features(images), scale)
 
-    def load_released(self, content: Mapping[str, Mapping], source: str) -> None:
+    def load_released(self, content: Mapping[str, Mapping[str, Any]], source: str) -> None:
         """Copy the updates from a published file: {"weights": {"layer_0": {"q_proj": {..}}, ..}, "metadata": {..}}.
 
         Raises:
@@ -163,7 +166,8 @@ class CLIPLoRA(CosineCLIP[CLIPLoRAOptions]):
             here = getattr(self.options, key)
             if (sorted(here) != sorted(value)) if key == "params" else here != value:
                 raise ValueError(f"{source} was trained with {key} {value!r}; this model has {here!r}")
-        blocks = [f"towers.{t}.{i}" for t, tower in self.prompt_learner.towers.items() for i in tower]  # text first
+        towers: Any = self.get_submodule("prompt_learner.towers")
+        blocks = [f"towers.{t}.{i}" for t, tower in towers.items() for i in tower]  # text first
         self.load_state_dict({
             released_name(f"{blocks[int(layer.rpartition('_')[2])]}.{module}.{name}"): tensor
             for layer, modules in content["weights"].items()

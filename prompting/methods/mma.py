@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -92,7 +93,8 @@ class CoupledAdapters(nn.Module):
         """Return the adapters of a tower by place."""
 
         def function(place: int) -> BlockAdapter:
-            adapter, shared = tower[str(place)], self.shared_adapter[str(place)]
+            adapter: Any = tower[str(place)]
+            shared = self.shared_adapter[str(place)]
 
             def output(x: Tensor) -> Tensor:
                 return self.scale * adapter.up(shared(adapter.down(x)))

@@ -122,5 +122,5 @@ class TCP(CosineCLIP[TCPOptions]):
         """Return the cross entropy, the distance of the class features to the teacher's, and the logits."""
         image, text = self.features(images)
         logits = cosine_logits(image, text, self.logit_scale)
-        distance = teacher.cosine_distance(text, self.prompt_learner.get_buffer("features"))
+        distance = teacher.cosine_distance(text, self.get_buffer("prompt_learner.features"))
         return {"ce": F.cross_entropy(logits, labels), "knowledge": WEIGHT * distance}, logits
