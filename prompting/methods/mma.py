@@ -111,7 +111,9 @@ class MMA(CosineCLIP[MMAOptions]):
     options_class = MMAOptions
 
     def build(self, classnames: Sequence[str], options: MMAOptions) -> None:
-        self.shape.check_depth(text=options.adapter_end, vision=options.adapter_end)
+        self.shape.check_depth(vision=1)
+        if options.adapter_end > (least := min(self.shape.text_layers, self.shape.vision_layers)):
+            raise ValueError(f"adapter_end is {options.adapter_end}; both towers have blocks for 0 to {least}")
         self.prompt_learner = CoupledAdapters(
             (self.shape.text_width, self.shape.vision_width),
             options.adapter_dim,

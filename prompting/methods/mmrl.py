@@ -102,7 +102,9 @@ class MMRL(CosineCLIP[MMRLOptions]):
 
     def build(self, classnames: Sequence[str], options: MMRLOptions) -> None:
         layers = options.rep_layers
-        self.shape.check_depth(text=layers[-1], vision=layers[-1])
+        self.shape.check_depth(vision=1)
+        if layers[-1] > (least := min(self.shape.text_layers, self.shape.vision_layers)):
+            raise ValueError(f"rep_layers is {list(layers)}; both towers have blocks 1 to {least}")
         widths = self.shape.text_width, self.shape.vision_width
         self.prompt_learner = RepresentationTokens(options.n_rep_tokens, options.rep_dim, widths, layers)
         start = torch.randn(self.shape.vision_width, self.shape.embed_dim) * self.shape.vision_width**-0.5

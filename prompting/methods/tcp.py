@@ -105,7 +105,8 @@ class TCP(CosineCLIP[TCPOptions]):
     options_class = TCPOptions
 
     def build(self, classnames: Sequence[str], options: TCPOptions) -> None:
-        self.shape.check_depth(text=options.layer + 1)
+        if options.layer >= self.shape.text_layers:
+            raise ValueError(f"layer is {options.layer}; the text tower's blocks are 0 to {self.shape.text_layers - 1}")
         if options.w not in (1.0, WEIGHT):
             logger.warning(
                 "TCP: W has no effect; the weight of the distance to the teacher is %g, as published", WEIGHT
