@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -18,34 +16,36 @@ from yacs.config import CfgNode
 
 from prompting.checkpoint import learned_state, load_learned, read_state_dict
 from prompting.clip import input_size, load_clip
-from prompting.methods.base import Options, PromptedCLIP
+from prompting.methods.base import PromptedCLIP
 from prompting.precision import Precision
 from trainers.record.checkpoints import checkpoint_path
 from trainers.record.log import logger
 from trainers.record.predictions import RecordingEvaluator
 from trainers.record.results import record_result
 from trainers.record.runs import check_same_run, record_epoch, seconds_before
+from trainers.settings import MethodSettings, add_nodes
 from trainers.speed import configure_speed
+
+__all__ = ["METHODS", "PromptTrainer", "add_nodes", "register"]
 
 METHODS: list[type[PromptTrainer]] = []
 """The registered trainers; ``register`` fills it."""
 
 
-class PromptTrainer(TrainerX):
+class PromptTrainer(MethodSettings, TrainerX):
     """Trains the learned tensors of a prompted CLIP by its ``training_loss``.
 
     Class attributes of a method:
         model_class: model class (``prompting.methods``).
-        node: config node under ``cfg.TRAINER``, whose keys are the model's options in capitals and ``PREC``.
+        node: config node under ``cfg.TRAINER``, whose keys are the model's options in capitals and ``PREC``. Methods
+            may share a node.
+        other_keys: the full names of keys that are published outside the node, such as {"LAMBDA": "LOSS.LAMBDA"}.
         default_precision: default of ``PREC``.
         model_name: folder of its checkpoints.
         saved_part: submodule whose state is saved, such as ``prompt_learner`` in released CoOp checkpoints; "" saves
             the whole model.
     """
 
-    model_class: ClassVar[type[PromptedCLIP[Any]]]
-    node: ClassVar[str]
-    default_precision: ClassVar[str] = "fp16"
     model_name: ClassVar[str]
     saved_part: ClassVar[str] = ""
 
@@ -54,37 +54,6 @@ class PromptTrainer(TrainerX):
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__(cfg)
         self.evaluator = RecordingEvaluator(self.evaluator)
-
-    @classmethod
-    def defaults(cls) -> dict[str, Any]:
-        """Return the keys of the method's config node with their defaults."""
-        options = cls.model_class.options_class.defaults()
-        return {**{name.upper(): value for name, value in options.items()}, "PREC": cls.default_precision}
-
-    @classmethod
-    def options(cls, cfg: CfgNode) -> Options:
-        """Return the model's options from the method's config node.
-
-        Raises:
-            ValueError: a value that is not allowed; the message names its key.
-        """
-        node, options_class = cfg.TRAINER[cls.node], cls.model_class.options_class
-        with cls.keys_in_errors():
-            return options_class(**{name: node[name.upper()] for name in options_class.defaults()})
-
-    @classmethod
-    @contextmanager
-    def keys_in_errors(cls) -> Iterator[None]:
-        """Replace option names by config keys in the model's errors: ``n_ctx`` becomes TRAINER.<NODE>.N_CTX."""
-        names = list(cls.model_class.options_class.defaults())
-        try:
-            yield
-        except ValueError as error:
-            unmistakable = "|".join(name for name in names if "_" in name) or names[0]
-            pattern = rf"\b({unmistakable})\b|\b({'|'.join(names)})\b(?= is | to )"
-            message = re.sub(pattern, lambda match: match[0].upper(), str(error))
-            starts_with_key = str(error).split(" ", 1)[0] in names
-            raise ValueError(f"TRAINER.{cls.node}.{message}" if starts_with_key else message) from error
 
     @classmethod
     def build_clip(
@@ -98,15 +67,16 @@ class PromptTrainer(TrainerX):
 
     def check_cfg(self, cfg: CfgNode) -> None:
         """Check the method's settings before data and CLIP are loaded."""
-        Precision.check(cfg.TRAINER[self.node].PREC)
+        Precision.check(self.settings(cfg)["PREC"])
         self.options(cfg)
 
     def build_model(self) -> None:
         """Load CLIP, build the model on it, and build optimizer and schedule of the learned tensors."""
         cfg = self.cfg
-        self.precision = Precision.resolve(cfg.TRAINER[self.node].PREC, self.device)
+        self.precision = Precision.resolve(self.settings(cfg)["PREC"], self.device)
         logger.info(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
-        clip_model = load_clip(cfg.MODEL.BACKBONE.NAME)
+        # On the device before the model is built: a teacher's features are computed there, in float32.
+        clip_model = load_clip(cfg.MODEL.BACKBONE.NAME).to(self.device)
         check_input_size(cfg.INPUT.SIZE, clip_model, cfg.MODEL.BACKBONE.NAME)
         # Only this project's engine splits a batch over processes.
         reduce = getattr(self, "sum_shares", None)
@@ -142,17 +112,17 @@ class PromptTrainer(TrainerX):
 
     def forward_backward(self, batch: dict[str, Any]) -> dict[str, float]:
         """Take one optimizer step on ``batch`` and return loss and accuracy."""
-        images, labels = self.parse_batch_train(batch)
+        inputs = self.parse_batch_train(batch)
         with self.precision.autocast():
-            loss, logits = self.model.training_loss(images, labels)
+            loss, logits = self.model.training_loss(*inputs)
         self.detect_anomaly(loss)
         self.precision.backward_and_step(loss, self.optim, getattr(self, "share_gradients", None))
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
-        return {"loss": loss.item(), "acc": compute_accuracy(logits, labels)[0].item()}
+        return {"loss": loss.item(), "acc": compute_accuracy(logits, inputs[1])[0].item()}
 
-    def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Return the images (B, 3, H, W) and labels (B,) of ``batch`` on the device."""
+    def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, ...]:
+        """Return the images (B, 3, H, W) and labels (B,) of ``batch`` on the device: the arguments of the loss."""
         return batch["img"].to(self.device), batch["label"].to(self.device)
 
     def parse_batch_test(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
@@ -222,12 +192,6 @@ def register(trainer: TrainerT) -> TrainerT:
     TRAINER_REGISTRY.register()(trainer)
     METHODS.append(trainer)
     return trainer
-
-
-def add_nodes(cfg: CfgNode, *methods: type[PromptTrainer]) -> None:
-    """Add the config nodes of ``methods``, with their defaults, to ``cfg.TRAINER``."""
-    for method in methods:
-        cfg.TRAINER[method.node] = CfgNode(method.defaults())
 
 
 def released_names(part: nn.Module) -> dict[str, str] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,19 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def method_config(cfg: CfgNode, method: str) -> dict[str, Any]:
-    """Return a resolved config as plain dicts, with only the node of ``method`` under ``TRAINER``."""
-    config = plain(cfg)
-    node = getattr(TRAINER_REGISTRY.get(method), "node", method)
+    """Return a resolved config as plain dicts, without the keys of other methods than ``method``."""
+    config, trainer = plain(cfg), TRAINER_REGISTRY.get(method)
+    node = getattr(trainer, "node", method)
     config["TRAINER"] = {key: config["TRAINER"][key] for key in ("NAME", node) if key in config["TRAINER"]}
+    if hasattr(trainer, "settings"):
+        config["TRAINER"].pop(node, None)  # it may hold keys of methods that share it
+        others = map(TRAINER_REGISTRY.get, TRAINER_REGISTRY.registered_names())
+        for top in {key.split(".")[0] for other in others for key in getattr(other, "other_keys", {}).values()}:
+            if top != "TRAINER":  # such as LOSS of ProGrad
+                config.pop(top, None)
+        for key, value in trainer.settings(cfg).items():
+            *nodes, leaf = trainer.full_key(key).split(".")
+            reduce(lambda inner, name: inner.setdefault(name, {}), nodes, config)[leaf] = plain(value)
     return config
 
 

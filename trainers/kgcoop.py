@@ -1,0 +1,15 @@
+"""KgCoOp for Dassl."""
+
+from __future__ import annotations
+
+from prompting.methods import kgcoop
+from trainers.trainer import PromptTrainer, register
+
+
+@register
+class KgCoOp(PromptTrainer):
+    """Learns a context whose class features stay close to those of the data set's sentence."""
+
+    model_class = kgcoop.KgCoOp
+    node = "COOP"
+    model_name = saved_part = "prompt_learner"
