@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from dassl.metrics import compute_accuracy
+from torch import Tensor
 
 from prompting.checkpoint import learned_state
 from prompting.methods import prograd
@@ -27,18 +28,18 @@ class ProGrad(PromptTrainer):
             terms, logits = self.model.loss_terms(images, labels)
         for loss in terms.values():
             self.detect_anomaly(loss)
-        learned = list(learned_state(self.model).values())
+        learned, weight = list(learned_state(self.model).values()), self.settings(self.cfg)["LAMBDA"]
         share = getattr(self, "share_gradients", lambda: None)  # sums over processes, in this project's engine
 
         self.optim.zero_grad()
         (terms["kl"] if self.scaler is None else self.scaler.scale(terms["kl"])).backward(retain_graph=True)
         share()
-        general = [tensor.grad.clone() for tensor in learned]  # their scale does not matter
+        general = [cast(Tensor, tensor.grad).clone() for tensor in learned]  # their scale does not matter
 
         def project() -> None:
             share()
             for tensor, direction in zip(learned, general):
-                tensor.grad = prograd.project(tensor.grad, direction, self.model.weight)
+                tensor.grad = prograd.project(cast(Tensor, tensor.grad), direction, weight)
 
         self.precision.backward_and_step(terms["xe"], self.optim, project)
         if self.batch_idx + 1 == self.num_batches:

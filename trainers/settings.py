@@ -80,7 +80,7 @@ class MethodSettings:
             message = re.sub(pattern, lambda match: key_of(match[0]), str(error))
             first = str(error).split(" ", 1)[0]
             if first in names:
-                message = cls.full_key(message.split(" ", 1)[0]) + message[len(key_of(first)) :]
+                message = cls.full_key(key_of(first)) + message[len(key_of(first)) :]
             raise ValueError(message) from error
 
 

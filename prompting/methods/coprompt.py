@@ -22,11 +22,11 @@ from prompting.clip.templates import fill
 from prompting.clip.tokens import clean_name
 from prompting.heads import cosine_logits
 from prompting.learners import Prompts
+from prompting.methods.kgcoop import TEMPLATES
 from prompting.methods.maple import MaPLe, MaPLeOptions
 
 logger = logging.getLogger("prompting")
 
-TEMPLATES = {"DescribableTextures": "a photo of a {}, a type of texture."}  # where they differ from CoOp's
 FILES = {  # names of the published files of sentences, by data set
     "Caltech101": "caltech",
     "DescribableTextures": "dtd",
@@ -77,10 +77,9 @@ class CoPrompt(MaPLe):
         self.adapter_image, self.adapter_text = Adapter(self.shape.embed_dim), Adapter(self.shape.embed_dim)
         rows = read_sentences(Path(options.sentences), self.dataset, classnames)
         if not rows:
-            logger.warning(
-                "CoPrompt: no file of sentences for %s: one sentence, %r", self.dataset, self.sentence(TEMPLATES)
-            )
-            rows = [[fill(self.sentence(TEMPLATES), name) for name in classnames]]
+            template = self.sentence(TEMPLATES)
+            logger.warning("CoPrompt: no file of sentences for %r: the teacher reads %r", self.dataset, template)
+            rows = [[fill(template, name) for name in classnames]]
         target = teacher.text_features(self.text_encoder, rows, self.clip)
         self.register_buffer("teacher_text", target, persistent=False)  # w0 of each sentence (S, K, D)
         self.weight = options.w

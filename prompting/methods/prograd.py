@@ -1,7 +1,7 @@
 """ProGrad: CoOp whose gradient never opposes that of staying close to zero-shot CLIP (arXiv 2205.14865).
 
-A step follows the gradient a of the cross entropy; where a . b < 0 for the gradient b of the distance to zero-shot CLIP,
-it follows a - LAMBDA (a . b) b / |b|^2, for each learned tensor by itself.
+A step follows the gradient a of the cross entropy; where a . b < 0, b being the gradient of the distance to zero-shot
+CLIP, it follows a - LAMBDA (a . b) b / |b|^2, for each learned tensor by itself.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class ProGrad(CosineCLIP[ProGradOptions]):
         sentences = [fill(template, name) for name in classnames]
         target = teacher.text_features(self.text_encoder, [sentences], self.clip)[0]
         self.register_buffer("teacher_text", target, persistent=False)  # w0 (K, D)
-        self.temperature, self.weight = options.t, options.lambda_
+        self.temperature = options.t
 
     def loss_terms(self, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Return the cross entropy "xe", the distance "kl" to zero-shot CLIP, and the logits."""

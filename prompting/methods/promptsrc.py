@@ -72,7 +72,8 @@ class PromptSRC(IVLP):
 class GaussianMean:
     """Running mean of tensors over epochs 1 to e, weighted by a normal density of the epoch, in float32.
 
-    Mean_e = Mean_(e-1) + s_e (tensor_e - Mean_(e-1)),  s_e = g_e / (g_1 + .. + g_e),  g_i = exp(-(i - mean)^2 / 2 std^2).
+    Mean_e = Mean_(e-1) + s_e (tensor_e - Mean_(e-1)),  s_e = g_e / (g_1 + .. + g_e),
+    g_i = exp(-(i - mean)^2 / (2 std^2)).
 
     It needs neither the number of epochs nor other states than the last mean, so that a resumed run goes on exactly.
 

@@ -1,4 +1,4 @@
-"""What published implementations compute, and what ours must: logits, losses and their terms, gradients (tests/golden)."""
+"""What published implementations compute, and what ours must: logits, terms of the loss, gradients (tests/golden)."""
 
 from __future__ import annotations
 
