@@ -85,6 +85,15 @@ def config_files(method: str, protocol: str, dataset: str, shots: int, config: s
     return [file.as_posix() for file in files]
 
 
+def published_options(method: str, protocol: str, dataset: str, shots: int, config: str = "") -> list[str]:
+    """Return the KEY VALUE words that a protocol sets over its YAML file; none over a file of the user or a suite."""
+    if config or any(s.config for s in SUITES.values() if dataset in (s.source, *s.targets, *s.shifts)):
+        return []
+    entry = METHODS.get(method, {}).get(f"{'xd' if protocol == 'dg' else protocol}_options", {})
+    words = entry.get(dataset, entry.get("default", ""))
+    return (words.get(shots, "") if isinstance(words, dict) else words).split()
+
+
 class Planner:
     """Plans the jobs of one method with one seed."""
 
@@ -94,9 +103,20 @@ class Planner:
     def _folder(self, base: Path, dataset: str, shots: int, config: str) -> Path:
         return base / dataset / f"shots_{shots}" / self.method / Path(config).stem / f"seed{self.seed}"
 
-    def _train(self, dataset: str, config: str, base: Path, shots: int = SHOTS, **more: Any) -> RunSpec:
+    def _train(
+        self,
+        protocol: str,
+        dataset: str,
+        config: str,
+        base: Path,
+        shots: int = SHOTS,
+        stage: Sequence[str] = (),
+        **more: Any,
+    ) -> RunSpec:
         folder, learns = self._folder(base, dataset, shots, config), self.method not in TRAINING_FREE
-        shared = {"root": self.defaults.root, "options": self.defaults.options, "plugins": self.defaults.plugins}
+        published = published_options(self.method, protocol, dataset, shots, self.defaults.config)
+        options = (*stage, *published, *self.defaults.options)
+        shared = {"root": self.defaults.root, "options": options, "plugins": self.defaults.plugins}
         more = {**shared, "learns": learns, **more}
         return RunSpec(self.method, dataset, config, folder, shots, self.seed, **more)
 
@@ -108,7 +128,7 @@ class Planner:
         """Train on the base half of the classes; test on it and on the new half."""
         base = self.defaults.output / under
         (config,) = config_files(self.method, "base2new", dataset, SHOTS, self.defaults.config)
-        trained = self._train(dataset, config, base / "train_base", classes="base")
+        trained = self._train("base2new", dataset, config, base / "train_base", classes="base")
         return trained, self._test(trained, dataset, base / "test_new", "new")
 
     def transfer(self, protocol: str, targets: Sequence[str]) -> Job:
@@ -117,20 +137,18 @@ class Planner:
         for name in targets:
             check_choice(f"target of {protocol} from {suite.source}", name, suite.datasets(protocol))
         (config,) = config_files(self.method, protocol, suite.source, SHOTS, self.defaults.config)
-        trained = self._train(suite.source, config, self.defaults.output / "xd" / "train")
+        trained = self._train("xd", suite.source, config, self.defaults.output / "xd" / "train")
         return trained, *(self._test(trained, name, self.defaults.output / protocol / "test") for name in targets)
 
     def fewshot(self, dataset: str, shots: int) -> Job:
         """Train on ``shots`` images of every class, in one or several stages; test on all classes."""
         *first, last = config_files(self.method, "fewshot", dataset, shots, self.defaults.config)
-        entry = {} if self.defaults.config else METHODS.get(self.method, {})
-        published = entry.get("fewshot_options", {}).get(dataset, "").split()
         runs: list[RunSpec] = []
         for config, base in (*((stage, "first_stage") for stage in first), (last, "fewshot")):
             previous = runs[-1] if runs else None
-            stage = [entry["stage_key"], str(previous.folder)] if previous else []
-            more = {"options": (*stage, *published, *self.defaults.options), "first_stage": previous}
-            runs.append(self._train(dataset, config, self.defaults.output / base, shots, **more))
+            stage = [METHODS[self.method]["stage_key"], str(previous.folder)] if previous else []
+            folder = self.defaults.output / base
+            runs.append(self._train("fewshot", dataset, config, folder, shots, stage, first_stage=previous))
         return tuple(runs)
 
 

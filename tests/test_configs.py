@@ -59,6 +59,11 @@ PUBLISHED = {
         "PROMPT_DEPTH_TEXT": 12,
     },
     "VPT": {"N_CTX_VISION": 8, "CTX_INIT": "a photo of a", "PREC": "fp16", "PROMPT_DEPTH_VISION": 12},
+    "PROMPTSRC": {
+        "N_CTX_VISION": 4, "N_CTX_TEXT": 4, "CTX_INIT": "a photo of a", "PREC": "fp16", "PROMPT_DEPTH_VISION": 3,
+        "PROMPT_DEPTH_TEXT": 3, "TEXT_LOSS_WEIGHT": 25, "IMAGE_LOSS_WEIGHT": 10, "GPA_MEAN": 6, "GPA_STD": 10,
+    },
+    "CoPrompt": {"N_CTX": 4, "CTX_INIT": "a photo of a", "PREC": "fp16", "PROMPT_DEPTH": 12},
     "PLOT": {"N_CTX": 16, "CSC": False, "CTX_INIT": "", "PREC": "amp", "CLASS_TOKEN_POSITION": "end", "N": 4},
     "PLOTPP": {
         "N_CTX": 4, "CSC": False, "CTX_INIT": True, "PREC": "fp16", "CLASS_TOKEN_POSITION": "end", "N": 4, "M": 4,

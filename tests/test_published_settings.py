@@ -33,8 +33,23 @@ DEFAULTS = {
         "N_CTX": 2, "CTX_INIT": PHRASE, "PREC": "fp16", "TEXT_PROMPT_DEPTH": 1, "VISION_PROMPT_DEPTH": 1,
         "TEXT_PROMPT_NUMBER": 4, "VISION_PROMPT_NUMBER": 4, "HIERARCHICAL": True, "USECT": True,
     },
+    "KgCoOp": {**COOP, "CTX_INIT": False, "ALPHA": 1.0, "W": 1.0},
+    "ProGrad": {
+        **COOP, "CTX_INIT": False, "NAME": "", "GM": False, "ALPHA": 0.0, "T": 1.0, "LAMBDA": 1.0,
+    },
+    "PromptSRC": {
+        "N_CTX_VISION": 4, "N_CTX_TEXT": 4, "CTX_INIT": PHRASE, "PREC": "fp16", "PROMPT_DEPTH_VISION": 9,
+        "PROMPT_DEPTH_TEXT": 9, "TEXT_LOSS_WEIGHT": 25, "IMAGE_LOSS_WEIGHT": 10, "GPA_MEAN": 15, "GPA_STD": 1,
+    },
+    "CoPrompt": {
+        "N_CTX": 2, "CTX_INIT": PHRASE, "PREC": "fp16", "PROMPT_DEPTH": 9, "W": 8.0, "DISTILL": "cosine",
+    },
 }  # fmt: skip
-CHANGED = {"PLOT": {"TRADE_OFF": False}, "MMP": {"USECT": False}}  # keys that this project adds or changes
+CHANGED = {
+    "PLOT": {"TRADE_OFF": False},
+    "MMP": {"USECT": False},
+    "CoPrompt": {"SENTENCES": "gpt_file"},
+}  # keys that this project adds or changes
 TRAINERS = {trainer.__name__: trainer for trainer in METHODS}
 
 
@@ -51,6 +66,7 @@ B16 = "ViT-B/16"
 EPOCHS = {"": 50, "_ep100": 100, "_ep200": 200}
 FEW_SHOTS = {"1shot": 30, "2shot_4shot": 50, "8shot_16shot": 80}
 JOINT = {"MODEL_UPD": "joint"}
+PROGRAD = {"CTX_INIT": True, "NAME": "prograd"}
 VISION = {"TRADE_OFF": True, "MODEL_UPD": "vision"}
 BACKBONES = {"rn50": "RN50", "rn101": "RN101", "vit_b32": "ViT-B/32", "vit_b16": B16}
 COOP_FILES = (
@@ -95,6 +111,17 @@ PUBLISHED = {
     "MMP/sun397": (B16, 0.002, 20, 4, {**DEEP, **TWO}),
     "MMP/vit_h": ("ViT-H/14", 0.0025, 20, 4, DEEP),
     **{f"MMP/vit_b16_fewshot_{shots}": (B16, 0.0025, epochs, 4, DEEP) for shots, epochs in FEW_SHOTS.items()},
+    "PromptSRC/vit_b16_c2_ep20_batch4_4+4ctx": (B16, 0.0025, 20, 4, {}),
+    "PromptSRC/vit_b16_c2_ep20_batch4_4+4ctx_cross_datasets": (
+        B16, 0.0025, 20, 4, {"PROMPT_DEPTH_VISION": 3, "PROMPT_DEPTH_TEXT": 3, "GPA_MEAN": 6, "GPA_STD": 10},
+    ),
+    "PromptSRC/vit_b16_c2_ep50_batch4_4+4ctx_few_shot": (B16, 0.0025, 50, 4, {"GPA_MEAN": 30, "GPA_STD": 30}),
+    "KgCoOp/vit_b16_ep100_ctxv1": (B16, 0.002, 100, 128, {"CTX_INIT": True}),
+    "KgCoOp/rn50_ep100": ("RN50", 0.002, 100, 128, {"CTX_INIT": True}),
+    "ProGrad/rn50": ("RN50", 0.002, 200, 32, PROGRAD),
+    "ProGrad/rn50_ep100": ("RN50", 0.002, 100, 32, PROGRAD),
+    "ProGrad/rn50_ep50": ("RN50", 0.002, 50, 32, PROGRAD),
+    "CoPrompt/coprompt": (B16, 0.0035, 8, 4, {"W": 1.0}),
 }  # fmt: skip
 NOTHING_TO_TRAIN = {"CoOp/rn50_val", "ZeroshotCLIP/vit_b16", "ZeroshotCLIP/vit_b16_ensemble"}
 
@@ -112,9 +139,9 @@ def test_published_yaml(name):
     optim = (cfg.OPTIM.NAME, cfg.OPTIM.LR_SCHEDULER, cfg.OPTIM.MOMENTUM, cfg.OPTIM.WEIGHT_DECAY)
     warmup = (cfg.OPTIM.WARMUP_EPOCH, cfg.OPTIM.WARMUP_TYPE, cfg.OPTIM.WARMUP_CONS_LR)
     assert (optim, warmup) == (("sgd", "cosine", 0.9, 5e-4), (1, "constant", 1e-5))
-    assert list(cfg.INPUT.TRANSFORMS) == ["random_resized_crop", "random_flip", "normalize"]
-    trainer = TRAINERS[method]
-    assert dict(cfg.TRAINER[trainer.node]) == {**trainer.defaults(), **changes}
+    views, transforms = (2, ["randaugment"]) if method == "CoPrompt" else (1, ["random_resized_crop", "random_flip"])
+    assert (cfg.DATALOADER.K_TRANSFORMS, list(cfg.INPUT.TRANSFORMS)) == (views, [*transforms, "normalize"])
+    assert TRAINERS[method].settings(cfg) == {**TRAINERS[method].defaults(), **changes}
 
 
 def test_every_yaml_is_published_or_says_that_it_is_not():

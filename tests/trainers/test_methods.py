@@ -68,7 +68,16 @@ def test_resnet(method, clip_of):
         model = build(method, *words, clip=clip)
     except ValueError as error:
         assert "visual prompts need a ViT backbone; this one is a ResNet" in str(error) and "\n" not in str(error)
-        assert method not in ("ZeroshotCLIP", "CoOp", "CoCoOp", "ProDA", "PLOT", *NO_VISUAL_PROMPTS)
+        assert method not in (
+            "ZeroshotCLIP",
+            "CoOp",
+            "CoCoOp",
+            "ProDA",
+            "PLOT",
+            "KgCoOp",
+            "ProGrad",
+            *NO_VISUAL_PROMPTS,
+        )
         return
     check_step(model, clip)
 
@@ -87,6 +96,10 @@ def test_resnet(method, clip_of):
         ("VPT", ("N_CTX_VISION", 0)),
         ("IVLP", ("N_CTX_TEXT", 0)),
         ("MaPLe", ("N_CTX", 0)),
+        ("KgCoOp", ("N_CTX", 0, "CTX_INIT", False)),
+        ("ProGrad", ("N_CTX", 0, "CTX_INIT", False)),
+        ("PromptSRC", ("N_CTX_TEXT", 0)),
+        ("CoPrompt", ("PROMPT_DEPTH", 0)),
         ("MaPLe", ("PROMPT_DEPTH", 0)),
         ("UPT", ("N_CTX_VISION", 0)),
         ("ALIGN", ("N_CTX", 0)),
@@ -148,6 +161,13 @@ SAVED = {
     + deep("text_encoder.transformer.resblocks.{}.VPT_shallow", 1, 2)
     + deep("image_encoder.transformer.resblocks.{}.VPT_shallow", 1, 2),
     "MaPLe": [f"prompt_learner.{name}" for name in PROJECTED],
+    "PromptSRC": ["prompt_learner.ctx", "image_encoder.VPT"]
+    + deep("text_encoder.transformer.resblocks.{}.VPT_shallow", 1, 2)
+    + deep("image_encoder.transformer.resblocks.{}.VPT_shallow", 1, 2),
+    "KgCoOp": ["ctx"],
+    "ProGrad": ["ctx"],
+    "CoPrompt": [f"prompt_learner.{name}" for name in PROJECTED]
+    + [f"adapter_{tower}.fc.{i}.weight" for tower in ("image", "text") for i in (0, 2)],
     "ALIGN": [f"prompt_learner.{name}" for name in PROJECTED],
     "MMP": [f"prompt_learner.{name}" for name in PROJECTED],
 }
