@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickletools
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 import torch
@@ -18,7 +18,9 @@ CLASS_NAME_BUFFERS = ("token_prefix", "token_suffix", "token_midfix")
 # Learned prompts that the family stores inside a tower (VPT, IVLP).
 PROMPTS_IN_TOWERS = ("VPT", "VPT_shallow")
 # Top-level names of the frozen CLIP in whole-model checkpoints of the family.
-FROZEN_PARTS = ("image_encoder", "text_encoder", "clip_model", "clip", "logit_scale", "model", "ZS_image_encoder")
+FROZEN_PARTS = ("image_encoder", "text_encoder", "clip_model", "clip", "logit_scale", "model")
+# A second, frozen CLIP in such checkpoints, at any level: PromptSRC's prompt_learner.ZS_image_encoder, CoPrompt's.
+TEACHERS = ("ZS_image_encoder", "model_distill")
 # Modules of pickled optimizers and schedulers, which files of the family contain besides tensors and plain values.
 OBJECTS = ("torch.optim.", "dassl.optim.")
 TENSORS = ("torch", "torch._utils", "collections", "__builtin__")  # modules that every pickle of tensors imports
@@ -116,6 +118,7 @@ def load_learned(
     state: Mapping[str, Tensor],
     source: str = "the checkpoint",
     names: Mapping[str, str] | None = None,
+    unused: Sequence[str] = (),
 ) -> None:
     """Copy the learned tensors of ``model`` from a checkpoint's state dict.
 
@@ -127,6 +130,7 @@ def load_learned(
         state: names to tensors, with or without the ``module.`` of a parallel run.
         source: name of the checkpoint in error messages, such as its path.
         names: names in ``model`` to names in the checkpoint, as in ``learned_state``.
+        unused: names of modules and tensors that released checkpoints of the method hold without any use.
 
     Raises:
         ValueError: a learned tensor is missing or has another shape, or the checkpoint holds learned tensors that
@@ -141,7 +145,7 @@ def load_learned(
             f"{did_you_mean(missing[0], found)} "
             "(was it trained with another method, depth or number of prompts?)"
         )
-    extra = [name for name in found if name not in wanted and not _is_ignored(name)]
+    extra = [name for name in found if name not in wanted and not _is_ignored(name, unused)]
     if extra:
         raise ValueError(
             f"{source} holds {len(extra)} learned tensors that this model does not have, first {extra[0]!r} "
@@ -157,6 +161,8 @@ def load_learned(
         tensor.copy_(found[name])
 
 
-def _is_ignored(name: str) -> bool:
-    first, last = name.split(".")[0], name.split(".")[-1]
-    return last in CLASS_NAME_BUFFERS or (first in FROZEN_PARTS and last not in PROMPTS_IN_TOWERS)
+def _is_ignored(name: str, unused: Sequence[str] = ()) -> bool:
+    parts = name.split(".")
+    if any(part in (*TEACHERS, *unused) for part in parts) or parts[-1] in CLASS_NAME_BUFFERS:
+        return True
+    return parts[0] in FROZEN_PARTS and parts[-1] not in PROMPTS_IN_TOWERS

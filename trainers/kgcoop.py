@@ -13,3 +13,4 @@ class KgCoOp(PromptTrainer):
     model_class = kgcoop.KgCoOp
     node = "COOP"
     model_name = saved_part = "prompt_learner"
+    unused = ("bias_vectors", "meta_net")

@@ -44,10 +44,12 @@ class PromptTrainer(MethodSettings, TrainerX):
         model_name: folder of its checkpoints.
         saved_part: submodule whose state is saved, such as ``prompt_learner`` in released CoOp checkpoints; "" saves
             the whole model.
+        unused: names of modules and tensors that released checkpoints hold without any use.
     """
 
     model_name: ClassVar[str]
     saved_part: ClassVar[str] = ""
+    unused: ClassVar[tuple[str, ...]] = ()
 
     evaluator: Any
 
@@ -92,7 +94,7 @@ class PromptTrainer(MethodSettings, TrainerX):
         start = self.start_file()
         if start:
             logger.info(f"Starting from {start}")
-            load_learned(saved, read_state_dict(start), start, released_names(saved))
+            load_learned(saved, read_state_dict(start), start, released_names(saved), self.unused)
         if learned:
             self.optim = build_optimizer(list(learned.values()), cfg.OPTIM)
             self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
@@ -152,7 +154,7 @@ class PromptTrainer(MethodSettings, TrainerX):
             path = checkpoint_path(Path(directory) / name, epoch)
             logger.info(f"Loading weights to {name} from {path}")
             part = self._models[name]
-            load_learned(part, read_state_dict(path), str(path), released_names(part))
+            load_learned(part, read_state_dict(path), str(path), released_names(part), self.unused)
             self.loaded_from = str(path)
 
     def before_train(self) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from prompting.checkpoint import learned_state
+from trainers.record.log import logger
 
 # Settings that may change when a run is resumed: folders, speed, output and evaluation. DATASET.ROOT may not change for
 # custom data, where it names the data (``changed_keys``).
@@ -132,8 +133,11 @@ def check_same_run(trainer: TrainerX) -> None:
             continue
         before = read_json(path)
         changed = changed_keys(before["config"], config)
+        key, old, new = changed[0] if changed else ("", 0, 0)
+        if folder != Path(trainer.output_dir) and len(changed) == 1 and key == "OPTIM.MAX_EPOCH" and new > old:
+            logger.info(f"{folder} holds a run of {old} epochs; it goes on with the learning rates of {new} epochs")
+            changed = []
         if changed:
-            key, old, new = changed[0]
             raise ValueError(
                 f"{folder} holds a run with other settings: {key} was {old!r} and is now {new!r}"
                 f"{f' ({len(changed)} keys differ)' if len(changed) > 1 else ''}; give another --output-dir"
