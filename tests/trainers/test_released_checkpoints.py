@@ -13,11 +13,15 @@ from prompting.checkpoint import learned_state
 from tests.prompting.test_checkpoint import Bomb
 from tests.reference.methods import NAMES, build, draw_images, relearn, tiny_vit, train_on_four
 
-EPOCHS = {"CoOp": 50, "CoCoOp": 10, "PLOT": 50, "PLOTPP": 50, "MaPLe": 5, "IVLP": 5, "VPT": 5, "MMP": 20, "ALIGN": 20}
+EPOCHS = {
+    "CoOp": 50, "CoCoOp": 10, "PLOT": 50, "PLOTPP": 50, "MaPLe": 5, "IVLP": 5, "VPT": 5, "MMP": 20, "ALIGN": 20,
+    "PromptSRC": 20, "KgCoOp": 100, "ProGrad": 100, "CoPrompt": 8,
+}  # fmt: skip
 FOLDER = {
-    **dict.fromkeys(("MaPLe", "MMP", "ALIGN"), "MultiModalPromptLearner"),
-    "IVLP": "VLPromptLearner",
+    **dict.fromkeys(("MaPLe", "MMP", "ALIGN", "CoPrompt"), "MultiModalPromptLearner"),
+    **dict.fromkeys(("IVLP", "PromptSRC"), "VLPromptLearner"),
 }  # the others: prompt_learner
+LEARNER_ONLY = ("CoOp", "CoCoOp", "PLOT", "KgCoOp", "ProGrad")
 OTHER_CLASSES, LENGTH, WIDTH = 7, 20, 64  # the checkpoint's run had other classes than ours
 
 
@@ -30,13 +34,19 @@ def published_state(method, model):
     """The state dict of a published file that holds the learned tensors of ``model``."""
     learned = {name: tensor.detach().clone() for name, tensor in learned_state(model, model.released_names).items()}
     prefix = "prompt_learner."
-    if method in ("CoOp", "CoCoOp", "PLOT"):  # the prompt learner alone
+    if method in LEARNER_ONLY:
         state = {name[len(prefix) :]: tensor for name, tensor in learned.items()}
+        if method == "KgCoOp":  # without any use
+            state.update(bias_vectors=torch.randn(1, 512))
+            state.update({f"meta_net.linear1.{kind}": torch.randn(512, 512) for kind in ("weight", "bias")})
         return {**state, **token_buffers(OTHER_CLASSES * (2 if method == "PLOT" else 1))}
     frozen = {f"image_encoder.{name}": value for name, value in model.clip.visual.state_dict().items()}
     frozen.update({f"text_encoder.{name}": value for name, value in model.text_encoder.state_dict().items()})
     if method != "VPT":
         frozen.update({prefix + name: value for name, value in token_buffers(OTHER_CLASSES).items()})
+    teacher = {"PromptSRC": "prompt_learner.ZS_image_encoder", "CoPrompt": "model_distill.visual"}.get(method)
+    if teacher:
+        frozen.update({f"{teacher}.{name}": value for name, value in model.clip.visual.state_dict().items()})
     frozen["logit_scale"] = torch.tensor(4.6052)
     return {name: value.half() if value.is_floating_point() else value for name, value in {**frozen, **learned}.items()}
 
@@ -75,7 +85,7 @@ def test_evaluates_as_the_learned_tensors(method, tmp_path):
         before = trainer.model_inference(images)
         trainer.load_model(str(tmp_path / "released"), epoch=EPOCHS[method])
         after = trainer.model_inference(images)
-        if method not in ("CoOp", "CoCoOp", "PLOT"):  # whole models are stored in float16
+        if method not in LEARNER_ONLY:  # whole models are stored in float16
             for tensor in learned_state(source).values():
                 tensor.copy_(tensor.half())
         names = trainer.dm.dataset.classnames
@@ -99,6 +109,20 @@ def test_a_checkpoint_of_another_method(tmp_path):
     publish("CoCoOp", build("CoCoOp"), tmp_path / "released")
     with pytest.raises(ValueError, match="meta_net"):
         train_on_four("CoOp", tmp_path).load_model(str(tmp_path / "released"), epoch=10)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_file_of_promptsrc_is_one_of_ivlp(prefix, tmp_path):
+    """Its second image tower lies inside the prompt learner."""
+    source = relearn(build("PromptSRC"))
+    state = {prefix + name: value for name, value in published_state("PromptSRC", source).items()}
+    assert f"{prefix}prompt_learner.ZS_image_encoder.conv1.weight" in state
+    model = build("IVLP", "N_CTX_VISION", 4, "N_CTX_TEXT", 4)
+    model.load_state_dict(state)
+    for tensor in learned_state(source).values():
+        tensor.data.copy_(tensor.half())
+    images = draw_images(tiny_vit())
+    torch.testing.assert_close(model.eval()(images), source.eval()(images), atol=1e-5, rtol=1e-4)
 
 
 def test_a_file_that_brings_code_is_refused(tmp_path):
