@@ -56,6 +56,7 @@ class RunResult:
     ms_per_image: float | None = None  # of the test
     learned_parameters: int | None = None
     config_hash: str | None = None  # the same for equal settings, whatever the seed
+    note: str | None = None  # a deviation from the published method
 
 
 def read(output: Path, protocol: str) -> tuple[pd.DataFrame, list[str]]:
@@ -115,6 +116,7 @@ def read_folder(folder: Path) -> RunResult:
         more = {"macro_f1": test.get("macro_f1"), "ms_per_image": test.get("ms_per_image")}
         more |= {"seconds": content.get("train_seconds"), "learned_parameters": content.get("learned_parameters")}
         more["config_hash"] = content.get("config") and config_hash(content["config"])
+        more["note"] = content.get("note")
     elif named:
         accuracy, backbone = read_logs(folder)
     else:

@@ -24,7 +24,7 @@ from prompting.ot.checks import check_choice
 PAGE, FOLDER = PROJECT / "docs" / "results.md", PROJECT / "results"
 KEYS = ["method", "dataset", "part", "shots", "seed"]
 MEASURED = ["accuracy", "macro_f1", "seconds", "ms_per_image", "learned_parameters", "backbone", "config"]
-COLUMNS = [*KEYS, *MEASURED, "commit", "config_hash"]
+COLUMNS = [*KEYS, *MEASURED, "commit", "config_hash", "note"]
 
 
 def add(output: Path, protocol: str, file: Path) -> int:

@@ -199,6 +199,9 @@ def report(builder: TableBuilder, cells: pd.DataFrame, form: str, lacking: Seque
     lines = [f"Accuracy in percent; mean ± standard deviation over seeds.{marks}"]
     sources = sorted(set(cells["source"].dropna()))
     lines += [f"Published: {'; '.join(sources)}."] if sources else []
+    if "note" in builder.results:
+        for (method, note), runs in builder.results.dropna(subset="note").groupby(["method", "note"]):
+            lines.append(f"{method} on {', '.join(sorted(set(runs['dataset'])))}: {note}.")
     lines += [*(f"Missing: {line}" for line in lacking), *(f"Nothing found in {note}" for note in notes)]
     start = {"latex": "% ", "markdown": "- "}.get(form, "")
     return "\n\n".join([*texts, "\n".join(start + line for line in lines)])

@@ -60,6 +60,7 @@ class PromptedCLIP(nn.Module, Generic[OptionsT]):
     prompt_learner: Callable[[], Prompts]
     tokens: PromptTokens
     chunks_text: bool = False  # whether ``forward`` splits the classes into chunks, so that no memory plan is needed
+    note: str = ""  # deviation from the published method that tables of results must tell
     transports_patches: bool = False  # whether the visual features of the prompt level are O patches
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -78,7 +78,8 @@ class CoPrompt(MaPLe):
         rows = read_sentences(Path(options.sentences), self.dataset, classnames)
         if not rows:
             template = self.sentence(TEMPLATES)
-            logger.warning("CoPrompt: no file of sentences for %r: the teacher reads %r", self.dataset, template)
+            self.note = f"no file of sentences in {options.sentences}: the teacher reads {template!r}"
+            logger.warning("CoPrompt on %s: %s", self.dataset, self.note)
             rows = [[fill(template, name) for name in classnames]]
         target = teacher.text_features(self.text_encoder, rows, self.clip)
         self.register_buffer("teacher_text", target, persistent=False)  # w0 of each sentence (S, K, D)

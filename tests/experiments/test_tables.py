@@ -324,3 +324,19 @@ def test_every_figure_is_next_to_a_run(table, backbone, shots, tmp_path):
 
 def test_no_figure_of_align_is_made_up():
     assert not any(f["method"] in ("ALIGN", "MMP", "PLOT", "UPT") for f in EVERY)
+
+
+def test_a_note_of_a_run_stands_below_the_table(tmp_path, show):
+    """Once for all its data sets, also from a CSV file; a run without one says nothing."""
+    for dataset, note in (
+        ("dtd", {"note": "other sentences"}),
+        ("eurosat", {"note": "other sentences"}),
+        ("sun397", {}),
+    ):
+        for folder in ("train_base", "test_new"):
+            place = tmp_path / "base2new" / folder / dataset / "shots_16" / "CoPrompt" / "coprompt" / "seed1"
+            write_result(place, 50.0, "CoPrompt", **note)
+    results.add(tmp_path, "base2new", tmp_path / "base2new.csv")
+    for source in (tmp_path, tmp_path / "base2new.csv"):
+        out = show(source, "--table", "base2new")[1]
+        assert out.count("other sentences") == 1 and "CoPrompt on dtd, eurosat: other sentences." in out

@@ -54,7 +54,8 @@ def test_files_that_do_not_fit(change, message, tmp_path):
 def test_without_a_file_the_template_is_read_and_said(caplog):
     model = build("CoPrompt", "DATASET.NAME", "DescribableTextures")
     (message,) = caplog.messages
-    assert "no file of sentences for 'DescribableTextures'" in message and "a type of texture." in message
+    assert message == f"CoPrompt on DescribableTextures: {model.note}"
+    assert model.note == "no file of sentences in gpt_file: the teacher reads 'a photo of a {}, a type of texture.'"
     assert len(model.get_buffer("teacher_text")) == 1
 
 
@@ -89,4 +90,5 @@ def test_the_teacher_sees_the_second_view(tmp_path):
     terms = trainer.model.loss_terms
     trainer.model.loss_terms = lambda *batch: seen.append(batch) or terms(*batch)
     trainer.train()
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["note"] == trainer.model.note
     assert all(len(batch) == 3 and batch[2].shape == batch[0].shape for batch in seen) and seen
