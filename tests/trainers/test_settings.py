@@ -16,7 +16,9 @@ from trainers.settings import add_nodes
 SHARED = [METHODS[name] for name in ("CoOp", "KgCoOp", "ProGrad")]
 
 
-@pytest.mark.parametrize("order", itertools.permutations(SHARED), ids=lambda order: "-".join(m.__name__ for m in order))
+@pytest.mark.parametrize(
+    "order", list(itertools.permutations(SHARED)), ids=lambda order: "-".join(m.__name__ for m in order)
+)
 def test_every_method_reads_its_own_default(order):
     cfg, other = get_cfg_default(), get_cfg_default()
     add_nodes(cfg, *order)

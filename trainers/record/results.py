@@ -92,7 +92,7 @@ def describe(trainer: TrainerX) -> dict[str, Any]:
         "test_images_sha256": listing_hash(data.test, root),
         "classnames": list(data.classnames),
         "config": method_config(cfg, cfg.TRAINER.NAME),
-        **({"note": trainer.model.note} if trainer.model.note else {}),
+        **({"note": trainer.model.note} if getattr(trainer.model, "note", "") else {}),
     }
 
 
