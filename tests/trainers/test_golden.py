@@ -7,8 +7,10 @@ import json
 import pytest
 import torch
 
+from prompting import teacher
 from prompting.checkpoint import learned_state
 from prompting.clip import word_vectors
+from prompting.heads import cosine_logits
 from prompting.methods import coprompt, prograd, promptsrc
 from tests.golden import recipe
 from tests.trainers.conftest import read_golden
@@ -76,9 +78,11 @@ def sentences(tmp_path, monkeypatch):
 def backward(name, golden, terms, learned):
     """Compute the gradients of a step from the terms of the loss, and return the loss that the golden file lists."""
     if name == "prograd":
-        special, general = (torch.autograd.grad(terms[n], learned.values(), retain_graph=True) for n in ("xe", "kl"))
-        for tensor, *pair in zip(learned.values(), special, general):
-            tensor.grad = prograd.project(*pair, golden["config"]["LOSS"]["LAMBDA"])
+        (ctx,) = learned.values()
+        special, general = (torch.autograd.grad(terms[term], ctx, retain_graph=True)[0] for term in ("xe", "kl"))
+        ctx.grad = prograd.project(special, general, golden["config"]["LOSS"]["LAMBDA"])
+        norms = {"grad_norm_xe": special.norm(), "grad_norm_kl": general.norm()}
+        terms |= {**norms, "cosine": (special * general).sum() / special.norm() / general.norm()}
         return terms["xe"]
     loss = sum(terms.values())
     loss.backward()
@@ -104,6 +108,10 @@ def test_golden(name, golden_clip, golden_resnet, make_cfg, sentences):
         model.train()
 
     check_logits("logits")
+    if "teacher_logits" in golden:
+        frozen = teacher.image_features(model.image_encoder, batch[0])
+        logits = cosine_logits(frozen, model.get_buffer("teacher_text"), model.logit_scale)
+        torch.testing.assert_close(logits.detach(), torch.tensor(golden["teacher_logits"]), atol=2e-3, rtol=0)
     optimizer = torch.optim.SGD(learned.values(), lr=0.002, momentum=0.9, weight_decay=5e-4)
     if name == "plot":
         # The golden run had the whole model in training mode, so that its ResNet used the statistics of the batch. A
@@ -122,7 +130,8 @@ def test_golden(name, golden_clip, golden_resnet, make_cfg, sentences):
         if step == 0:
             for term, value in terms.items():
                 weight = WEIGHTS.get(name, {}).get(term, 1.0)
-                assert value.item() == pytest.approx(weight * golden.get("terms", {term: expected})[term], abs=1e-3)
+                known = weight * golden.get("terms", {term: expected})[term]
+                assert value.item() == pytest.approx(known, abs=1e-3, rel=0.01 if "norm" in term else 0), term
             for tensor, norm in golden["grad_norms"].items():
                 assert learned[tensor].grad.norm().item() == pytest.approx(norm, rel=0.01), tensor
         if name == "prograd":

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from torch import Tensor
@@ -56,7 +57,7 @@ def method_config(cfg: CfgNode, method: str) -> dict[str, Any]:
         config["TRAINER"].pop(node, None)  # it may hold keys of methods that share it
         others = map(TRAINER_REGISTRY.get, TRAINER_REGISTRY.registered_names())
         for top in {key.split(".")[0] for other in others for key in getattr(other, "other_keys", {}).values()}:
-            if top != "TRAINER":  # such as LOSS of ProGrad
+            if top not in get_cfg_default():  # such as LOSS of ProGrad
                 config.pop(top, None)
         for key, value in trainer.settings(cfg).items():
             *nodes, leaf = trainer.full_key(key).split(".")
