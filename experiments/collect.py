@@ -86,14 +86,10 @@ def collect(root: Path) -> tuple[list[RunResult], list[str]]:
             results.append(read_folder(Path(place)))
         except ValueError as error:
             notes.append(f"{place}: {str(error).replace(f'{place}{os.sep}', '')}")
-    # Scripts that test a training again, in test_base, leave its result twice: keep the test.
-    tested = {one.folder for one in results}
-    return [one for one in results if _test_folder(one.folder) not in tested], notes
-
-
-def _test_folder(folder: Path) -> Path | None:
-    parts = ["test_base" if part == "train_base" else part for part in folder.parts]
-    return Path(*parts) if "train_base" in folder.parts else None
+    # A base half that scripts test again, in test_base, leaves its result twice: keep the test.
+    again = [one.folder.parts for one in results if "test_base" in one.folder.parts]
+    trained = {Path(*("train_base" if part == "test_base" else part for part in parts)) for parts in again}
+    return [one for one in results if one.folder not in trained], notes
 
 
 def read_folder(folder: Path) -> RunResult:
@@ -138,15 +134,7 @@ def config_hash(config: dict[str, Any]) -> str:
 
 
 def read_results_file(path: Path, keys: Mapping[str, type] = RESULT_KEYS) -> dict[str, Any]:
-    """Return the content of ``results.json``.
-
-    Args:
-        path: the file.
-        keys: the keys that it must have, with their types.
-
-    Raises:
-        ValueError: it is damaged or of another program; one line with the file, the problem and the remedy.
-    """
+    """Return the content of ``results.json``; raise ValueError if it is damaged or lacks one of the typed ``keys``."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
