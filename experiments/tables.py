@@ -95,6 +95,8 @@ class TableBuilder:
         return sorted(found)
 
     def _build(self) -> pd.DataFrame:
+        if self.results.empty:
+            return pd.DataFrame(columns=CELLS)
         if self.protocol == "base2new":
             wide = self._base2new()
         elif self.protocol == "fewshot":
