@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from experiments.defaults import RunDefaults
-from experiments.protocols import plan
+from experiments import sweep
+from experiments.protocols import RunDefaults, plan
 from experiments.runs import PROJECT, read_results, run_all, state
 from tests.reference.clip_states import vit_state
 from tests.reference.layouts import LAYOUTS
@@ -47,12 +47,11 @@ def call(words, **more):
     return done.returncode, done.stdout, done.stderr
 
 
-def test_reproduce_goes_from_nothing_to_the_table(mini, tmp_path):
+def test_reproduce_goes_from_nothing_to_the_table(mini, tmp_path, call_main):
     words, root = mini
     small = " ".join(["--shots 1 --set", *words, "OPTIM.MAX_EPOCH 1"])
     more = {"DATA": str(root), "OUTPUT": str(tmp_path), "DATASETS": "mini_relations", "SEEDS": "1", "SWEEP": small}
-    command = ["scripts/reproduce.sh", "fewshot", "CoOp"]
-    code, out, err = call(command, **more)
+    code, out, err = call(["scripts/reproduce.sh", "fewshot", "CoOp"], **more)
     assert code == 0, err
     assert "1 jobs: 0 were done, 1 done now, 0 failed" in out and "Missing" not in out
     (path,) = (tmp_path / "fewshot").rglob("results.json")
@@ -61,7 +60,9 @@ def test_reproduce_goes_from_nothing_to_the_table(mini, tmp_path):
     assert line[1] == "CoOp" and float(line[3]) == pytest.approx(accuracy)
     assert f"{accuracy:.2f}" in out and f"{accuracy:.2f}" in (tmp_path / "fewshot.md").read_text()
     assert (tmp_path / "fewshot.png").read_bytes()[:4] == b"\x89PNG"
-    assert "1 jobs: 1 were done, 0 done now, 0 failed" in call(command, **more)[1]
+    grid = ["--protocol", "fewshot", "--methods", "CoOp", "--datasets", "mini_relations", "--seeds", "1", "--dry-run"]
+    out = call_main(sweep, *grid, "--root", root, "--output", tmp_path, *small.split())[1]
+    assert "1 jobs, 1 done, 0 to do" in out
 
 
 def test_a_broken_run_goes_on_in_a_protocol_and_ends_as_if_it_had_not_broken(mini, tmp_path):
