@@ -95,32 +95,29 @@ def collect(root: Path) -> tuple[list[RunResult], list[str]]:
 def read_folder(folder: Path) -> RunResult:
     """Return the result of a run's folder; raise ValueError with the reason if there is none."""
     path = folder.resolve().as_posix()
-    layout = next((match for pattern in LAYOUTS if (match := pattern.search(path))), None)
-    named: dict[str, Any] = layout.groupdict() if layout else {}
-    more: dict[str, Any] = {}
+    named: dict[str, Any] = next((found.groupdict() for layout in LAYOUTS if (found := layout.search(path))), {})
     if (folder / "results.json").is_file():
         content = read_results_file(folder / "results.json", RESULT_KEYS if named else ALL_KEYS)
-        test = content["metrics"].get("test")
-        if test is None:
+        if "test" not in content["metrics"]:
             raise ValueError("not tested yet (results.json has no metrics of test)")
         if not named:
             part = {"base": "train_base", "new": "test_new"}.get(content["classes"])
             stem = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", content["dataset"]).lower()
             named = {"shots": content["shots"], "seed": content["seed"], "dataset": stem, "part": part}
-        named["method"], accuracy, backbone = content["method"], test["accuracy"], content["backbone"]
-        more = {"macro_f1": test.get("macro_f1"), "ms_per_image": test.get("ms_per_image")}
-        more |= {"seconds": content.get("train_seconds"), "learned_parameters": content.get("learned_parameters")}
-        more["config_hash"] = content.get("config") and config_hash(content["config"])
     elif named:
-        accuracy, backbone = read_logs(folder)
+        # PLOT's script keeps CoOp's name for its trainer.
+        method = "PLOT" if named.get("plot") and named["method"] == "CoOp" else named["method"]
+        content = {"method": method, **read_logs(folder)}
     else:
         raise ValueError("a log, but the folder's name does not say data set, method, shots and seed")
-    # PLOT's script keeps CoOp's name for its trainer.
-    method = "PLOT" if named.get("plot") and named["method"] == "CoOp" else named["method"]
-    part = PARTS.get(named.get("part") or "", "all")
+    test, part = content["metrics"]["test"], PARTS.get(named.get("part") or "", "all")
     numbers = int(named.get("shots", 0)), int(named.get("seed", 1))
     config = "/".join(filter(None, (named.get("config"), named.get("settings"))))
-    return RunResult(method, named["dataset"], part, *numbers, config, accuracy, folder, backbone, **more)
+    more = {key: test.get(key) for key in ("macro_f1", "ms_per_image")}
+    more |= {"seconds": content.get("train_seconds"), "learned_parameters": content.get("learned_parameters")}
+    more["config_hash"] = content.get("config") and config_hash(content["config"])
+    run = content["method"], named["dataset"], part, *numbers, config
+    return RunResult(*run, test["accuracy"], folder, content["backbone"], **more)
 
 
 def config_hash(config: dict[str, Any]) -> str:
@@ -153,15 +150,15 @@ def read_results_file(path: Path, keys: Mapping[str, type] = RESULT_KEYS) -> dic
     return content
 
 
-def read_logs(folder: Path) -> tuple[float, str | None]:
-    """Return accuracy and backbone from the newest ``log.txt*`` with a result; raise ValueError with the reasons."""
+def read_logs(folder: Path) -> dict[str, Any]:
+    """Return accuracy and backbone, as in ``results.json``, from the newest ``log.txt*`` with a result."""
     logs = sorted(folder.glob("log.txt*"), key=lambda path: (path.stat().st_mtime, path.name), reverse=True)
     reasons = []
     for path in logs:
         text = path.read_text(encoding="utf-8", errors="replace")
         backbone = re.search(r"Loading CLIP \(backbone: ([^)]+)\)", text)
         try:
-            return read_log(text), backbone[1] if backbone else None
+            return {"metrics": {"test": {"accuracy": read_log(text)}}, "backbone": backbone and backbone[1]}
         except ValueError as error:
             reasons.append(f"{path.name}: {error}")
     raise ValueError("; ".join(reasons))

@@ -19,11 +19,10 @@ from experiments import compare
 from experiments.collect import read
 from experiments.protocols import PROTOCOLS
 from experiments.runs import PROJECT, command
-from experiments.tables import TableBuilder
+from experiments.tables import KEYS, TableBuilder
 from prompting.ot.checks import check_choice
 
 PAGE, FOLDER = PROJECT / "docs" / "results.md", PROJECT / "results"
-KEYS = ["method", "dataset", "part", "shots", "seed"]
 MEASURED = ["accuracy", "macro_f1", "seconds", "ms_per_image", "learned_parameters", "backbone", "config"]
 COLUMNS = [*KEYS, *MEASURED, "commit", "config_hash"]
 

@@ -109,19 +109,14 @@ def _outdated(run: RunSpec, record: dict[str, Any]) -> bool:
 
 def _run_record(run: RunSpec) -> dict[str, Any] | None:
     """Return the content of run.json, which a training writes when it begins; None if there is none."""
-    path = run.results_file.with_name("run.json")
-    if not path.is_file():
-        return None
     from trainers.record.runs import read_json
 
-    return read_json(path)
+    path = run.results_file.with_name("run.json")
+    return read_json(path) if path.is_file() else None
 
 
 def _archive_outdated(run: RunSpec) -> None:
     """Archive a second-stage run whose first-stage checkpoint has changed, so that it is not resumed."""
-    record = _run_record(run)
-    if record is None or not _outdated(run, record):
-        return
     folder = run.results_file.parent
     archive = folder / time.strftime("before-%Y-%m-%d-%H-%M-%S")
     archive.mkdir()
@@ -144,7 +139,9 @@ def run_all(runs: Sequence[RunSpec], quiet: bool = False) -> None:
                 part = run.dataset if run.classes == "all" else run.classes
                 bar.set_description(f"{run.method}, seed {run.seed}: {'test' if run.trained else 'train'} on {part}")
                 bar.set_postfix_str("")
-                _archive_outdated(run)
+                record = _run_record(run)
+                if record is not None and _outdated(run, record):
+                    _archive_outdated(run)
                 _execute(run, bar)
             bar.update()
 

@@ -25,9 +25,14 @@ from experiments.runs import command
 from prompting.ot.checks import check_choice
 
 PUBLISHED = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
-KEY = ["table", "method", "dataset", "shots", "backbone"]
-FIGURES = {tuple(f[key] for key in KEY): f for f in PUBLISHED["figures"] if "variant" not in f}
+FIGURES = {
+    (f["table"], f["method"], f["dataset"], f["shots"], f["backbone"], key): (value, f["source"])
+    for f in PUBLISHED["figures"]
+    if "variant" not in f
+    for key, value in f["values"].items()
+}
 CELLS = ["table", "method", "column", "mean", "std", "seeds", "published", "difference", "source"]
+KEYS = ["method", "dataset", "part", "shots", "seed"]  # of a run
 AVERAGE = "average"
 FORMATS = {"terminal": "simple", "markdown": "github", "latex": "latex_raw", "csv": ""}
 MARKS = {  # best and second best
@@ -71,8 +76,7 @@ class TableBuilder:
         results = results[results["part"].isin(parts + training)]
         results = results[results["method"].isin(methods or results["method"])]
         results = results[results["seed"].isin(seeds or results["seed"])]
-        keys = ["method", "dataset", "part", "shots", "seed"]
-        for key, (one, other, *_) in results[results.duplicated(keys, keep=False)].groupby(keys)["folder"]:
+        for key, (one, other, *_) in results[results.duplicated(KEYS, keep=False)].groupby(KEYS)["folder"]:
             run = "{} on {} ({}, {} shots, seed {})".format(*key)
             remedy = "choose with --configs, or name a smaller folder"
             raise ValueError(f"two runs answer for {run}: {one} and {other}; {remedy}")
@@ -144,15 +148,14 @@ class TableBuilder:
         cell = {"table": title, "method": method, "column": column, "mean": values.mean()}
         cell["std"] = values.std(ddof=0) if len(values) > 1 else None
         cell["seeds"] = " ".join(map(str, values.index.get_level_values("seed")))
-        backbones = {*self.results[self.results["method"] == method]["backbone"]}
+        backbones = self.results[self.results["method"] == method]["backbone"].unique()
         dataset, key = (title, column) if self.protocol == "base2new" else (column, "accuracy")
         shots = int(title.split()[0]) if self.protocol == "fewshot" else SHOTS
-        name, backbone = PUBLISHED["names"].get(method, method), backbones.pop() if len(backbones) == 1 else None
-        known = FIGURES.get((self.protocol, name, dataset, shots, backbone), {})
+        known = (self.protocol, PUBLISHED["names"].get(method, method), dataset, shots, *backbones, key)
         whole = dataset != AVERAGE or self.datasets == SUITES["all"].datasets(self.protocol)
-        if whole and len(values) and key in known.get("values", {}):
-            figure = known["values"][key]
-            cell |= {"published": figure, "difference": cell["mean"] - figure, "source": known["source"]}
+        if known in FIGURES and len(values) and whole:
+            figure, source = FIGURES[known]
+            cell |= {"published": figure, "difference": cell["mean"] - figure, "source": source}
         return cell
 
     def _missing(self, seeds: Sequence[int]) -> list[str]:
