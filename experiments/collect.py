@@ -78,14 +78,11 @@ def collect(root: Path) -> tuple[list[RunResult], list[str]]:
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {root}")
     results, notes = [], []
-    for place, folders, files in os.walk(root):
-        folders.sort()
-        if not any(name == "results.json" or name.startswith("log.txt") for name in files):
-            continue
+    for folder in sorted({path.parent for name in ("results.json", "log.txt*") for path in root.rglob(name)}):
         try:
-            results.append(read_folder(Path(place)))
+            results.append(read_folder(folder))
         except ValueError as error:
-            notes.append(f"{place}: {str(error).replace(f'{place}{os.sep}', '')}")
+            notes.append(f"{folder}: {str(error).replace(f'{folder}{os.sep}', '')}")
     # A base half that scripts test again, in test_base, leaves its result twice: keep the test.
     again = [one.folder.parts for one in results if "test_base" in one.folder.parts]
     trained = {Path(*("train_base" if part == "test_base" else part for part in parts)) for parts in again}
