@@ -128,7 +128,7 @@ def _normalise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _expand_word_table(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Replace the rows (R, d) of a cut word table and the three row numbers of each token (V, 3) by the table (V, d)."""
+    """Replace the rows (R, d) of a cut word table and each token's three row numbers (V, 3) by the table (V, d)."""
     prefix = "token_embedding."
     if {f"{prefix}rows", f"{prefix}parts"} <= set(state):
         rows, parts = state.pop(f"{prefix}rows"), state.pop(f"{prefix}parts")
