@@ -4,10 +4,7 @@
         --config-file configs/trainers/ALIGN/mini.yaml --output-dir output/first DATASET.NUM_SHOTS 16
 """
 
-from __future__ import annotations
-
 import argparse
-import difflib
 import importlib.util
 import logging
 import os
@@ -21,6 +18,7 @@ import yaml
 from dassl.config import get_cfg_default
 from dassl.engine import build_trainer
 from dassl.utils import collect_env_info, set_random_seed, setup_logger
+from dassl.utils.registry import did_you_mean
 from yacs.config import CfgNode
 
 import datasets
@@ -29,41 +27,31 @@ import trainers
 logger = logging.getLogger("dassl")
 USER_ERRORS = (ValueError, TypeError, KeyError, AssertionError, OSError, FloatingPointError)
 
-# Flags that set one config key each; a flag that is not given leaves the key alone.
-FLAG_KEYS = {
-    "root": "DATASET.ROOT",
-    "output_dir": "OUTPUT_DIR",
-    "resume": "RESUME",
-    "seed": "SEED",
-    "source_domains": "DATASET.SOURCE_DOMAINS",
-    "target_domains": "DATASET.TARGET_DOMAINS",
-    "transforms": "INPUT.TRANSFORMS",
-    "trainer": "TRAINER.NAME",
-    "backbone": "MODEL.BACKBONE.NAME",
-    "head": "MODEL.HEAD.NAME",
-    "max_memory": "TRAIN.MAX_MEMORY_GB",
-}
-
 
 def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return the command line's arguments: CoOp's flags, then KEY VALUE pairs of the config."""
+    """Return the command line's arguments: CoOp's flags, then KEY VALUE pairs of the config.
+
+    A flag whose ``dest`` is a config key sets that key; if it is not given, the key keeps its value.
+    """
     parser = argparse.ArgumentParser(description="Train or evaluate prompts for CLIP.")
     add = parser.add_argument
-    add("--root", help="folder of the data sets")
-    add("--output-dir", help="folder for log, checkpoints and results")
-    add("--resume", help="folder of the run to resume from")
-    add("--seed", type=int, help="seed of all random numbers; negative leaves them unseeded")
-    add("--source-domains", nargs="+", help="source domains for domain adaptation or generalisation")
-    add("--target-domains", nargs="+", help="target domains for domain adaptation or generalisation")
-    add("--transforms", nargs="+", help="image transforms")
+    add("--root", dest="DATASET.ROOT", help="folder of the data sets")
+    add("--output-dir", dest="OUTPUT_DIR", help="folder for log, checkpoints and results")
+    add("--resume", dest="RESUME", help="folder of the run to resume from")
+    add("--seed", dest="SEED", type=int, help="seed of all random numbers; negative leaves them unseeded")
+    for part in ("source", "target"):
+        help_ = f"{part} domains for domain adaptation or generalisation"
+        add(f"--{part}-domains", dest=f"DATASET.{part.upper()}_DOMAINS", nargs="+", help=help_)
+    add("--transforms", dest="INPUT.TRANSFORMS", nargs="+", help="image transforms")
     add("--config-file", default="", help="YAML file of the method")
     add("--dataset-config-file", default="", help="YAML file of the data set")
-    add("--trainer", help="name of the method")
-    add("--backbone", help="name or path of the CLIP model")
-    add("--head", help="name of the head")
+    add("--trainer", dest="TRAINER.NAME", help="name of the method")
+    add("--backbone", dest="MODEL.BACKBONE.NAME", help="name or path of the CLIP model")
+    add("--head", dest="MODEL.HEAD.NAME", help="name of the head")
     add("--device", help="torch device: cpu, cuda or cuda:N; default: a GPU if there is one")
     add(
         "--max-memory",
+        dest="TRAIN.MAX_MEMORY_GB",
         type=float,
         metavar="GB",
         help="memory limit of a run; default: none on a CPU, free memory on a GPU",
@@ -91,9 +79,8 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         if path:
             check_yaml(path)
             cfg.merge_from_file(path)
-    for flag, key in FLAG_KEYS.items():
-        value = getattr(args, flag)
-        if value is not None:
+    for key, value in vars(args).items():
+        if key.isupper() and value is not None:
             *parents, leaf = key.split(".")
             node = reduce(lambda node, name: node[name], parents, cfg)
             node[leaf] = tuple(value) if isinstance(value, list) else value  # no merge: "--output-dir 2024" is text
@@ -139,12 +126,11 @@ def use_device(name: str) -> bool:
 
 
 def check_file(path: str, kind: str) -> None:
-    """Raise FileNotFoundError, with the nearest file name in the folder, unless ``path`` is a file."""
+    """Raise FileNotFoundError, with a similar file name in the folder, unless ``path`` is a file."""
     if not os.path.isfile(path):
-        folder, name = os.path.split(path)
-        near = difflib.get_close_matches(name, os.listdir(folder or ".") if os.path.isdir(folder or ".") else [], n=1)
-        hint = f"; did you mean {os.path.join(folder, near[0])}?" if near else ""
-        raise FileNotFoundError(f"no such {kind} file: {path}{hint}")
+        folder = os.path.dirname(path) or "."
+        files = os.listdir(folder) if os.path.isdir(folder) else []
+        raise FileNotFoundError(f"no such {kind} file: {path}{did_you_mean(os.path.basename(path), files)}")
 
 
 def check_yaml(path: str) -> None:

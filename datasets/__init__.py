@@ -14,8 +14,6 @@
 | mini/ | the built-in suite of drawn data sets |
 """
 
-from __future__ import annotations
-
 from .catalog import CATALOG
 from .config import extend_cfg
 from .custom import CUSTOM_DATASETS

@@ -1,7 +1,5 @@
 """python -m datasets check|layout|stats NAME [--root ROOT]: inspect data sets before training on them."""
 
-from __future__ import annotations
-
 import argparse
 import inspect
 import logging
@@ -13,24 +11,19 @@ from textwrap import shorten
 from typing import Any
 
 from dassl.config import get_cfg_default
+from dassl.utils.registry import did_you_mean
 from tabulate import tabulate
 
 from . import CATALOG, CUSTOM_DATASETS, MINI_DATASETS, extend_cfg
 from .check import Report, check
-from .files import did_you_mean
 from .registry import DescribedDataset, ListedDataset, select
 from .splits import Split
 
 KNOWN: dict[str, type[ListedDataset]] = {**CATALOG, **MINI_DATASETS, **CUSTOM_DATASETS}
-WIDTH = 90  # of a problem in the summary of several data sets
 
 
 def find(name: str) -> list[type[ListedDataset]]:
-    """Return the data sets with this registry name, folder or YAML name; "all" is CoOp's fifteen.
-
-    Raises:
-        ValueError: the name is unknown.
-    """
+    """Return the data sets of a registry name, folder or YAML name ("all": CoOp's fifteen), or raise ValueError."""
     if name == "all":
         return list(CATALOG.values())
     known = {}
@@ -39,8 +32,7 @@ def find(name: str) -> list[type[ListedDataset]]:
         if issubclass(made, DescribedDataset):
             known.setdefault(_plain(made.description.folder), made)
     if _plain(name) not in known:
-        hint = did_you_mean(name, KNOWN) or "."
-        raise ValueError(f"unknown data set {name!r}; allowed: all, {', '.join(KNOWN)}{hint}")
+        raise ValueError(f"unknown data set {name!r}; allowed: all, {', '.join(KNOWN)}{did_you_mean(name, KNOWN)}")
     return [known[_plain(name)]]
 
 
@@ -54,7 +46,7 @@ def _check(args: argparse.Namespace, made: list[type[ListedDataset]], cfg: Any) 
         reports.append(check(one, cfg, args.images, args.any_size))
         print(report_text(reports[-1]), end="\n\n", flush=True)
     if len(reports) > 1:
-        rows = [(r.name, len(r.problems), shorten(r.problems[0], WIDTH) if r.problems else "") for r in reports]
+        rows = [(r.name, len(r.problems), shorten(r.problems[0], width=90) if r.problems else "") for r in reports]
         print(tabulate(rows, ["data set", "problems", "first problem"]))
     return int(any(report.problems for report in reports))
 
@@ -70,7 +62,7 @@ def report_text(report: Report) -> str:
 
 
 def _layout(args: argparse.Namespace, made: list[type[ListedDataset]], cfg: Any) -> int:
-    print("\n\n".join(layout_text(one) for one in made))
+    print("\n\n".join(map(layout_text, made)))
     return 0
 
 

@@ -3,8 +3,6 @@
 Prompt templates are in ``prompting.clip.templates``, by registry name.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

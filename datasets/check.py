@@ -1,18 +1,16 @@
 """Compare the folder of a data set with its description."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dassl.utils import read_image
+from dassl.utils.registry import did_you_mean
 from tqdm import tqdm
 
 from .catalog import DESCRIPTIONS
 from .config import check_custom_keys, data_root
-from .files import did_you_mean
 from .registry import Counts, DescribedDataset, Description, ListedDataset
 from .splits import Split, check_split
 
@@ -117,7 +115,9 @@ def _check_images(report: Report, split: Split, images: Path, counts: Counts | N
     shared = {row.path for row in split.train + split.val} & {row.path for row in split.test}
     _add_problem(report, "images of the test are also for training or validation", sorted(shared), len(split.test))
     gone = set(missing)
-    chosen = spread([path for path in paths if path not in gone], opened)
+    present = [path for path in paths if path not in gone]
+    number = len(present) if opened < 0 else min(opened, len(present))
+    chosen = [present[i * len(present) // number] for i in range(number)]
     bar = tqdm(chosen, desc=f"{report.name}: images", unit="image", leave=False, disable=None)
     unreadable = [path for path in bar if not _readable(path)]
     _add_problem(report, "images that were opened cannot be read", unreadable, len(chosen))
@@ -128,13 +128,6 @@ def _add_problem(report: Report, problem: str, found: Sequence[str], total: int)
     if found:
         more = f" and {len(found) - NAMED:,} more" if len(found) > NAMED else ""
         report.problems.append(f"{len(found):,} of {total:,} {problem}: {', '.join(found[:NAMED])}{more}")
-
-
-def spread(paths: Sequence[str], count: int) -> Sequence[str]:
-    """Return ``count`` evenly spaced paths, or all of them if ``count`` is negative or too large."""
-    if count < 0 or count >= len(paths):
-        return paths
-    return [paths[i * len(paths) // count] for i in range(count)]
 
 
 def _readable(path: str) -> bool:

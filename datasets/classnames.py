@@ -1,11 +1,11 @@
 """Class names from the file ``DATASET.CLASSNAMES``."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 
-from .files import did_you_mean, read_json, read_text
+from dassl.utils.registry import did_you_mean
+
+from .files import read_json, read_text
 from .splits import Row, Split
 
 
@@ -51,11 +51,7 @@ def _read_names(path: Path) -> list[str] | dict[str, str]:
 
 
 def names_file(name: str, folder: Path) -> Path:
-    """Return the path of ``DATASET.CLASSNAMES``, as given or relative to ``folder``.
-
-    Raises:
-        FileNotFoundError: neither file exists.
-    """
+    """Return the path of ``DATASET.CLASSNAMES``, as given or relative to ``folder``; raise if neither exists."""
     tried = [Path(os.path.abspath(os.path.expanduser(name))), folder / name]
     found = next((path for path in tried if path.is_file()), None)
     if found is None:

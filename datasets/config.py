@@ -1,7 +1,5 @@
 """Config keys under ``DATASET`` that Dassl does not have, and checks of ``DATASET.ROOT``."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any
@@ -43,12 +41,7 @@ def absolute_root(root: str) -> Path:
 
 
 def data_root(root: str) -> Path:
-    """Return the folder ``DATASET.ROOT`` as an absolute path.
-
-    Raises:
-        ValueError: ``root`` is empty.
-        FileNotFoundError: the folder does not exist.
-    """
+    """Return the folder ``DATASET.ROOT`` as an absolute path; raise if it is empty or does not exist."""
     path = absolute_root(root)
     if not path.is_dir():
         raise FileNotFoundError(f"DATASET.ROOT is {root!r}, but there is no folder {path}")

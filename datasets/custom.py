@@ -1,7 +1,5 @@
 """Data sets from your files, without Python: class folders, a CSV file or a split file at ``DATASET.ROOT``."""
 
-from __future__ import annotations
-
 import csv
 import io
 import os
@@ -11,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from dassl.data.datasets import DATASET_REGISTRY
+from dassl.utils.registry import did_you_mean
 
 from .classnames import names_file, rename_classes
 from .config import absolute_root
-from .files import did_you_mean, log, read_text
-from .folders import is_image, subfolders
+from .files import log, read_text
+from .folders import list_classes, subfolders
 from .registry import ListedDataset, Source
 from .splits import Row, Rows, Split, check_images, check_split, read_split, split_by_ratios
 
@@ -82,18 +81,18 @@ class Folder(CustomDataset):
             if set(parts.values()) >= {"train", "test"}:
                 extra = next(name for name in names if name not in parts)
                 raise ValueError(f"{root} has train and test, and also {extra!r}; remove it or move it below them")
-            classes = _list_images(root, names)
-            return _split([(path, c) for c, paths in classes.items() for path in paths], node), root
+            classes = list_classes(root, deep=True)
+            return _split([(f"{c}/{path}", c) for c, paths in classes.items() for path in paths], node), root
         if sorted(parts.values()) not in (["test", "train"], ["test", "train", "val"]):
             raise ValueError(f"{root} holds {', '.join(names)}; it should hold train, test and optionally val")
         labels = {name: label for label, name in enumerate(subfolders(root / "train"))}
         rows: dict[str, Rows] = {"val": []}
         for name, part in sorted(parts.items()):
-            classes = _list_images(root / name, subfolders(root / name))
+            classes = list_classes(root / name, deep=True)
             foreign = next((c for c in classes if c not in labels), None)
             if foreign is not None:
                 raise ValueError(f"class {foreign!r} of {root / name} is not in train{did_you_mean(foreign, labels)}")
-            rows[part] = [Row(f"{name}/{path}", labels[c], c) for c, paths in classes.items() for path in paths]
+            rows[part] = [Row(f"{name}/{c}/{path}", labels[c], c) for c, paths in classes.items() for path in paths]
         return Split(**rows), root
 
 
@@ -129,7 +128,9 @@ class Csv(CustomDataset):
                 )
             if width == 3 and line[2].lower() not in PARTS:
                 raise ValueError(f"{where}: split {line[2]!r}; allowed: train, val, test{did_you_mean(line[2], PARTS)}")
-        pairs = [(_relative(line[0], images), line[1]) for _, line in lines]
+        pairs = []
+        for _, (file, name, *_) in lines:
+            pairs.append((Path(os.path.relpath(file, images)).as_posix() if os.path.isabs(file) else file, name))
         if width == 2:
             return _split(pairs, node), images
         split = Split([], [], [])
@@ -156,19 +157,6 @@ class SplitJson(CustomDataset):
 
 
 CUSTOM_DATASETS = {made.__name__: made for made in (Folder, Csv, SplitJson)}
-
-
-def _list_images(folder: Path, names: Sequence[str]) -> dict[str, list[str]]:
-    """Return class folder -> sorted paths, relative to ``folder``, of the images at any depth of it."""
-    if not names:
-        raise ValueError(f"{folder} has no class folders; put the images of each class into a folder of its name")
-    classes = {}
-    for name in names:
-        found = (p.relative_to(folder) for p in (folder / name).rglob("*") if is_image(p.name) and p.is_file())
-        classes[name] = sorted(path.as_posix() for path in found)
-        if not classes[name]:
-            raise ValueError(f"class folder {folder / name} holds no image; fill it or remove it")
-    return classes
 
 
 def _label(pairs: Sequence[tuple[str, str]]) -> Rows:
@@ -204,7 +192,3 @@ def _image_folder(file: Path, images: str) -> Path:
     if not folder.is_dir():
         raise FileNotFoundError(f"DATASET.IMAGES is {images!r}, but there is no folder {folder}")
     return Path(os.path.abspath(folder))
-
-
-def _relative(path: str, images: Path) -> str:
-    return os.path.relpath(path, images).replace(os.sep, "/") if os.path.isabs(path) else path

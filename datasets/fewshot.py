@@ -4,8 +4,6 @@ CoOp keeps ``{"train": [Datum, ...], "val": [...]}`` in ``split_fewshot/shot_{K}
 of the machine that drew them. Such a pickle is read through an allow-list, without running its code.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import pickle
@@ -38,34 +36,24 @@ def few_shot(split: Split, shots: int, seed: int, folder: Path, pickles: Path, k
         pickles: folder of CoOp's draws.
         keep: whether a new draw is written.
 
-    Returns:
-        Few-shot train and val, and the whole test.
-
     Raises:
         ValueError: an existing draw is malformed or was made from another split.
     """
     path = folder / f"shot_{shots}-seed_{seed}.json"
     old = pickles / f"{path.stem}.pkl"
     fingerprint = hashlib.sha256(json.dumps([split.train, split.val]).encode()).hexdigest()[:16]
-    if path.exists():
-        train, val = _read_draw(path, split, fingerprint)
-    elif old.exists():
-        path = old
-        train, val = _read_pickle(old, split)
+    if path.exists() or old.exists():
+        found = path if path.exists() else old
+        train, val = _read_draw(path, split, fingerprint) if found is path else _read_pickle(old, split)
+        log.info("Few-shot draw read from %s", found)
     else:
-        train = draw(split.train, shots)
-        val = draw(split.val, min(shots, 4)) if split.val else []
+        draw = DatasetBase(train_x=split.train).generate_fewshot_dataset
+        train = list(draw(split.train, num_shots=shots))
+        val = list(draw(split.val, num_shots=min(shots, 4))) if split.val else []
         if keep:
             write_json({"split": fingerprint, "train": train, "val": val}, path)
             log.info("Few-shot draw saved to %s", path)
-        return Split(train, val, split.test)
-    log.info("Few-shot draw read from %s", path)
     return Split(train, val, split.test)
-
-
-def draw(rows: Rows, shots: int) -> Rows:
-    """Return ``shots`` rows of every class, drawn by Dassl's rule from the global ``random``."""
-    return list(DatasetBase(train_x=rows).generate_fewshot_dataset(rows, num_shots=shots))
 
 
 def _read_draw(path: Path, split: Split, fingerprint: str) -> tuple[Rows, Rows]:
@@ -151,12 +139,7 @@ def unpickle_draw(path: Path) -> dict[str, Rows]:
 
 
 def relocate(path: str, known: Container[str]) -> str:
-    """Return the longest tail of another machine's absolute path that is in ``known``, or "" if none is.
-
-    Args:
-        path: path with the separators of any system.
-        known: paths relative to the image folder, with "/".
-    """
+    """Return the longest tail of another machine's absolute path that is in ``known``, or "" if none is."""
     parts = re.split(r"[\\/]+", path)
     tails = ("/".join(parts[start:]) for start in range(len(parts)))
     return next((tail for tail in tails if tail in known), "")

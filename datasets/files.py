@@ -1,32 +1,20 @@
-"""Text, JSON and cache files, the logger, and spelling suggestions for error messages."""
+"""Text, JSON and cache files, and the logger."""
 
-from __future__ import annotations
-
-import difflib
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from dassl.utils import write_atomically
 
 log = logging.getLogger("dassl.datasets")  # a child of the run's logger, so that log.txt gets these lines
 CACHE_VARIABLE = "ALIGN_CACHE"
 
 
-def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """Return ". Did you mean 'X'?" for the entry of ``known`` most like ``name``, or "" if none is similar."""
-    near = difflib.get_close_matches(str(name), list(known), n=1)
-    return f". Did you mean {near[0]!r}?" if near else ""
-
-
 def read_text(path: Path, kind: str) -> str:
-    """Return the content of a UTF-8 file, with or without byte order mark.
-
-    Args:
-        path: the file.
-        kind: name of the file type for error messages.
+    """Return the content of a UTF-8 file, with or without byte order mark; errors call the file a ``kind``.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -41,12 +29,7 @@ def read_text(path: Path, kind: str) -> str:
 
 
 def read_json(path: Path, kind: str, allowed: type | tuple[type, ...] = dict) -> Any:
-    """Return the content of a JSON file.
-
-    Args:
-        path: the file.
-        kind: name of the file type for error messages.
-        allowed: type or types that its content may have.
+    """Return the content of a JSON file, which has one of the ``allowed`` types.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -65,31 +48,23 @@ def read_json(path: Path, kind: str, allowed: type | tuple[type, ...] = dict) ->
 
 
 def write_json(content: Any, path: Path, overwrite: bool = True) -> bool:
-    """Write a JSON file atomically and create its folder: other processes see the whole file or none.
+    """Write a JSON file atomically and create its folder; return False if it exists and ``overwrite`` is False."""
 
-    Args:
-        content: value to write.
-        path: the file.
-        overwrite: whether an existing file is replaced.
-
-    Returns:
-        Whether the file was written; False if it exists and is not replaced.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(json.dumps(content), encoding="utf-8")
+    def write(part: str) -> None:
+        Path(part).write_text(json.dumps(content), encoding="utf-8")
         if not overwrite:
             try:
                 os.link(part, path)  # succeeds in one of several processes
-                return True
-            except FileExistsError:
-                return False
-            except OSError:  # the file system has no hard links
-                pass
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+            except OSError:
+                if path.exists():
+                    raise FileExistsError from None
+                # the file system has no hard links
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        write_atomically(str(path), write)
+    except FileExistsError:
+        return False
     return True
 
 

@@ -3,8 +3,6 @@
 Rows keep the order of the annotation files; folders are listed sorted. Readers do not look for the images.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .files import cache_root, read_json, read_text
-from .folders import images_in, list_classes, list_classes_cached, subfolders
+from .files import read_json, read_text
+from .folders import images_in, list_classes, subfolders
 from .splits import Row, Rows, Split, hold_out_val, split_by_ratios
 
 RowReader = Callable[[Path, str], Rows]  # (folder of the data set, annotation file in it) -> rows
@@ -31,13 +29,9 @@ def from_lists(folder: Path, images: Path, files: tuple[str, ...], rows: RowRead
 def from_class_folders(
     folder: Path, images: Path, ignored: tuple[str, ...] = (), rename: Mapping[str, str] | None = None
 ) -> Split:
-    """List class folders and split them 50/20/30 by the global ``random``; a class is named after its folder.
+    """List class folders and split them 50/20/30 by the global ``random``.
 
-    Args:
-        folder: folder of the data set.
-        images: folder of the class folders.
-        ignored: class folders to leave out.
-        rename: class folder -> class name, where they differ.
+    ``rename`` maps a class folder to the name of its class; other classes are named after their folder.
     """
     names = rename or {}
     found = enumerate(list_classes(images, ignored).items())
@@ -122,13 +116,14 @@ def action_rows(folder: Path, name: str) -> Rows:
 
 def imagenet(folder: Path, images: Path) -> Split:
     """List ``train`` and ``val`` of ImageNet; ``val`` becomes the test set, and there is no validation set."""
-    if images.joinpath("val").is_dir():  # first, so that a missing classnames.txt does not hide this problem
-        _check_not_flat(images / "val")
+    val = images / "val"
+    if val.is_dir() and not subfolders(val) and images_in(val):
+        raise ValueError(
+            f"{val} is flat: its {len(images_in(val)):,} images are not in class folders; move each to val/<wnid>/ "
+            "(the public valprep.sh does it; the devkit lists the classes in ILSVRC2012_validation_ground_truth.txt)"
+        )
     names = _wnid_names(folder)
-    found = {
-        part: list_classes_cached(images / part, cache_root(folder) / f"listing_{part}.json")
-        for part in ("train", "val")
-    }
+    found = {part: list_classes(images / part) for part in ("train", "val")}
     odd = sorted(found["train"].keys() ^ found["val"].keys())
     if odd:
         where = "train" if odd[0] in found["train"] else "val"
@@ -161,14 +156,6 @@ def _wnid_rows(found: dict[str, list[str]], names: dict[str, str], folder: Path,
 
 def _wnid_names(folder: Path) -> dict[str, str]:
     return {wnid: name for wnid, name in _fields(folder / "classnames.txt", "wnid class name", 2)}
-
-
-def _check_not_flat(val: Path) -> None:
-    if not subfolders(val) and images_in(val):
-        raise ValueError(
-            f"{val} is flat: its {len(images_in(val)):,} images are not in class folders; move each to val/<wnid>/ "
-            "(the public valprep.sh does it; the devkit lists the classes in ILSVRC2012_validation_ground_truth.txt)"
-        )
 
 
 def _lines(path: Path) -> list[str]:

@@ -1,7 +1,5 @@
 """From the description of a data set to its class in Dassl's registry; few shots and classes selected by the config."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -77,10 +75,7 @@ class Description:
     def load(self, folder: Path, keep: bool = True, seed: int = -1) -> Split:
         """Return the split of the split file, or else of the annotations, without checks.
 
-        Args:
-            folder: the data set's folder.
-            keep: whether a newly drawn split is written to a split file.
-            seed: seed of the global ``random``, noted in that file.
+        ``keep`` allows to write a newly drawn split, with the ``seed`` of the global ``random``, to a split file.
 
         Raises:
             FileNotFoundError: there is neither a split file nor a complete set of annotations.
@@ -149,10 +144,7 @@ class ListedDataset(DatasetBase):
 def select(source: Source, cfg: Any, keep: bool = True) -> Split:
     """Return the split that ``DATASET.NUM_SHOTS``, ``DATASET.SUBSAMPLE_CLASSES`` and ``SEED`` select.
 
-    Args:
-        source: the whole data set.
-        cfg: config.
-        keep: whether a new few-shot draw is written.
+    ``keep`` allows to write a new few-shot draw.
     """
     split = source.split
     if source.test_only:

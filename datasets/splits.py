@@ -5,18 +5,17 @@ relative to the image folder. A file drawn by us also has ``"drawn": {"seed": ..
 shuffling each class with Python's global ``random``; the same shuffles in the same order give the same split here.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import random
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .files import did_you_mean, read_json
+from dassl.utils.registry import check_choice, did_you_mean
 
-SUBSAMPLES = ("all", "base", "new")
+from .files import read_json
 
 
 class Row(NamedTuple):
@@ -137,14 +136,6 @@ def check_images(split: Split, images: Path, where: str) -> None:
 # ---- random splits
 
 
-def rows_by_label(rows: Sequence[Row]) -> dict[int, Rows]:
-    """Return label -> rows, labels in the order of first appearance."""
-    groups: dict[int, Rows] = {}
-    for row in rows:
-        groups.setdefault(row.label, []).append(row)
-    return groups
-
-
 def split_by_ratios(
     rows: Sequence[Row], train: float = 0.5, val: float = 0.2, test: float = 0.3, rng: Any = random
 ) -> Split:
@@ -165,37 +156,37 @@ def split_by_ratios(
             f"ratios are {(train, val, test)}; they should be positive shares of train, val (may be 0) and test "
             "that add up to 1"
         )
-    split = Split([], [], [])
-    for group in rows_by_label(rows).values():
-        rng.shuffle(group)
-        first, second = round(len(group) * train), round(len(group) * val)
-        pieces = group[:first], group[first : first + second], group[first + second :]
-        if not pieces[0] or not pieces[2] or (val > 0 and not pieces[1]):
-            sizes = ", ".join(f"{len(piece)} {name}" for name, piece in zip(Split._fields, pieces))
-            raise ValueError(
-                f"class {group[0].classname!r} has {len(group)} images, too few for ratios {train}/{val}/{test} "
-                f"({sizes})"
-            )
-        for part, piece in zip(split, pieces):
-            part += piece
-    return split
+    return Split(*cut_classes(rows, (train, val, test), rng))
 
 
 def hold_out_val(rows: Sequence[Row], val: float = 0.2) -> tuple[Rows, Rows]:
-    """Return train and val: each class of n images is shuffled by ``random``, its first round(n * val) go to val.
+    """Return train and val: each class of n images is shuffled by ``random``, its first round(n * val) go to val."""
+    held_out, kept = cut_classes(rows, (val, 1 - val))
+    return kept, held_out
+
+
+def cut_classes(rows: Sequence[Row], shares: Sequence[float], rng: Any = random) -> list[Rows]:
+    """Shuffle each class of n images; each part gets the next round(n * share) of them, the last part the rest.
 
     Raises:
-        ValueError: a class is too small to give both parts an image.
+        ValueError: a class is too small to give each part with a positive share an image.
     """
-    kept: tuple[Rows, Rows] = ([], [])
-    for group in rows_by_label(rows).values():
-        random.shuffle(group)
-        count = round(len(group) * val)
-        if not 0 < count < len(group):
-            raise ValueError(f"class {group[0].classname!r} has {len(group)} images, too few to hold out {val:.0%}")
-        kept[1].extend(group[:count])
-        kept[0].extend(group[count:])
-    return kept
+    parts: list[Rows] = [[] for _ in shares]
+    groups: dict[int, Rows] = {}
+    for row in rows:
+        groups.setdefault(row.label, []).append(row)
+    for group in groups.values():
+        rng.shuffle(group)
+        ends = [*accumulate(round(len(group) * share) for share in shares[:-1]), len(group)]
+        pieces = [group[start:end] for start, end in zip([0, *ends], ends)]
+        if not all(piece or not share for piece, share in zip(pieces, shares)):
+            ratios, sizes = ("/".join(map(str, numbers)) for numbers in (shares, map(len, pieces)))
+            raise ValueError(
+                f"class {group[0].classname!r} has {len(group)} images, too few for ratios {ratios} ({sizes})"
+            )
+        for part, piece in zip(parts, pieces):
+            part += piece
+    return parts
 
 
 # ---- base and new classes
@@ -203,9 +194,7 @@ def hold_out_val(rows: Sequence[Row], val: float = 0.2) -> tuple[Rows, Rows]:
 
 def check_subsample(subsample: str) -> None:
     """Raise ValueError unless ``subsample`` is all, base or new."""
-    if subsample not in SUBSAMPLES:
-        hint = did_you_mean(subsample, SUBSAMPLES) or "."
-        raise ValueError(f"DATASET.SUBSAMPLE_CLASSES is {subsample!r}; allowed: {', '.join(SUBSAMPLES)}{hint}")
+    check_choice("DATASET.SUBSAMPLE_CLASSES", subsample, ("all", "base", "new"))
 
 
 def subsample_classes(split: Split, subsample: str) -> Split:

@@ -19,6 +19,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from prompting.clip import PromptTokens, TextEncoder
+from prompting.clip.blocks import can_split
+from prompting.clip.layout import lay_out
 from prompting.clip.shape import hidden_widths, tower_dtype
 from prompting.learners import Prompts
 from prompting.ot import HierarchicalOT
@@ -37,22 +39,14 @@ MIN_ROWS = 128  # a matrix product with fewer rows takes about as long as one wi
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Choices for a training step and its estimated memory.
+    """Choices for a training step and its estimated memory."""
 
-    Attributes:
-        classes: K.
-        classes_at_once: classes that the text tower runs together.
-        text_blocks, vision_blocks: recomputed blocks of the towers.
-        parts: bytes by purpose; ``held`` is the memory of the process before the step.
-        recompute_flops: multiply-adds of the recomputation.
-    """
-
-    classes: int
-    classes_at_once: int
-    text_blocks: int
+    classes: int  # K
+    classes_at_once: int  # classes that the text tower runs together
+    text_blocks: int  # recomputed blocks of a tower
     vision_blocks: int
-    parts: dict[str, int]
-    recompute_flops: float
+    parts: dict[str, int]  # bytes by purpose; "held" is the memory of the process before the step
+    recompute_flops: float  # multiply-adds of the recomputation
 
     @property
     def total(self) -> int:
@@ -68,15 +62,14 @@ class MemoryPlan:
 
 
 class Tower(NamedTuple):
-    """One tower in a training step: positions that it runs, its width, bytes of a number, the MLP's hidden layer in
-    widths, blocks, and whether gradients flow through them."""
+    """One tower in a training step."""
 
     positions: float
     width: int
-    itemsize: int
-    hidden: float
+    itemsize: int  # bytes of a number
+    hidden: float  # width of the MLP's hidden layer / width of the tower
     blocks: int
-    learned: bool
+    learned: bool  # whether gradients flow through the blocks
 
     def kept(self, recomputed: int = 0) -> float:
         """Return the bytes that are kept for the backward pass."""
@@ -132,12 +125,8 @@ def configure_memory(model: Any, images: int, limit: int, device: torch.device |
 
 
 def plan_memory(model: Any, images: int, held: int = 0) -> list[MemoryPlan]:
-    """Return the plans for a training step: K, K / 2, .., 1 classes at once, and 0 to all blocks of a tower recomputed.
-
-    Args:
-        model, images: as for ``configure_memory``.
-        held: bytes held before the step.
-    """
+    """Return the plans for a training step: K, K / 2, .., 1 classes at once, and 0 to all blocks of a tower recomputed;
+    ``held`` are the bytes held before the step."""
     (tokens, prompts), *others = model.training_text()
     token_set = getattr(model, "token_set", None)
     text, per_class = _text(model.text_encoder, tokens, prompts, token_set)
@@ -155,10 +144,10 @@ def plan_memory(model: Any, images: int, held: int = 0) -> list[MemoryPlan]:
     features = 4 * shape.embed_dim * (3 * classes * n * (1 + length) + 2 * positions)
     transport = _transport(model, images * classes * n * m, (shape.patches + b) * length)
 
-    at_once, plans = [classes], []
-    while at_once[-1] > 1:
-        at_once.append((at_once[-1] + 1) // 2)
-    choices = [(classes, t) for t in range(text.blocks + 1 if text.learned else 1)] + [(k, 0) for k in at_once[1:]]
+    choices, k, plans = [(classes, t) for t in range(text.blocks + 1 if text.learned else 1)], classes, []
+    while k > 1:
+        k = (k + 1) // 2
+        choices.append((k, 0))
     for (k, t), v in product(choices, range(vision.blocks + 1 if vision.learned else 1)):
         chunk = text if k == classes else text._replace(positions=min(k * per_class, text.positions))
         flops = text.flops(t) if k == classes else text.flops(text.blocks, MIN_ROWS * classes / k)
@@ -176,12 +165,12 @@ def plan_memory(model: Any, images: int, held: int = 0) -> list[MemoryPlan]:
 def _text(encoder: TextEncoder, tokens: PromptTokens, prompts: Prompts, token_set: Tensor | None = None) -> Any:
     """Return the text tower of a step, and the positions of its longest class."""
     vectors = (prompts.text, *prompts.deep_text)
-    groups = encoder.layout(tokens, vectors, token_set).chunks[0].groups
+    groups = lay_out(tokens, vectors, token_set, share_prefix=can_split(encoder.transformer)).chunks[0].groups
     hidden, learned = hidden_widths(encoder), any(v is not None for v in vectors)
-    # The keys and values of a prefix are kept once more for each class: 2 of the widths of a position.
-    share = 2 / (KEPT + hidden)
-    positions = sum(group.rows * (1 + share * group.prefix / group.length) for group in groups)
-    longest = {group.prefix: len(group.prompts) * (group.length + share * group.prefix) for group in groups}
+    # The keys and values of a prefix are kept once more for each suffix: 2 of the widths of a position.
+    sizes = [group.length + 2 / (KEPT + hidden) * group.prefix for group in groups]
+    positions = sum(len(group.prompts) * size for group, size in zip(groups, sizes))
+    longest = {group.prefix: len(group.prompts.unique()) * size for group, size in zip(groups, sizes)}
     width, blocks = encoder.token_embedding.weight.shape[1], len(encoder.transformer.resblocks)
     return Tower(positions, width, tower_dtype(encoder).itemsize, hidden, blocks, learned), sum(longest.values())
 

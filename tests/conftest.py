@@ -1,7 +1,5 @@
 """For all tests: no log of a run outlives its test."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 

@@ -1,7 +1,5 @@
 """docs/add-a-method.md, run: its code is a plugin that trains, saves, evaluates and refuses wrong settings."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

@@ -1,7 +1,7 @@
-"""Every YAML file loads and has the documented values; published settings load unchanged."""
+"""Every YAML file of a method loads, later words override it, and what was published has the published values."""
 
-from __future__ import annotations
-
+import re
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -10,85 +10,169 @@ import yaml
 import train
 from trainers import METHODS
 
-PROJECT = Path(__file__).resolve().parent.parent
-NAMES = {method.__name__ for method in METHODS}
+FOLDER = Path(__file__).resolve().parent.parent / "configs" / "trainers"
+NAMES = sorted(f"{path.parent.name}/{path.stem}" for path in FOLDER.rglob("*.yaml"))
+PHRASE = "a photo of a"
+COOP = {"N_CTX": 16, "CSC": False, "CTX_INIT": "", "PREC": "fp16", "CLASS_TOKEN_POSITION": "end"}
+
+# What the published code puts into the config node of each method.
+DEFAULTS = {
+    "CoOp": COOP,
+    "CoCoOp": {"N_CTX": 16, "CTX_INIT": "", "PREC": "fp16"},
+    "PLOT": {**COOP, "N": 4},
+    "PLOTPP": {
+        **COOP, "N_CTX": 4, "CTX_INIT": True, "N": 4, "M": 4, "TRADE_OFF": False, "PRETRAIN_DIR": "", "MODEL_UPD": "",
+        "N_CTX_V": 2,
+    },
+    "VPT": {"N_CTX_VISION": 2, "CTX_INIT": PHRASE, "PREC": "fp16", "PROMPT_DEPTH_VISION": 1},
+    "IVLP": {
+        "N_CTX_VISION": 2, "N_CTX_TEXT": 2, "CTX_INIT": PHRASE, "PREC": "fp16", "PROMPT_DEPTH_VISION": 9,
+        "PROMPT_DEPTH_TEXT": 9,
+    },
+    "MaPLe": {"N_CTX": 2, "CTX_INIT": PHRASE, "PREC": "fp16", "PROMPT_DEPTH": 9},
+    "MMP": {
+        "N_CTX": 2, "CTX_INIT": PHRASE, "PREC": "fp16", "TEXT_PROMPT_DEPTH": 1, "VISION_PROMPT_DEPTH": 1,
+        "TEXT_PROMPT_NUMBER": 4, "VISION_PROMPT_NUMBER": 4, "HIERARCHICAL": True, "USECT": True,
+    },
+    "KgCoOp": {**COOP, "CTX_INIT": False, "ALPHA": 1.0, "W": 1.0},
+    "ProGrad": {**COOP, "CTX_INIT": False, "NAME": "", "GM": False, "ALPHA": 0.0, "T": 1.0, "LAMBDA": 1.0},
+    "PromptSRC": {
+        "N_CTX_VISION": 4, "N_CTX_TEXT": 4, "CTX_INIT": PHRASE, "PREC": "fp16", "PROMPT_DEPTH_VISION": 9,
+        "PROMPT_DEPTH_TEXT": 9, "TEXT_LOSS_WEIGHT": 25, "IMAGE_LOSS_WEIGHT": 10, "GPA_MEAN": 15, "GPA_STD": 1,
+    },
+    "CoPrompt": {"N_CTX": 2, "CTX_INIT": PHRASE, "PREC": "fp16", "PROMPT_DEPTH": 9, "W": 8.0, "DISTILL": "cosine"},
+}  # fmt: skip
+CHANGED = {  # keys that this project adds or changes
+    "PLOT": {"TRADE_OFF": False}, "MMP": {"USECT": False}, "CoPrompt": {"SENTENCES": "gpt_file"},
+}  # fmt: skip
+TRAINERS = {trainer.__name__: trainer for trainer in METHODS}
 
 
 def cfg_of(*words):
     return train.setup_cfg(train.parse_args([str(word) for word in words]))
 
 
-@pytest.mark.parametrize(
-    "path", sorted((PROJECT / "configs/trainers").rglob("*.yaml")), ids=lambda p: f"{p.parent.name}/{p.stem}"
-)
-def test_method_yaml(path):
-    assert path.parent.name in NAMES
-    cfg = cfg_of("--config-file", path, "--trainer", path.parent.name)
-    assert cfg.TRAINER.NAME == path.parent.name
-    assert cfg.MODEL.BACKBONE.NAME
-    assert cfg.INPUT.PIXEL_MEAN == [0.48145466, 0.4578275, 0.40821073]
+@pytest.mark.parametrize("method", list(DEFAULTS))
+def test_published_keys_and_defaults(method, tmp_path):
+    """They are the method's, and load as a published YAML file or script gives them."""
+    trainer, published = TRAINERS[method], DEFAULTS[method]
+    assert trainer.defaults() == {**published, **CHANGED.get(method, {})}
+    path = tmp_path / "published.yaml"
+    content = {"INPUT": {"SIZE": "(224, 224)"}, "OPTIM": {"LR": 0.0035, "WARMUP_CONS_LR": "1e-5"}}
+    for key, value in published.items():
+        *nodes, leaf = trainer.full_key(key).split(".")
+        reduce(lambda inner, name: inner.setdefault(name, {}), nodes, content)[leaf] = value
+    path.write_text(yaml.safe_dump(content))
+    cfg = cfg_of("--config-file", path)
+    assert {key: trainer.settings(cfg)[key] for key in published} == published
+    assert (tuple(cfg.INPUT.SIZE), cfg.OPTIM.LR, cfg.OPTIM.WARMUP_CONS_LR) == ((224, 224), 0.0035, 1e-5)
+    words = [word for key, value in published.items() if value != "" for word in (trainer.full_key(key), value)]
+    assert trainer.settings(cfg_of(*words)) == trainer.settings(cfg)
 
 
-def test_later_words_win(tmp_path):
-    path = tmp_path / "own.yaml"
+def test_later_words_override(tmp_path):
+    path = tmp_path / "custom.yaml"
     path.write_text("SEED: 7\nOPTIM:\n  LR: 0.5\n  MAX_EPOCH: 3\n")
     cfg = cfg_of("--config-file", path, "--seed", "0", "OPTIM.MAX_EPOCH", "5", "DATASET.NUM_SHOTS", "1")
     assert (cfg.SEED, cfg.OPTIM.LR, cfg.OPTIM.MAX_EPOCH, cfg.DATASET.NUM_SHOTS) == (0, 0.5, 5, 1)
 
 
-def test_the_released_settings():
-    """The YAML files have the settings that the paper and the released code state."""
-    cfg = cfg_of("--config-file", PROJECT / "configs/trainers/ALIGN/vit_b16_base2new.yaml")
-    assert (cfg.OPTIM.NAME, cfg.OPTIM.LR, cfg.OPTIM.MAX_EPOCH, cfg.OPTIM.LR_SCHEDULER) == ("sgd", 0.0025, 20, "cosine")
-    assert (cfg.OPTIM.MOMENTUM, cfg.OPTIM.WEIGHT_DECAY, cfg.DATALOADER.TRAIN_X.BATCH_SIZE) == (0.9, 5e-4, 4)
-    assert (cfg.OPTIM.WARMUP_EPOCH, cfg.OPTIM.WARMUP_TYPE, cfg.OPTIM.WARMUP_CONS_LR) == (1, "constant", 1e-5)
-    node = cfg.TRAINER.ALIGN
-    assert (node.TEXT_PROMPT_NUMBER, node.VISION_PROMPT_NUMBER, node.N_CTX, node.TEXT_PROMPT_DEPTH) == (4, 4, 2, 9)
-    for shots, epochs in (("1shot", 30), ("2shot_4shot", 50), ("8shot_16shot", 80)):
-        path = PROJECT / f"configs/trainers/ALIGN/vit_b16_fewshot_{shots}.yaml"
-        assert cfg_of("--config-file", path).OPTIM.MAX_EPOCH == epochs
+DEEP = {"TEXT_PROMPT_DEPTH": 9, "VISION_PROMPT_DEPTH": 9}
+TWO = {"TEXT_PROMPT_NUMBER": 2, "VISION_PROMPT_NUMBER": 2}
+WORDS = {"CTX_INIT": PHRASE}
+B16 = "ViT-B/16"
+
+EPOCHS = {"": 50, "_ep100": 100, "_ep200": 200}
+FEW_SHOTS = {"1shot": 30, "2shot_4shot": 50, "8shot_16shot": 80}
+JOINT = {"MODEL_UPD": "joint"}
+PROGRAD = {"CTX_INIT": True, "NAME": "prograd"}
+VISION = {"TRADE_OFF": True, "MODEL_UPD": "vision"}
+BACKBONES = {"rn50": "RN50", "rn101": "RN101", "vit_b32": "ViT-B/32", "vit_b16": B16}
+COOP_FILES = (
+    "rn50 rn50_ep100 rn50_ep50 rn50_ctxv1 rn50_ep50_ctxv1 rn101 rn101_ep50 vit_b32 vit_b32_ep50 "
+    "vit_b16 vit_b16_ep100 vit_b16_ep50 vit_b16_ctxv1 vit_b16_ep100_ctxv1 vit_b16_ep50_ctxv1"
+).split()
 
 
-# Nodes of published YAML files and scripts, by the project that published them.
+def coop(name):
+    """CoOp's file names say everything: the backbone, the epochs (200 if not named), the words of the context."""
+    backbone, epochs, words = re.fullmatch(r"(\w+?)(?:_ep(\d+))?(_ctxv1)?", name).groups()
+    return BACKBONES[backbone], 0.002, int(epochs or 200), 32, WORDS if words else {}
+
+
+# YAML -> backbone, rate, epochs, images per training batch, and what differs from the defaults in the method's node.
 PUBLISHED = {
-    "COOP": {"N_CTX": 16, "CSC": False, "CTX_INIT": "a photo of a", "PREC": "fp16", "CLASS_TOKEN_POSITION": "middle"},
-    "COCOOP": {"N_CTX": 4, "CTX_INIT": "", "PREC": "fp16"},
-    "MAPLE": {"N_CTX": 2, "CTX_INIT": "a photo of a", "PREC": "fp16", "PROMPT_DEPTH": 9},
-    "IVLP": {
-        "N_CTX_VISION": 0, "N_CTX_TEXT": 4, "CTX_INIT": "a photo of a", "PREC": "fp16", "PROMPT_DEPTH_VISION": 0,
-        "PROMPT_DEPTH_TEXT": 12,
-    },
-    "VPT": {"N_CTX_VISION": 8, "CTX_INIT": "a photo of a", "PREC": "fp16", "PROMPT_DEPTH_VISION": 12},
-    "PROMPTSRC": {
-        "N_CTX_VISION": 4, "N_CTX_TEXT": 4, "CTX_INIT": "a photo of a", "PREC": "fp16", "PROMPT_DEPTH_VISION": 3,
-        "PROMPT_DEPTH_TEXT": 3, "TEXT_LOSS_WEIGHT": 25, "IMAGE_LOSS_WEIGHT": 10, "GPA_MEAN": 6, "GPA_STD": 10,
-    },
-    "CoPrompt": {"N_CTX": 4, "CTX_INIT": "a photo of a", "PREC": "fp16", "PROMPT_DEPTH": 12},
-    "PLOT": {"N_CTX": 16, "CSC": False, "CTX_INIT": "", "PREC": "amp", "CLASS_TOKEN_POSITION": "end", "N": 4},
-    "PLOTPP": {
-        "N_CTX": 4, "CSC": False, "CTX_INIT": True, "PREC": "fp16", "CLASS_TOKEN_POSITION": "end", "N": 4, "M": 4,
-        "TRADE_OFF": True, "PRETRAIN_DIR": "", "MODEL_UPD": "vision", "N_CTX_V": 2,
-    },
-    "MMP": {
-        "N_CTX": 2, "CTX_INIT": "a photo of a", "PREC": "fp16", "TEXT_PROMPT_DEPTH": 9, "VISION_PROMPT_DEPTH": 9,
-        "TEXT_PROMPT_NUMBER": 4, "VISION_PROMPT_NUMBER": 4, "HIERARCHICAL": True, "USECT": False,
-    },
+    **{f"CoOp/{name}": coop(name) for name in COOP_FILES},
+    "CoCoOp/vit_b16_c16_ep10_batch1": (B16, 0.002, 10, 1, {}),
+    "CoCoOp/vit_b16_c8_ep10_batch1": (B16, 0.002, 10, 1, {"N_CTX": 8}),
+    "CoCoOp/vit_b16_c4_ep10_batch1": (B16, 0.002, 10, 1, {"N_CTX": 4}),
+    "CoCoOp/vit_b16_c4_ep10_batch1_ctxv1": (B16, 0.002, 10, 1, {"N_CTX": 4, **WORDS}),
+    **{f"PLOT/rn50{ending}": ("RN50", 0.002, epochs, 128, {}) for ending, epochs in EPOCHS.items()},
+    "PLOTPP/vit": (B16, 0.002, 50, 32, {}),
+    **{f"PLOTPP/vit_vision{ending}": (B16, 0.002, epochs, 32, VISION) for ending, epochs in EPOCHS.items()},
+    **{f"PLOTPP/vit_joint{ending}": (B16, 0.002, epochs, 32, JOINT) for ending, epochs in EPOCHS.items()},
+    "VPT/vit_b16_c2_ep5_batch4_4": (B16, 0.0025, 5, 4, {"N_CTX_VISION": 8, "PROMPT_DEPTH_VISION": 12}),
+    "IVLP/vit_b16_c2_ep5_batch4_2+2ctx": (
+        B16, 0.0035, 5, 4, {"PROMPT_DEPTH_VISION": 12, "PROMPT_DEPTH_TEXT": 12},
+    ),
+    "IVLP/vit_b16_c2_ep20_batch4_4+4ctx": (B16, 0.0025, 20, 4, {"N_CTX_VISION": 4, "N_CTX_TEXT": 4}),
+    "IVLP/vit_b16_c2_ep5_batch4_4ctx_language_only": (
+        B16, 0.0025, 5, 4, {"N_CTX_VISION": 0, "N_CTX_TEXT": 4, "PROMPT_DEPTH_VISION": 0, "PROMPT_DEPTH_TEXT": 12},
+    ),
+    "MaPLe/vit_b16_c2_ep5_batch4_2ctx": (B16, 0.0035, 5, 4, {}),
+    "MaPLe/vit_b16_c2_ep5_batch4_2ctx_cross_datasets": (B16, 0.0026, 2, 4, {"PROMPT_DEPTH": 3}),
+    **{f"MaPLe/vit_b16_fewshot_{shots}": (B16, 0.0035, epochs, 4, {}) for shots, epochs in FEW_SHOTS.items()},
+    "MaPLe/vit_b16_fewshot_imagenet": (B16, 0.0035, 20, 4, {}),
+    "ALIGN/vit_b16_base2new": (B16, 0.0025, 20, 4, {}),
+    "ALIGN/vit_b16_base2new_sun397": (B16, 0.002, 20, 4, TWO),
+    **{f"ALIGN/vit_b16_fewshot_{shots}": (B16, 0.0025, epochs, 4, {}) for shots, epochs in FEW_SHOTS.items()},
+    "MMP/vit_b16_c2_ep5_batch4_2ctx": (B16, 0.0025, 20, 4, DEEP),
+    "MMP/sun397": (B16, 0.002, 20, 4, {**DEEP, **TWO}),
+    "MMP/vit_h": ("ViT-H/14", 0.0025, 20, 4, DEEP),
+    **{f"MMP/vit_b16_fewshot_{shots}": (B16, 0.0025, epochs, 4, DEEP) for shots, epochs in FEW_SHOTS.items()},
+    "PromptSRC/vit_b16_c2_ep20_batch4_4+4ctx": (B16, 0.0025, 20, 4, {}),
+    "PromptSRC/vit_b16_c2_ep20_batch4_4+4ctx_cross_datasets": (
+        B16, 0.0025, 20, 4, {"PROMPT_DEPTH_VISION": 3, "PROMPT_DEPTH_TEXT": 3, "GPA_MEAN": 6, "GPA_STD": 10},
+    ),
+    "PromptSRC/vit_b16_c2_ep50_batch4_4+4ctx_few_shot": (B16, 0.0025, 50, 4, {"GPA_MEAN": 30, "GPA_STD": 30}),
+    "KgCoOp/vit_b16_ep100_ctxv1": (B16, 0.002, 100, 128, {"CTX_INIT": True}),
+    "KgCoOp/rn50_ep100": ("RN50", 0.002, 100, 128, {"CTX_INIT": True}),
+    "ProGrad/rn50": ("RN50", 0.002, 200, 32, PROGRAD),
+    "ProGrad/rn50_ep100": ("RN50", 0.002, 100, 32, PROGRAD),
+    "ProGrad/rn50_ep50": ("RN50", 0.002, 50, 32, PROGRAD),
+    "CoPrompt/coprompt": (B16, 0.0035, 8, 4, {"W": 1.0}),
 }  # fmt: skip
+NOTHING_TO_TRAIN = {
+    "CoOp/rn50_val": {},
+    "ZeroshotCLIP/vit_b16": {"TEMPLATES": "dataset"},
+    "ZeroshotCLIP/vit_b16_ensemble": {"TEMPLATES": "ensemble"},
+}
 
 
-@pytest.mark.parametrize("node", list(PUBLISHED))
-def test_published_keys_load_unchanged(node, tmp_path):
-    path = tmp_path / "published.yaml"
-    common = {"INPUT": {"SIZE": "(224, 224)"}, "OPTIM": {"LR": 0.0035, "WARMUP_CONS_LR": "1e-5"}}
-    path.write_text(yaml.safe_dump({**common, "TRAINER": {node: PUBLISHED[node]}}))
-    cfg = cfg_of("--config-file", path)
-    assert {key: cfg.TRAINER[node][key] for key in PUBLISHED[node]} == PUBLISHED[node]
-    assert (tuple(cfg.INPUT.SIZE), cfg.OPTIM.LR, cfg.OPTIM.WARMUP_CONS_LR) == ((224, 224), 0.0035, 1e-5)
-    words = [word for key, value in PUBLISHED[node].items() if value != "" for word in (f"TRAINER.{node}.{key}", value)]
-    assert cfg_of(*words).TRAINER[node] == cfg.TRAINER[node]  # as the published scripts give them
+@pytest.mark.parametrize("name", NAMES)
+def test_yaml(name):
+    cfg, trainer = cfg_of("--config-file", FOLDER / f"{name}.yaml"), TRAINERS[name.split("/")[0]]
+    assert cfg.MODEL.BACKBONE.NAME and cfg.INPUT.PIXEL_MEAN == [0.48145466, 0.4578275, 0.40821073]
+    if name in NOTHING_TO_TRAIN:
+        assert trainer.settings(cfg) == {**trainer.defaults(), **NOTHING_TO_TRAIN[name]}
+    elif name in PUBLISHED:
+        backbone, rate, epochs, batch, changes = PUBLISHED[name]
+        assert cfg.MODEL.BACKBONE.NAME == backbone
+        assert (cfg.OPTIM.LR, cfg.OPTIM.MAX_EPOCH, cfg.DATALOADER.TRAIN_X.BATCH_SIZE) == (rate, epochs, batch)
+        optim = (cfg.OPTIM.NAME, cfg.OPTIM.LR_SCHEDULER, cfg.OPTIM.MOMENTUM, cfg.OPTIM.WEIGHT_DECAY)
+        warmup = (cfg.OPTIM.WARMUP_EPOCH, cfg.OPTIM.WARMUP_TYPE, cfg.OPTIM.WARMUP_CONS_LR)
+        assert (optim, warmup) == (("sgd", "cosine", 0.9, 5e-4), (1, "constant", 1e-5))
+        coprompt = trainer.node == "CoPrompt"
+        transforms = ["randaugment"] if coprompt else ["random_resized_crop", "random_flip"]
+        assert (cfg.DATALOADER.K_TRANSFORMS, list(cfg.INPUT.TRANSFORMS)) == (1 + coprompt, [*transforms, "normalize"])
+        assert trainer.settings(cfg) == {**trainer.defaults(), **changes}
+    else:  # the header says that it is not published
+        header = (FOLDER / f"{name}.yaml").read_text().splitlines()[0]
+        marks = ("mini suite", "ALIGN as ", "not a published setting", "no published files")
+        assert any(words in header for words in marks)
+    if name.endswith("/mini"):
+        assert (cfg.MODEL.BACKBONE.NAME, tuple(cfg.INPUT.SIZE)) == ("mini", (64, 64))
 
 
-@pytest.mark.parametrize("name", sorted(NAMES))
-def test_every_method_has_a_setting_for_the_mini_suite(name):
-    cfg = cfg_of("--config-file", PROJECT / f"configs/trainers/{name}/mini.yaml")
-    assert (cfg.MODEL.BACKBONE.NAME, tuple(cfg.INPUT.SIZE)) == ("mini", (64, 64))
+def test_every_published_file_and_a_setting_for_the_mini_suite_exist():
+    assert {*PUBLISHED, *(f"{method}/mini" for method in TRAINERS)} <= set(NAMES)

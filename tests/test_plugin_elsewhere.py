@@ -1,7 +1,5 @@
 """docs/plugin.md, done: ALIGN in a checkout laid out like CoOp's, with its own data set, evaluator and train.py."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -20,8 +18,6 @@ PROJECT = Path(__file__).resolve().parent.parent
 PAGE = (PROJECT / "docs" / "plugin.md").read_text()
 
 TRAIN = """\
-import argparse
-
 import dassl.utils
 from dassl.config import get_cfg_default
 from dassl.engine import build_trainer
@@ -39,33 +35,21 @@ dassl.utils.load_checkpoint = cannot_read
 {line 1}
 
 
-def setup_cfg(args):
+def main(output_dir, opts, model_dir=None):
     cfg = get_cfg_default()
     cfg.TRAINER.COOP = CfgNode({"N_CTX": 16})
     cfg.DATASET.SUBSAMPLE_CLASSES = "all"
     {line 2}
     cfg.merge_from_file("noise.yaml")
-    cfg.merge_from_file(args.config_file)
-    cfg.OUTPUT_DIR, cfg.TRAINER.NAME, cfg.SEED = args.output_dir, args.trainer, 1
-    cfg.merge_from_list(args.opts)
+    cfg.merge_from_file("configs/trainers/ALIGN/vit_b16_base2new.yaml")
+    cfg.OUTPUT_DIR, cfg.TRAINER.NAME, cfg.SEED = output_dir, "ALIGN", 1
+    cfg.merge_from_list(opts)
     cfg.freeze()
-    return cfg
-
-
-def main(words=None):
-    parser = argparse.ArgumentParser()
-    for flag in ("output-dir", "config-file", "trainer", "model-dir"):
-        parser.add_argument("--" + flag, default="")
-    parser.add_argument("--load-epoch", type=int)
-    parser.add_argument("--eval-only", action="store_true")
-    parser.add_argument("opts", nargs=argparse.REMAINDER)
-    args = parser.parse_args(words)
-    cfg = setup_cfg(args)
     set_random_seed(cfg.SEED)
     setup_logger(cfg.OUTPUT_DIR)
     trainer = build_trainer(cfg)
-    if args.eval_only:
-        trainer.load_model(args.model_dir, epoch=args.load_epoch)
+    if model_dir:
+        trainer.load_model(model_dir, epoch=1)
         trainer.test()
     else:
         trainer.train()
@@ -150,28 +134,26 @@ CALLS = """\
 import sys
 import train
 
-flags = sys.stdin.read().split()
-train.main("--output-dir run".split() + flags)
+opts = sys.stdin.read().split()
+train.main("run", opts)
 print("THE EVALUATION")
-train.main("--output-dir again --eval-only --model-dir run --load-epoch 1".split() + flags)
+train.main("again", opts, model_dir="run")
 print("IMPORTED", *sys.modules)
 """
 
 
 def train_and_evaluate(checkout: Path) -> tuple[str, str, list[str]]:
     """Run the checkout's train.py twice; return what it printed, and the modules imported."""
-    flags = """
-        --trainer ALIGN --config-file configs/trainers/ALIGN/vit_b16_base2new.yaml
+    opts = """
         DATASET.ROOT data MODEL.BACKBONE.NAME tiny.pt INPUT.SIZE (12,12) DATALOADER.NUM_WORKERS 0 USE_CUDA False
         OPTIM.MAX_EPOCH 1 OPTIM.WARMUP_EPOCH 0 TRAIN.PRINT_FREQ 1
         TRAINER.ALIGN.TEXT_PROMPT_DEPTH 2 TRAINER.ALIGN.VISION_PROMPT_DEPTH 2
     """
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        [sys.executable, "-c", CALLS], cwd=checkout, input=flags, env={**env, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout
+    env["OMP_NUM_THREADS"] = "1"
+    command = [sys.executable, "-c", CALLS]
+    done = subprocess.run(command, cwd=checkout, input=opts, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
     trained, evaluated = done.stdout.split("THE EVALUATION\n")
     evaluated, _, modules = evaluated.partition("IMPORTED ")
     return trained, evaluated, modules.split()

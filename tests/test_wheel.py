@@ -1,7 +1,5 @@
 """The wheel that ``pip install .`` builds, in an environment with its stated dependencies and nothing else."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess
@@ -54,16 +52,9 @@ print("scored", logits.softmax(-1).tolist())
 def run(*words: str | Path, cwd: Path) -> str:
     """Run a command without the variables that bring other folders in, and return what it printed."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PIP_"))}
-    done = subprocess.run(
-        [str(word) for word in words],
-        cwd=cwd,
-        env={**env, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout
+    env["OMP_NUM_THREADS"] = "1"
+    done = subprocess.run(list(map(str, words)), cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 

@@ -3,8 +3,6 @@
 A module of this package that registers a trainer adds a method; nothing else has to list it.
 """
 
-from __future__ import annotations
-
 import os
 import pkgutil
 from importlib import import_module

@@ -1,7 +1,5 @@
 """ALIGN and MMP for Dassl."""
 
-from __future__ import annotations
-
 from yacs.config import CfgNode
 
 from prompting.methods import align

@@ -1,7 +1,5 @@
 """CoCoOp for Dassl."""
 
-from __future__ import annotations
-
 from prompting.methods import cocoop
 from trainers.trainer import PromptTrainer, register
 

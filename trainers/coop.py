@@ -1,7 +1,5 @@
 """CoOp for Dassl."""
 
-from __future__ import annotations
-
 from prompting.methods import coop
 from trainers.trainer import PromptTrainer, register
 

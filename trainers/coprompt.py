@@ -1,13 +1,9 @@
 """CoPrompt for Dassl."""
 
-from __future__ import annotations
-
-from typing import Any
-
 from torch import Tensor
 
 from prompting.methods import coprompt
-from trainers.trainer import PromptTrainer, register
+from trainers.trainer import Batch, PromptTrainer, register
 
 
 @register
@@ -19,7 +15,7 @@ class CoPrompt(PromptTrainer):
     other_keys = {"W": "TRAINER.W", "DISTILL": "TRAINER.DISTILL"}
     model_name = "MultiModalPromptLearner"
 
-    def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, ...]:
+    def parse_batch_train(self, batch: Batch) -> tuple[Tensor, ...]:
         """Return images, labels and, if there is one, the second view of the images."""
         views = batch["img"] if isinstance(batch["img"], (list, tuple)) else [batch["img"]]
         first, *others = (view.to(self.device) for view in views)

@@ -1,7 +1,5 @@
 """IVLP for Dassl."""
 
-from __future__ import annotations
-
 from prompting.methods import ivlp
 from trainers.trainer import PromptTrainer, register
 

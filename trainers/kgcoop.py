@@ -1,7 +1,5 @@
 """KgCoOp for Dassl."""
 
-from __future__ import annotations
-
 from prompting.methods import kgcoop
 from trainers.trainer import PromptTrainer, register
 

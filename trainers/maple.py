@@ -1,7 +1,5 @@
 """MaPLe for Dassl."""
 
-from __future__ import annotations
-
 from prompting.methods import maple
 from trainers.trainer import PromptTrainer, register
 

@@ -1,7 +1,5 @@
 """PLOT for Dassl."""
 
-from __future__ import annotations
-
 from prompting.methods import plot
 from trainers.trainer import PromptTrainer, register
 

@@ -1,7 +1,5 @@
 """PLOT++ for Dassl."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from prompting.methods import plotpp

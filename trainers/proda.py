@@ -1,7 +1,5 @@
 """ProDA for Dassl."""
 
-from __future__ import annotations
-
 from prompting.methods import proda
 from trainers.trainer import PromptTrainer, register
 

@@ -1,15 +1,13 @@
 """ProGrad for Dassl."""
 
-from __future__ import annotations
-
-from typing import Any, cast
+from typing import cast
 
 from dassl.metrics import compute_accuracy
 from torch import Tensor
 
 from prompting.checkpoint import learned_state
 from prompting.methods import prograd
-from trainers.trainer import PromptTrainer, register
+from trainers.trainer import Batch, PromptTrainer, register
 
 
 @register
@@ -21,7 +19,7 @@ class ProGrad(PromptTrainer):
     other_keys = {key: f"LOSS.{key}" for key in ("NAME", "GM", "ALPHA", "T", "LAMBDA")}
     model_name = saved_part = "prompt_learner"
 
-    def forward_backward(self, batch: dict[str, Any]) -> dict[str, float]:
+    def forward_backward(self, batch: Batch) -> dict[str, float]:
         """Take one step along the projected gradient and return both losses and the accuracy."""
         images, labels = self.parse_batch_train(batch)
         with self.precision.autocast():

@@ -1,7 +1,5 @@
 """PromptSRC for Dassl."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +9,7 @@ from torch import Tensor
 from prompting.checkpoint import learned_state
 from prompting.methods import promptsrc
 from trainers.record.log import logger
-from trainers.trainer import PromptTrainer, register
+from trainers.trainer import Batch, PromptTrainer, register
 
 
 @register
@@ -29,7 +27,7 @@ class PromptSRC(PromptTrainer):
         self.mean = promptsrc.GaussianMean(settings["GPA_MEAN"], settings["GPA_STD"])
         self.before_mean: dict[str, Tensor] = {}  # the learned tensors that the mean has replaced
 
-    def forward_backward(self, batch: dict[str, Any]) -> dict[str, float]:
+    def forward_backward(self, batch: Batch) -> dict[str, float]:
         """Take one step; after the last one of an epoch, update the mean, and use it if the epoch is the last."""
         summary = super().forward_backward(batch)
         if self.batch_idx + 1 == self.num_batches:

@@ -1,7 +1,5 @@
 """A method's config keys: their names and defaults, also where several methods share a node."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager

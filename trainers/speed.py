@@ -1,14 +1,14 @@
 """Memory limit and compilation of a run, from its config. They change no result beyond rounding."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
 import torch
+from yacs.config import CfgNode
 
 from prompting.clip.blocks import compile_functions
 from prompting.memory import configure_memory, processes
+from prompting.methods.base import PromptedCLIP
 from prompting.ot.checks import check_choice
 from trainers.record.log import logger
 
@@ -18,11 +18,11 @@ DEFAULTS = {
 }
 
 
-def configure_speed(model: Any, cfg: Any, device: torch.device | str) -> None:
+def configure_speed(model: PromptedCLIP[Any], cfg: CfgNode, device: torch.device | str) -> None:
     """Fit a training step into the memory limit, log the estimate, and compile the towers' blocks if asked to.
 
     Args:
-        model: a ``PromptedCLIP`` on its device.
+        model: on its device.
         cfg: a config; if its ``TRAIN`` node lacks a key of ``DEFAULTS``, the default holds.
         device: the model's device.
 

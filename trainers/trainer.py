@@ -1,7 +1,5 @@
 """Base trainer of all methods: builds the prompted CLIP, trains its learned tensors, evaluates and records."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,8 +26,10 @@ from trainers.speed import configure_speed
 
 __all__ = ["METHODS", "PromptTrainer", "add_nodes", "register"]
 
-METHODS: list[type[PromptTrainer]] = []
+METHODS: list[type["PromptTrainer"]] = []
 """The registered trainers; ``register`` fills it."""
+Batch = dict[str, Any]
+"""Images, labels and paths, as Dassl's data loader gives them."""
 
 
 class PromptTrainer(MethodSettings, TrainerX):
@@ -50,8 +50,7 @@ class PromptTrainer(MethodSettings, TrainerX):
     model_name: ClassVar[str]
     saved_part: ClassVar[str] = ""
     unused: ClassVar[tuple[str, ...]] = ()
-
-    evaluator: Any
+    evaluator: RecordingEvaluator
 
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__(cfg)
@@ -79,7 +78,11 @@ class PromptTrainer(MethodSettings, TrainerX):
         logger.info(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
         # On the device before the model is built: a teacher's features are computed there, in float32.
         clip_model = load_clip(cfg.MODEL.BACKBONE.NAME).to(self.device)
-        check_input_size(cfg.INPUT.SIZE, clip_model, cfg.MODEL.BACKBONE.NAME)
+        size, expected = tuple(cfg.INPUT.SIZE), tuple(input_size(clip_model))
+        if size != expected:
+            raise ValueError(
+                f"INPUT.SIZE is {size}, the backbone {cfg.MODEL.BACKBONE.NAME} takes {expected}: set it to that"
+            )
         # Only this project's engine splits a batch over processes.
         reduce = getattr(self, "sum_shares", None)
         self.model = self.build_clip(cfg, self.dm.dataset.classnames, clip_model, all_reduce_sum=reduce)
@@ -91,8 +94,7 @@ class PromptTrainer(MethodSettings, TrainerX):
             f"Learning {sum(tensor.numel() for tensor in learned.values()):,} parameters: {', '.join(sorted(learned))}"
         )
         saved = self.model.get_submodule(self.saved_part)
-        start = self.start_file()
-        if start:
+        if start := self.start_file():
             logger.info(f"Starting from {start}")
             load_learned(saved, read_state_dict(start), start, released_names(saved), self.unused)
         if learned:
@@ -112,7 +114,7 @@ class PromptTrainer(MethodSettings, TrainerX):
         else:
             self.test()
 
-    def forward_backward(self, batch: dict[str, Any]) -> dict[str, float]:
+    def forward_backward(self, batch: Batch) -> dict[str, float]:
         """Take one optimizer step on ``batch`` and return loss and accuracy."""
         inputs = self.parse_batch_train(batch)
         with self.precision.autocast():
@@ -123,11 +125,11 @@ class PromptTrainer(MethodSettings, TrainerX):
             self.update_lr()
         return {"loss": loss.item(), "acc": compute_accuracy(logits, inputs[1])[0].item()}
 
-    def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, ...]:
+    def parse_batch_train(self, batch: Batch) -> tuple[Tensor, ...]:
         """Return the images (B, 3, H, W) and labels (B,) of ``batch`` on the device: the arguments of the loss."""
         return batch["img"].to(self.device), batch["label"].to(self.device)
 
-    def parse_batch_test(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def parse_batch_test(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the images and labels of ``batch`` on the device; its image paths go to the recording evaluator."""
         self.evaluator.add_paths(batch.get("impath", []))
         return super().parse_batch_test(batch)
@@ -199,10 +201,3 @@ def register(trainer: TrainerT) -> TrainerT:
 def released_names(part: nn.Module) -> dict[str, str] | None:
     """Return the released names of a model's learned tensors; None for a submodule, which needs none."""
     return part.released_names if isinstance(part, PromptedCLIP) else None
-
-
-def check_input_size(size: Sequence[int], clip_model: nn.Module, backbone: str) -> None:
-    """Raise ``ValueError`` unless INPUT.SIZE is the image size of the backbone."""
-    expected = tuple(input_size(clip_model))
-    if tuple(size) != expected:
-        raise ValueError(f"INPUT.SIZE is {tuple(size)}, the backbone {backbone} takes {expected}: set it to that")

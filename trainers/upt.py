@@ -1,7 +1,5 @@
 """UPT for Dassl."""
 
-from __future__ import annotations
-
 from prompting.methods import upt
 from trainers.trainer import PromptTrainer, register
 

@@ -1,7 +1,5 @@
 """VPT for Dassl."""
 
-from __future__ import annotations
-
 from prompting.methods import vpt
 from trainers.trainer import PromptTrainer, register
 

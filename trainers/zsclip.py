@@ -1,7 +1,5 @@
 """ZeroshotCLIP for Dassl."""
 
-from __future__ import annotations
-
 from prompting.methods import zsclip
 from trainers.trainer import PromptTrainer, register
 

@@ -1,5 +1,3 @@
 """A light implementation of the Dassl API (see engine/README.md)."""
 
-from __future__ import annotations
-
 __version__ = "0.6.3+light.0.1.0"

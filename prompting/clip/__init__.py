@@ -1,7 +1,7 @@
 """CLIP for prompt tuning: a loader, tokenized prompts, and both towers with prompts passed in as data."""
 
 from prompting.clip.loading import OPENAI_NAMES, load_clip, register_checkpoint
-from prompting.clip.shape import ClipShape, input_size, model_dtype
+from prompting.clip.shape import ClipShape, input_size
 from prompting.clip.text import TextEncoder, TextFeatures
 from prompting.clip.tokens import (
     PromptTokens,
@@ -24,7 +24,6 @@ __all__ = [
     "clip_tokenizer",
     "input_size",
     "load_clip",
-    "model_dtype",
     "register_checkpoint",
     "token_set_mask",
     "tokenize_prompts",

@@ -6,7 +6,7 @@ the towers call it as a whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -23,14 +23,8 @@ _QUICK_GELU = 1.702  # QuickGELU(h) = h * sigmoid(1.702 h)
 
 
 def can_split(transformer: Any) -> bool:
-    """Return whether the parts of all blocks of a transformer can be called one by one.
-
-    Args:
-        transformer: a module with ``resblocks``.
-
-    Returns:
-        True if all blocks are open_clip's standard block with torch's attention and have no hooks.
-    """
+    """Return whether all blocks of a transformer are open_clip's standard block with torch's attention, without hooks,
+    so that their parts can be called one by one."""
     return all(_can_split(block) for block in transformer.resblocks)
 
 
@@ -47,15 +41,11 @@ def _can_split(block: Any) -> bool:
 
 
 def project_in(block: Any, x: Tensor, queries: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Apply the first norm of a block and project to queries, keys and values.
-
-    Args:
-        block: a block that ``can_split``.
-        x: (..., length, d) inputs.
-        queries: number of leading positions to compute queries for, 1 to length.
+    """Apply the first norm of a block to x (..., length, d) and project.
 
     Returns:
-        Queries (..., queries, d), keys and values (..., length, d); heads are concatenated.
+        Queries of the leading ``queries`` positions (..., queries, d), keys and values (..., length, d); heads are
+        concatenated.
     """
     weight, bias, d = block.attn.in_proj_weight, block.attn.in_proj_bias, x.shape[-1]
     y = block.ln_1(x)
@@ -80,16 +70,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = No
 
 
 def finish(block: Any, x: Tensor, attended: Tensor) -> Tensor:
-    """Apply the rest of a block after its attention: output projection, MLP and both residual connections.
-
-    Args:
-        block: a block that ``can_split``.
-        x: (..., d) inputs of the block.
-        attended: (..., d), the output of ``attend`` at the same positions.
-
-    Returns:
-        (..., d).
-    """
+    """Apply the rest of a block after its attention: output projection, MLP and both residual connections, to its
+    inputs x (..., d) and attention outputs (..., d) at the same positions."""
     x = x + block.ls_1(block.attn.out_proj(attended))
     y, mlp = block.ln_2(x), block.mlp
     linear = all(type(layer) is nn.Linear and layer.bias is not None for layer in (mlp.c_fc, mlp.c_proj))
@@ -128,17 +110,7 @@ def compile_functions(backend: str | Callable = "inductor") -> BlockFunctions:
 
 
 def whole_block(transformer: Any, block: Any, x: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Call a block of any class as a whole.
-
-    Args:
-        transformer: the module that holds the block.
-        block: one of its ``resblocks``.
-        x: (batch, length, d).
-        mask: (length, length) bool, True where a query may attend; None is everywhere.
-
-    Returns:
-        (batch, length, d).
-    """
+    """Call a block of any class as a whole on x (batch, length, d); ``mask`` (length, length) is as for ``attend``."""
     if mask is not None:  # open_clip's blocks add their mask to the attention scores
         mask = torch.zeros(mask.shape, dtype=x.dtype, device=x.device).masked_fill_(~mask, float("-inf"))
     if getattr(transformer, "batch_first", False):
@@ -162,10 +134,25 @@ def check_shape(name: str, value: Tensor, allowed: list[tuple[int, ...]]) -> Non
     raise ValueError(f"{name} has shape {tuple(value.shape)}; allowed: {listed}")
 
 
-def check_deep(deep: int, layers: int) -> None:
-    """Raise ``ValueError`` if there are more deep prompts than blocks after the first."""
-    if deep > layers - 1:
-        raise ValueError(f"deep prompts for {deep} blocks; a tower of {layers} blocks takes at most {layers - 1}")
+def check_prompts(
+    kind: str, first: Tensor | None, deep: Sequence[Tensor], layers: int, sizes: tuple[int, int, int]
+) -> None:
+    """Raise ``ValueError`` unless prompts fit a tower.
+
+    Args:
+        kind: "text" or "visual".
+        first: prompts of the first block, (any, length, width), or for text (any, K, length, width).
+        deep: prompts of the next blocks, of this length or shorter; at most layers - 1.
+        layers: number of blocks.
+        sizes: K, length and width.
+    """
+    if len(deep) > layers - 1:
+        raise ValueError(f"deep prompts for {len(deep)} blocks; a tower of {layers} blocks takes at most {layers - 1}")
+    classes, length, width = sizes
+    for name, vectors in ((f"{kind} prompt", first), *((f"deep {kind} prompt {i}", v) for i, v in enumerate(deep))):
+        if vectors is not None:
+            b = length if vectors is first or vectors.dim() < 2 else min(length, vectors.shape[-2])
+            check_shape(name, vectors, [(-1, b, width), *([(-1, classes, b, width)] if kind == "text" else [])])
 
 
 def common_number(name: str, sizes: list[int]) -> int:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ import torch
 from torch import nn
 
 from prompting.clip.formats import SUFFIXES, build_clip, read_state
+from prompting.ot.checks import did_you_mean
 
 if TYPE_CHECKING:
     from prompting.precision import Precision
@@ -105,10 +105,8 @@ def _from_name(source: str, folder: str | os.PathLike[str] | None) -> nn.Module:
     source = _ALIASES.get(source, source)
     if source in _registered:
         return _from_file(_registered[source], f"checkpoint {source!r}")
-    if source in OPENAI_NAMES:
-        return _from_openai(source, folder)
-    if source in OTHER_NAMES:
-        return _from_others(source, folder)
+    if source in OPENAI_NAMES or source in OTHER_NAMES:
+        return _from_published(source, folder)
     if "::" in source:
         return _from_open_clip(*source.split("::", 1))
     path = Path(source).expanduser()
@@ -126,49 +124,33 @@ def _from_file(path: Path, what: str) -> nn.Module:
     return build_clip(read_state(path), str(path))
 
 
-def _folders(folder: str | os.PathLike[str] | None) -> Iterator[Path]:
-    """Yield the folders to search, in order."""
-    if folder is not None:
-        yield Path(folder).expanduser()
-    if os.environ.get(FOLDER_VARIABLE):
-        yield Path(os.environ[FOLDER_VARIABLE]).expanduser()
-    yield Path("~/.cache/clip").expanduser()
-
-
-def _from_openai(name: str, folder: str | os.PathLike[str] | None) -> nn.Module:
-    url = open_clip.get_pretrained_url(OPENAI_NAMES[name], "openai")
-    digest, file = url.split("/")[-2:]
-    tried = [directory / file for directory in _folders(folder)]
+def _from_published(name: str, folder: str | os.PathLike[str] | None) -> nn.Module:
+    """Load the weights of a name in OpenAI's style from a file in one of the folders, else download them."""
+    architecture, tag = OTHER_NAMES.get(name) or (OPENAI_NAMES[name], "openai")
+    by_openai = tag == "openai"
+    if by_openai:
+        source = open_clip.get_pretrained_url(architecture, tag)
+        digest, file = source.split("/")[-2:]
+    else:
+        page = open_clip.get_pretrained_cfg(architecture, tag)["hf_hub"].strip("/")
+        source, digest, file = f"https://huggingface.co/{page}", "", f"{architecture}.pt"
+    folders = (folder, os.environ.get(FOLDER_VARIABLE), "~/.cache/clip")
+    tried = [Path(directory).expanduser() / file for directory in folders if directory]
     for path in tried:
+        if path.is_file() and not by_openai:
+            return _from_open_clip(architecture, str(path))
         if path.is_file():
             found = _sha256(path)
             if found != digest:
                 _log.warning("%s is not the published %s: SHA-256 %s, published %s", path, name, found, digest)
             return _from_file(path, name)
     try:
-        return open_clip.create_model(OPENAI_NAMES[name], pretrained="openai", force_quick_gelu=True)
+        return open_clip.create_model(architecture, pretrained=tag, force_quick_gelu=by_openai)
     except Exception as error:  # open_clip, hub clients and sockets raise many types
-        raise _no_weights(name, tried, url, error) from error
-
-
-def _from_others(name: str, folder: str | os.PathLike[str] | None) -> nn.Module:
-    architecture, tag = OTHER_NAMES[name]
-    tried = [directory / f"{architecture}.pt" for directory in _folders(folder)]
-    for path in tried:
-        if path.is_file():
-            return _from_open_clip(architecture, str(path))
-    try:
-        return open_clip.create_model(architecture, pretrained=tag)
-    except Exception as error:  # as above
-        page = f"https://huggingface.co/{open_clip.get_pretrained_cfg(architecture, tag)['hf_hub'].strip('/')}"
-        raise _no_weights(name, tried, page, error) from error
-
-
-def _no_weights(name: str, tried: list[Path], source: str, error: Exception) -> FileNotFoundError:
-    return FileNotFoundError(
-        f"no weights for {name}: not at {', '.join(map(str, tried))}, and downloading failed "
-        f"({_first_line(error)}). Put {tried[0].name} (from {source}) into {tried[0].parent}"
-    )
+        raise FileNotFoundError(
+            f"no weights for {name}: not at {', '.join(map(str, tried))}, and downloading failed "
+            f"({_first_line(error)}). Put {file} (from {source}) into {tried[0].parent}"
+        ) from error
 
 
 def _from_open_clip(name: str, pretrained: str) -> nn.Module:
@@ -203,6 +185,4 @@ def _sha256(path: Path, chunk: int = 1 << 20) -> str:
 
 
 def _unknown(kind: str, given: str, allowed: Sequence[str], listing: str) -> ValueError:
-    near = difflib.get_close_matches(given, allowed, n=3, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-    return ValueError(f"unknown {kind} {given!r}; allowed: {listing}.{hint}")
+    return ValueError(f"unknown {kind} {given!r}; allowed: {listing}{did_you_mean(given, allowed)}")

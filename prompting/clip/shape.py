@@ -23,10 +23,8 @@ class ClipShape:
         text_width: d_l, width of the text tower.
         embed_dim: D, width of the joint embedding.
         image_size: (H, W) of the images.
-        patch: (height, width) of a patch (ResNet: total stride).
         grid: (rows, columns) of patches or spatial positions; their product is O.
         context_length: tokens of the longest prompt, SOS and EOS included.
-        vocab_size: number of token embeddings.
         vision_layers: blocks of the vision tower (ResNet: of all four stages).
         text_layers: blocks of the text tower.
     """
@@ -36,10 +34,8 @@ class ClipShape:
     text_width: int
     embed_dim: int
     image_size: tuple[int, int]
-    patch: tuple[int, int]
     grid: tuple[int, int]
     context_length: int
-    vocab_size: int
     vision_layers: int
     text_layers: int
 
@@ -64,37 +60,25 @@ class ClipShape:
             side = round((positions - 1) ** 0.5)
             kind, grid, layers = "resnet", (side, side), sum(len(stage) for stage in stages)
             embed_dim = visual.attnpool.c_proj.out_features
-            patch = (size[0] // side, size[1] // side)
         else:
             kind, d_v, layers = "vit", visual.class_embedding.shape[0], len(visual.transformer.resblocks)
             embed_dim = visual.proj.shape[1] if visual.proj is not None else d_v
             patch = _pair(visual.conv1.kernel_size)
             grid = (size[0] // patch[0], size[1] // patch[1])
-        vocab_size, d_l = text.token_embedding.weight.shape
         return cls(
             kind=kind,
             vision_width=d_v,
-            text_width=d_l,
+            text_width=text.token_embedding.weight.shape[1],
             embed_dim=embed_dim,
             image_size=size,
-            patch=patch,
             grid=grid,
             context_length=text.positional_embedding.shape[0],
-            vocab_size=vocab_size,
             vision_layers=layers,
             text_layers=len(text.transformer.resblocks),
         )
 
     def check_depth(self, *, text: int = 0, vision: int = 0) -> None:
-        """Check how many blocks of each tower read prompts.
-
-        Args:
-            text: blocks of the text tower, 0 to ``text_layers``.
-            vision: blocks of the vision tower, 0 to ``vision_layers``; 0 for a ResNet.
-
-        Raises:
-            ValueError: a depth outside of its range.
-        """
+        """Raise ``ValueError`` unless so many blocks of each tower can read prompts (of a ResNet, none)."""
         if vision and self.kind != "vit":
             raise ValueError(NEEDS_VIT)
         for tower, depth, layers in (("text", text, self.text_layers), ("vision", vision, self.vision_layers)):
@@ -109,14 +93,8 @@ def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def text_tower(model: nn.Module) -> Any:
-    """Return the module that holds the parts of the text tower.
-
-    Args:
-        model: an open_clip ``CLIP``, which holds them itself, or ``CustomTextCLIP``, whose ``.text`` does.
-
-    Returns:
-        A module with ``token_embedding``, ``positional_embedding``, ``transformer``, ``attn_mask``, ``ln_final``
-        and ``text_projection``.
+    """Return the module that holds ``token_embedding``, ``transformer`` and the other parts of the text tower: an
+    open_clip ``CLIP`` itself, or the ``.text`` of a ``CustomTextCLIP``.
 
     Raises:
         ValueError: if the tower is not a causal transformer that is pooled at EOS.
@@ -135,9 +113,6 @@ def text_tower(model: nn.Module) -> Any:
 
 def vision_tower(model: nn.Module) -> Any:
     """Return the vision tower of an open_clip model: a ViT that is pooled at CLS, or CLIP's ResNet.
-
-    Args:
-        model: an open_clip ``CLIP`` or ``CustomTextCLIP``.
 
     Raises:
         ValueError: if the tower is of another kind (timm's, attentional or average pooling).
@@ -160,19 +135,10 @@ def input_size(model: nn.Module) -> tuple[int, int]:
 
 
 def tower_dtype(tower: Any) -> torch.dtype:
-    """Return the dtype of a tower's matrices and activations (norms may be stored in float32).
-
-    Args:
-        tower: a module with ``transformer.resblocks``, or CLIP's ResNet.
-    """
+    """Return the dtype of a tower's matrices and activations (norms may be stored in float32)."""
     if isinstance(tower, ModifiedResNet):
         return tower.conv1.weight.dtype
     return tower.transformer.resblocks[0].mlp.c_fc.weight.dtype
-
-
-def model_dtype(model: nn.Module) -> torch.dtype:
-    """Return the dtype of the features of an open_clip model."""
-    return tower_dtype(vision_tower(model))
 
 
 def hidden_widths(tower: Any) -> float:

@@ -1,7 +1,7 @@
 """CLIP's text tower with prompts passed in as data.
 
 Shape letters: K classes (k in a chunk), N text prompts, b prompt length, T positions of a prompt, P of the prefix that
-all classes share, S of a suffix, X suffix positions in a chunk, L text tokens, D embedding width, d_l tower width.
+all classes share, X suffix positions in a chunk, L text tokens, D embedding width, d_l tower width.
 """
 
 from __future__ import annotations
@@ -15,24 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from prompting.clip.blocks import (
-    BlockFunctions,
-    Frozen,
-    attend,
-    can_split,
-    check_deep,
-    check_shape,
-    common_number,
-    maybe_recompute,
-    project_out,
-    whole_block,
-)
-from prompting.clip.layout import Chunk, Group, Layout, lay_out
+from prompting.clip import blocks
+from prompting.clip.layout import Chunk, Group, Vectors, lay_out
 from prompting.clip.shape import text_tower, tower_dtype
 from prompting.clip.tokens import PromptTokens
 
-KeyValue = tuple[Tensor, Tensor]  # keys and values (N, P, d_l) of the prefixes in a block
-Vectors = Sequence[Optional[Tensor]]  # the context and the deep prompts
+KeyValues = Sequence[Optional[tuple[Tensor, Tensor]]]  # for each block, keys and values (N, P, d_l) of the prefixes
 
 
 class TextFeatures(NamedTuple):
@@ -44,15 +32,12 @@ class TextFeatures(NamedTuple):
     mask: Tensor | None = None
 
 
-class TextEncoder(Frozen):
+class TextEncoder(blocks.Frozen):
     """CLIP's text tower for prompts that contain learned vectors.
 
-    Positions at the start of a prompt that are equal for all classes (SOS, the context, fixed words) run once per
-    prompt. The remaining positions of each class, up to EOS, attend to the keys and values of that prefix. They are
-    grouped by length, so that attention runs on dense batches; the rest of a block runs on all groups together. The
-    outputs equal those of whole prompts up to rounding.
-
-    The modules of the tower are shared with the CLIP model, not copied.
+    The prefix that all classes share runs once per prompt; the suffixes attend to its keys and values. Attention runs
+    on one dense batch per length, the rest of a block on all suffixes together. The outputs equal those of whole
+    prompts up to rounding. The modules of the tower are shared with the CLIP model, not copied.
 
     Args:
         clip: a loaded open_clip model.
@@ -67,21 +52,17 @@ class TextEncoder(Frozen):
         ValueError: if the text tower is of a kind that cannot be prompted.
     """
 
-    token_embedding: nn.Embedding
-    transformer: Any
-    text_projection: Any
-
     def __init__(self, clip: nn.Module) -> None:
         super().__init__()
         tower = text_tower(clip)
-        self.token_embedding = tower.token_embedding
-        self.positional_embedding = tower.positional_embedding
-        self.transformer = tower.transformer
-        self.ln_final = tower.ln_final
-        self.text_projection = tower.text_projection
+        self.token_embedding: nn.Embedding = tower.token_embedding
+        self.positional_embedding: nn.Parameter = tower.positional_embedding
+        self.transformer: Any = tower.transformer
+        self.ln_final: nn.Module = tower.ln_final
+        self.text_projection: Any = tower.text_projection
         self.classes_at_once: int | None = None
         self.recompute_blocks = 0
-        self.functions = BlockFunctions()
+        self.functions = blocks.BlockFunctions()
         self.eval()
 
     def forward(
@@ -90,7 +71,6 @@ class TextEncoder(Frozen):
         context: Tensor | None = None,
         deep: Sequence[Tensor] = (),
         *,
-        return_tokens: bool = False,
         token_set: Tensor | None = None,
         detach_tokens: bool = False,
     ) -> TextFeatures:
@@ -101,7 +81,6 @@ class TextEncoder(Frozen):
             context: learned vectors (N, b, d_l), or class-specific (N, K, b, d_l); None keeps the words of the prompt.
             deep: at most layers - 1 tensors (N, b', d_l) or (N, K, b', d_l) with b' <= b; ``deep[i]`` replaces the
                 first b' context positions before block i + 1 (block 0 reads ``context``).
-            return_tokens: also return the outputs at every position (L = T).
             token_set: bool (N|1, K, T); also return the outputs at these positions (L is the size of the largest set).
             detach_tokens: return ``tokens`` without a gradient, and skip their backward pass in the last block.
 
@@ -113,138 +92,82 @@ class TextEncoder(Frozen):
 
         Source: ALIGN (arXiv 2309.13847), section 3.1; deep prompts: MaPLe (arXiv 2210.03117), section 3.2.1.
         """
-        classes, b = tokens.context.shape[1:]
-        d_l = self.token_embedding.weight.shape[1]
-        check_deep(len(deep), len(self.transformer.resblocks))
-        if context is not None:
-            check_shape("context", context, [(-1, b, d_l), (-1, classes, b, d_l)])
-        for i, prompts in enumerate(deep):
-            length = min(prompts.shape[-2], b) if prompts.dim() > 1 else b
-            check_shape(f"deep text prompt {i}", prompts, [(-1, length, d_l), (-1, classes, length, d_l)])
-        if token_set is None and return_tokens:
-            token_set = torch.ones_like(tokens.ids, dtype=torch.bool)
-        vectors = (context, *deep)
-        layout = self.layout(tokens, vectors, token_set, self.classes_at_once)
-        device, split = self.token_embedding.weight.device, can_split(self.transformer)
-        layout = tree_map_only(Tensor, lambda tensor: tensor.to(device), layout)
-        prefix_kv, prefix_outputs = self._run_prefix(layout.prefix, vectors, detach_tokens)
-        parts = []
-        for chunk in layout.chunks:
-            selected = [chunk.select(v) for v in vectors]
-            run = partial(self._run_suffix, chunk, selected, prefix_kv, prefix_outputs, detach_tokens, split)
-            parts.append(maybe_recompute(len(layout.chunks) > 1, run))
-        outputs = [torch.cat(part) for part in zip(*parts)]
-        if layout.order is not None:
-            outputs = [part.index_select(0, layout.order) for part in outputs]
-        return TextFeatures(outputs[0], None if token_set is None else outputs[1], layout.mask)
+        vectors, layers, weight = (context, *deep), len(self.transformer.resblocks), self.token_embedding.weight
+        blocks.check_prompts("text", context, deep, layers, (*tokens.context.shape[1:], weight.shape[1]))
+        share = blocks.can_split(self.transformer)
+        layout = lay_out(tokens, vectors, token_set, share_prefix=share, classes_at_once=self.classes_at_once)
+        layout = tree_map_only(Tensor, lambda tensor: tensor.to(weight.device), layout)
+        prefix_kv: KeyValues = [None] * layers
+        prefix_outputs = None
+        if layout.prefix is not None:
+            last, prefix_kv = self._run(layout.prefix, vectors, prefix_kv, keep=True)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not detach_tokens):
+                prefix_outputs = self._finish(*last)
+        run = partial(self._run_suffixes, vectors, prefix_kv, prefix_outputs, detach_tokens)
+        parts = [blocks.maybe_recompute(len(layout.chunks) > 1, run, chunk) for chunk in layout.chunks]
+        prompt, *outputs = (torch.cat(part) for part in zip(*parts))
+        return TextFeatures(prompt, outputs[0] if outputs else None, layout.mask)
 
-    def layout(
-        self, tokens: PromptTokens, vectors: Vectors, token_set: Tensor | None, classes_at_once: int | None = None
-    ) -> Layout:
-        """Return the layout of the positions that ``forward`` runs; its tensors are on the CPU.
-
-        Args:
-            tokens, token_set: as for ``forward``.
-            vectors: the context and the deep prompts.
-            classes_at_once: classes of a chunk; None is all K.
-        """
-        given = [v for v in vectors if v is not None]
-        n = common_number("text", [tokens.ids.shape[0], *(v.shape[0] for v in given)])
-        if token_set is not None:
-            check_shape("token_set", token_set, [(rows, *tokens.ids.shape[1:]) for rows in sorted({1, n})])
-        return lay_out(
-            tokens,
-            n,
-            learned=bool(given),
-            class_specific=any(v.dim() == 4 for v in given),
-            share_prefix=can_split(self.transformer),
-            token_set=token_set,
-            classes_at_once=classes_at_once,
-        )
-
-    def _run_prefix(
-        self, chunk: Chunk | None, vectors: Vectors, detach_tokens: bool
-    ) -> tuple[list[KeyValue | None], Tensor | None]:
-        """Run the shared prefixes, if any; return keys and values of each block, and the outputs (N * P, D)."""
-        blocks = self.transformer.resblocks
-        if chunk is None:
-            return [None] * len(blocks), None
-        x, (group,) = self._embed(chunk, vectors), chunk.groups
-        kept: list[KeyValue | None] = []
-        for i, block in enumerate(blocks):
-            x = chunk.insert(x, _deep(vectors, i))
-            q, k, v = (part.unflatten(0, (-1, group.length)) for part in self.functions.project_in(block, x, len(x)))
-            kept.append((k, v))
-            attended = attend(q, k, v, block.attn.num_heads, group.mask).flatten(0, 1)
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not (detach_tokens and i + 1 == len(blocks))):
-                x = self.functions.finish(block, x, attended)
-        return kept, self._project(x)
-
-    def _run_suffix(
-        self,
-        chunk: Chunk,
-        vectors: Vectors,
-        prefix_kv: list[KeyValue | None],
-        prefix_outputs: Tensor | None,
-        detach_tokens: bool,
-        split: bool,
+    def _run_suffixes(
+        self, vectors: Vectors, prefix_kv: KeyValues, prefix_outputs: Tensor | None, detach_tokens: bool, chunk: Chunk
     ) -> tuple[Tensor, ...]:
-        """Run the suffixes of a chunk; return the outputs (k, N, D) at EOS and (k, N, L, D) of the token sets."""
-        blocks = self.transformer.resblocks
-        recompute_all = getattr(self.transformer, "grad_checkpointing", False)
-        x = self._embed(chunk, vectors)
-        for i, block in enumerate(blocks[:-1] if split else blocks):
-            x = chunk.insert(x, _deep(vectors, i))
-            run = partial(self._block, block, chunk.groups, prefix_kv[i], split)
-            x = maybe_recompute(recompute_all or i < self.recompute_blocks, run, x)
-        if split:
-            # In the last block, only positions that are returned run after the attention.
-            x = chunk.insert(x, _deep(vectors, len(blocks) - 1))
-            attended = self._attend(blocks[-1], chunk.groups, prefix_kv[-1], x)
-
-        def outputs(rows: Tensor) -> Tensor:
-            y = x.index_select(0, rows)
-            return self._project(self.functions.finish(blocks[-1], y, attended.index_select(0, rows)) if split else y)
-
-        prompt = outputs(chunk.eos.flatten()).unflatten(0, chunk.eos.shape).transpose(0, 1)
+        """Return the outputs (k, N, D) at EOS and, with a token set, (k, N, L, D)."""
+        last, _ = self._run(chunk, vectors, prefix_kv)
+        # In the last block, only positions that are returned run after the attention.
+        at_eos = [part.index_select(0, chunk.eos.flatten()) for part in last]
+        prompt = self._finish(*at_eos).unflatten(0, chunk.eos.shape).transpose(0, 1)
         if chunk.token_set is None:
             return (prompt,)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not detach_tokens):
-            suffix_outputs = outputs(torch.arange(len(x), device=x.device))
-            pool = suffix_outputs if prefix_outputs is None else torch.cat([prefix_outputs, suffix_outputs])
-            return prompt, F.embedding(chunk.token_set.transpose(0, 1), pool)
+            outputs = self._finish(*last)
+            outputs = outputs if prefix_outputs is None else torch.cat([prefix_outputs, outputs])
+            return prompt, F.embedding(chunk.token_set.transpose(0, 1), outputs)
 
-    def _block(self, block: Any, groups: list[Group], prefix_kv: KeyValue | None, split: bool, x: Tensor) -> Tensor:
-        """Run a block on the suffixes x (X, d_l) of all groups."""
-        if split:
-            return self.functions.finish(block, x, self._attend(block, groups, prefix_kv, x))
-        x = x.unflatten(0, (-1, groups[0].length))  # whole prompts are one group
-        return whole_block(self.transformer, block, x, groups[0].mask).flatten(0, 1)
+    def _run(
+        self, chunk: Chunk, vectors: Vectors, prefix_kv: KeyValues, keep: bool = False
+    ) -> tuple[tuple[Tensor, ...], KeyValues]:
+        """Run a chunk up to the attention of the last block.
 
-    def _attend(self, block: Any, groups: list[Group], prefix_kv: KeyValue | None, x: Tensor) -> Tensor:
-        """Return the attention outputs of a block for the suffixes x (X, d_l) of all groups."""
-        projected = self.functions.project_in(block, x, len(x))
-        parts = []
-        for group, *qkv in zip(groups, *(part.split([group.rows for group in groups]) for part in projected)):
-            shape = (len(group.prompts), group.classes, group.length)
-            q, k, v = (part.unflatten(0, shape) for part in qkv)  # (n, k, S, d)
-            if prefix_kv is not None and group.prefix:
-                k, v = (group.prepend_prefix(shared, part) for shared, part in zip(prefix_kv, (k, v)))
-            q, k, v = (part.flatten(0, 1) for part in (q, k, v))
-            parts.append(attend(q, k, v, block.attn.num_heads, group.mask).flatten(0, 1))
-        return torch.cat(parts)
-
-    def _embed(self, chunk: Chunk, vectors: Vectors) -> Tensor:
-        """Embed the tokens of a chunk (X, d_l), with the context in place and position embeddings added."""
+        Returns:
+            Inputs (X, d_l) and attention outputs of the last block, or its outputs alone if blocks cannot be split; and
+            keys and values of each block with ``keep``.
+        """
+        split, kept = blocks.can_split(self.transformer), []
         x = self.token_embedding(chunk.ids).to(tower_dtype(self))
-        x = chunk.insert(x, vectors[0])
-        return x + self.positional_embedding[chunk.positions].to(x.dtype)
+        x = chunk.insert(x, vectors[0]) + self.positional_embedding[chunk.positions].to(x.dtype)
+        for i, block in enumerate(self.transformer.resblocks):
+            x = chunk.insert(x, vectors[i]) if 0 < i < len(vectors) else x
+            recompute = i < self.recompute_blocks
+            if not split:  # whole prompts are one group
+                (_, _, length, mask), whole = chunk.groups[0], partial(blocks.whole_block, self.transformer, block)
+                x = blocks.maybe_recompute(recompute, whole, x.unflatten(0, (-1, length)), mask).flatten(0, 1)
+                continue
+            if i + 1 < len(prefix_kv):
+                x, *kv = blocks.maybe_recompute(recompute, self._block, block, chunk.groups, prefix_kv[i], x)
+            else:
+                attended, *kv = self._attend(block, chunk.groups, prefix_kv[i], x)
+            if keep:
+                kept.append(tuple(part.unflatten(0, (-1, chunk.groups[0].length)) for part in kv))
+        return (x, attended) if split else (x,), kept
 
-    def _project(self, x: Tensor) -> Tensor:
-        """Map outputs (..., d_l) to (..., D)."""
-        return project_out(self.ln_final(x), self.text_projection)
+    def _block(self, block: Any, groups: list[Group], prefix_kv: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the outputs of a block for the rows x (X, d_l) of all groups, and their keys and values."""
+        attended, k, v = self._attend(block, groups, prefix_kv, x)
+        return self.functions.finish(block, x, attended), k, v
 
+    def _attend(self, block: Any, groups: list[Group], prefix_kv: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the attention outputs of a block for the rows x (X, d_l) of all groups, and their keys and values."""
+        projected, parts = self.functions.project_in(block, x, len(x)), []
+        sizes = [len(group.prompts) * group.length for group in groups]
+        for group, *qkv in zip(groups, *(part.split(sizes) for part in projected)):
+            q, k, v = (part.unflatten(0, (-1, group.length)) for part in qkv)  # (g, S, d_l)
+            if group.prefix:
+                k, v = (group.prepend_prefix(shared, part) for shared, part in zip(prefix_kv, (k, v)))
+            parts.append(blocks.attend(q, k, v, block.attn.num_heads, group.mask).flatten(0, 1))
+        return torch.cat(parts), *projected[1:]
 
-def _deep(vectors: Vectors, i: int) -> Tensor | None:
-    """Return the deep prompts that block i replaces the context by, if it has any."""
-    return vectors[i] if 0 < i < len(vectors) else None
+    def _finish(self, x: Tensor, attended: Tensor | None = None) -> Tensor:
+        """Finish the last block at some positions x (..., d_l), and map its outputs to (..., D)."""
+        if attended is not None:
+            x = self.functions.finish(self.transformer.resblocks[-1], x, attended)
+        return blocks.project_out(self.ln_final(x), self.text_projection)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import open_clip
 import torch
@@ -33,10 +33,6 @@ class PromptTokens(NamedTuple):
     context: Tensor
     words: Tensor
 
-    def to(self, device: str | torch.device) -> PromptTokens:
-        """Return the same tokens on ``device``."""
-        return PromptTokens(*(field.to(device) for field in self))
-
     def select(self, classes: slice | Tensor) -> PromptTokens:
         """Return the tokens of some classes: ``classes`` slices or indexes axis K; T is unchanged."""
         return PromptTokens(*(field[:, classes] for field in self))
@@ -49,22 +45,9 @@ class _Prompt(NamedTuple):
 
 
 @cache
-def clip_tokenizer(name: str = "") -> Any:
-    """Return CLIP's BPE tokenizer, or that of an open_clip model.
-
-    Args:
-        name: an open_clip model name (``ViT-H-14``, ``ViT-H-14::laion2b_s32b_b79k``); empty for CLIP's.
-
-    Returns:
-        A tokenizer with ``encode``, ``sot_token_id`` and ``eot_token_id``.
-
-    Raises:
-        ValueError: if that model has another kind of tokenizer.
-    """
-    tokenizer = open_clip.get_tokenizer(name.partition("::")[0]) if name else open_clip.SimpleTokenizer()
-    if not hasattr(tokenizer, "encode") or not hasattr(tokenizer, "eot_token_id"):
-        raise ValueError(f"prompts need CLIP's BPE tokenizer; {name!r} uses {type(tokenizer).__name__}")
-    return tokenizer
+def clip_tokenizer() -> open_clip.SimpleTokenizer:
+    """Return CLIP's BPE tokenizer."""
+    return open_clip.SimpleTokenizer()
 
 
 def clean_name(name: str) -> str:
@@ -72,22 +55,23 @@ def clean_name(name: str) -> str:
     return name.replace("_", " ").strip()
 
 
-def _arrange(prefix: str, name: str, suffix: str, n_ctx: int, position: str, tokenizer: Any) -> _Prompt:
+def _arrange(prefix: str, name: str, n_ctx: int, position: str) -> _Prompt:
     """Tokenize one prompt, without SOS and EOS: the whole "prefix name." at once, as in CoOp (a name that ends in
     punctuation merges with the full stop), then reordered."""
-    head = tokenizer.encode(prefix)
-    whole = tokenizer.encode(f"{prefix} {name}{suffix}")
+    encode = clip_tokenizer().encode
+    head, whole = encode(prefix), encode(f"{prefix} {name}.")
     if whole[: len(head)] != head:
         raise ValueError(f"the tokens of prefix {prefix!r} change in front of class name {name!r}")
-    rest, n_words = whole[len(head) :], len(tokenizer.encode(name))
+    rest, n_words = whole[len(head) :], len(encode(name))
     words, tail = rest[:n_words], rest[n_words:]
     cut = {"end": len(head), "middle": n_ctx // 2, "front": 0}[position]
     context = [i if i < cut else i + len(words) for i in range(n_ctx)]
     return _Prompt(head[:cut] + words + head[cut:] + tail, context, list(range(cut, cut + len(words))))
 
 
-def _stack(rows: list[list[_Prompt]], labels: Sequence[str], context_length: int, tokenizer: Any) -> PromptTokens:
+def _stack(rows: list[list[_Prompt]], labels: Sequence[str], clip_model: nn.Module) -> PromptTokens:
     """Add SOS and EOS to prompts (N lists of K) and pad them to the longest one."""
+    tokenizer, context_length = clip_tokenizer(), text_tower(clip_model).positional_embedding.shape[0]
     for row in rows:
         for label, prompt in zip(labels, row):
             if len(prompt.ids) + 2 > context_length:
@@ -107,26 +91,13 @@ def _stack(rows: list[list[_Prompt]], labels: Sequence[str], context_length: int
     return PromptTokens(ids, eos, context, words)
 
 
-def _limit(clip_model: nn.Module | None, context_length: int | None) -> int:
-    """Return the maximum prompt length: the smaller of the given one and the model's."""
-    limits = [] if context_length is None else [context_length]
-    if clip_model is not None:
-        limits.append(text_tower(clip_model).positional_embedding.shape[0])
-    if not limits:
-        raise ValueError("say how long prompts may be: pass clip_model or context_length")
-    return min(limits)
-
-
 def tokenize_prompts(
     classnames: Sequence[str],
     *,
     n_ctx: int,
     prefixes: Sequence[str] | None = None,
     position: str = "end",
-    suffix: str = ".",
-    clip_model: nn.Module | None = None,
-    context_length: int | None = None,
-    tokenizer: Any = None,
+    clip_model: nn.Module,
 ) -> PromptTokens:
     """Tokenize ``SOS <prefix> <class name>. EOS`` for each of N prefixes and K classes.
 
@@ -140,21 +111,17 @@ def tokenize_prompts(
         prefixes: N prefixes of at least ``n_ctx`` tokens each; an empty one means ``n_ctx`` placeholders ("X X"). None
             is a single empty one.
         position: of the class name, ``end``, ``middle`` or ``front``.
-        suffix: text behind the class name.
         clip_model: the model whose context length limits the prompts.
-        context_length: the limit in tokens, if no model is given.
-        tokenizer: CLIP's BPE tokenizer by default.
 
     Returns:
         The tokens, with a leading axis of N (1 if ``prefixes`` is None).
 
     Raises:
         ValueError: no class name or an empty one, a negative ``n_ctx``, a prefix shorter than ``n_ctx`` tokens, an
-            unknown position, a prompt longer than ``context_length``.
+            unknown position, a prompt longer than the context.
 
     Source: CoOp (arXiv 2109.01134), section 3.2; several prompts: ALIGN (arXiv 2309.13847), section 3.1.
     """
-    tokenizer = tokenizer or clip_tokenizer()
     check_choice("class token position", position, POSITIONS)
     if n_ctx < 0:
         raise ValueError(f"n_ctx is {n_ctx}; allowed: 0 or more learned vectors")
@@ -163,43 +130,34 @@ def tokenize_prompts(
         raise ValueError(f"class names must be one or more non-empty strings; found {list(classnames)[:5]!r}")
     heads = [clean_name(prefix) or " ".join([PLACEHOLDER] * n_ctx) for prefix in (prefixes or [""])]
     for head in heads:
-        if len(tokenizer.encode(head)) < n_ctx:
-            raise ValueError(f"prefix {head!r} has {len(tokenizer.encode(head))} tokens; n_ctx {n_ctx} needs as many")
-    rows = [[_arrange(head, name, suffix, n_ctx, position, tokenizer) for name in names] for head in heads]
-    return _stack(rows, names, _limit(clip_model, context_length), tokenizer)
+        if (found := len(clip_tokenizer().encode(head))) < n_ctx:
+            raise ValueError(f"prefix {head!r} has {found} tokens; n_ctx {n_ctx} needs as many")
+    rows = [[_arrange(head, name, n_ctx, position) for name in names] for head in heads]
+    return _stack(rows, names, clip_model)
 
 
-def tokenize_texts(
-    texts: Sequence[str] | Sequence[Sequence[str]],
-    *,
-    clip_model: nn.Module | None = None,
-    context_length: int | None = None,
-    tokenizer: Any = None,
-) -> PromptTokens:
+def tokenize_texts(texts: Sequence[str] | Sequence[Sequence[str]], *, clip_model: nn.Module) -> PromptTokens:
     """Tokenize sentences without learned vectors (b = 0); every token but SOS and EOS counts as a word.
 
     Args:
         texts: K sentences, or N lists of K sentences (one list per template).
         clip_model: the model whose context length limits the sentences.
-        context_length: the limit in tokens, if no model is given.
-        tokenizer: CLIP's BPE tokenizer by default.
 
     Returns:
         The tokens, with a leading axis of N (1 for a flat list).
 
     Raises:
-        ValueError: no sentence, lists of different lengths, a sentence longer than ``context_length``.
+        ValueError: no sentence, lists of different lengths, a sentence longer than the context.
     """
-    tokenizer = tokenizer or clip_tokenizer()
     flat = bool(texts) and isinstance(texts[0], str)
     lists: list[list[str]] = [list(texts)] if flat else [list(row) for row in texts]  # type: ignore[arg-type]
     if not lists or not lists[0] or len({len(row) for row in lists}) > 1:
         raise ValueError(f"texts must be K sentences or N lists of K; found lists of {[len(row) for row in lists]}")
     rows = []
     for row in lists:
-        encoded = [tokenizer.encode(text) for text in row]
+        encoded = [clip_tokenizer().encode(text) for text in row]
         rows.append([_Prompt(ids, [], list(range(len(ids)))) for ids in encoded])
-    return _stack(rows, lists[0], _limit(clip_model, context_length), tokenizer)
+    return _stack(rows, lists[0], clip_model)
 
 
 def token_set_mask(tokens: PromptTokens, reading: str = "paper") -> Tensor:
@@ -226,14 +184,13 @@ def token_set_mask(tokens: PromptTokens, reading: str = "paper") -> Tensor:
     return (places < first_eos - 1).expand_as(tokens.ids)
 
 
-def word_vectors(clip: nn.Module, text: str, length: int | None = None, tokenizer: Any = None) -> Tensor:
+def word_vectors(clip: nn.Module, text: str, length: int | None = None) -> Tensor:
     """Return the token embeddings of words, to initialise learned vectors.
 
     Args:
         clip: a loaded open_clip model.
         text: the words; underscores become spaces.
         length: number of leading tokens to take; None takes all.
-        tokenizer: CLIP's BPE tokenizer by default.
 
     Returns:
         (length, d_l) float32, detached.
@@ -241,7 +198,7 @@ def word_vectors(clip: nn.Module, text: str, length: int | None = None, tokenize
     Raises:
         ValueError: if the words have fewer tokens than ``length``.
     """
-    ids = (tokenizer or clip_tokenizer()).encode(clean_name(text))
+    ids = clip_tokenizer().encode(clean_name(text))
     if length is not None and len(ids) < length:
         raise ValueError(f"{text!r} has {len(ids)} tokens, fewer than the {length} vectors that start from them")
     return text_tower(clip).token_embedding.weight[ids[:length]].detach().float()

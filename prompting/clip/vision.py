@@ -11,22 +11,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
-from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
+from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
-from prompting.clip.blocks import (
-    BlockFunctions,
-    Frozen,
-    attend,
-    can_split,
-    check_deep,
-    check_shape,
-    common_number,
-    maybe_recompute,
-    project_out,
-    whole_block,
-)
+from prompting.clip import blocks
 from prompting.clip.shape import NEEDS_VIT, ClipShape, tower_dtype, vision_tower
 
 # Positions of the images that run together in evaluation on a CPU. The C library maps larger tensors anew each time,
@@ -36,14 +24,13 @@ ROWS_AT_ONCE = 2048
 
 class VisualFeatures(NamedTuple):
     """Outputs of the vision tower: ``prompt`` (B, M, D) at CLS; ``tokens`` (B, M, J, D) at the patches, then at the
-    prompts, or None; ``mask`` is always None: all tokens are valid."""
+    prompts, or None."""
 
     prompt: Tensor
     tokens: Tensor | None = None
-    mask: Tensor | None = None
 
 
-class VisionEncoder(Frozen):
+class VisionEncoder(blocks.Frozen):
     """CLIP's vision tower for images with M sets of prompts appended to their patches.
 
     Patches are embedded, and projected for the first attention, once per image and not M times. Unused outputs are not
@@ -66,7 +53,7 @@ class VisionEncoder(Frozen):
         self.visual = vision_tower(clip)
         self.shape = ClipShape.of(clip)
         self.recompute_blocks = 0
-        self.functions = BlockFunctions()
+        self.functions = blocks.BlockFunctions()
         self.eval()
 
     def forward(
@@ -92,7 +79,7 @@ class VisionEncoder(Frozen):
             detach_tokens: return ``tokens`` without a gradient, and skip their backward pass in the last block.
 
         Returns:
-            ``prompt`` (B, M, D), not normalised; ``tokens`` (B, M, J, D) or None; no mask.
+            ``prompt`` (B, M, D), not normalised; ``tokens`` (B, M, J, D) or None.
 
         Raises:
             ValueError: for an image size other than the tower's, prompts on a ResNet, shapes that do not fit, and too
@@ -101,59 +88,55 @@ class VisionEncoder(Frozen):
         Source: ALIGN (arXiv 2309.13847), section 3.1; prompts in a ViT: VPT (arXiv 2203.12119); spatial features of a
         ResNet: PLOT (arXiv 2210.01253), section 3.2.
         """
-        check_shape("images", images, [(-1, 3, *self.shape.image_size)])
+        blocks.check_shape("images", images, [(-1, 3, *self.shape.image_size)])
         if isinstance(self.visual, ModifiedResNet):
             if prompts is not None or len(deep):
                 raise ValueError(NEEDS_VIT)
             prompt, tokens = self._run_resnet(images, return_tokens)
             tokens = tokens.detach() if tokens is not None and detach_tokens else tokens
             return VisualFeatures(prompt, tokens)
-        rows = self._check_prompts(prompts, deep) * (1 + self.shape.patches)
-        at_once = max(1, ROWS_AT_ONCE // rows)
+        length = prompts.shape[-2] if prompts is not None and prompts.dim() > 1 else -1
+        blocks.check_prompts("visual", prompts, deep, self.shape.vision_layers, (1, length, self.shape.vision_width))
+        if prompts is None and len(deep):
+            raise ValueError("deep visual prompts need visual prompts at the input; found none")
+        m = blocks.common_number("visual", [len(vectors) for vectors in (prompts, *deep) if vectors is not None])
+        at_once = max(1, ROWS_AT_ONCE // (m * (1 + self.shape.patches)))
         if torch.is_grad_enabled() or images.device.type != "cpu":
             at_once = len(images)
-        parts = [self._run_vit(part, prompts, deep, return_tokens, detach_tokens) for part in images.split(at_once)]
+        parts = [self._run_vit(part, m, prompts, deep, return_tokens, detach_tokens) for part in images.split(at_once)]
         return VisualFeatures(*(torch.cat(part) for part in zip(*parts) if part[0] is not None))
 
-    def _check_prompts(self, prompts: Tensor | None, deep: Sequence[Tensor]) -> int:
-        """Check the shapes of the prompts and return M."""
-        check_deep(len(deep), self.shape.vision_layers)
-        if prompts is None:
-            if len(deep):
-                raise ValueError("deep visual prompts need visual prompts at the input; found none")
-            return 1
-        check_shape("visual prompts", prompts, [(-1, -1, self.shape.vision_width)])
-        for i, vectors in enumerate(deep):
-            length = min(vectors.shape[-2], prompts.shape[1]) if vectors.dim() > 1 else prompts.shape[1]
-            check_shape(f"deep visual prompt {i}", vectors, [(-1, length, self.shape.vision_width)])
-        return common_number("visual", [vectors.shape[0] for vectors in (prompts, *deep)])
-
     def _run_vit(
-        self, images: Tensor, prompts: Tensor | None, deep: Sequence[Tensor], return_tokens: bool, detach_tokens: bool
+        self,
+        images: Tensor,
+        m: int,
+        prompts: Tensor | None,
+        deep: Sequence[Tensor],
+        return_tokens: bool,
+        detach_tokens: bool,
     ) -> tuple[Tensor, Tensor | None]:
         """Return the outputs (B, M, D) at CLS and, if asked for, (B, M, J, D) at patches and prompts."""
-        m, visual = self._check_prompts(prompts, deep), self.visual
+        visual = self.visual
         x = visual.conv1(images.to(tower_dtype(visual))).flatten(2).transpose(1, 2)  # (B, O, d_v)
         cls = visual.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
         # The first norm acts on each position alone, so patches pass through it once per image.
         x = visual.ln_pre(torch.cat([cls, x], 1) + visual.positional_embedding.to(x.dtype))  # (B, 1 + O, d_v)
         prompts = None if prompts is None else visual.ln_pre(prompts.to(x.dtype))  # (M|1, b, d_v)
 
-        blocks, split = visual.transformer.resblocks, can_split(visual.transformer)
-        recompute_all = getattr(visual.transformer, "grad_checkpointing", False)
+        resblocks, split = visual.transformer.resblocks, blocks.can_split(visual.transformer)
         length, tokens = x.shape[1] + (0 if prompts is None else prompts.shape[1]), x
-        for i, block in enumerate(blocks):
+        for i, block in enumerate(resblocks):
             if 0 < i <= len(deep):  # the previous block has left out the positions of these prompts
                 x = torch.cat([x, _repeat(deep[i - 1].to(x.dtype), m, images.shape[0])], 1)
             run = partial(self._first_block, block, split, prompts, m) if i == 0 else partial(self._block, block, split)
             # Number of leading outputs that the next block, or the caller, reads.
             read = length - deep[i].shape[1] if i < len(deep) else length
-            if i + 1 == len(blocks) and (detach_tokens or not return_tokens):
+            if i + 1 == len(resblocks) and (detach_tokens or not return_tokens):
                 if return_tokens:
                     with torch.no_grad():
                         tokens = run(length, x)[:, 1:]
                 read = 1
-            x = maybe_recompute(recompute_all or i < self.recompute_blocks, run, read, x)
+            x = blocks.maybe_recompute(i < self.recompute_blocks, run, read, x)
         out = self._project(x, m)
         if return_tokens and detach_tokens:
             with torch.no_grad():
@@ -172,56 +155,31 @@ class VisionEncoder(Frozen):
             projected = self.functions.project_in(block, prompts, prompts.shape[1])
             q, k, v = (_append(part, prompt, m) for part, prompt in zip((q, k, v), projected))
         return self.functions.finish(
-            block, _append(x, prompts, m)[:, :read], attend(q[:, :read], k, v, block.attn.num_heads)
+            block, _append(x, prompts, m)[:, :read], blocks.attend(q[:, :read], k, v, block.attn.num_heads)
         )
 
     def _block(self, block: Any, split: bool, read: int, x: Tensor) -> Tensor:
         """Return the leading ``read`` outputs of a block."""
         if not split:
-            return whole_block(self.visual.transformer, block, x)[:, :read]
+            return blocks.whole_block(self.visual.transformer, block, x)[:, :read]
         q, k, v = self.functions.project_in(block, x, read)
-        return self.functions.finish(block, x[:, :read], attend(q, k, v, block.attn.num_heads))
+        return self.functions.finish(block, x[:, :read], blocks.attend(q, k, v, block.attn.num_heads))
 
     def _project(self, x: Tensor, m: int) -> Tensor:
         """Map outputs (B * M, length, d_v) to (B, M, length, D)."""
-        return project_out(self.visual.ln_post(x), self.visual.proj).unflatten(0, (-1, m))
+        return blocks.project_out(self.visual.ln_post(x), self.visual.proj).unflatten(0, (-1, m))
 
     def _run_resnet(self, images: Tensor, return_tokens: bool) -> tuple[Tensor, Tensor | None]:
         """Return the outputs (B, 1, D) of the attention pool and, if asked for, (B, 1, O, D) at each position."""
-        visual = self.visual
+        visual, pool = self.visual, self.visual.attnpool
         x = visual.stem(images.to(tower_dtype(visual)))
         for stage in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
             x = stage(x)
-        x = self._pool(visual.attnpool, x, all_positions=return_tokens)  # (B, 1 + O | 1, D)
+        x = x.flatten(2).transpose(1, 2)  # (B, O, C)
+        x = torch.cat([x.mean(1, keepdim=True), x], 1) + pool.positional_embedding.to(x.dtype)
+        queries = pool.q_proj(x if return_tokens else x[:, :1])
+        x = pool.c_proj(blocks.attend(queries, pool.k_proj(x), pool.v_proj(x), pool.num_heads))  # (B, 1 + O | 1, D)
         return x[:, :1], x[:, 1:].unsqueeze(1) if return_tokens else None
-
-    @staticmethod
-    def _pool(pool: AttentionPool2d, x: Tensor, all_positions: bool) -> Tensor:
-        """Attention-pool a feature map x (B, C, h, w), with its mean and, if asked, each position as the query."""
-        x = x.flatten(2).permute(2, 0, 1)  # (O, B, C)
-        x = torch.cat([x.mean(0, keepdim=True), x]) + pool.positional_embedding[:, None].to(x.dtype)
-        out, _ = F.multi_head_attention_forward(
-            x if all_positions else x[:1],
-            x,
-            x,
-            embed_dim_to_check=x.shape[-1],
-            num_heads=pool.num_heads,
-            in_proj_weight=None,
-            in_proj_bias=torch.cat([pool.q_proj.bias, pool.k_proj.bias, pool.v_proj.bias]),
-            bias_k=None,
-            bias_v=None,
-            add_zero_attn=False,
-            dropout_p=0.0,
-            out_proj_weight=pool.c_proj.weight,
-            out_proj_bias=pool.c_proj.bias,
-            training=False,
-            need_weights=False,
-            use_separate_proj_weight=True,
-            q_proj_weight=pool.q_proj.weight,
-            k_proj_weight=pool.k_proj.weight,
-            v_proj_weight=pool.v_proj.weight,
-        )
-        return out.transpose(0, 1)  # (B, 1 + O | 1, D)
 
 
 def _repeat(vectors: Tensor, m: int, images: int) -> Tensor:

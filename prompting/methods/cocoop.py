@@ -28,14 +28,7 @@ class CoCoOpOptions(Options):
 
 
 class ConditionalPrompts(TextPrompts):
-    """A context t (b, d_l) and the network that maps an image feature to its shift pi(x) (d_l).
-
-    Args:
-        length: b.
-        width: d_l.
-        embed_dim: D.
-        init: starting value of the context, (b, d_l), or nothing.
-    """
+    """A context t (b, d_l) and the network that maps an image feature (D) to its shift pi(x) (d_l)."""
 
     def __init__(self, length: int, width: int, embed_dim: int, init: Sequence[Tensor]) -> None:
         super().__init__(None, length, width, init=init)

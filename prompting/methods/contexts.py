@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
 
 from torch import nn
 
 from prompting.clip import ClipShape, PromptTokens, tokenize_prompts, word_vectors
 from prompting.clip.tokens import clean_name
 from prompting.learners import ClassContexts, TextPrompts
+from prompting.methods.base import Options
 
 logger = logging.getLogger(__name__)
 
 
-class ContextOptions(Protocol):
-    """The settings that ``learned_contexts`` reads."""
+@dataclass(frozen=True)
+class ContextOptions(Options):
+    """Settings of learned contexts."""
 
-    @property
-    def n_ctx(self) -> int: ...
-    @property
-    def csc(self) -> bool: ...
-    @property
-    def class_token_position(self) -> str: ...
+    n_ctx: int = 16  # b, vectors of a context
+    csc: bool = False  # class-specific contexts
+    class_token_position: str = "end"  # or middle, or front
 
 
 def learned_contexts(

@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from prompting.methods.base import CosineCLIP, Options
-from prompting.methods.contexts import learned_contexts
+from prompting.methods.base import CosineCLIP
+from prompting.methods.contexts import ContextOptions, learned_contexts
 
 
 @dataclass(frozen=True)
-class CoOpOptions(Options):
+class CoOpOptions(ContextOptions):
     """Settings of CoOp."""
 
-    n_ctx: int = 16  # b, vectors of a context
-    csc: bool = False  # class-specific contexts
     ctx_init: str = ""  # words to start from; "" starts at random
-    class_token_position: str = "end"  # or middle, or front
 
 
 class CoOp(CosineCLIP[CoOpOptions]):

@@ -5,8 +5,6 @@ loss = cross entropy + W [(1 - mean over classes cos(w, w0)) + (1 - mean over im
 augmentation of the images, w0 of a sentence about each class that is drawn in each step.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import random

@@ -3,8 +3,6 @@
 loss = cross entropy + W (1 - mean over classes cos(w, w0))
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,8 +12,8 @@ from torch import Tensor
 from prompting import teacher
 from prompting.clip.templates import fill
 from prompting.heads import cosine_logits
-from prompting.methods.base import CosineCLIP, Options
-from prompting.methods.contexts import learned_contexts
+from prompting.methods.base import CosineCLIP
+from prompting.methods.contexts import ContextOptions, learned_contexts
 from prompting.ot.checks import check_choice
 
 PHRASE = "a photo of a"
@@ -23,17 +21,14 @@ TEMPLATES = {"DescribableTextures": "a photo of a {}, a type of texture."}  # wh
 
 
 @dataclass(frozen=True)
-class KgCoOpOptions(Options):
+class KgCoOpOptions(ContextOptions):
     """Settings of KgCoOp.
 
     Raises:
         ValueError: a class name that is not at the end; the published code ignores other positions.
     """
 
-    n_ctx: int = 16  # b, vectors of a context
-    csc: bool = False  # class-specific contexts
     ctx_init: bool = False  # start from "a photo of a", so that b = 4
-    class_token_position: str = "end"
     alpha: float = 1.0  # has no effect
     w: float = 1.0  # weight of the distance to the teacher; the paper and the published scripts take 8
 

@@ -8,19 +8,16 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from prompting.heads import cosine_logits
-from prompting.methods.base import Options, OptionsT, PromptedCLIP
-from prompting.methods.contexts import learned_contexts
+from prompting.methods.base import OptionsT, PromptedCLIP
+from prompting.methods.contexts import ContextOptions, learned_contexts
 from prompting.ot import HierarchicalOT
 
 
 @dataclass(frozen=True)
-class PLOTOptions(Options):
+class PLOTOptions(ContextOptions):
     """Settings of PLOT."""
 
-    n_ctx: int = 16  # b, vectors of a context
-    csc: bool = False  # class-specific contexts
     ctx_init: str = ""  # words that the first context starts from
-    class_token_position: str = "end"  # or middle, or front
     n: int = 4  # N contexts
     trade_off: bool = False  # add the logits of the pooled features (as published for ImageNet)
 

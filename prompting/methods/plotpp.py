@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from prompting.learners import Prompts, VisualPrompts
-from prompting.methods.base import Options
-from prompting.methods.contexts import learned_contexts
+from prompting.methods.contexts import ContextOptions, learned_contexts
 from prompting.methods.plot import TransportCLIP
 from prompting.ot.checks import check_choice
 
@@ -48,7 +47,7 @@ STARTS = {
 
 
 @dataclass(frozen=True)
-class PLOTPPOptions(Options):
+class PLOTPPOptions(ContextOptions):
     """Settings of PLOT++.
 
     Raises:
@@ -56,9 +55,7 @@ class PLOTPPOptions(Options):
     """
 
     n_ctx: int = 4  # b of a text prompt
-    csc: bool = False  # class-specific contexts
     ctx_init: bool = True  # start from the data set's words, whose number replaces n_ctx
-    class_token_position: str = "end"  # or middle, or front
     n: int = 4  # N text prompts
     m: int = 4  # M visual prompts
     trade_off: bool = False  # add the logits of the pooled features (as published for the first stage)

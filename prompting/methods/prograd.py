@@ -4,8 +4,6 @@ A step follows the gradient a of the cross entropy; where a . b < 0, b being the
 CLIP, it follows a - LAMBDA (a . b) b / |b|^2, for each learned tensor by itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,8 +17,8 @@ from prompting.clip.templates import fill
 from prompting.clip.tokens import PLACEHOLDER
 from prompting.heads import cosine_logits
 from prompting.learners import TextPrompts
-from prompting.methods.base import CosineCLIP, Options
-from prompting.methods.contexts import learned_contexts
+from prompting.methods.base import CosineCLIP
+from prompting.methods.contexts import ContextOptions, learned_contexts
 from prompting.ot.checks import check_choice
 
 TEMPLATES = {  # where they differ from CoOp's
@@ -34,7 +32,7 @@ TEMPLATES = {  # where they differ from CoOp's
 
 
 @dataclass(frozen=True)
-class ProGradOptions(Options):
+class ProGradOptions(ContextOptions):
     """Settings of ProGrad.
 
     Raises:
@@ -42,10 +40,7 @@ class ProGradOptions(Options):
             temperature that is not positive; a negative lambda.
     """
 
-    n_ctx: int = 16  # b, vectors of a context
-    csc: bool = False  # class-specific contexts
     ctx_init: bool = False  # start from the words of the data set's sentence
-    class_token_position: str = "end"
     name: str = ""  # of the loss: "prograd", or "" for the same
     gm: bool = False  # has no effect
     alpha: float = 0.0  # has no effect

@@ -3,8 +3,6 @@
 loss = cross entropy + TEXT_LOSS_WEIGHT mean|w - w0| + IMAGE_LOSS_WEIGHT mean|f - f0| + KL(p0 || p) / K
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -34,12 +34,9 @@ class VPT(CosineCLIP[VPTOptions]):
 
 
 def released_tower_names(learner: str, tower: str, depth: int) -> dict[str, str]:
-    """Return the released names of prompts that are stored inside a tower: ``<tower>.VPT``, and one per later block.
+    """Return the released names of prompts that are stored inside a tower, ``<tower>.VPT`` and one per later block.
 
-    Args:
-        learner: path of the learner in the model, such as "prompt_learner.visual".
-        tower: "image_encoder" or "text_encoder".
-        depth: number of blocks with prompts, the first included.
+    ``learner`` is the path of the learner in the model, ``tower`` "image_encoder" or "text_encoder".
     """
     deep = "compound_prompts_text" if tower == "text_encoder" else "deep"
     blocks = {

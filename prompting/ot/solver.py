@@ -119,11 +119,7 @@ def solve(
 ) -> SinkhornOutput:
     """Solve the problems of ``sinkhorn``, flattened and transposed; ``group`` consecutive problems stop together.
 
-    Args:
-        cost: (P, L, J), with any values on masked entries.
-        row_mask, col_mask: bool (P, 1, J) and (P, 1, L), or None.
-        settings, return_plan, all_reduce_sum: as for ``sinkhorn``.
-        group: number of problems in a group; 1 for stop ``marginal``.
+    The costs are (P, L, J), with any values on masked entries, the masks bool (P, 1, J) and (P, 1, L), or None.
     """
 
     def part(index: slice | Tensor, settings: SinkhornSettings) -> SinkhornOutput:
@@ -198,10 +194,9 @@ def iterate(
     """Alternate r = u / (K c), c = v / (K' r) from c = 1; keep r and c of each group as they are when it stops.
 
     Args:
-        matrix: K, or its logarithm.
+        matrix: K with shifted rows, or its logarithm.
         u, v: weights (P, 1, J) and (P, 1, L), zero on masked entries; without masks (1, 1, J) and (1, 1, L).
-        log_shift: (P, 1, J), row minima / lam. ``matrix`` has shifted rows and gives r' = exp(-log_shift) r. The
-            absolute tolerance of ``change`` applies to r, the scaling of exp(-cost / lam).
+        log_shift: (P, 1, J), row minima / lam: the tolerance of ``change`` applies to exp(log_shift) r.
         settings, group, all_reduce_sum: as for ``solve``.
 
     Returns:

@@ -89,19 +89,18 @@ def test_counters_may_be_missing(resnet_weights: dict[str, Tensor]) -> None:
 def test_model_objects(vit_weights: dict[str, Tensor]) -> None:
     half = {name: v.half() for name, v in vit_weights.items()}
     same(load_clip(KeyedModule(half)), half)
+    random = torch.get_rng_state()
     model = build_clip(vit_weights, "x").train()
+    assert torch.equal(random, torch.get_rng_state())  # loading draws no random numbers
     assert load_clip(model) is model
     same(model, vit_weights)
-
-
-def test_open_clip_objects_keep_their_dtype_unless_asked(vit_weights: dict[str, Tensor]) -> None:
-    model = build_clip(vit_weights, "x").double()
-    assert load_clip(model).text_projection.dtype == torch.float64
+    assert load_clip(model.double()).text_projection.dtype == torch.float64  # unchanged unless asked
     load_clip(model, precision=Precision.resolve("bf16"), device="cpu")
     assert model.text_projection.dtype == torch.bfloat16 and model.ln_final.weight.dtype == torch.float32
 
 
-def test_built_as_open_clip_builds_it(vit_weights: dict[str, Tensor], resnet_weights: dict[str, Tensor]) -> None:
+@pytest.mark.slow
+def test_built_as_open_clip_builds_it() -> None:
     """Heads, activation, mask and all else that no tensor holds: compare with open_clip's own builder."""
     size = {"d_v": 128, "d_l": 128, "patch": 8, "grid": 2}
     for state in (vit_state(seed=5, **size), resnet_state(seed=5, width=64, d_l=128)):
@@ -113,12 +112,6 @@ def test_built_as_open_clip_builds_it(vit_weights: dict[str, Tensor], resnet_wei
         torch.testing.assert_close(ours.encode_image(images), theirs.encode_image(images))
         torch.testing.assert_close(ours.encode_text(ids), theirs.encode_text(ids))
         assert ours.visual.image_mean == open_clip.OPENAI_DATASET_MEAN
-
-
-def test_loading_draws_no_random_numbers(vit_weights: dict[str, Tensor]) -> None:
-    before = torch.get_rng_state()
-    build_clip(vit_weights, "x")
-    assert torch.equal(before, torch.get_rng_state())
 
 
 # -- names -----------------------------------------------------------------------------------------------------------
@@ -174,7 +167,7 @@ def test_names_without_a_file_go_to_open_clip(home: Path, vit_weights: dict[str,
     asked = []
 
     def create_model(name: str, **settings: object) -> nn.Module:
-        asked.append((name, settings["pretrained"], settings.get("force_quick_gelu")))
+        asked.append((name, settings["pretrained"], settings.get("force_quick_gelu", False)))
         return build_clip(vit_weights, "x")
 
     monkeypatch.setattr(open_clip, "create_model", create_model)
@@ -185,8 +178,10 @@ def test_names_without_a_file_go_to_open_clip(home: Path, vit_weights: dict[str,
     file.touch()
     same(load_clip("ViT-H/14"), vit_weights)
     assert asked == [
-        ("ViT-B-16", "openai", True), ("ViT-H-14", "laion2b_s32b_b79k", None), ("ViT-H-14", str(file), None)
-    ]  # fmt: skip
+        ("ViT-B-16", "openai", True),
+        ("ViT-H-14", "laion2b_s32b_b79k", False),
+        ("ViT-H-14", str(file), False),
+    ]
 
 
 def test_open_clip_pairs(tmp_path: Path, vit_weights: dict[str, Tensor]) -> None:
@@ -259,19 +254,34 @@ def test_damaged_state_dicts(change: dict, message: str, vit_weights: dict[str, 
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_files_that_are_no_checkpoints(suffix: str, tmp_path: Path) -> None:
-    path = tmp_path / f"model{suffix}"
-    for content in (b"", b"<html>not found</html>", b"PK\x03\x04 cut short"):
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match="is not a readable CLIP checkpoint") as caught:
-            load_clip(path)
-        assert "\n" not in str(caught.value)
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"PK\x03\x04 cut short"])
+def test_files_that_are_no_checkpoints(suffix: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / f"model{suffix}").write_bytes(content)
+    with pytest.raises(ValueError, match="is not a readable CLIP checkpoint") as caught:
+        load_clip(tmp_path / f"model{suffix}")
+    assert "\n" not in str(caught.value)
 
 
-def test_pickles_that_run_code_are_refused(tmp_path: Path) -> None:
-    torch.save(nn.Linear(1, 1), tmp_path / "module.pt")
-    with pytest.raises(ValueError, match="is not a readable CLIP checkpoint"):
-        load_clip(tmp_path / "module.pt")
-    torch.save([torch.zeros(1)], tmp_path / "list.pt")
-    with pytest.raises(ValueError, match="holds no state dict: .* found list"):
-        load_clip(tmp_path / "list.pt")
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(nn.Linear(1, 1), "not a readable CLIP checkpoint"), ([torch.zeros(1)], "no state dict: .* found list")],
+)
+def test_pickles_of_other_things_are_refused(content: object, message: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=message):
+        load_clip(tmp_path / "other.pt")
+
+
+def test_the_word_table_of_the_mini_clip_is_what_its_pre_training_uses() -> None:
+    """The loader and ``datasets.mini.vocabulary`` build the same table; unknown tokens differ from one another."""
+    from datasets.mini.vocabulary import expand
+
+    path = Path(__file__).resolve().parents[2] / "assets" / "mini_world" / "mini_clip.safetensors"
+    stored = safetensors.torch.load_file(path)
+    table = load_clip(path).token_embedding.weight
+    assert torch.equal(table, expand(stored)["token_embedding.weight"])
+    ids, rows, parts = (stored[f"token_embedding.{name}"] for name in ("ids", "rows", "parts"))
+    torch.testing.assert_close(table[ids.long()], rows.float())
+    token = next(token for token in range(len(table)) if token not in set(ids.tolist()))  # by the rule's definition
+    first, second, third = (rows[int(row)].float() for row in parts[token])
+    torch.testing.assert_close(table[token], (2 * first + second + third) / 4)

@@ -1,16 +1,14 @@
-"""What saves memory and time changes no output and no gradient: classes in chunks, recomputed blocks, compilation."""
+"""What saves memory and time changes no output and no gradient: classes in chunks, recomputed blocks."""
 
 from __future__ import annotations
 
-import copy
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
-from torch._dynamo.testing import CompileCounter
 
 from prompting.clip import TextEncoder, VisionEncoder, token_set_mask, tokenize_prompts
-from prompting.clip.blocks import compile_functions
 from tests.clip.conftest import NAMES, TIGHT, WIDTH, compare_text, compare_vision, draw, gradients, leaves
 from tests.reference.saved import saved_bytes
 
@@ -35,7 +33,7 @@ def images(stream: torch.Generator):
     return draw(stream, 2, 3, 12, 12)
 
 
-@pytest.mark.parametrize("classes_at_once", [1, 3, 9])
+@pytest.mark.parametrize("classes_at_once", [1, 3])
 @pytest.mark.parametrize("reading", [None, "paper", "released"])
 def test_chunks_of_the_classes_are_exact(vit: nn.Module, tokens, text_values, classes_at_once, reading) -> None:
     token_set = None if reading is None else token_set_mask(tokens, reading)
@@ -71,89 +69,31 @@ def test_evaluation_in_parts_of_the_images_is_exact(vit: nn.Module, stream: torc
 
 
 @pytest.mark.parametrize("number", [1, 3])
-def test_recomputed_vision_blocks_are_exact_and_keep_their_inputs_only(
-    vit: nn.Module, images, visual_values, number: int
+@pytest.mark.parametrize("classes_at_once", [None, 2])
+def test_recomputed_blocks_are_exact(
+    vit: nn.Module, tokens, images, text_values, visual_values, number: int, classes_at_once: int | None
 ) -> None:
+    """That they keep less: tests/prompting/test_memory.py."""
     compare_vision(vit, images, visual_values, recompute_blocks=number)
-    kept = []
-    for blocks in (0, number):
-        encoder, own = VisionEncoder(vit), leaves(visual_values)
-        encoder.recompute_blocks = blocks
-        kept.append(saved_bytes(lambda e=encoder, v=own: e(images, v[0], v[1:], return_tokens=True).tokens, vit))
-    row = 2 * WIDTH * 8
-    # A block keeps 10 widths per position and a recomputed block its input alone.
-    assert kept[0] - kept[1] == pytest.approx(9 * row * 2 * 2 * 12 * number, rel=0.15)
-
-
-@pytest.mark.parametrize("reading", [None, "paper", "released"])
-@pytest.mark.parametrize("number", [1, 3])
-def test_recomputed_text_blocks_are_exact_and_keep_less(
-    vit: nn.Module, tokens, text_values, number: int, reading: str | None
-) -> None:
-    token_set = None if reading is None else token_set_mask(tokens, reading)
-    for at_once in (None, 2):
-        compare_text(vit, tokens, text_values, token_set, recompute_blocks=number, classes_at_once=at_once)
-    kept = []
-    for blocks in (0, number):
-        encoder, own = TextEncoder(vit), leaves(text_values)
-        encoder.recompute_blocks = blocks
-        kept.append(saved_bytes(lambda e=encoder, v=own: e(tokens, v[0], v[1:]).prompt, vit))
-    assert kept[1] < (1 - 0.2 * min(number, 2)) * kept[0]
+    token_set, more = token_set_mask(tokens), {"classes_at_once": classes_at_once}
+    compare_text(vit, tokens, text_values, token_set, recompute_blocks=number, **more)
 
 
 @pytest.mark.parametrize("tower", ["vision", "paper", "released"])
 def test_detached_tokens_keep_less(vit: nn.Module, images, tokens, text_values, visual_values, tower: str) -> None:
     """The same outputs; gradients are those of CLS and EOS."""
-    if tower == "vision":
-        encoder, values, first, more = VisionEncoder(vit), visual_values, images, {"return_tokens": True}
-    else:
-        encoder, values, first, more = (
-            TextEncoder(vit),
-            text_values,
-            tokens,
-            {"token_set": token_set_mask(tokens, tower)},
-        )
+    encoder, first, values, more = VisionEncoder(vit), images, visual_values, {"return_tokens": True}
+    if tower != "vision":
+        more = {"token_set": token_set_mask(tokens, tower)}
+        encoder, first, values = TextEncoder(vit), tokens, text_values
     outs, grads, kept = [], [], []
     for detach in (False, True):
         own = leaves(values)
-        outs.append(encoder(first, own[0], own[1:], detach_tokens=detach, **more))
+        run = partial(encoder, first, own[0], own[1:], detach_tokens=detach, **more)
+        outs.append(run())
         grads.append(gradients(outs[-1].prompt, own))
-        kept.append(
-            saved_bytes(lambda d=detach, v=own: encoder(first, v[0], v[1:], detach_tokens=d, **more).prompt, vit)
-        )
+        kept.append(saved_bytes(lambda run=run: run().prompt, vit))
     assert outs[0].tokens.requires_grad and not outs[1].tokens.requires_grad
     torch.testing.assert_close(outs[0][:2], outs[1][:2], **TIGHT)
     torch.testing.assert_close(*grads, **TIGHT)
     assert kept[1] < 0.9 * kept[0]
-
-
-def test_compiled_functions_survive_other_class_counts(vit: nn.Module, stream: torch.Generator) -> None:
-    torch._dynamo.reset()
-    counter, context = CompileCounter(), draw(stream, 2, 2, WIDTH)
-    text, eager, counts = TextEncoder(copy.deepcopy(vit)), TextEncoder(vit), []
-    text.functions = compile_functions(counter)
-    for classes in (3, 4, 2):
-        tokens = tokenize_prompts(NAMES[:classes], n_ctx=2, clip_model=vit)
-        torch.testing.assert_close(text(tokens, context).prompt, eager(tokens, context).prompt, **TIGHT)
-        counts.append(counter.frame_count)
-    assert counts[0] > 0 and counts[1:] == counts[:1] * 2
-    torch._dynamo.reset()
-
-
-@pytest.mark.slow
-def test_compiled_functions_with_gradients(vit: nn.Module, images, visual_values) -> None:
-    """Compiled and not: outputs, gradients of CLS, and outputs without recording; 2 of 3 blocks are recomputed."""
-    torch._dynamo.reset()
-    results = []
-    for backend in (None, "aot_eager"):
-        encoder = VisionEncoder(copy.deepcopy(vit))
-        encoder.recompute_blocks = 2
-        encoder.functions = encoder.functions if backend is None else compile_functions(backend)
-        own = leaves(visual_values)
-        out = encoder(images, own[0], own[1:], return_tokens=True, detach_tokens=True)
-        grads = gradients(out.prompt, own)
-        with torch.no_grad():
-            still = encoder(images, own[0], own[1:], return_tokens=True)
-        results.append((out.prompt, out.tokens, grads, still.prompt, still.tokens))
-    torch.testing.assert_close(*results, **TIGHT)
-    torch._dynamo.reset()

@@ -1,7 +1,5 @@
 """Fixtures of the data-set tests: an empty home folder, and classes built from a config in a few words."""
 
-from __future__ import annotations
-
 import random
 
 import pytest

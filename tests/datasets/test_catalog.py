@@ -1,10 +1,9 @@
 """CoOp's fifteen sets, each read from a small folder in its real layout."""
 
-from __future__ import annotations
-
 import json
 import os
 import random
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from datasets.catalog import CATALOG
 from datasets.splits import Split, check_split
-from tests.reference.layouts import LAYOUTS, put, text
+from tests.reference.layouts import LAYOUTS, WNIDS, put, text
 
 TEST_ONLY = ("ImageNetV2", "ImageNetSketch", "ImageNetA", "ImageNetR")
 
@@ -63,24 +62,16 @@ def test_class_folders_are_cut_with_coops_random_numbers(name, tmp_path, make):
     assert [[row[0] for row in rows(part, made)] for part in (made.train_x, made.val, made.test)] == list(expected)
 
 
-def test_pets_hold_out_val_and_draw_few_shots_with_coops_random_numbers(tmp_path, make):
+def test_pets_hold_out_val_with_coops_random_numbers(tmp_path, make):
     LAYOUTS["OxfordPets"][0](tmp_path)
-    made = make("OxfordPets", tmp_path, seed=3, NUM_SHOTS=2)
-    lines = (tmp_path / "oxford_pets" / "annotations" / "trainval.txt").read_text().splitlines()
-    trainval = [(f"{image}.jpg", int(label) - 1, image[: image.rindex("_")].lower()) for image, label, *_ in
-                (line.split(" ") for line in lines)]  # fmt: skip
-    random.seed(3)
-    train, val = [], []
-    for label in range(3):
-        first, rest = naive_draw([row for row in trainval if row[1] == label], 0.2)
-        train, val = train + rest, val + first
-    few = [random.sample([row for row in part if row[1] == label], 2) for part in (train, val) for label in range(3)]
+    made = make("OxfordPets", tmp_path, seed=3)
     after = random.random()
-    assert rows(made.train_x, made) + rows(made.val, made) == sum(few, [])
-    os.remove(tmp_path / "oxford_pets" / "split_zhou_OxfordPets.json")
-    for path in tmp_path.rglob("shot_*"):
-        path.unlink()
-    make("OxfordPets", tmp_path, seed=3, NUM_SHOTS=2)
+    lines = (tmp_path / "oxford_pets" / "annotations" / "trainval.txt").read_text().splitlines()
+    words = [line.split(" ") for line in lines]
+    random.seed(3)
+    parts = [naive_draw([image for image, y, *_ in words if int(y) == label], 0.2) for label in (1, 2, 3)]
+    val, train = ([f"{image}.jpg" for part in parts for image in part[i]] for i in (0, 1))
+    assert [[path for path, *_ in rows(part, made)] for part in (made.train_x, made.val)] == [train, val]
     assert random.random() == after  # no other random number is used
 
 
@@ -94,8 +85,7 @@ def test_a_drawn_split_is_written_as_coop_writes_it_and_read_again(name, tmp_pat
     assert first.split_drawn == {"seed": 1} and Path(first.split_path).name == f"split_zhou_{name}.json"
     assert [tuple(row) for row in content["train"]] == rows(first.train_x, first)
     second = make(name, tmp_path, seed=2)
-    assert rows(second.train_x, second) == rows(first.train_x, first)
-    assert rows(second.test, second) == rows(first.test, first)
+    assert rows(second.train_x + second.test, second) == rows(first.train_x + first.test, first)
 
 
 def test_two_simultaneous_runs_both_take_the_split_that_was_drawn_first(tmp_path, monkeypatch, make):
@@ -127,6 +117,25 @@ def test_a_split_file_needs_no_annotations_and_its_classes_fit_together(tmp_path
     path.write_text(json.dumps({**split, "test": [["a.jpg", 2, "y"]]}))
     with pytest.raises(ValueError, match=r"class 'y' \(label 2\) is in test, but not in train.*; `python -m datasets"):
         make("StanfordCars", tmp_path)
+
+
+def test_folders_of_imagenet_that_are_refused(tmp_path, make):
+    LAYOUTS["ImageNet"][0](tmp_path)
+    val, late = tmp_path / "imagenet/images/val", tmp_path / "imagenet/images/train/n09999999"
+    late.mkdir()
+    with pytest.raises(ValueError, match="n09999999 holds no image"):
+        make("ImageNet", tmp_path)
+    late.rmdir()
+    shutil.rmtree(val / "n01443537")
+    with pytest.raises(ValueError, match="1 classes are in one of train and val only, as n01443537 in train"):
+        make("ImageNet", tmp_path)
+    shutil.rmtree(val)
+    put(val, ["ILSVRC2012_val_00000001.JPEG", "ILSVRC2012_val_00000002.JPEG"])
+    with pytest.raises(ValueError, match=r"val is flat: its 2 images .* move each to val/<wnid>/ .*devkit"):
+        make("ImageNet", tmp_path)
+    shutil.rmtree(val)
+    put(val, [f"{wnid}/x.JPEG" for wnid in WNIDS])
+    assert len(make("ImageNet", tmp_path).test) == 3
 
 
 def test_classes_of_imagenet_may_share_a_name(tmp_path, make):
@@ -192,7 +201,7 @@ def test_bad_annotations_are_named(name, path, lines, words, tmp_path, make):
     assert "\n" not in str(caught.value) and f"check {name}" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", ["ImageNet", "OxfordPets", "Food101", "FGVCAircraft", "ImageNetV2"])
 def test_an_empty_or_missing_folder_is_named(name, tmp_path, make):
     with pytest.raises(FileNotFoundError, match=rf"data set {name}: no folder .*; `python -m datasets check {name}"):
         make(name, tmp_path)

@@ -1,7 +1,5 @@
 """The tiny images, and configs for them."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.reference.tiny import draw_images, tiny_cfg

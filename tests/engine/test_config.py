@@ -1,41 +1,23 @@
 """Coercion rules and errors of the config."""
 
-from __future__ import annotations
-
 import pytest
 from dassl.config import clean_cfg, get_cfg_default
 from yacs.config import CfgNode
 
 
-def test_each_call_gives_a_new_config():
-    get_cfg_default().INPUT.PIXEL_MEAN.append(1.0)
-    assert len(get_cfg_default().INPUT.PIXEL_MEAN) == 3
-
-
 def test_text_is_read_as_python_and_sequences_are_converted(tmp_path):
     cfg = get_cfg_default()
-    cfg.merge_from_list(["INPUT.SIZE", "[48, 48]", "OPTIM.LR", "1e-5", "OPTIM.WARMUP_CONS_LR", "1e-6"])
-    assert (cfg.INPUT.SIZE, cfg.OPTIM.LR, cfg.OPTIM.WARMUP_CONS_LR) == ((48, 48), 1e-5, 1e-6)
+    cfg.merge_from_list(["INPUT.SIZE", "[48, 48]", "OPTIM.LR", "1e-5", "OPTIM.WARMUP_CONS_LR", "1e-6", "RESUME", None])
+    assert (cfg.INPUT.SIZE, cfg.OPTIM.LR, cfg.OPTIM.WARMUP_CONS_LR, cfg.RESUME) == ((48, 48), 1e-5, 1e-6, None)
     file = tmp_path / "some.yaml"
     file.write_text("INPUT:\n  SIZE: (32, 16)\nOPTIM:\n  LR: 1e-4\nTRAINER:\n  MINE:\n    WORDS: b\n")
-    cfg.TRAINER.MINE = CfgNode({"WORDS": "a"})  # plugins add plain yacs nodes
+    cfg.TRAINER.MINE, cfg.TRAINER.OTHER = CfgNode({"WORDS": "a"}), CfgNode()  # plugins add plain yacs nodes
     cfg.merge_from_file(str(file))
     assert (cfg.INPUT.SIZE, cfg.OPTIM.LR, cfg.TRAINER.MINE.WORDS) == ((32, 16), 1e-4, "b")
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [("OPTIM.LR", "1"), ("OPTIM.MAX_EPOCH", "2.5"), ("USE_CUDA", "0"), ("USE_CUDA", "false"), ("OUTPUT_DIR", "False")],
-)
-def test_other_types_are_refused(key, value):
-    with pytest.raises(ValueError, match=key.split(".")[-1]):
-        get_cfg_default().merge_from_list([key, value])
-
-
-def test_none_is_allowed():
-    cfg = get_cfg_default()
-    cfg.merge_from_list(["RESUME", None])
-    assert cfg.RESUME is None
+    clean_cfg(cfg, "Mine")
+    assert set(cfg.TRAINER) == {"NAME", "MINE"}
+    cfg.INPUT.PIXEL_MEAN.append(1.0)
+    assert len(get_cfg_default().INPUT.PIXEL_MEAN) == 3  # each call gives a new config
 
 
 def test_unknown_keys_name_the_nearest(tmp_path):
@@ -43,25 +25,9 @@ def test_unknown_keys_name_the_nearest(tmp_path):
     file.write_text("OPTIM:\n  MAX_EPOCHS: 5\n")
     cfg = get_cfg_default()
     for merge in (lambda: cfg.merge_from_list(["OPTIM.MAX_EPOCHS", 5]), lambda: cfg.merge_from_file(str(file))):
-        with pytest.raises(KeyError) as caught:
+        with pytest.raises(KeyError, match=r"^Non-existent .* OPTIM.MAX_EPOCHS \(do you mean OPTIM.MAX_EPOCH\?\)$"):
             merge()
-        assert str(caught.value) == "Non-existent config key: OPTIM.MAX_EPOCHS (do you mean OPTIM.MAX_EPOCH?)"
     with pytest.raises(AssertionError):  # what yacs raises for command lines, and old callers catch
         cfg.merge_from_list(["optim.lr", 0.1])
     with pytest.raises(ValueError, match="pairs"):
         cfg.merge_from_list(["OPTIM.LR"])
-
-
-def test_a_frozen_copy_stays_frozen_and_prints():
-    cfg = get_cfg_default()
-    cfg.freeze()
-    with pytest.raises(AttributeError):
-        cfg.clone().OPTIM.LR = 1.0
-    assert "MAX_EPOCH: 10" in str(cfg)
-
-
-def test_clean_cfg_keeps_one_trainer():
-    cfg = get_cfg_default()
-    cfg.TRAINER.MINE, cfg.TRAINER.OTHER = CfgNode(), CfgNode()
-    clean_cfg(cfg, "Mine")
-    assert set(cfg.TRAINER) == {"NAME", "MINE"}

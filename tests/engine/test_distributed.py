@@ -1,7 +1,5 @@
 """Two processes on a CPU train and test as one does."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -12,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from dassl.utils import distributed
-from torch.utils.data import SequentialSampler
 
 from tests.reference.shared_run import END_OF_FIRST
 
@@ -40,17 +37,14 @@ def lines(text):
     return re.findall(r"^(?:epoch \[.*?(?= lr)|\* .*)", re.sub(r"time .*? loss", "loss", text), re.M)
 
 
+@pytest.mark.slow
 def test_learned_tensors_and_results_are_those_of_one_process(runs):
-    (_, _, one), (_, _, two) = runs
+    (first, _, one), (second, _, two) = runs
     for a, b in zip(one["weights"], two["weights"]):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
     assert one["accuracy"] == two["accuracy"] and set(one["results"]) == set(two["results"]) == {"val", "test"}
     for split, results in one["results"].items():
         assert two["results"][split] == pytest.approx(results, rel=1e-5)
-
-
-def test_every_test_image_is_scored_once_and_in_order(runs):
-    (first, _, one), (second, _, two) = runs
     assert one["paths"] == two["paths"] == [f"{name}_{i}.png" for name in ("apple", "bell", "cloud") for i in (8, 9)]
     rows = [json.loads((folder / "output.json").read_text()) for folder in (first, second)]
     assert list(rows[0]) == list(rows[1]) and len(rows[0]) == 6
@@ -58,7 +52,8 @@ def test_every_test_image_is_scored_once_and_in_order(runs):
         assert rows[1][path]["gt"] == row["gt"] and rows[1][path]["predict"] == pytest.approx(row["predict"], rel=1e-4)
 
 
-def test_the_log_is_that_of_one_process(runs):
+@pytest.mark.slow
+def test_the_log_is_that_of_one_process_and_the_second_writes_nothing(runs):
     (first, out, _), (second, both, _) = runs
     wanted, found = lines((first / "log.txt").read_text()), lines((second / "log.txt").read_text())
     # Losses are means over the whole batch; "images" counts this process's part, of which the mean is 2.6.
@@ -66,10 +61,7 @@ def test_the_log_is_that_of_one_process(runs):
     for a, b in zip(wanted, found):
         assert re.sub(r" images .*", "", a) == re.sub(r" images .*", "", b)
     assert "images 5.0000" in wanted[0] and "images 2.6000" in found[0]
-    assert len(lines(both)) == len(lines(out))  # the second process prints nothing
-
-
-def test_only_the_first_process_writes(runs):
+    assert len(lines(both)) == len(lines(out))
     for folder, _, _ in runs:
         assert sorted(p.name for p in folder.glob("log*")) == ["log.txt"]
         assert len(list((folder / "tensorboard").iterdir())) == 1
@@ -77,6 +69,7 @@ def test_only_the_first_process_writes(runs):
         assert {p.name for p in (folder / "tiny").iterdir()} == saved
 
 
+@pytest.mark.slow
 def test_mistakes_end_all_processes_with_the_same_words(runs):
     (_, _, one), (_, _, two) = runs
     assert "bell_3" in two["anomaly"] and "Loss is infinite or NaN!" in two["anomaly"]
@@ -84,17 +77,6 @@ def test_mistakes_end_all_processes_with_the_same_words(runs):
     assert where.findall(two["anomaly"]) == where.findall(one["anomaly"])
     assert two["too small"] == "A training batch of 1 is too small: each of 2 processes needs an image"
     assert "nowhere" in two["missing"]
-
-
-def test_batches_are_dealt_out_whole(monkeypatch):
-    monkeypatch.setattr(distributed, "size", lambda: 3)
-    dealt = []
-    for rank in range(3):
-        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        own = distributed.BatchShare(SequentialSampler(range(14)), 4)
-        assert len(own) == len(list(own))
-        dealt.append(list(own))
-    assert dealt == [[0, 1, 2, 3, 12, 13], [4, 5, 6, 7], [8, 9, 10, 11]]
 
 
 @pytest.mark.parametrize(("number", "size"), [(7, 3), (5, 2), (4, 4), (9, 2)])

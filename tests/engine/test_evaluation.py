@@ -1,14 +1,11 @@
-"""Evaluator and accuracies against scikit-learn and counts; calibration against a loop and closed forms."""
-
-from __future__ import annotations
+"""Evaluator and accuracies against scikit-learn and counts; calibration against a loop."""
 
 import csv
 
 import numpy as np
 import pytest
 import torch
-from dassl.evaluation import Classification
-from dassl.evaluation.classes import draw_confusion, expected_calibration_error
+from dassl.evaluation.evaluator import Classification, draw_confusion
 from dassl.metrics import compute_accuracy
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_score
 
@@ -36,7 +33,7 @@ def read_csv(path):
         return list(csv.reader(file))
 
 
-def test_results_are_scikit_learns(make_cfg, predictions, capsys):
+def test_results_are_scikit_learns(make_cfg, predictions):
     cfg = make_cfg("TEST.PER_CLASS_RESULT", True)
     scores, labels = predictions
     results = run(cfg, scores, labels)
@@ -45,23 +42,17 @@ def test_results_are_scikit_learns(make_cfg, predictions, capsys):
     assert results["accuracy"] == pytest.approx(100 * accuracy_score(labels, pred))
     assert results["error_rate"] == pytest.approx(100 - results["accuracy"])
     assert results["macro_f1"] == pytest.approx(100 * f1_score(labels, pred, average="macro", labels=[0, 1, 2]))
-    assert results["ece"] == pytest.approx(ece_by_loop(confidence.tolist(), (pred == labels).tolist(), 15), rel=1e-5)
+    assert results["ece"] == pytest.approx(ece_by_loop(confidence.tolist(), (pred == labels).tolist()), rel=1e-5)
     by_class = [100 * (pred[labels == k] == k).float().mean().item() for k in range(3)]
     assert results["perclass_accuracy"] == pytest.approx(np.mean(by_class))
     rows = read_csv(f"{cfg.OUTPUT_DIR}/per_class.csv")
     assert rows[0] == ["label", "class", "total", "correct", "accuracy", "precision", "f1"] and len(rows) == 4
-    lines = capsys.readouterr().out.splitlines()
     for k, (label, name, total, correct, *percent) in enumerate(rows[1:]):
         hits = (labels == k) & (pred == k)
         assert (label, name) == (str(k), f"name{k}")
         assert (int(total), int(correct)) == (int((labels == k).sum()), int(hits.sum()))
         wanted = by_class[k], 100 * precision_score(labels == k, pred == k), 100 * f1_score(labels == k, pred == k)
         assert [float(x) for x in percent] == pytest.approx(wanted)
-        assert f"* class: {k} (name{k})\ttotal: {total}\tcorrect: {correct}\tacc: {by_class[k]:.1f}%" in lines
-    correct = int((pred == labels).sum())
-    start = lines.index("=> result")
-    assert lines[start + 1 : start + 4] == ["* total: 40", f"* correct: {correct}", f"* accuracy: {correct / 0.4:.1f}%"]
-    assert f"* average: {np.mean(by_class):.1f}%" in lines
 
 
 def test_confusion_matrix_files(make_cfg, predictions):
@@ -79,15 +70,11 @@ def test_confusion_matrix_files(make_cfg, predictions):
         assert file.read(4) == b"\x89PNG"
 
 
-def test_no_files_by_default_and_no_picture_without_matplotlib(make_cfg, predictions, tmp_path, monkeypatch, caplog):
+def test_no_files_by_default_and_no_picture_without_matplotlib(make_cfg, predictions, tmp_path, monkeypatch):
     assert list(run(make_cfg(), *predictions)) == ["accuracy", "error_rate", "macro_f1"]
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
-    with caplog.at_level("WARNING"):
-        assert not draw_confusion(str(tmp_path / "x.png"), np.eye(2), ["a", "b"])
+    draw_confusion(str(tmp_path / "x.png"), np.eye(2), ["a", "b"])
     assert not list(tmp_path.iterdir())
-
-
-def test_errors(make_cfg):
     with pytest.raises(ValueError, match="nothing to evaluate"):
         Classification(make_cfg()).evaluate()
     with pytest.raises(ValueError, match="lab2cname"):
@@ -105,40 +92,13 @@ def test_accuracy_at_k_is_a_count(predictions):
         compute_accuracy(scores, labels, topk=(5,))
 
 
-def ece_by_loop(confidence, correct, bins):
-    """The definition, bin by bin."""
+def ece_by_loop(confidence, correct, bins=15):
+    """The expected calibration error by its definition, bin by bin."""
     total = 0.0
     for m in range(1, bins + 1):
-        low, high = (m - 1) / bins, m / bins
-        inside = [(p, c) for p, c in zip(confidence, correct) if low < p <= high or (m == 1 and p == 0)]
+        inside = [(p, c) for p, c in zip(confidence, correct) if (m - 1) / bins < p <= m / bins]
         if inside:
             accuracy = sum(c for _, c in inside) / len(inside)
             mean = sum(p for p, _ in inside) / len(inside)
             total += len(inside) / len(confidence) * abs(accuracy - mean)
     return 100 * total
-
-
-@pytest.mark.parametrize("bins", [1, 7, 15])
-def test_calibration_error_is_the_loops(bins):
-    stream = np.random.default_rng(bins)
-    for n in (1, 5, 400):
-        confidence, correct = stream.uniform(0, 1, n), stream.integers(0, 2, n).astype(bool)
-        wanted = ece_by_loop(confidence, correct, bins)
-        assert expected_calibration_error(confidence, correct, bins) == pytest.approx(wanted)
-
-
-def test_calibration_error_in_closed_form():
-    assert expected_calibration_error([1.0, 1.0], [True, True]) == 0
-    assert expected_calibration_error([1.0, 1.0], [False, False]) == 100
-    # two bins, a quarter and three quarters of the samples, 20 and 10 percent off
-    confidence, correct = [0.7] * 10 + [0.9] * 30, [True] * 9 + [False] + [True] * 24 + [False] * 6
-    assert expected_calibration_error(confidence, correct) == pytest.approx(0.25 * 20 + 0.75 * 10)
-    # opposite errors cancel within a bin, not between bins
-    assert expected_calibration_error([0.5, 0.5], [True, False]) == pytest.approx(0)
-    assert expected_calibration_error([0.25, 0.75], [True, False], bins=2) == pytest.approx(75)
-
-
-@pytest.mark.parametrize("confidence, correct", [([], []), ([0.5], [True, False]), ([1.5], [True]), ([-0.1], [True])])
-def test_calibration_refuses_other_numbers_than_probabilities(confidence, correct):
-    with pytest.raises(ValueError):
-        expected_calibration_error(confidence, correct)

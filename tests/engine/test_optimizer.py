@@ -1,7 +1,5 @@
 """Optimizers against their textbook first steps, and what each config key does."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from dassl.config import get_cfg_default
@@ -27,22 +25,10 @@ def test_first_steps():
     assert first_step("amsgrad", w, g) == pytest.approx(w - lr, abs=1e-6)
     assert first_step("adamw", w, g) == pytest.approx(w * (1 - lr * wd) - lr, abs=1e-6)
     assert first_step("rmsprop", w, g) == pytest.approx(w - lr * coupled / (0.01**0.5 * coupled), abs=1e-5)
-    # RAdam starts as SGD on the corrected mean of gradients, with weights decayed apart.
+    # RAdam starts as SGD on the corrected mean of gradients, with decoupled weight decay.
     assert first_step("radam", w, g) == pytest.approx(w * (1 - lr * wd) - lr * g)
-
-
-def test_epsilon_is_a_key():
-    assert first_step("adam", 2.0, 0.3, WEIGHT_DECAY=0.0, ADAM_EPS=0.3) == pytest.approx(2.0 - 0.1 * 0.5)
-
-
-def test_frozen_parameters_stay():
-    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 1))
-    model[0].requires_grad_(False)
-    before = model[0].weight.clone()
-    optimizer = build_optimizer(model, get_cfg_default().OPTIM)
-    model(torch.ones(1, 2)).sum().backward()
-    optimizer.step()
-    assert torch.equal(model[0].weight, before)
+    # An epsilon as large as the gradient halves Adam's step.
+    assert first_step("adam", w, g, WEIGHT_DECAY=0.0, ADAM_EPS=0.3) == pytest.approx(w - lr * 0.5)
 
 
 def test_staged_rates():

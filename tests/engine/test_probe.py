@@ -1,7 +1,5 @@
 """A small plugin prints on this engine, line by line, what it prints on Dassl 0.6.3."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys
@@ -34,6 +32,7 @@ def test_probe_prints_what_it_prints_on_dassl(case, root, tmp_path):
     assert_same((tmp_path / "log.txt").read_text(), case)
 
 
+@pytest.mark.slow
 def test_probe_as_a_program(root, tmp_path):
     command = [sys.executable, probe.__file__, "sgd-cosine", root, str(tmp_path)]
     run = subprocess.run(command, capture_output=True, text=True, check=True)

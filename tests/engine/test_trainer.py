@@ -1,7 +1,5 @@
 """The order of hooks, the log lines, and the steps that trainers are made of."""
 
-from __future__ import annotations
-
 import json
 import re
 
@@ -9,7 +7,7 @@ import pytest
 import torch
 from dassl.engine import SimpleNet, TrainerBase, TrainerX, TrainerXU, build_trainer
 from dassl.modeling import BACKBONE_REGISTRY, HEAD_REGISTRY, Backbone
-from dassl.utils import AverageMeter, MetricMeter, set_random_seed
+from dassl.utils import AverageMeter, MetricMeter
 
 EPOCH_LINE = re.compile(
     r"epoch \[\d+/\d+\] batch \[\d+/\d+\] time \d+\.\d{3} \(\d+\.\d{3}\) data \d+\.\d{3} \(\d+\.\d{3}\) "
@@ -17,66 +15,48 @@ EPOCH_LINE = re.compile(
 )
 
 
-def test_log_lines(make_cfg, capsys):
-    set_random_seed(1)
+def test_log_lines_and_scalars(make_cfg, capsys, tmp_path, monkeypatch):
     trainer = build_trainer(make_cfg("OPTIM.MAX_EPOCH", 2))
+    written = []
+    monkeypatch.setattr(trainer, "write_scalar", lambda tag, value, step=None: written.append((tag, step)))
     trainer.train()
+    for tag in ("train/loss", "train/lr"):
+        assert [step for name, step in written if name == tag] == [0, 1, 2, 3, 4, 5]
+    assert written[-3:] == [("test/accuracy", 1), ("test/error_rate", 1), ("test/macro_f1", 1)]
+    assert list((tmp_path / "out" / "tensorboard").glob("events*"))
     lines = capsys.readouterr().out.splitlines()
     epochs = [line for line in lines if line.startswith("epoch")]
     assert len(epochs) == 6 and all(EPOCH_LINE.fullmatch(line) for line in epochs)
-    # the last line of an epoch shows the next epoch's rate, as in Dassl
-    rates = [re.search(r"lr (\S+)", line)[1] for line in epochs]
-    assert rates == ["1.0000e-02"] * 2 + ["5.0000e-03"] * 3 + ["0.0000e+00"]
     assert lines[0] == "Loading trainer: TinyTrainer"
     end = lines[lines.index("Finish training") :]
-    assert end[1:5] == [
-        "Finished training",
-        "Deploy the last-epoch model",
-        "Evaluate on the *test* set",
-        "=> result",
-    ]
+    assert end[1:4] == ["Finished training", "Deploy the last-epoch model", "Evaluate on the *test* set"]
     assert f"* accuracy: {trainer.test_results['test']['accuracy']:.1f}%" in end
     assert re.fullmatch(r"Elapsed: \d:\d\d:\d\d", end[-1])
 
 
-def test_order_of_hooks(make_cfg, monkeypatch):
-    trainer = build_trainer(make_cfg("OPTIM.MAX_EPOCH", 2))
-    events = []
-    for name in ("before_train", "before_epoch", "run_epoch", "after_epoch", "after_train"):
-        monkeypatch.setattr(trainer, name, lambda name=name: events.append((name, trainer.epoch)))
-    trainer.train()
-    epochs = [(name, e) for e in (0, 1) for name in ("before_epoch", "run_epoch", "after_epoch")]
-    assert events == [("before_train", 0), *epochs, ("after_train", 1)]
-
-
-def test_best_val_needs_a_strictly_better_score(make_cfg, monkeypatch):
-    trainer = build_trainer(make_cfg("TEST.FINAL_MODEL", "best_val", "OPTIM.MAX_EPOCH", 4))
-    scores, saved = iter([50.0, 50.0, 70.0, 60.0]), []
-    monkeypatch.setattr(trainer, "run_epoch", lambda: None)
-    monkeypatch.setattr(trainer, "after_train", lambda: None)
+def test_order_of_hooks_and_the_best_model_has_a_strictly_better_score(make_cfg, monkeypatch):
+    trainer = build_trainer(make_cfg("TEST.FINAL_MODEL", "best_val", "OPTIM.MAX_EPOCH", 3))
+    scores, events = iter([50.0, 50.0, 70.0]), []
+    for name in ("before_train", "before_epoch", "run_epoch", "after_train"):
+        monkeypatch.setattr(trainer, name, lambda name=name: events.append(name))
     monkeypatch.setattr(trainer, "test", lambda split: next(scores))
-    monkeypatch.setattr(trainer, "save_model", lambda epoch, folder, **kw: saved.append((epoch, kw.get("val_result"))))
+    monkeypatch.setattr(trainer, "save_model", lambda epoch, folder, **kw: events.append(kw.get("val_result")))
     trainer.train()
-    assert saved == [(0, 50.0), (2, 70.0), (3, None)]
+    epoch = ["before_epoch", "run_epoch"]
+    assert events == ["before_train", *epoch, 50.0, *epoch, *epoch, 70.0, None, "after_train"]
 
 
-def test_splits(make_cfg):
+def test_splits_and_the_output_file(make_cfg, tmp_path):
     trainer = build_trainer(make_cfg())
     assert trainer.test("val") == trainer.test_results["val"]["accuracy"]
     trainer.val_loader = None
-    trainer.test("val")
-    assert list(trainer.test_results) == ["val", "test"]
-    assert not trainer.model.training
-    with pytest.raises(ValueError, match=r"\['val', 'test'\], but got \[train\]"):
-        trainer.test("train")
-
-
-def test_output_file(make_cfg, tmp_path):
-    trainer = build_trainer(make_cfg())
-    accuracy = trainer.output_test()
+    accuracy = trainer.output_test("val")
+    assert list(trainer.test_results) == ["val", "test"] and not trainer.model.training
     rows = json.loads((tmp_path / "out" / "output.json").read_text())
     right = sum(max(range(3), key=row["predict"].__getitem__) == row["gt"] for row in rows.values())
     assert len(rows) == 6 and accuracy == pytest.approx(100 * right / 6)
+    with pytest.raises(ValueError, match=r"\['val', 'test'\], but got \[train\]"):
+        trainer.test("train")
 
 
 @pytest.mark.parametrize("checked_by_plugin", [True, False])
@@ -95,13 +75,11 @@ def test_nan_names_the_images(make_cfg, monkeypatch, checked_by_plugin):
 
 
 def test_models_are_registered_by_name():
-    trainer = TrainerBase()
-    first, second = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    trainer, first = TrainerBase(), torch.nn.Linear(1, 1)
     trainer.register_model("b", first)
-    trainer.register_model("a", second)
-    assert trainer.get_model_names() == ["b", "a"]
-    trainer.set_model_mode("eval", "a")
-    assert (first.training, second.training) == (True, False)
+    trainer.register_model("a", torch.nn.Linear(1, 1))
+    trainer.set_model_mode("eval", "b")
+    assert trainer.get_model_names() == ["b", "a"] and not first.training
     trainer.update_lr()  # without optimizer or schedule there is nothing to do
     for call, text in (
         (lambda: trainer.register_model("a", first), "duplicate"),
@@ -155,18 +133,17 @@ def test_unlabelled_batches_restart_when_they_run_out(make_cfg, count, batches):
 def test_simple_net_and_default_model(make_cfg):
     @BACKBONE_REGISTRY.register(force=True)
     class Pool(Backbone):
-        def __init__(self, pretrained=True):
+        _out_features = 3
+
+        def __init__(self, pretrained):
             super().__init__()
-            self._out_features = 3
 
         def forward(self, x):
             return x.mean((2, 3))
 
     @HEAD_REGISTRY.register(force=True)
     def wide(in_features, hidden_layers, activation, bn, dropout):
-        head = torch.nn.Linear(in_features, hidden_layers[-1])
-        head.out_features = hidden_layers[-1]
-        return head
+        return torch.nn.Linear(in_features, hidden_layers[-1])
 
     cfg = make_cfg("MODEL.BACKBONE.NAME", "Pool", "MODEL.HEAD.NAME", "wide", "MODEL.HEAD.HIDDEN_LAYERS", (7,))
     net = SimpleNet(cfg, cfg.MODEL, 4)
@@ -178,28 +155,12 @@ def test_simple_net_and_default_model(make_cfg):
     assert trainer.test() == trainer.test_results["test"]["accuracy"]
 
 
-def test_tensorboard_scalars(make_cfg, tmp_path, monkeypatch):
-    trainer = build_trainer(make_cfg("OPTIM.MAX_EPOCH", 2))
-    written = []
-    monkeypatch.setattr(trainer, "write_scalar", lambda tag, value, step=None: written.append((tag, step)))
-    trainer.train()
-    for tag in ("train/loss", "train/lr"):
-        assert [step for name, step in written if name == tag] == [0, 1, 2, 3, 4, 5]
-    assert written[-3:] == [("test/accuracy", 1), ("test/error_rate", 1), ("test/macro_f1", 1)]
-    assert list((tmp_path / "out" / "tensorboard").glob("events*"))
-
-
 def test_meters():
-    plain, smooth = AverageMeter(), AverageMeter(ema=True)
+    plain, smooth, meter = AverageMeter(), AverageMeter(ema=True), MetricMeter()
     for value, n in ((1.0, 1), (torch.tensor(4.0), 2)):
         plain.update(value, n)
         smooth.update(value)
-    assert (plain.val, plain.avg) == (4.0, 3.0)
-    assert smooth.avg == pytest.approx(0.1 * 0.9 + 0.4)
-    meter = MetricMeter()
-    meter.update({"loss": 1.0, "acc": torch.tensor(50.0)})
-    meter.update(None)
-    meter.update({"loss": 2.0})
+    assert (plain.avg, smooth.avg) == pytest.approx((3.0, 0.1 * 0.9 + 0.4))
+    for values in ({"loss": 1.0, "acc": torch.tensor(50.0)}, None, {"loss": 2.0}):
+        meter.update(values)
     assert str(meter) == "loss 2.0000 (1.5000) acc 50.0000 (50.0000)"
-    with pytest.raises(TypeError, match="list"):
-        meter.update([1.0])

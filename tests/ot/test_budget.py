@@ -39,6 +39,7 @@ def test_blocks_of_problems_equal_the_whole_batch(monkeypatch, stop, group_dims,
     torch.testing.assert_close(tuple(distance_only[1:]), tuple(whole[1:]), atol=1e-12, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learn", [False, True])
 def test_memory_is_a_few_chunks_of_costs(monkeypatch, tmp_path, learn):
     chunk = 2**16

@@ -27,36 +27,19 @@ def gradients(out, f: dict[str, torch.Tensor]) -> list[torch.Tensor | None]:
     return list(torch.autograd.grad((out.logits * weights).sum(), list(f.values()), allow_unused=True))
 
 
-# ---------------------------------------------------------------- both readings against loops
-
-
 @pytest.mark.parametrize("max_elements", [2**26, 400])
 @pytest.mark.parametrize("tol, common", [(1e-2, 0.0), (1e-2, 1.0), (1e-5, 0.5)])
 @pytest.mark.parametrize("reading", ["paper", "released"])
 def test_equals_loops_with_classes_of_different_lengths(reading, tol, common, max_elements):
     f, lengths = naive.features(0, common=common), [5, 2, 3]
     settings = {"beta": 0.7, "lambda_prompt": 0.08, "lambda_token": 0.12, "max_iter": 60, "tol": tol}
-    out = hierarchical_ot(
-        **f,
-        s_mask=naive.lengths_mask(lengths, 5),
-        logit_scale=20.0,
-        reading=reading,
-        max_elements=max_elements,
-        **settings,
-    )
+    more = {"s_mask": naive.lengths_mask(lengths, 5), "reading": reading, "max_elements": max_elements}
+    out = hierarchical_ot(**f, **more, logit_scale=20.0, **settings)
     want = getattr(naive, reading)(*numpy_of(f, lengths), scale=20.0, **settings)
     np.testing.assert_allclose(out.cost.numpy(), want["cost"], atol=1e-11)
     np.testing.assert_allclose(out.logits.numpy(), want["logits"], atol=1e-9)
     np.testing.assert_array_equal(out.token.iterations.numpy(), want["token_iterations"])
     np.testing.assert_array_equal(out.prompt.iterations.numpy(), want["prompt_iterations"])
-
-
-@pytest.mark.parametrize("reading", ["paper", "released"])
-def test_float32_equals_loops(reading):
-    f = naive.features(1, dtype=torch.float32, common=1.0)
-    out = hierarchical_ot(**f, logit_scale=20.0, reading=reading)
-    want = getattr(naive, reading)(*numpy_of(f, [5, 5, 5]), scale=20.0, beta=1.0, **LAMBDAS)
-    np.testing.assert_allclose(out.logits.numpy(), want["logits"], atol=2e-4)
 
 
 @pytest.mark.parametrize("leave_out", [{"hierarchical": False}, {"beta": 0.0}])
@@ -67,74 +50,6 @@ def test_without_the_token_level(reading, leave_out):
     want = getattr(naive, reading)(*numpy_of(f, [5, 5, 5]), scale=5.0, beta=0.0, **LAMBDAS)
     assert out.token is None
     np.testing.assert_allclose(out.logits.numpy(), want["logits"], atol=1e-10)
-
-
-@pytest.mark.parametrize("reading", ["paper", "released"])
-def test_single_prompts_without_tokens_are_cosine_logits(reading):
-    f = naive.features(3, visual=1, text=1, images=5, classes=7, dtype=torch.float32)
-    out = hierarchical_ot(f["z"], f["h"], beta=0.0, logit_scale=100.0, reading=reading)
-    cosine = F.normalize(f["z"][:, 0].double(), dim=-1) @ F.normalize(f["h"][:, 0].double(), dim=-1).T
-    torch.testing.assert_close(out.logits.double() / 100, cosine, atol=1e-6, rtol=0)
-
-
-def test_paper_logits_are_one_minus_the_distance():
-    f = leaves(naive.features(4))
-    out = hierarchical_ot(**f, logit_scale=10.0)
-    torch.testing.assert_close(out.logits, 10 * (1 - out.distance), atol=1e-12, rtol=0)
-    weights = torch.linspace(-1, 2, out.logits.numel(), dtype=torch.float64).reshape(out.logits.shape)
-    by_distance = torch.autograd.grad((10 * (1 - out.distance) * weights).sum(), list(f.values()), retain_graph=True)
-    for got, want in zip(gradients(out, f), by_distance):
-        torch.testing.assert_close(got, want, atol=1e-12, rtol=0)
-
-
-# ---------------------------------------------------------------- what a score depends on
-
-
-@pytest.mark.parametrize("max_elements", [2**26, 300])
-def test_paper_score_depends_on_its_image_and_class_alone(max_elements):
-    f, lengths = naive.features(5, images=4, classes=5, dtype=torch.float32), [5, 2, 3, 1, 4]
-    f["r"][1] = f["r"][1] * 0.05 + f["r"][1, :1, :1]  # easy and hard problems side by side
-    mask = naive.lengths_mask(lengths, 5)
-    together = hierarchical_ot(**f, s_mask=mask, logit_scale=50.0, max_elements=max_elements)
-    for b in range(4):
-        for k in range(5):
-            alone = hierarchical_ot(
-                f["z"][b : b + 1],
-                f["h"][k : k + 1],
-                f["r"][b : b + 1],
-                f["s"][k : k + 1, :, : lengths[k]],
-                logit_scale=50.0,
-            )
-            torch.testing.assert_close(alone.logits[0, 0], together.logits[b, k], atol=2e-5, rtol=0)
-            assert torch.equal(alone.token.iterations[0, 0], together.token.iterations[b, k])
-            assert alone.prompt.iterations[0, 0] == together.prompt.iterations[b, k]
-
-
-def test_released_token_level_is_a_pair_s_own_and_its_prompt_level_the_batch_s():
-    f = naive.features(6, images=3, classes=3, common=0.3)
-    together = hierarchical_ot(**f, reading="released")
-    alone = hierarchical_ot(f["z"][:1], f["h"][:1], f["r"][:1], f["s"][:1], reading="released")
-    assert torch.equal(alone.token.iterations[0, 0], together.token.iterations[0, 0])
-    torch.testing.assert_close(alone.cost[0, 0], together.cost[0, 0], atol=1e-12, rtol=0)
-    assert together.prompt.iterations.unique().numel() == 1
-    assert together.token.iterations.flatten(2).amax(-1).unique().numel() > 1
-
-
-def test_permuting_prompts_and_tokens_changes_no_score():
-    f = naive.features(7)
-    out = hierarchical_ot(**f)
-    m, n, j = torch.tensor([2, 0, 1]), torch.tensor([1, 0]), torch.tensor([3, 6, 0, 2, 5, 1, 4])
-    moved = hierarchical_ot(f["z"][:, m], f["h"][:, n], f["r"][:, m][:, :, j], f["s"][:, n].flip(2))
-    torch.testing.assert_close(moved.logits, out.logits, atol=1e-12, rtol=0)
-
-
-def test_lengths_of_the_features_do_not_matter():
-    f = naive.features(8)
-    scaled = {name: x * (3.0 + i) for i, (name, x) in enumerate(f.items())}
-    torch.testing.assert_close(hierarchical_ot(**scaled).logits, hierarchical_ot(**f).logits, atol=1e-12, rtol=0)
-
-
-# ---------------------------------------------------------------- masks and chunks
 
 
 @pytest.mark.parametrize("gradient", ["envelope", "unrolled"])
@@ -149,59 +64,26 @@ def test_masked_tokens_equal_absent_tokens(gradient, garbage):
     want = hierarchical_ot(**short, gradient=gradient)
     torch.testing.assert_close(out.logits, want.logits, atol=1e-12, rtol=0)
     z, h, r, s = gradients(out, full)
-    for got, expected in zip((z, h, r[:, :, r_mask], s[:, :, s_mask]), gradients(want, short)):
-        torch.testing.assert_close(got, expected, atol=1e-11, rtol=0)
+    torch.testing.assert_close([z, h, r[:, :, r_mask], s[:, :, s_mask]], gradients(want, short), atol=1e-11, rtol=0)
     assert float(r[:, :, ~r_mask].abs().sum() + s[:, :, ~s_mask].abs().sum()) == 0
 
 
 # One pair is 3 * 2 * 7 * 5 = 210 costs; 5 classes and 3 images then split into pairs, 2 + 2 + 1 classes, 2 + 1 images.
-@pytest.mark.parametrize(
-    "max_elements, chunks", [(1, 15), (210, 15), (500, 9), (210 * 5, 3), (210 * 10, 2), (10**6, 1)]
-)
+@pytest.mark.parametrize("max_elements, chunks", [(1, 15), (500, 9), (210 * 5, 3), (210 * 10, 2), (10**6, 1)])
 @pytest.mark.parametrize("reading, gradient", [("paper", "envelope"), ("paper", "unrolled"), ("released", "envelope")])
 def test_chunked_equals_plain_forward_and_backward(monkeypatch, reading, gradient, max_elements, chunks):
-    seen = []
-    solve = tokens.sinkhorn
+    seen, solve = [], tokens.sinkhorn
     monkeypatch.setattr(
-        tokens, "sinkhorn", lambda cost, *given, **kw: seen.append(cost.numel()) or solve(cost, *given, **kw)
+        tokens, "sinkhorn", lambda cost, *args, **kw: seen.append(cost.numel()) or solve(cost, *args, **kw)
     )
     f, mask = leaves(naive.features(10, images=3, classes=5)), naive.lengths_mask([5, 2, 3, 1, 4], 5)
     settings = {"s_mask": mask, "reading": reading, "gradient": gradient, "return_plans": True}
     out = hierarchical_ot(**f, max_elements=max_elements, **settings)
     assert len(seen) == chunks and max(seen) <= max(max_elements, 210)
     plain = hierarchical_ot(**f, **settings)
-    for got, want in ((out.logits, plain.logits), *zip(out.token[:2], plain.token[:2])):
-        torch.testing.assert_close(got, want, atol=1e-13, rtol=0)
-    for got, want in zip(out.token[3:], plain.token[3:]):
-        torch.testing.assert_close(got, want, atol=1e-13, rtol=0)
-    for got, want in zip(gradients(out, f), gradients(plain, f)):
-        assert (got is None) == (want is None)
-        if want is not None:
-            torch.testing.assert_close(got, want, atol=1e-12, rtol=0)
-
-
-def test_plans_are_kept_only_when_asked_for():
-    f = naive.features(11)
-    assert hierarchical_ot(**f).token.plan is None
-    kept = hierarchical_ot(**f, return_plans=True).token
-    assert kept.plan.shape == (2, 3, 3, 2, 7, 5)
-    rebuilt = torch.exp(
-        (
-            kept.potentials[0].unsqueeze(-1)
-            + kept.potentials[1].unsqueeze(-2)
-            - tokens.token_cost(*tokens.unit(f["r"], f["s"]))
-        )
-        / 0.1
-    )
-    torch.testing.assert_close(kept.plan, rebuilt, atol=1e-12, rtol=0)
-
-
-def test_envelope_keeps_nothing_of_the_size_of_the_plans_for_the_backward_pass():
-    f = leaves(naive.features(12, images=4, classes=4, rows=40, cols=20, dtype=torch.float32))
-    sizes = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.numel()) or x, lambda x: x):
-        hierarchical_ot(**f)
-    assert sizes and max(sizes) <= 4 * 4 * 3 * 2 * 40 < 4 * 4 * 3 * 2 * 40 * 20
+    torch.testing.assert_close((out.logits, *out.token), (plain.logits, *plain.token), atol=1e-12, rtol=0)
+    got, want = ([g for g in gradients(result, f) if g is not None] for result in (out, plain))
+    torch.testing.assert_close(got, want, atol=1e-12, rtol=0)
 
 
 # ---------------------------------------------------------------- gradients
@@ -215,8 +97,7 @@ def test_paper_envelope_gradient_is_that_of_both_plans_held_fixed():
     cost = 1 - cosine + 0.6 * (out.token.plan * (1 - similar)).sum((-2, -1))
     held = out._replace(logits=3.0 * (1 - (out.prompt.plan * cost).sum((-2, -1))))
     torch.testing.assert_close(out.logits, held.logits, atol=1e-12, rtol=0)
-    for got, want in zip(gradients(out, f), gradients(held, f)):
-        torch.testing.assert_close(got, want, atol=1e-11, rtol=0)
+    torch.testing.assert_close(gradients(out, f), gradients(held, f), atol=1e-11, rtol=0)
 
 
 def test_paper_unrolled_gradcheck():
@@ -238,22 +119,11 @@ def test_released_token_term_and_plans_take_no_gradient():
     held = out._replace(logits=4.0 * (out.prompt.plan.detach() * cosine).sum((-2, -1)))
     got = gradients(out, f)
     assert got[2] is None and got[3] is None and not out.token.distance.requires_grad
-    for have, want in zip(got[:2], gradients(held, f)[:2]):
-        torch.testing.assert_close(have, want, atol=1e-12, rtol=0)
+    torch.testing.assert_close(got[:2], gradients(held, f)[:2], atol=1e-12, rtol=0)
 
 
-def test_gradient_reaches_the_logit_scale():
-    f, scale = naive.features(16), torch.tensor(2.0, requires_grad=True)
-    out = hierarchical_ot(**f, logit_scale=scale.exp())
-    (grad,) = torch.autograd.grad(out.logits.sum(), scale)
-    torch.testing.assert_close(grad.double(), out.logits.sum(), atol=1e-5, rtol=1e-5)
-
-
-# ---------------------------------------------------------------- precision
-
-
-@pytest.mark.parametrize("dtype, atol", [(torch.float16, 2e-5), (torch.bfloat16, 2e-5)])
-def test_half_precision_features_are_scored_in_float32(dtype, atol):
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_features_are_scored_in_float32(dtype):
     # Opposite directions: every token cost is near 2, where exp(-2 / 0.1) is zero in float16.
     f = naive.features(17, dtype=dtype, common=4.0)
     f["h"], f["s"] = -f["h"], -f["s"]
@@ -263,7 +133,7 @@ def test_half_precision_features_are_scored_in_float32(dtype, atol):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = hierarchical_ot(**f)
     assert out.logits.dtype == torch.float32
-    torch.testing.assert_close(out.logits.double(), exact.logits, atol=atol, rtol=0)
+    torch.testing.assert_close(out.logits.double(), exact.logits, atol=2e-5, rtol=0)
     grads = gradients(out, f)
     assert all(g.dtype == dtype and bool(torch.isfinite(g).all()) for g in grads)
 
@@ -275,14 +145,6 @@ def test_mixed_dtypes_meet_in_the_widest():
     torch.testing.assert_close(mixed.logits, hierarchical_ot(**f).logits, atol=2e-2, rtol=0)
 
 
-@pytest.mark.parametrize("reading", ["paper", "released"])
-def test_tiny_lambdas_stay_finite(reading):
-    f = leaves(naive.features(19, dtype=torch.float32))
-    out = hierarchical_ot(**f, lambda_prompt=1e-4, lambda_token=1e-4, reading=reading)
-    assert bool(torch.isfinite(out.logits).all())
-    assert all(g is None or bool(torch.isfinite(g).all()) for g in gradients(out, f))
-
-
 # ---------------------------------------------------------------- the module and validation
 
 
@@ -291,7 +153,8 @@ def test_module_is_the_function_and_has_no_parameters():
     settings = HeadSettings(reading="released", beta=0.5, lambda_token=0.2, max_elements=500)
     head, given = HierarchicalOT(settings), {"s_mask": mask, "logit_scale": 9.0}
     out = head(**f, **given, return_plans=True)
-    assert torch.equal(out.logits, hierarchical_ot(**f, settings=settings, **given).logits)
+    same = hierarchical_ot(**f, settings=settings, **given)
+    assert torch.equal(out.logits, same.logits) and same.token.plan is None
     by_names = HierarchicalOT(reading="released", beta=0.5, lambda_token=0.2, max_elements=500)
     assert by_names.settings == settings and out.token.plan is not None
     assert not head.state_dict() and "reading='released'" in repr(head) and head.uses_tokens
@@ -311,11 +174,7 @@ def test_sums_over_processes_are_those_of_training():
 
 
 BAD_SETTINGS = [
-    (
-        {"reading": "realeased"},
-        ValueError,
-        "reading is 'realeased'; allowed: 'paper', 'released'; did you mean 'released'",
-    ),
+    ({"reading": "realeased"}, ValueError, "reading is 'realeased'; allowed: 'paper', 'released'; did you mean 'rel"),
     ({"beta": -1.0}, ValueError, "beta is -1.0; allowed: a finite number >= 0"),
     ({"lambda_prompt": 0}, ValueError, "lambda_prompt is 0; allowed: a finite number > 0"),
     ({"lambda_token": float("nan")}, ValueError, "lambda_token is nan"),

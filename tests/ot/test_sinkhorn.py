@@ -22,15 +22,8 @@ def costs(seed: int, *shape: int, low: float = 0.0, high: float = 2.0, dtype=tor
     return (low + (high - low) * torch.rand(*shape, generator=draw, dtype=torch.float64)).to(dtype)
 
 
-def rebuilt(cost: torch.Tensor, potentials: tuple[torch.Tensor, torch.Tensor], lam: float) -> torch.Tensor:
-    return torch.exp((potentials[0].unsqueeze(-1) + potentials[1].unsqueeze(-2) - cost) / lam)
-
-
-# ---------------------------------------------------------------- against loops and POT
-
-
 @pytest.mark.parametrize("scaling", ["kernel", "log"])
-@pytest.mark.parametrize("max_iter, tol", [(100, 1e-2), (3, 1e-2), (1, 0.0), (200, 1e-6)])
+@pytest.mark.parametrize("max_iter, tol", [(100, 1e-2), (3, 1e-2), (1, 0.0), (7, 0.0), (200, 1e-6)])
 def test_marginal_stop_equals_single_loops(scaling, max_iter, tol):
     cost = costs(0, 3, 4, 6, 5)
     cost[0, 0] *= 0.1  # some stop early, some late
@@ -44,15 +37,15 @@ def test_marginal_stop_equals_single_loops(scaling, max_iter, tol):
 
 
 @pytest.mark.parametrize("scaling", ["kernel", "log"])
-@pytest.mark.parametrize("low, high", [(0.0, 0.6), (-0.3, 0.3)])
-def test_change_stop_equals_group_loops(scaling, low, high):
+@pytest.mark.parametrize("low, high, tol", [(0.0, 0.6, 1e-2), (-0.3, 0.3, 1e-2), (0.0, 0.6, 0.0)])
+def test_change_stop_equals_group_loops(scaling, low, high, tol):
     cost = costs(1, 4, 3, 2, 6, 5, low=low, high=high)
     cost[0] *= 0.2
     for group_dims, groups in ((2, [(a,) for a in range(4)]), (3, [()]), (0, list(np.ndindex(4, 3, 2)))):
-        out = sinkhorn(cost, lam=0.1, tol=1e-2, stop="change", group_dims=group_dims, scaling=scaling)
+        out = sinkhorn(cost, lam=0.1, max_iter=40, tol=tol, stop="change", group_dims=group_dims, scaling=scaling)
         for group in groups:
             members = cost[group].reshape(-1, 6, 5).numpy()
-            plans, iterations, converged = naive.solve_group(list(members), 0.1, 100, 1e-2)
+            plans, iterations, converged = naive.solve_group(list(members), 0.1, 40, tol)
             np.testing.assert_allclose(out.plan[group].reshape(-1, 6, 5).numpy(), np.stack(plans), atol=1e-12)
             assert set(out.iterations[group].reshape(-1).tolist()) == {iterations}
             assert bool(out.converged[group].all()) == converged
@@ -66,20 +59,6 @@ def test_change_stop_does_not_count_masked_rows_in_the_mean():
         plans, iterations, _ = naive.solve_group(list(cost[a, :, :rows].numpy()), 0.1, 100, 3e-3)
         np.testing.assert_allclose(out.plan[a, :, :rows].numpy(), np.stack(plans), atol=1e-12)
         assert out.iterations[a].tolist() == [iterations] * 2
-
-
-@pytest.mark.parametrize("max_iter", [1, 100])
-@pytest.mark.parametrize("stop, group_dims", [("marginal", 0), ("change", 1), ("change", 2)])
-def test_masks_in_any_layout(stop, group_dims, max_iter):
-    cost = costs(2, 3, 5, 6, 4, high=0.5)
-    rows, cols = torch.rand(6, 5, 3) < 0.7, torch.rand(4, 3, 5) < 0.7
-    rows[0], cols[0] = True, True
-    masks = {"row_mask": rows.permute(2, 1, 0), "col_mask": cols.permute(1, 2, 0)}
-    options = {"lam": 0.1, "tol": 3e-3, "stop": stop, "group_dims": group_dims, "max_iter": max_iter}
-    found = sinkhorn(cost, **masks, **options)
-    expected = sinkhorn(cost, **{name: mask.contiguous() for name, mask in masks.items()}, **options)
-    for one, other in zip(found, expected):
-        torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("scaling", ["kernel", "log"])
@@ -116,26 +95,6 @@ def test_a_group_shared_by_processes_stops_as_a_whole(scaling, masked):
         assert torch.equal(out.iterations, whole.iterations[part])
 
 
-@pytest.mark.parametrize("scaling", ["kernel", "log"])
-@pytest.mark.parametrize("masked", [False, True])
-def test_square_costs_in_either_layout(scaling, masked):
-    """Of two equal sides either may lie innermost: the plan is the same, and the costs stay as they were."""
-    cost = costs(3, 4, 6, 6)
-    rows = [6, 5, 4, 3] if masked else [6] * 4
-    mask = torch.arange(6) < torch.tensor(rows)[:, None]
-    for given in (cost, cost.mT.contiguous().mT, cost.mT, cost.mT.contiguous()):
-        before = given.clone()
-        options = {"row_mask": mask} if masked else {}
-        out = sinkhorn(given, lam=0.1, max_iter=7, tol=0.0, scaling=scaling, **options)
-        assert torch.equal(given, before)
-        for i, n in enumerate(rows):
-            part = before[i, :n].numpy()
-            plan, *_ = naive.solve_one(part, 0.1, 7, 0.0)
-            np.testing.assert_allclose(out.plan[i, :n].numpy(), plan, atol=1e-12)
-            assert float(out.distance[i]) == pytest.approx(float((plan * part).sum()), rel=1e-12)
-            assert not out.plan[i, n:].any()
-
-
 @pytest.mark.parametrize("lam", [0.05, 0.2, 1.0])
 def test_plan_equals_pot(lam):
     cost = costs(3, 4, 9, 6)
@@ -155,35 +114,22 @@ def test_distance_goes_to_emd_as_lambda_goes_to_zero():
     assert gaps == sorted(gaps, reverse=True) and gaps[-1] < 1e-3
 
 
-# ---------------------------------------------------------------- closed forms and symmetries
+SWAPPED = torch.eye(4, dtype=torch.float64)[[2, 0, 3, 1]]
+A = 0.5 / (1 + np.exp(-3.0))  # the plan is [[A, B], [B, A]] by symmetry, with A / B = exp(gap / lam) and A + B = 1 / 2
+CLOSED = {
+    "one by one": ([[-2.0]], 0.1, [[1.0]]),
+    "constant": (np.full((4, 3), 0.7), 0.1, np.full((4, 3), 1 / 12)),
+    "two by two": ([[0.0, 0.3], [0.3, 0.0]], 0.1, [[A, 0.5 - A], [0.5 - A, A]]),
+    "permutation": (1 - SWAPPED, 0.01, SWAPPED / 4),
+}
 
 
-def test_one_by_one_is_the_cost():
-    cost = costs(5, 6, 1, 1, low=-3.0, high=3.0)
-    out = sinkhorn(cost, lam=0.1)
-    torch.testing.assert_close(out.plan, torch.ones(6, 1, 1, dtype=torch.float64))
-    torch.testing.assert_close(out.distance, cost[:, 0, 0])
-    assert out.iterations.tolist() == [1] * 6
-
-
-def test_constant_cost_gives_the_product_plan():
-    out = sinkhorn(torch.full((4, 3), 0.7, dtype=torch.float64), lam=0.1)
-    torch.testing.assert_close(out.plan, torch.full((4, 3), 1 / 12, dtype=torch.float64))
-
-
-def test_two_by_two_closed_form():
-    # By symmetry the plan is [[a, b], [b, a]] with a / b = exp(gap / lam) and a + b = 1 / 2.
-    cost = torch.tensor([[0.0, 0.3], [0.3, 0.0]], dtype=torch.float64)
-    a = 0.5 / (1 + np.exp(-3.0))
-    out = sinkhorn(cost, lam=0.1, **TIGHT)
-    np.testing.assert_allclose(out.plan.numpy(), [[a, 0.5 - a], [0.5 - a, a]], atol=1e-12)
-
-
-def test_permutation_cost_gives_the_permutation():
-    order = torch.tensor([2, 0, 3, 1])
-    cost = 1 - torch.eye(4, dtype=torch.float64)[order]
-    out = sinkhorn(cost, lam=0.01)
-    torch.testing.assert_close(out.plan, torch.eye(4, dtype=torch.float64)[order] / 4, atol=1e-12, rtol=0)
+@pytest.mark.parametrize("cost, lam, plan", CLOSED.values(), ids=CLOSED)
+def test_closed_forms(cost, lam, plan):
+    cost, plan = (torch.as_tensor(x, dtype=torch.float64) for x in (cost, plan))
+    out = sinkhorn(cost, lam=lam, **TIGHT)
+    torch.testing.assert_close(out.plan, plan, atol=1e-12, rtol=0)
+    torch.testing.assert_close(out.distance, (plan * cost).sum(), atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("tol", [1e-2, 1e-4, 1e-8])
@@ -197,51 +143,31 @@ def test_marginals_and_error(tol):
 
 
 def test_transpose_swaps_the_roles():
+    """Also the memory layout: either side may be the contiguous one, and the costs stay as they were."""
     cost = costs(7, 3, 6, 4)
+    before = cost.clone()
     out, swapped = sinkhorn(cost, lam=0.1, **TIGHT), sinkhorn(cost.mT, lam=0.1, **TIGHT)
     torch.testing.assert_close(out.plan, swapped.plan.mT, atol=1e-11, rtol=0)
-
-
-def test_permuting_rows_and_columns_permutes_the_plan():
-    cost, p, q = costs(8, 2, 6, 4), torch.tensor([3, 0, 5, 1, 4, 2]), torch.tensor([2, 3, 0, 1])
-    out, moved = sinkhorn(cost, lam=0.1), sinkhorn(cost[:, p][:, :, q], lam=0.1)
-    torch.testing.assert_close(moved.plan, out.plan[:, p][:, :, q], atol=1e-13, rtol=0)
-
-
-def test_scaling_cost_and_lambda_together_changes_nothing_but_the_distance():
-    cost = costs(9, 3, 6, 4)
-    out, scaled = sinkhorn(cost, lam=0.1), sinkhorn(7 * cost, lam=0.7)
-    torch.testing.assert_close(scaled.plan, out.plan, atol=1e-13, rtol=0)
-    torch.testing.assert_close(scaled.distance, 7 * out.distance)
+    assert torch.equal(cost, before)
 
 
 def test_adding_to_rows_and_columns_does_not_change_the_plan():
     cost = costs(10, 3, 6, 4)
-    moved = cost + costs(11, 3, 6, 1) + costs(12, 3, 1, 4)
-    torch.testing.assert_close(
-        sinkhorn(moved, lam=0.1, **TIGHT).plan, sinkhorn(cost, lam=0.1, **TIGHT).plan, atol=1e-10, rtol=0
-    )
+    moved = sinkhorn(cost + costs(11, 3, 6, 1) + costs(12, 3, 1, 4), lam=0.1, **TIGHT)
+    torch.testing.assert_close(moved.plan, sinkhorn(cost, lam=0.1, **TIGHT).plan, atol=1e-10, rtol=0)
 
 
 def test_potentials_rebuild_the_plan():
     cost, mask = costs(13, 3, 6, 4), torch.tensor([True, True, False, True])
     for lam in (0.1, 0.004):  # kernel and log
         out = sinkhorn(cost, lam=lam, col_mask=mask)
-        plan = rebuilt(cost, out.potentials, lam)
+        f, g = out.potentials
+        plan = torch.exp((f.unsqueeze(-1) + g.unsqueeze(-2) - cost) / lam)
         torch.testing.assert_close(plan[..., mask], out.plan[..., mask], atol=1e-12, rtol=1e-9)
         assert float(out.potentials[1][..., 2].abs().max()) == 0
 
 
 # ---------------------------------------------------------------- scalings and precision
-
-
-def test_kernel_equals_log_scaling():
-    cost = costs(14, 20, 6, 5, dtype=torch.float32)
-    kernel, log = (sinkhorn(cost, lam=0.1, scaling=name) for name in ("kernel", "log"))
-    torch.testing.assert_close(kernel.plan, log.plan, atol=2e-6, rtol=1e-4)
-    torch.testing.assert_close(kernel.distance, log.distance, atol=1e-5, rtol=1e-5)
-    assert torch.equal(kernel.converged, log.converged)
-    assert int((kernel.iterations - log.iterations).abs().max()) <= 1
 
 
 def test_auto_chooses_for_each_problem_by_itself():
@@ -278,31 +204,12 @@ def test_tiny_lambda_stays_finite(lam):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_costs_near_two_are_computed_in_float32(dtype):
     cost = costs(18, 8, 9, 5, low=1.7, high=2.0, dtype=dtype)  # exp(-20) is zero in float16
-    out, full = sinkhorn(cost, lam=0.1), sinkhorn(cost.double(), lam=0.1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = sinkhorn(cost, lam=0.1)
+    full = sinkhorn(cost.double(), lam=0.1)
     assert out.plan.dtype == out.distance.dtype == torch.float32
     torch.testing.assert_close(out.plan.double(), full.plan, atol=1e-6, rtol=0)
     torch.testing.assert_close(out.distance.double(), full.distance, atol=1e-5, rtol=0)
-
-
-def test_autocast_does_not_reach_inside():
-    cost = costs(19, 4, 6, 5, dtype=torch.float32)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = sinkhorn(cost, lam=0.1)
-    assert torch.equal(inside.plan, sinkhorn(cost, lam=0.1).plan)
-
-
-# ---------------------------------------------------------------- batch and masks
-
-
-def test_a_problem_does_not_depend_on_its_batch_mates():
-    cost = costs(20, 40, 7, 5)
-    cost[::3] *= 0.05
-    cost[1::3] *= 8
-    together = sinkhorn(cost, lam=0.1)
-    for i in range(40):
-        alone = sinkhorn(cost[i], lam=0.1)
-        torch.testing.assert_close(alone.plan, together.plan[i], atol=1e-14, rtol=0)
-        assert alone.iterations == together.iterations[i] and alone.converged == together.converged[i]
 
 
 def test_no_problem_at_all_is_an_empty_answer():
@@ -331,12 +238,6 @@ def test_masked_equals_shortened_in_values_and_gradients(gradient, scaling):
         assert out.iterations[i] == want.iterations
 
 
-def test_masks_anywhere_not_only_at_the_end():
-    cost, keep = costs(22, 5, 6), torch.tensor([False, True, True, False, True, False])
-    out = sinkhorn(cost, lam=0.1, col_mask=keep)
-    torch.testing.assert_close(out.plan[:, keep], sinkhorn(cost[:, keep], lam=0.1).plan)
-
-
 # ---------------------------------------------------------------- gradients
 
 
@@ -351,14 +252,12 @@ def finite_difference(value, cost: torch.Tensor, step: float = 1e-6) -> torch.Te
 
 
 @pytest.mark.parametrize("scaling", ["kernel", "log"])
-def test_envelope_gradient_is_that_of_the_plan_held_fixed(scaling):
+def test_envelope_gradient_is_the_plan(scaling):
     cost = costs(23, 2, 4, 3).requires_grad_()
     out = sinkhorn(cost, lam=0.1, scaling=scaling)
     (grad,) = torch.autograd.grad(out.distance.sum(), cost)
     assert not out.plan.requires_grad and not out.potentials[0].requires_grad
-    held = out.plan.clone()
-    expected = finite_difference(lambda c: (held * c).sum(), cost.detach())
-    torch.testing.assert_close(grad, expected, atol=1e-9, rtol=0)
+    torch.testing.assert_close(grad, out.plan, atol=1e-12, rtol=0)
 
 
 def test_envelope_gradient_is_that_of_the_regularised_value():
@@ -374,17 +273,6 @@ def test_envelope_gradient_is_that_of_the_regularised_value():
 
 
 @pytest.mark.parametrize("scaling", ["kernel", "log"])
-def test_unrolled_gradient_equals_finite_differences(scaling):
-    options = {"lam": 0.2, "max_iter": 6, "tol": 0.0, "scaling": scaling, "gradient": "unrolled"}
-    cost = costs(25, 2, 4, 3).requires_grad_()
-    (grad,) = torch.autograd.grad(sinkhorn(cost, **options).distance.sum(), cost)
-    expected = finite_difference(lambda c: sinkhorn(c, **options).distance.sum(), cost.detach())
-    torch.testing.assert_close(grad, expected, atol=1e-8, rtol=0)
-    plan = sinkhorn(cost.detach(), **options).plan
-    assert float((grad - plan).abs().max()) > 1e-3, "must differ from the envelope"
-
-
-@pytest.mark.parametrize("scaling", ["kernel", "log"])
 def test_unrolled_gradcheck_with_masks_and_frozen_problems(scaling):
     cost = costs(26, 3, 4, 3)
     cost[0] *= 0.05  # frozen long before the others
@@ -397,12 +285,8 @@ def test_unrolled_gradcheck_with_masks_and_frozen_problems(scaling):
     iterations = sinkhorn(cost, lam=0.2, col_mask=mask, tol=1e-3, scaling=scaling).iterations
     assert iterations.min() < iterations.max()
     assert torch.autograd.gradcheck(run, (cost.requires_grad_(),))
-
-
-def test_nothing_is_recorded_under_no_grad():
-    cost = costs(27, 4, 3).requires_grad_()
     with torch.no_grad():
-        assert not sinkhorn(cost, lam=0.1, gradient="unrolled").distance.requires_grad
+        assert not any(value.requires_grad for value in run(cost))
 
 
 # ---------------------------------------------------------------- validation
@@ -418,11 +302,7 @@ BAD = [
     ({"gradient": "unroled"}, ValueError, "gradient is 'unroled'; .* did you mean 'unrolled'"),
     ({"scaling": "logs"}, ValueError, "scaling is 'logs'; allowed: 'auto', 'kernel', 'log'; did you mean 'log'"),
     ({"stop": "marginals"}, ValueError, "stop is 'marginals'; .* did you mean 'marginal'"),
-    (
-        {"all_reduce_sum": torch.clone},
-        ValueError,
-        "all_reduce_sum is given with stop 'marginal' and group_dims 0; allowed: stop 'change' and all 1",
-    ),
+    ({"all_reduce_sum": torch.clone}, ValueError, "all_reduce_sum is given with stop 'marginal' .* allowed: stop"),
     ({"group_dims": 1}, ValueError, "group_dims is 1 with stop 'marginal'"),
     ({"group_dims": 2, "stop": "change"}, ValueError, "group_dims is 2; allowed: at most the 1 batch dimensions"),
     ({"cost": torch.rand(3)}, ValueError, r"cost has shape \(3,\); allowed: \(..., J, L\)"),
@@ -432,11 +312,7 @@ BAD = [
     ({"cost": torch.tensor([[1.0, float("nan")]])}, ValueError, "cost holds 1 non-finite of 2 values"),
     ({"row_mask": torch.ones(4, dtype=torch.bool)}, ValueError, r"row_mask has shape \(4,\); .* \(2, 3\)"),
     ({"col_mask": torch.ones(4)}, TypeError, "col_mask is torch.float32; allowed: a torch.bool tensor"),
-    (
-        {"col_mask": torch.tensor([[True] * 4, [False] * 4])},
-        ValueError,
-        "col_mask leaves a problem with no valid entry",
-    ),
+    ({"col_mask": torch.tensor([[True] * 4, [False] * 4])}, ValueError, "col_mask leaves a problem with no valid"),
 ]
 
 
@@ -446,18 +322,3 @@ def test_bad_input_gets_one_clear_line(change, error, message):
     with pytest.raises(error, match=message) as caught:
         sinkhorn(arguments.pop("cost"), **arguments)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("gradient", ["envelope", "unrolled"])
-@pytest.mark.parametrize("stop", ["marginal", "change"])
-@pytest.mark.parametrize("scaling", ["kernel", "log"])
-def test_without_a_tolerance_all_iterations_are_done(scaling: str, stop: str, gradient: str) -> None:
-    """Also by a problem that is solved after the first; and what was reached is reported as with a tolerance."""
-    cost = torch.rand(3, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    cost[1] = 1.0
-    cost.requires_grad_(gradient == "unrolled")
-    every = sinkhorn(cost, lam=0.2, tol=0.0, max_iter=7, scaling=scaling, stop=stop, gradient=gradient)
-    least = sinkhorn(cost, lam=0.2, tol=1e-300, max_iter=7, scaling=scaling, stop=stop, gradient=gradient)
-    assert every.iterations.tolist() == [7, 7, 7]
-    for x, y in zip((every.plan, *every.potentials, every.error), (least.plan, *least.potentials, least.error)):
-        torch.testing.assert_close(x, y)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import mmap
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -56,20 +57,11 @@ def step(model, images: int = 3):
 def chosen(model, limit: int):
     """A plan under a limit, and the bytes that autograd then keeps of the text and the vision tower."""
     plan = configure_memory(model, 3, limit, "cpu")
-    prompts, images, text, vision = (
-        model.prompt_learner(),
-        draw_images(model.clip, 3),
-        model.text_encoder,
-        model.image_encoder,
-    )
-    read, seen = {"token_set": model.token_set}, {"return_tokens": True}
-    for given in (read, seen):
-        given["detach_tokens"] = model.detach_tokens
-    return (
-        plan,
-        saved_bytes(lambda: text(model.tokens, prompts.text, prompts.deep_text, **read).prompt, text),
-        saved_bytes(lambda: vision(images, prompts.visual, prompts.deep_visual, **seen).prompt, vision),
-    )
+    prompts, images = model.prompt_learner(), draw_images(model.clip, 3)
+    text, vision, more = model.text_encoder, model.image_encoder, {"detach_tokens": model.detach_tokens}
+    read = partial(text, model.tokens, prompts.text, prompts.deep_text, token_set=model.token_set, **more)
+    seen = partial(vision, images, prompts.visual, prompts.deep_visual, return_tokens=True, **more)
+    return plan, saved_bytes(lambda: read().prompt, text), saved_bytes(lambda: seen().prompt, vision)
 
 
 @pytest.mark.parametrize("mlp", [4, 7])  # MLPs of ViT-g/14 and ViT-bigG/14 are not four times as wide
@@ -89,15 +81,6 @@ def test_a_limit_is_kept_and_changes_no_result(clip, share):
     assert plan.total <= share * whole.total and plan.recompute_flops > 0
     assert less_read + less_seen < 1.1 * share * (read + seen)
     torch.testing.assert_close(step(model), expected, atol=1e-5, rtol=1e-4)
-
-
-def test_the_plans_reach_from_nothing_to_everything(clip):
-    plans = plan_memory(align(clip), 3)
-    assert {plan.classes_at_once for plan in plans} == {24, 12, 6, 3, 2, 1}
-    assert {plan.text_blocks for plan in plans} == {plan.vision_blocks for plan in plans} == set(range(5))
-    first, least = plans[0], min(plans, key=lambda plan: plan.total)
-    assert (first.classes_at_once, first.text_blocks, first.vision_blocks, first.recompute_flops) == (24, 0, 0, 0)
-    assert least.vision_blocks == 4 and least.total < 0.5 * first.total
 
 
 def test_more_memory_never_recomputes_more(clip):

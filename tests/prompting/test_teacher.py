@@ -1,7 +1,5 @@
 """The frozen CLIP's features and the distances to them, in plain loops."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

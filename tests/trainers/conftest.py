@@ -1,7 +1,5 @@
 """Fixtures of the trainers' tests: the golden CLIP as a file, and configs in a few words."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

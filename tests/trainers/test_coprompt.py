@@ -1,7 +1,5 @@
 """CoPrompt: sentences from files, the second view, adapters, and its kinds of distance."""
 
-from __future__ import annotations
-
 import json
 import random
 

@@ -1,7 +1,5 @@
 """What published implementations compute, and what ours must: logits, terms of the loss, gradients (tests/golden)."""
 
-from __future__ import annotations
-
 import json
 
 import pytest
@@ -27,9 +25,9 @@ WEIGHTS = {"kgcoop": {"knowledge": 8.0}, "coprompt": {"text": 2.0, "image": 2.0}
 
 
 def set_config(cfg, trainer, config):
-    """Set a golden file's config, in which keys stand without the node of the method."""
+    """Set a golden file's config, whose keys come without the method's node."""
     for key, value in config.items():
-        if isinstance(value, dict):  # a node of its own, such as LOSS
+        if isinstance(value, dict):  # a node, such as LOSS
             set_config(cfg, trainer, value)
         else:
             assert key in trainer.defaults()
@@ -89,10 +87,15 @@ def backward(name, golden, terms, learned):
     return loss
 
 
-@pytest.mark.parametrize("name", GOLDENS)
-def test_golden(name, golden_clip, golden_resnet, make_cfg, sentences):
+FAST = ("align", "coop", "maple")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in GOLDENS]
+)
+def test_golden(name, request, make_cfg, sentences):
     golden = read_golden(name)
-    clip_model = golden_resnet if name == "plot" else golden_clip
+    clip_model = request.getfixturevalue("golden_resnet" if name == "plot" else "golden_clip")
     sentences(name, golden)
     model, learned = build(golden, TRAINERS[GOLDENS[name]], clip_model, make_cfg)
     size = model.shape.image_size[0]

@@ -1,7 +1,5 @@
 """KgCoOp: the weight of its distance, the teacher's sentences, and the words it starts from."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """PLOT++: its score by loops, the words it starts from, and its two stages."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

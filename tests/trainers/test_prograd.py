@@ -1,7 +1,5 @@
 """ProGrad: the projection of a gradient, the words it starts from, and its steps."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

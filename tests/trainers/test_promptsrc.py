@@ -1,7 +1,5 @@
 """PromptSRC: the mean over epochs in closed form, in a run, right after a resume, and in a longer schedule."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

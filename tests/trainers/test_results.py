@@ -1,7 +1,5 @@
 """What a run leaves: predictions against a recount, hashes, and that nothing is overwritten."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -15,7 +13,7 @@ import torch
 from dassl.data.datasets import DATASET_REGISTRY
 from torch import nn
 
-import train
+from tests.reference.layouts import put
 from trainers.record.predictions import RecordingEvaluator, write_predictions
 from trainers.record.results import record_result
 from trainers.record.runs import changed_keys, check_same_run, seconds_before, tensor_hash
@@ -36,18 +34,23 @@ def batches():
     ]
 
 
-def record_of(batches):
+@pytest.fixture
+def record(batches):
     record = RecordingEvaluator(Mock())
     record.reset()
     for batch in batches:
-        record.add_paths(batch.get("impath", []))
+        record.add_paths(batch["impath"])
         record.process(batch["img"], batch["label"])
     assert record.evaluator.process.call_count == len(batches) and record.evaluate() is record.evaluator.evaluate()
     return record
 
 
-def test_predictions_follow_from_the_scores(batches):
-    record = record_of(batches)
+def read_results(folder):
+    """Return the content of ``results.json`` and of its archived versions."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("results*.json"), reverse=True)]
+
+
+def test_predictions_follow_from_the_scores(batches, record):
     rows = list(csv.DictReader(io.StringIO(record.as_csv("/data", NAMES))))
     scores, labels = (torch.cat([batch[key] for batch in batches]) for key in ("img", "label"))
     assert len(rows) == 11 and rows[0]["path"] == "set/8_0.png"
@@ -67,14 +70,13 @@ def test_predictions_follow_from_the_scores(batches):
     assert accuracies[5] is None
 
 
-def test_outputs_that_start_with_scores_and_few_classes(batches):
+def test_outputs_that_start_with_scores_and_few_classes():
     record = RecordingEvaluator(Mock())
-    record.process((batches[0]["img"][:, :3], "features"), batches[0]["label"].clamp(max=2))
+    record.process((torch.randn(8, 3), "features"), torch.arange(8) % 3)
     assert all(len(indices) == 3 for indices, _ in record.top)
 
 
-def test_nothing_is_overwritten(batches, tmp_path):
-    record = record_of(batches)
+def test_nothing_is_overwritten(record, tmp_path):
     for _ in range(2):  # the same once more: one file
         write_predictions(record, "test", str(tmp_path), "/data", NAMES)
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]
@@ -89,11 +91,10 @@ def test_nothing_is_overwritten(batches, tmp_path):
     assert (tmp_path / "predictions_val.csv").is_file()
 
 
-def test_batches_without_paths_get_a_warning_and_no_file(batches, tmp_path, caplog):
-    for batch in batches:
-        del batch["impath"]
+def test_batches_without_paths_get_a_warning_and_no_file(record, tmp_path, caplog):
+    record.paths = []
     with caplog.at_level(logging.WARNING):
-        write_predictions(record_of(batches), "test", str(tmp_path), "", NAMES)
+        write_predictions(record, "test", str(tmp_path), "", NAMES)
     assert "saw 11 labels, the batches 0 paths" in caplog.text and not list(tmp_path.iterdir())
 
 
@@ -103,17 +104,13 @@ def test_changed_keys():
     assert changed_keys(before, now) == [("OPTIM.LR", 0.1, 0.2), ("SEED", 1, 2)]
 
 
-@pytest.mark.parametrize("name", ["Folder", "Csv", "SplitJson"])
-def test_the_root_of_own_data_is_part_of_the_run(name, tmp_path):
+@pytest.mark.parametrize("name, counts", [("Folder", True), ("Csv", True), ("SplitJson", True), ("EuroSAT", False)])
+def test_the_root_of_own_data_is_part_of_the_run(name, counts, tmp_path):
+    """The root of the other sets says where they are on this machine."""
     (tmp_path / "link").symlink_to(tmp_path / "photos")
-    before, now = ({"DATASET": {"NAME": name, "ROOT": str(tmp_path / root)}} for root in ("photos", "other"))
-    roots = str(tmp_path / "photos"), str(tmp_path / "other")
-    assert changed_keys(before, now) == [("DATASET.ROOT", *roots)]
-    now["DATASET"]["ROOT"] = str(tmp_path / "link")  # the same folder by another name
-    assert changed_keys(before, now) == []
-    for of in (before, now):  # a set under the root: the root says where it is on this machine
-        of["DATASET"]["NAME"] = "EuroSAT"
-    assert changed_keys(before, {"DATASET": {"NAME": "EuroSAT", "ROOT": "elsewhere"}}) == []
+    photos, link, other = ({"DATASET": {"NAME": name, "ROOT": str(tmp_path / p)}} for p in ("photos", "link", "other"))
+    changed = [("DATASET.ROOT", str(tmp_path / "photos"), str(tmp_path / "other"))]
+    assert changed_keys(photos, other) == (changed if counts else []) and changed_keys(photos, link) == []
 
 
 def test_tensor_hash_sees_names_shapes_and_values():
@@ -136,46 +133,30 @@ def trainer(make_cfg, tmp_path):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("yaml", "file", "content"),
-    [
-        ("csv", "own.csv", "a.png,ant,train\nb.png,ant,val\nc.png,ant,test\n"),
-        ("split_json", "split.json",
-         '{"train": [["a.png", 0, "ant"]], "val": [["b.png", 0, "ant"]], "test": [["c.png", 0, "ant"]], '
-         '"drawn": {"seed": 9}}'),
-    ],
-)  # fmt: skip
-@pytest.mark.parametrize("as_file", [True, False])
-def test_own_files_are_hashed_and_their_images_named_from_their_folder(
-    trainer, tmp_path, yaml, file, content, as_file, monkeypatch
-):
+@pytest.mark.parametrize("root", ["~/photos/split.json", "~/photos"])
+def test_own_files_are_hashed_and_their_images_named_from_their_folder(trainer, tmp_path, root, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    (folder / file).write_text(content)
-    for name in "abc":
-        (folder / f"{name}.png").write_bytes(b"")
-    root = f"~/photos/{file}" if as_file else str(folder)
-    cfg = train.setup_cfg(train.parse_args(["--root", root, "--dataset-config-file", f"configs/datasets/{yaml}.yaml"]))
-    trainer.cfg.DATASET = cfg.DATASET
-    trainer.dm.dataset = data = DATASET_REGISTRY.get(cfg.DATASET.NAME)(cfg)
+    put(tmp_path / "photos", ["a.png", "b.png", "c.png"])
+    rows = {part: [[f"{name}.png", 0, "ant"]] for part, name in (("train", "a"), ("val", "b"), ("test", "c"))}
+    content = json.dumps({**rows, "drawn": {"seed": 9}})
+    (tmp_path / "photos" / "split.json").write_text(content)
+    trainer.cfg.DATASET.NAME, trainer.cfg.DATASET.ROOT = "SplitJson", root
+    trainer.dm.dataset = data = DATASET_REGISTRY.get("SplitJson")(trainer.cfg)
     record = RecordingEvaluator(Mock())
     record.process(torch.ones(1, 1), torch.zeros(1, dtype=torch.int64))
     record.paths = [data.test[0].impath]
     record_result(trainer, "test", 75.0, 2.0, record)
-    found = json.loads((tmp_path / "results.json").read_text())
+    (found,) = read_results(tmp_path)
     assert (tmp_path / "predictions.csv").read_text().splitlines()[1].startswith("c.png,0,ant")
-    assert found["split_sha256"] == sha256(content.encode()).hexdigest()
-    assert found["split_drawn"] == ({"seed": 9} if yaml == "split_json" else None)
+    assert found["split_sha256"] == sha256(content.encode()).hexdigest() and found["split_drawn"] == {"seed": 9}
     for part, name in (("train", "a"), ("val", "b"), ("test", "c")):
         assert found[f"{part}_images_sha256"] == sha256(f"{name}.png\t0\n".encode()).hexdigest()
 
 
-def test_results_are_complete_and_kept(trainer, batches, tmp_path):
-    record = record_of(batches)
+def test_results_are_complete_and_kept(trainer, record, tmp_path):
     record_result(trainer, "val", 50.0, 1.0, record)
     record_result(trainer, "test", 75.0, 2.0, record)
-    content = json.loads((tmp_path / "results.json").read_text())
+    (content,) = read_results(tmp_path)
     assert {split: of["accuracy"] for split, of in content["metrics"].items()} == {"val": 50.0, "test": 75.0}
     assert content["metrics"]["test"]["class_accuracy"] == record.class_accuracy(len(NAMES))
     assert (content["seed"], content["config"]["SEED"], content["config"]["TRAINER"]["NAME"]) == (3, 3, "CoOp")
@@ -183,31 +164,30 @@ def test_results_are_complete_and_kept(trainer, batches, tmp_path):
     for key in ("learned_sha256", "train_images_sha256", "test_images_sha256", "versions", "device", "peak_memory_mb"):
         assert content[key]
     record_result(trainer, "test", 75.0, 3.0, record)  # the same again
-    assert len(list(tmp_path.glob("results*.json"))) == 1
+    assert len(read_results(tmp_path)) == 1
     record_result(trainer, "test", 80.0, 2.0, record)  # another outcome: the old one stays
-    kept = [json.loads(path.read_text())["metrics"]["test"]["accuracy"] for path in tmp_path.glob("results*.json")]
-    assert sorted(kept) == [75.0, 80.0]
+    assert sorted(kept["metrics"]["test"]["accuracy"] for kept in read_results(tmp_path)) == [75.0, 80.0]
     trainer.cfg.OPTIM.LR = 0.7  # another run
     record_result(trainer, "test", 80.0, 2.0, record)
-    assert len(list(tmp_path.glob("results*.json"))) == 3
+    assert len(read_results(tmp_path)) == 3
 
 
 @pytest.mark.parametrize(
     "content, expected", [(None, None), ('{"start_sha256": "abc"}', "abc"), ("{}", None), ("[", None)]
 )
-def test_loaded_weights_say_what_they_started_from(trainer, batches, tmp_path, content, expected):
+def test_loaded_weights_say_what_they_started_from(trainer, record, tmp_path, content, expected):
     """Evaluating the weights of a second stage, whose run.json may be missing or damaged."""
     trainer.loaded_from = str(tmp_path / "trained" / "prompt_learner" / "model.pth.tar-5")
     (tmp_path / "trained").mkdir()
     if content is not None:
         (tmp_path / "trained" / "run.json").write_text(content)
-    record_result(trainer, "test", 75.0, 2.0, record_of(batches))
-    assert json.loads((tmp_path / "results.json").read_text())["start_sha256"] == expected
+    record_result(trainer, "test", 75.0, 2.0, record)
+    assert read_results(tmp_path)[0]["start_sha256"] == expected
 
 
-def test_a_damaged_file_is_kept_or_named(trainer, batches, tmp_path):
+def test_a_damaged_file_is_kept_or_named(trainer, record, tmp_path):
     (tmp_path / "results.json").write_text('{"metrics": ')
-    record_result(trainer, "test", 75.0, 2.0, record_of(batches))
+    record_result(trainer, "test", 75.0, 2.0, record)
     texts = [path.read_text() for path in tmp_path.glob("results*.json")]
     assert len(texts) == 2 and '{"metrics": ' in texts
     (tmp_path / "run.json").write_text("{")

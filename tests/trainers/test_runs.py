@@ -1,7 +1,5 @@
 """From the same random state a whole run goes through the family's images and learning rates (tests/golden/runs)."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from dassl.engine import build_trainer
@@ -11,29 +9,18 @@ from torchvision import transforms as T
 from torchvision.transforms import InterpolationMode
 
 import train
+from tests.reference.methods import METHODS
 from tests.reference.run_logs import RUNS as GOLDEN_RUNS
 from tests.reference.run_logs import fixed_lines, golden_root
 
-# The settings of each run in tests/golden/README.md: trainer, YAML, KEY VALUE words, images a batch.
+# The settings of each run in tests/golden/README.md: YAML, classes, images a batch.
 RUNS = {
-    "coop": ("CoOp", "CoOp/vit_b16", "TRAINER.COOP.PREC fp32", 8),
-    "cocoop": ("CoCoOp", "CoCoOp/vit_b16_c4_ep10_batch1_ctxv1", "TRAINER.COCOOP.PREC fp32", 4),
-    "maple": ("MaPLe", "MaPLe/vit_b16_c2_ep5_batch4_2ctx", "TRAINER.MAPLE.PREC fp32 TRAINER.MAPLE.PROMPT_DEPTH 3", 8),
-    "ivlp": (
-        "IVLP",
-        "IVLP/vit_b16_c2_ep5_batch4_2+2ctx",
-        "TRAINER.IVLP.PREC fp32 TRAINER.IVLP.PROMPT_DEPTH_TEXT 3 TRAINER.IVLP.PROMPT_DEPTH_VISION 3 "
-        "DATASET.SUBSAMPLE_CLASSES base",
-        8,
-    ),
-    "vpt": ("VPT", "VPT/vit_b16_c2_ep5_batch4_4", "TRAINER.VPT.PREC fp32 TRAINER.VPT.PROMPT_DEPTH_VISION 3", 8),
-    "align": (
-        "MMP",
-        "MMP/vit_b16_c2_ep5_batch4_2ctx",
-        "TRAINER.MMP.PREC fp32 TRAINER.MMP.TEXT_PROMPT_DEPTH 3 TRAINER.MMP.VISION_PROMPT_DEPTH 3 "
-        "DATASET.SUBSAMPLE_CLASSES base",
-        8,
-    ),
+    "coop": ("CoOp/vit_b16", "all", 8),
+    "cocoop": ("CoCoOp/vit_b16_c4_ep10_batch1_ctxv1", "all", 4),
+    "maple": ("MaPLe/vit_b16_c2_ep5_batch4_2ctx", "all", 8),
+    "ivlp": ("IVLP/vit_b16_c2_ep5_batch4_2+2ctx", "base", 8),
+    "vpt": ("VPT/vit_b16_c2_ep5_batch4_4", "all", 8),
+    "align": ("MMP/vit_b16_c2_ep5_batch4_2ctx", "base", 8),
 }
 
 
@@ -82,12 +69,17 @@ def publish(trainer, path):
 
 def start(name, root, clip_file, folder, *more):
     """A trainer of one of ``RUNS``, and the list of paths and images that it will train on."""
-    method, config, words, batch = RUNS[name]
-    flags = ["--root", root, "--seed", "1", "--trainer", method, "--output-dir", str(folder)]
+    config, classes, batch = RUNS[name]
+    method = config.split("/")[0]
+    node = METHODS[method].node
+    flags = ["--root", root, "--seed", "1", "--trainer", method, "--output-dir", str(folder), "--backbone", clip_file]
     flags += ["--dataset-config-file", "configs/datasets/eurosat.yaml"]
-    flags += ["--config-file", f"configs/trainers/{config}.yaml", "--backbone", clip_file]
-    flags += ["INPUT.SIZE", "(48, 48)", "DATASET.NUM_SHOTS", "4", "USE_CUDA", "False", "OPTIM.MAX_EPOCH", "3"]
-    flags += ["DATALOADER.NUM_WORKERS", "0", "DATALOADER.TRAIN_X.BATCH_SIZE", str(batch), *words.split(), *more]
+    flags += ["--config-file", f"configs/trainers/{config}.yaml"]
+    flags += ["INPUT.SIZE", "(48, 48)", "DATASET.NUM_SHOTS", "4", "DATASET.SUBSAMPLE_CLASSES", classes]
+    flags += ["USE_CUDA", "False", "DATALOADER.NUM_WORKERS", "0", "DATALOADER.TRAIN_X.BATCH_SIZE", str(batch)]
+    flags += ["OPTIM.MAX_EPOCH", "3", f"TRAINER.{node}.PREC", "fp32", *more]
+    for key in METHODS[method].defaults():
+        flags += [f"TRAINER.{node}.{key}", "3"] if "DEPTH" in key else []  # the golden CLIP has three blocks
     cfg = train.setup_cfg(train.parse_args(flags))
     set_random_seed(cfg.SEED)
     trainer, seen = build_trainer(cfg), []

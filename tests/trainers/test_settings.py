@@ -1,7 +1,5 @@
 """Config keys that several methods share, and keys outside a method's node."""
 
-from __future__ import annotations
-
 import itertools
 
 import pytest

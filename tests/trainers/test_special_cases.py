@@ -3,8 +3,6 @@
 The paper's claim, case by case, on shared random weights: logits, the loss and the gradient of every learned tensor.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -32,6 +30,9 @@ CASES = {
     "as_plot": ("PLOT", ("N_CTX", 4, "N", 4), ("N_CTX", 4), "prompt_learner.text."),
     "as_zero_shot": ("ZeroshotCLIP", (), (), ""),
 }  # fmt: skip
+
+
+SAME = ("OPTIM", "DATALOADER", "INPUT", "MODEL")
 
 
 def read_yaml(name):
@@ -84,20 +85,20 @@ def test_special_case(yaml, clip_of):
         torch.testing.assert_close(model.eval()(images), other.eval()(images), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("yaml", ["as_maple", "as_ivlp", "as_coop", "as_vpt", "as_plot"])
-def test_training_settings_are_the_other_methods(yaml):
+@pytest.mark.parametrize(
+    "yaml, other, length",
+    [
+        ("as_maple", "MaPLe/vit_b16_c2_ep5_batch4_2ctx", 2),
+        ("as_ivlp", "IVLP/vit_b16_c2_ep5_batch4_2+2ctx", 2),
+        ("as_coop", "CoOp/vit_b16_ep50_ctxv1", 4),
+        ("as_vpt", "VPT/vit_b16_c2_ep5_batch4_4", 8),
+        ("as_plot", "PLOT/rn50", 16),
+    ],
+)
+def test_training_settings_are_the_other_methods(yaml, other, length):
     """A user who runs the case trains as the method does: optimizer, batch, images, backbone."""
-    other = {
-        "as_maple": "MaPLe/vit_b16_c2_ep5_batch4_2ctx",
-        "as_ivlp": "IVLP/vit_b16_c2_ep5_batch4_2+2ctx",
-        "as_coop": "CoOp/vit_b16_ep50_ctxv1",
-        "as_vpt": "VPT/vit_b16_c2_ep5_batch4_4",
-        "as_plot": "PLOT/rn50",
-    }[yaml]
     ours, theirs = read_yaml(f"ALIGN/{yaml}"), read_yaml(other)
-    for key in ("OPTIM", "DATALOADER", "INPUT", "MODEL"):
-        assert ours[key] == theirs[key], key
-    assert ours.TRAINER.ALIGN.N_CTX == {"as_maple": 2, "as_ivlp": 2, "as_coop": 4, "as_vpt": 8, "as_plot": 16}[yaml]
+    assert [ours[key] for key in SAME] == [theirs[key] for key in SAME] and ours.TRAINER.ALIGN.N_CTX == length
 
 
 def test_patches_of_several_visual_prompts():

@@ -1,7 +1,5 @@
 """The config keys of memory and compilation, and towers whose blocks are compiled."""
 
-from __future__ import annotations
-
 import re
 
 import pytest
@@ -23,30 +21,23 @@ def logged(monkeypatch):
     return lines
 
 
-def test_a_run_logs_its_estimate(make_cfg, logged):
-    speed.configure_speed(build("ALIGN"), make_cfg("DATALOADER.TRAIN_X.BATCH_SIZE", 6), "cpu")
-    assert len(logged) == 1
-    assert re.match(r"Memory of a training step: [\d.]+ GB estimated \(held [\d.]+, .*; 3 of 3 classes", logged[0])
-
-
-def test_the_flag_is_the_limit(make_cfg, logged, monkeypatch):
+def test_the_estimate_is_logged_and_the_flag_is_the_limit(make_cfg, logged, monkeypatch):
     """--max-memory, in 10^9 bytes."""
     monkeypatch.setattr(memory, "held_bytes", lambda device: 50 * 10**9)
     cfg = train.setup_cfg(train.parse_args(["--max-memory", "123.5", "--trainer", "ALIGN"]))
     speed.configure_speed(build("ALIGN"), cfg, "cpu")
+    (line,) = logged
+    assert re.match(r"Memory of a training step: [\d.]+ GB estimated \(held 50.00, .*; 3 of 3 classes", line)
     with pytest.raises(ValueError, match="with one class at a time, more than the 49.90 GB allowed"):
         speed.configure_speed(build("ALIGN"), make_cfg("TRAIN.MAX_MEMORY_GB", 49.9), "cpu")
 
 
 @pytest.mark.parametrize(
     "key, value, message",
-    [
-        ("MAX_MEMORY_GB", -1.0, "TRAIN.MAX_MEMORY_GB is -1.0; allowed: 0"),
-        ("COMPILE", "inductr", "TRAIN.COMPILE is 'inductr'; allowed: .*did you mean 'inductor'"),
-    ],
+    [("MAX_MEMORY_GB", -1.0, "-1.0; allowed: 0"), ("COMPILE", "inductr", "did you mean 'inductor'")],
 )
 def test_wrong_settings(make_cfg, key, value, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"TRAIN.{key} is .*{message}"):
         speed.configure_speed(build("CoOp"), make_cfg(f"TRAIN.{key}", value), "cpu")
 
 

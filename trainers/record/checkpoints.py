@@ -1,7 +1,5 @@
 """The checkpoint files of a run."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

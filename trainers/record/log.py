@@ -1,7 +1,5 @@
 """The trainers' logger. It writes on every Dassl: on this project's engine, and on versions that only print."""
 
-from __future__ import annotations
-
 import logging
 import sys
 
@@ -12,10 +10,7 @@ library = logging.getLogger("prompting")
 class _PrintHandler(logging.Handler):
     """Writes to the current ``sys.stdout``, which Dassl replaces by one that also writes ``log.txt``.
 
-    Silent where another handler, such as the engine's or a user's, takes the record.
-
-    Args:
-        logger: the logger that this handler belongs to.
+    Silent where a handler above ``logger``, such as the engine's or a user's, takes the record.
     """
 
     def __init__(self, logger: logging.Logger) -> None:

@@ -1,7 +1,5 @@
 """Per-image predictions, recorded by the evaluator and written to ``predictions.csv``."""
 
-from __future__ import annotations
-
 import csv
 import io
 import os
@@ -10,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dassl.evaluation import EvaluatorBase
 from torch import Tensor
 
 from trainers.record.log import logger
@@ -18,13 +17,9 @@ TOP = 5
 
 
 class RecordingEvaluator:
-    """A Dassl evaluator that also records paths, labels and predictions.
+    """Records paths, labels and predictions, and passes every call on to the wrapped Dassl evaluator."""
 
-    Args:
-        evaluator: the wrapped evaluator; it gets every call and computes the metrics.
-    """
-
-    def __init__(self, evaluator: Any) -> None:
+    def __init__(self, evaluator: EvaluatorBase) -> None:
         self.evaluator = evaluator
         self._clear()
 
@@ -48,9 +43,9 @@ class RecordingEvaluator:
         """Add the paths of the images whose scores come next."""
         self.paths += paths
 
-    def process(self, mo: Any, gt: Tensor) -> None:
+    def process(self, mo: Tensor | Sequence[Tensor], gt: Tensor) -> None:
         """Record scores (B, K), or a tuple that starts with them, and labels (B,)."""
-        scores = mo[0] if isinstance(mo, (tuple, list)) else mo
+        scores = mo if isinstance(mo, Tensor) else mo[0]
         best = scores.float().softmax(-1).topk(min(TOP, scores.shape[1]), dim=1)
         self.top += zip(best.indices.tolist(), best.values.tolist())
         self.predicted += scores.max(1)[1].tolist()  # breaks ties as the wrapped evaluator does
@@ -84,14 +79,9 @@ class RecordingEvaluator:
 def write_predictions(
     record: RecordingEvaluator, split: str, folder: str, root: str, classnames: Sequence[str]
 ) -> None:
-    """Write ``predictions.csv`` (``predictions_val.csv`` for val); an older file with other content is renamed.
+    """Write the run's ``predictions.csv``, whose paths are relative to ``root``.
 
-    Args:
-        record: the predictions.
-        split: "test" or "val"; every epoch of a training overwrites the file of val.
-        folder: the run's folder.
-        root: folder of the data sets.
-        classnames: K names.
+    An older file with other content is archived. The file of val, ``predictions_val.csv``, is overwritten every epoch.
     """
     if len(record.paths) != len(record.labels) or not record.labels:
         seen = f"{len(record.labels)} labels, the batches {len(record.paths)} paths"

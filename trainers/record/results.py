@@ -10,16 +10,16 @@ import time
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 from dassl.data.datasets import Datum
 from dassl.engine import TrainerX
+from dassl.utils import write_json
 
 from prompting.checkpoint import learned_state
 from prompting.memory import peak_bytes
 from trainers.record.predictions import RecordingEvaluator, archive, write_predictions
-from trainers.record.runs import changed_keys, method_config, read_json, tensor_hash, write_atomically, writes
+from trainers.record.runs import Json, changed_keys, method_config, read_json, tensor_hash, writes
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "Pillow")
 
@@ -27,7 +27,7 @@ PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "Pillow")
 def record_result(trainer: TrainerX, split: str, accuracy: float, seconds: float, record: RecordingEvaluator) -> None:
     """Add the result of an evaluation to ``OUTPUT_DIR/results.json``, and write ``predictions.csv``.
 
-    The file of another run, or of this run with another outcome, is renamed after the time of its last change.
+    A file of another run, or of this run with another accuracy, is archived.
 
     Args:
         trainer: a ``PromptTrainer`` that has just evaluated.
@@ -58,15 +58,15 @@ def record_result(trainer: TrainerX, split: str, accuracy: float, seconds: float
             result["train_seconds"] = result["train_seconds"] or before["train_seconds"]
         else:
             archive(path)
-    write_atomically(path, result)
+    write_json(result, str(path))
     write_predictions(record, split, trainer.output_dir, data_folder(cfg.DATASET.ROOT), result["classnames"])
 
 
-def describe(trainer: TrainerX) -> dict[str, Any]:
+def describe(trainer: TrainerX) -> Json:
     """Return everything in ``results.json`` but the metrics: settings, data, learned tensors, machine and versions."""
     data, cfg = trainer.dm.dataset, trainer.cfg
     learned, root = learned_state(trainer.model), data_folder(cfg.DATASET.ROOT)
-    peak = peak_bytes(trainer.device)
+    device, threads, peak = torch.device(trainer.device), torch.get_num_threads(), peak_bytes(trainer.device)
     return {
         "method": cfg.TRAINER.NAME,
         "dataset": cfg.DATASET.NAME,
@@ -81,11 +81,11 @@ def describe(trainer: TrainerX) -> dict[str, Any]:
         "start_sha256": start_hash(trainer),
         "train_seconds": getattr(trainer, "train_seconds", None),
         "peak_memory_mb": None if peak is None else peak / 2**20,
-        "device": device_name(trainer.device),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({threads} threads)",
         "precision": str(trainer.precision.name),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {"python": platform.python_version(), **{name: version_of(name) for name in PACKAGES}},
-        "split_sha256": file_hash(split_file(data)),
+        "split_sha256": file_hash(getattr(data, "split_path", None)),
         "split_drawn": getattr(data, "split_drawn", None),  # how a split that is not published was drawn
         "train_images_sha256": listing_hash(data.train_x, root),
         "val_images_sha256": listing_hash(data.val, root) if data.val else None,
@@ -119,15 +119,9 @@ def listing_hash(items: Iterable[Datum], root: str) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def split_file(data: Any) -> Path | None:
-    """Return the file that a data set's split was read from, if any (also for the data set classes of CoOp)."""
-    path = getattr(data, "split_path", None)
-    return Path(path) if path and Path(path).is_file() else None
-
-
-def file_hash(path: Path | None) -> str | None:
-    """Return the SHA-256 of a file; None for no file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path else None
+def file_hash(path: str | None) -> str | None:
+    """Return the SHA-256 of a file; None if it does not exist."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path and Path(path).is_file() else None
 
 
 def version_of(package: str) -> str | None:
@@ -136,10 +130,3 @@ def version_of(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def device_name(device: torch.device) -> str:
-    """Return the GPU's name, or "cpu" with the number of threads."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"cpu ({torch.get_num_threads()} threads)"

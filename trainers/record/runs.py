@@ -1,7 +1,5 @@
 """``run.json``: the settings of the run that owns an output folder, and its training time."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -14,11 +12,15 @@ import torch.distributed as dist
 from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY, TrainerX
+from dassl.utils import write_json
 from torch import Tensor
 from yacs.config import CfgNode
 
 from prompting.checkpoint import learned_state
 from trainers.record.log import logger
+
+Json = dict[str, Any]
+"""The content of a JSON file."""
 
 # Settings that may change when a run is resumed: folders, speed, output and evaluation. DATASET.ROOT may not change for
 # custom data, where it names the data (``changed_keys``).
@@ -30,16 +32,9 @@ FREE_KEYS = (
 )  # fmt: skip
 
 
-def plain(node: Any) -> Any:
-    """Return a config node as plain dicts and lists, ready for JSON."""
-    if isinstance(node, CfgNode):
-        return {key: plain(value) for key, value in node.items()}
-    return list(node) if isinstance(node, tuple) else node
-
-
-def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(config: Json, prefix: str = "") -> Json:
     """Return a nested config as one dict with dotted keys, without ``FREE_KEYS``."""
-    leaves: dict[str, Any] = {}
+    leaves: Json = {}
     for key, value in config.items():
         name = prefix + key
         if name in FREE_KEYS:
@@ -48,9 +43,9 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def method_config(cfg: CfgNode, method: str) -> dict[str, Any]:
-    """Return a resolved config as plain dicts, without the keys of other methods than ``method``."""
-    config, trainer = plain(cfg), TRAINER_REGISTRY.get(method)
+def method_config(cfg: CfgNode, method: str) -> Json:
+    """Return a resolved config as plain dicts and lists, without the keys of other methods than ``method``."""
+    config, trainer = json.loads(json.dumps(cfg)), TRAINER_REGISTRY.get(method)
     node = getattr(trainer, "node", method)
     config["TRAINER"] = {key: config["TRAINER"][key] for key in ("NAME", node) if key in config["TRAINER"]}
     if hasattr(trainer, "settings"):
@@ -59,13 +54,13 @@ def method_config(cfg: CfgNode, method: str) -> dict[str, Any]:
         for top in {key.split(".")[0] for other in others for key in getattr(other, "other_keys", {}).values()}:
             if top not in get_cfg_default():  # such as LOSS of ProGrad
                 config.pop(top, None)
-        for key, value in trainer.settings(cfg).items():
+        for key, value in json.loads(json.dumps(trainer.settings(cfg))).items():
             *nodes, leaf = trainer.full_key(key).split(".")
-            reduce(lambda inner, name: inner.setdefault(name, {}), nodes, config)[leaf] = plain(value)
+            reduce(lambda inner, name: inner.setdefault(name, {}), nodes, config)[leaf] = value
     return config
 
 
-def changed_keys(before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+def changed_keys(before: Json, now: Json) -> list[tuple[str, Any, Any]]:
     """Return (key, old, new) of the settings that differ; keys that only one of the configs has do not count.
 
     ``DATASET.ROOT`` counts for custom data, where it names the data and not the folder of all data sets.
@@ -77,7 +72,7 @@ def changed_keys(before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str,
     return [(key, old[key], new[key]) for key in sorted(old) if key in new and old[key] != new[key]]
 
 
-def _root_is_data(data: dict[str, Any]) -> bool:
+def _root_is_data(data: Json) -> bool:
     name = data.get("NAME")
     return name in DATASET_REGISTRY.registered_names() and getattr(DATASET_REGISTRY.get(name), "root_is_data", False)
 
@@ -87,15 +82,7 @@ def writes() -> bool:
     return not (dist.is_available() and dist.is_initialized() and dist.get_rank())
 
 
-def write_atomically(path: Path, content: dict[str, Any]) -> None:
-    """Write ``content`` as JSON; after an interruption the file is the old one or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(temporary, path)
-
-
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> Json:
     """Return the content of a JSON file of a run.
 
     Raises:
@@ -146,28 +133,23 @@ def check_same_run(trainer: TrainerX) -> None:
         if before["classnames"] != asked["classnames"]:
             raise ValueError(f"{folder} holds a run on other classes; give another --output-dir")
         if before.get("start_sha256", trainer.start_sha256) != trainer.start_sha256:
-            raise ValueError(
-                f"{folder} holds a run that started from other prompts than {start} holds now; "
-                "give another --output-dir"
-            )
+            found = f"a run that started from other prompts than {start} holds now"
+            raise ValueError(f"{folder} holds {found}; give another --output-dir")
         times = times or before.get("train_seconds", {})
     if writes():
-        write_atomically(Path(trainer.output_dir) / "run.json", {**asked, "train_seconds": times})
+        write_json({**asked, "train_seconds": times}, os.path.join(trainer.output_dir, "run.json"))
 
 
 def record_epoch(trainer: TrainerX) -> None:
     """Write the training time up to the last epoch to ``run.json``, for a run that is resumed."""
-    if not writes():
-        return
-    path = Path(trainer.output_dir) / "run.json"
-    content = read_json(path)
-    content["train_seconds"][str(trainer.epoch + 1)] = trainer.train_seconds
-    write_atomically(path, content)
+    if writes():
+        path = Path(trainer.output_dir) / "run.json"
+        content = read_json(path)
+        content["train_seconds"][str(trainer.epoch + 1)] = trainer.train_seconds
+        write_json(content, str(path))
 
 
 def seconds_before(trainer: TrainerX) -> float:
     """Return the training time of the epochs before the first one of this process; 0 for a new run."""
-    if not writes():  # the file may not exist yet
-        return 0.0
-    content = read_json(Path(trainer.output_dir) / "run.json")
-    return content["train_seconds"].get(str(trainer.start_epoch), 0.0)
+    path = Path(trainer.output_dir) / "run.json"  # other processes may be here before rank 0 has written it
+    return read_json(path)["train_seconds"].get(str(trainer.start_epoch), 0.0) if writes() else 0.0

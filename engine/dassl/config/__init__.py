@@ -1,7 +1,5 @@
 """The config tree: defaults of Dassl 0.6.3, merged from YAML files and command lines by yacs."""
 
-from __future__ import annotations
-
 from yacs.config import CfgNode as _YacsNode
 
 from .defaults import DEFAULTS

@@ -1,7 +1,5 @@
 """Default values of every config key, as in Dassl 0.6.3; each plugin adds its own node under ``TRAINER``."""
 
-from __future__ import annotations
-
 from typing import Any
 
 # Names and values are a public interface: published YAML files are merged into this tree.

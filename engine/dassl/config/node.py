@@ -1,7 +1,5 @@
 """A yacs config whose errors suggest the nearest key."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from dassl.utils.registry import NamedKeyError, nearest
@@ -60,8 +58,6 @@ class RootConfig(YacsNode):
                 node = node[part]
             elif isinstance(node, YacsNode) and node.is_new_allowed():
                 return
-            elif self.key_is_deprecated(full_key) or self.key_is_renamed(full_key):
-                return  # yacs raises or warns for these
             else:
                 guess = nearest(full_key.upper(), leaf_keys(self))
                 raise ConfigKeyError(f"Non-existent config key: {full_key} (do you mean {guess}?)")
@@ -71,9 +67,6 @@ def leaf_keys(node: YacsNode, prefix: str = "") -> list[str]:
     """Return the full keys (with dots) of all values under ``node``."""
     keys: list[str] = []
     for key, value in node.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, YacsNode) and value:
-            keys += leaf_keys(value, name + ".")
-        else:
-            keys.append(name)
+        has_keys = isinstance(value, YacsNode) and value
+        keys += leaf_keys(value, f"{prefix}{key}.") if has_keys else [f"{prefix}{key}"]
     return keys

@@ -1,7 +1,5 @@
 """Data loaders from a config."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 from operator import attrgetter
@@ -12,9 +10,8 @@ from dassl.utils import distributed, read_image
 from torch.utils.data import DataLoader, Dataset
 from yacs.config import CfgNode
 
-from .cache import ImageCache, SharedBytes
 from .datasets import Datum, build_dataset
-from .loader import PersistentLoader, seed_worker
+from .loader import ImageCache, PersistentLoader, SharedBytes, seed_worker
 from .samplers import build_sampler
 
 logger = logging.getLogger(__name__)
@@ -83,14 +80,11 @@ class DatasetWrapper(Dataset):
             several = isinstance(self.transform, (list, tuple))
             transforms: Any = self.transform if several else [self.transform]
             for i, transform in enumerate(transforms, 1):
-                output["img" if i == 1 else f"img{i}"] = self._views(transform, image)
+                views = [transform(image) for _ in range(self.k_tfm)]
+                output["img" if i == 1 else f"img{i}"] = views[0] if len(views) == 1 else views
         if self.return_img0:
             output["img0"] = self.to_tensor(image)
         return output
-
-    def _views(self, transform: Callable[[Any], Any], image: Any) -> Any:
-        views = [transform(image) for _ in range(self.k_tfm)]
-        return views[0] if len(views) == 1 else views
 
 
 def build_data_loader(
@@ -190,45 +184,31 @@ class DataManager:
     """
 
     def __init__(
-        self,
-        cfg: CfgNode,
-        custom_tfm_train: Any = None,
-        custom_tfm_test: Any = None,
-        dataset_wrapper: Any = None,
+        self, cfg: CfgNode, custom_tfm_train: Any = None, custom_tfm_test: Any = None, dataset_wrapper: Any = None
     ) -> None:
         from .transforms import build_transform
 
-        dataset = build_dataset(cfg)
-        tfm_train, tfm_test = custom_tfm_train, custom_tfm_test
-        if tfm_train is None:
-            tfm_train = build_transform(cfg, is_train=True)
-        else:
-            logger.info("* Using custom transform for training")
-        if tfm_test is None:
-            tfm_test = build_transform(cfg, is_train=False)
-        else:
-            logger.info("* Using custom transform for testing")
+        dataset = self.dataset = build_dataset(cfg)
+        transforms = {True: custom_tfm_train, False: custom_tfm_test}  # by is_train
+        for is_train, use in ((True, "training"), (False, "testing")):
+            if transforms[is_train] is None:
+                transforms[is_train] = build_transform(cfg, is_train)
+            else:
+                logger.info("* Using custom transform for %s", use)
+        repeated = {"memory": image_memory(cfg), "persistent": cfg.OPTIM.MAX_EPOCH > 1}
 
-        # splits that are read in each epoch have a cache and persistent workers
-        once = {"dataset_wrapper": dataset_wrapper}
-        repeated = {**once, "memory": image_memory(cfg), "persistent": cfg.OPTIM.MAX_EPOCH > 1}
-        validated = cfg.TEST.FINAL_MODEL == "best_val"
+        def loader(source: Any, node: CfgNode, is_train: bool, each_epoch: bool) -> DataLoader:
+            domains = {"n_domain": node.N_DOMAIN, "n_ins": node.N_INS} if is_train else {}
+            how = {"dataset_wrapper": dataset_wrapper, **domains, **(repeated if each_epoch else {})}
+            tfm = transforms[is_train]
+            return build_data_loader(cfg, node.SAMPLER, source, node.BATCH_SIZE, tfm=tfm, is_train=is_train, **how)
 
-        def train_loader(source: Any, node: CfgNode) -> DataLoader:
-            names = {"batch_size": node.BATCH_SIZE, "n_domain": node.N_DOMAIN, "n_ins": node.N_INS}
-            return build_data_loader(cfg, node.SAMPLER, source, **names, tfm=tfm_train, is_train=True, **repeated)
-
-        def test_loader(source: Any, each_epoch: bool) -> DataLoader:
-            node, how = cfg.DATALOADER.TEST, repeated if each_epoch else once
-            return build_data_loader(cfg, node.SAMPLER, source, node.BATCH_SIZE, tfm=tfm_test, is_train=False, **how)
-
-        loaders = cfg.DATALOADER
-        unlabelled = loaders.TRAIN_X if loaders.TRAIN_U.SAME_AS_X else loaders.TRAIN_U
-        self.dataset = dataset
-        self.train_loader_x = train_loader(dataset.train_x, loaders.TRAIN_X)
-        self.train_loader_u = train_loader(dataset.train_u, unlabelled) if dataset.train_u else None
-        self.val_loader = test_loader(dataset.val, validated) if dataset.val else None
-        self.test_loader = test_loader(dataset.test, validated and not dataset.val)
+        nodes, validated = cfg.DATALOADER, cfg.TEST.FINAL_MODEL == "best_val"
+        unlabelled = nodes.TRAIN_X if nodes.TRAIN_U.SAME_AS_X else nodes.TRAIN_U
+        self.train_loader_x = loader(dataset.train_x, nodes.TRAIN_X, True, True)
+        self.train_loader_u = loader(dataset.train_u, unlabelled, True, True) if dataset.train_u else None
+        self.val_loader = loader(dataset.val, nodes.TEST, False, validated) if dataset.val else None
+        self.test_loader = loader(dataset.test, nodes.TEST, False, validated and not dataset.val)
         self._num_source_domains = len(cfg.DATASET.SOURCE_DOMAINS)
         if cfg.VERBOSE:
             self.show_dataset_summary(cfg)

@@ -1,14 +1,72 @@
-"""A loader with persistent workers that draws the same random numbers as one with new workers in each epoch."""
+"""Faster loading that changes nothing: decoded images shared by workers, and workers that live for several epochs."""
 
-from __future__ import annotations
-
+import mmap
 import random
 from collections.abc import Iterator
+from multiprocessing import Value
 from typing import Any
 
 import numpy as np
 import torch
+from dassl.utils import read_image
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+
+
+class SharedBytes:
+    """A write-once buffer shared by this process and its forked children.
+
+    The operating system allocates a page at its first write, so an unused buffer needs no memory.
+
+    Args:
+        budget: size in bytes, at least 1.
+    """
+
+    def __init__(self, budget: int) -> None:
+        self.data = memoryview(mmap.mmap(-1, budget))  # not in /dev/shm, which is small in many containers
+        self.used = Value("q", 0)  # bytes in use, and the lock of all caches
+
+
+class ImageCache:
+    """Decoded images of one split, added at first use while the buffer has space.
+
+    The whole decoded RGB image is stored, before any transform, so that random transforms differ each time.
+    Only forked processes share the buffer; in a pickled copy (spawned workers) the cache becomes None.
+
+    Args:
+        number: images in the split.
+        memory: buffer of the pixels.
+    """
+
+    def __init__(self, number: int, memory: SharedBytes) -> None:
+        self._memory = memory
+        table = mmap.mmap(-1, max(number, 1) * 3 * 8)
+        self._table = np.frombuffer(table, np.int64).reshape(-1, 3)  # offset, height, width; height 0: not stored
+
+    def __reduce__(self) -> Any:
+        return type(None), ()
+
+    def read(self, index: int, path: str) -> Image.Image:
+        """Return image ``index`` of the split, whose file is ``path``.
+
+        Raises:
+            FileNotFoundError: the file does not exist.
+            ValueError: the file is not an image, or damaged.
+        """
+        data, used = self._memory.data, self._memory.used
+        with used.get_lock():
+            start, height, width = self._table[index].tolist()
+        if height:
+            return Image.frombytes("RGB", (width, height), data[start : start + 3 * height * width])
+        image = read_image(path)
+        pixels = image.tobytes()
+        with used.get_lock():
+            start, end = used.value, used.value + len(pixels)
+            if not self._table[index, 1] and end <= len(data):
+                data[start:end] = pixels
+                self._table[index] = start, image.height, image.width
+                used.value = end
+        return image
 
 
 class EpochIndex(int):
@@ -49,9 +107,8 @@ class PersistentLoader(DataLoader):
 
     def __init__(self, dataset: Dataset, sampler: Sampler, **options: Any) -> None:
         # with a separate generator, torch does not draw a second seed from the global random stream
-        generator = torch.Generator()
-        sampler = EpochSampler(sampler)
-        super().__init__(dataset, sampler=sampler, persistent_workers=True, generator=generator, **options)
+        options.update(persistent_workers=True, generator=torch.Generator())
+        super().__init__(dataset, sampler=EpochSampler(sampler), **options)
 
     def __iter__(self) -> Any:
         number, seed = self.sampler.epoch[0] + 1, torch.empty((), dtype=torch.int64).random_().item()

@@ -1,9 +1,6 @@
 """Samplers by name. They draw a whole epoch at once, from the random streams that Dassl's samplers use."""
 
-from __future__ import annotations
-
 import random
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -11,18 +8,14 @@ from dassl.utils import check_availability
 from torch.utils.data import RandomSampler, Sampler, SequentialSampler
 from yacs.config import CfgNode
 
-from .datasets.base_dataset import Datum
+from .datasets.base_dataset import Datum, group
 
 
 class _EpochSampler(Sampler):
-    """Draws whole epochs; as in Dassl, a first epoch is drawn on construction to know the length."""
+    """Draws whole epochs with ``_draw``; as in Dassl, a first one is drawn on construction, for ``length``."""
 
     def __init__(self, data_source: Sequence[Datum], batch_size: int) -> None:
-        self.data_source = data_source
-        self.batch_size = batch_size
-
-    def _draw(self) -> list[int]:
-        raise NotImplementedError
+        self.data_source, self.batch_size = data_source, batch_size
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._draw())
@@ -45,9 +38,7 @@ class RandomDomainSampler(_EpochSampler):
 
     def __init__(self, data_source: Sequence[Datum], batch_size: int, n_domain: int | None = None) -> None:
         super().__init__(data_source, batch_size)
-        self.domain_dict: dict[int, list[int]] = defaultdict(list)
-        for i, item in enumerate(data_source):
-            self.domain_dict[item.domain].append(i)
+        self.domain_dict = group(range(len(data_source)), lambda i: data_source[i].domain)
         self.domains = list(self.domain_dict)
         self.n_domain = n_domain if n_domain and n_domain > 0 else len(self.domains)
         if self.n_domain > len(self.domains) or batch_size % self.n_domain:
@@ -77,18 +68,7 @@ class RandomDomainSampler(_EpochSampler):
 
 
 class SeqDomainSampler(RandomDomainSampler):
-    """Batches with equally many random images of every domain, domains in sorted order.
-
-    Args:
-        data_source: images.
-        batch_size: a multiple of the number of domains.
-
-    Raises:
-        ValueError: as for :class:`RandomDomainSampler`.
-    """
-
-    def __init__(self, data_source: Sequence[Datum], batch_size: int) -> None:
-        super().__init__(data_source, batch_size)
+    """Batches with equally many random images of every domain, domains in sorted order."""
 
     def _choose_domains(self) -> list[int]:
         return sorted(self.domains)
@@ -114,9 +94,7 @@ class RandomClassSampler(_EpochSampler):
         super().__init__(data_source, batch_size)
         self.n_ins = n_ins
         self.ncls_per_batch = batch_size // n_ins
-        self.index_dic: dict[int, list[int]] = defaultdict(list)
-        for i, item in enumerate(data_source):
-            self.index_dic[item.label].append(i)
+        self.index_dic = group(range(len(data_source)), lambda i: data_source[i].label)
         self.labels = list(self.index_dic)
         if len(self.labels) < self.ncls_per_batch:
             raise ValueError(

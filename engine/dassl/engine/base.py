@@ -1,7 +1,5 @@
 """Base of all trainers: named models, optimization steps, TensorBoard, and the order of the hooks."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -27,11 +25,13 @@ class TrainerBase(ModelRegistry):
 
     # ---- steps
 
+    def _present(self, table: Mapping[str, Any], names: Names) -> list[Any]:
+        return [table[name] for name in self.get_model_names(names) if table[name] is not None]
+
     def update_lr(self, names: Names = None) -> None:
         """Step the learning-rate schedules; a trainer calls this after the last batch of an epoch."""
-        for name in self.get_model_names(names):
-            if self._scheds[name] is not None:
-                self._scheds[name].step()
+        for sched in self._present(self._scheds, names):
+            sched.step()
 
     def detect_anomaly(self, loss: torch.Tensor) -> None:
         """Raise FloatingPointError, with the images of the batch, if the loss of any process is not finite."""
@@ -48,9 +48,8 @@ class TrainerBase(ModelRegistry):
 
     def model_zero_grad(self, names: Names = None) -> None:
         """Clear the gradients of models."""
-        for name in self.get_model_names(names):
-            if self._optims[name] is not None:
-                self._optims[name].zero_grad()
+        for optim in self._present(self._optims, names):
+            optim.zero_grad()
 
     def model_backward(self, loss: torch.Tensor) -> None:
         """Check the loss and compute its gradients."""
@@ -59,7 +58,7 @@ class TrainerBase(ModelRegistry):
 
     def share_gradients(self, names: Names = None) -> None:
         """Sum the gradients of all processes that share a batch; call between backward pass and step."""
-        optims = [self._optims[name] for name in self.get_model_names(names) if self._optims[name] is not None]
+        optims = self._present(self._optims, names)
         params = [p for optim in optims for group in optim.param_groups for p in group["params"]]
         distributed.weighted_sum_([p.grad for p in dict.fromkeys(params) if p.grad is not None], self._share)
 
@@ -69,9 +68,8 @@ class TrainerBase(ModelRegistry):
 
     def model_update(self, names: Names = None) -> None:
         """Step the optimizers of models."""
-        for name in self.get_model_names(names):
-            if self._optims[name] is not None:
-                self._optims[name].step()
+        for optim in self._present(self._optims, names):
+            optim.step()
 
     def model_backward_and_update(self, loss: torch.Tensor, names: Names = None) -> None:
         """Clear the gradients, compute new ones and step.
@@ -123,7 +121,7 @@ class TrainerBase(ModelRegistry):
 
     def init_writer(self, log_dir: str) -> None:
         """Open a TensorBoard writer, unless one is open."""
-        if self.__dict__.get("_writer") is None:
+        if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter  # imported late: it takes seconds
 
             logger.info("Initialize tensorboard (log_dir=%s)", log_dir)
@@ -179,22 +177,6 @@ class TrainerBase(ModelRegistry):
         """Train for an epoch."""
         raise NotImplementedError
 
-    def test(self) -> Any:
-        """Evaluate."""
-        raise NotImplementedError
-
-    def parse_batch_train(self, batch: Any) -> Any:
-        """Return the tensors of a training batch."""
-        raise NotImplementedError
-
-    def parse_batch_test(self, batch: Any) -> Any:
-        """Return the tensors of a test batch."""
-        raise NotImplementedError
-
     def forward_backward(self, batch: Any) -> Any:
         """Do one training step; return the values to log by name."""
-        raise NotImplementedError
-
-    def model_inference(self, input: Any) -> Any:
-        """Return scores (B, K) for images."""
         raise NotImplementedError

@@ -1,7 +1,5 @@
 """The registry of trainers."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from dassl.utils import Registry

@@ -1,7 +1,5 @@
 """Registered models and their checkpoints."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections import OrderedDict
@@ -11,7 +9,7 @@ from typing import Any
 import torch.nn as nn
 from dassl.utils import check_availability, distributed, load_checkpoint, save_checkpoint, tolist_if_not
 from dassl.utils.checkpoint import BEST_NAME, POINTER_NAME, epoch_name, read_latest, restore
-from dassl.utils.rng import get_rng_state, set_rng_state
+from dassl.utils.tools import get_rng_state, set_rng_state
 
 logger = logging.getLogger(__name__)
 
@@ -46,17 +44,12 @@ class ModelRegistry:
         self._models[name], self._optims[name], self._scheds[name] = model, optim, sched
 
     def get_model_names(self, names: Names = None) -> list[str]:
-        """Return ``names`` as a list, or all names in the order of registration.
-
-        Raises:
-            ValueError: a name is not registered.
-        """
+        """Return ``names`` as a list, or all in the order of registration; raise ValueError for an unknown name."""
         known = list(self._models)
-        if names is None:
-            return known
-        for name in tolist_if_not(names):
+        wanted = known if names is None else tolist_if_not(names)
+        for name in wanted:
             check_availability(name, known)
-        return tolist_if_not(names)
+        return wanted
 
     def set_model_mode(self, mode: str = "train", names: Names = None) -> None:
         """Set models to the mode ``train``, ``test`` or ``eval`` (``test`` is ``eval``)."""

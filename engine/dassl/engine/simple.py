@@ -1,33 +1,23 @@
 """A trainer of classifiers: builds data, model and evaluator, trains, evaluates, saves."""
 
-from __future__ import annotations
-
 import datetime
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from dassl.data import DataManager
 from dassl.evaluation import build_evaluator
+from dassl.modeling import SimpleNet
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import (
-    check_availability,
-    count_num_param,
-    distributed,
-    load_pretrained_weights,
-    mkdir_if_missing,
-    progress,
-    write_json,
-)
+from dassl.utils import check_availability, count_num_param, distributed, load_pretrained_weights, progress, write_json
 from dassl.utils.checkpoint import BEST_NAME
 from yacs.config import CfgNode
 
 from .base import TrainerBase
 from .checkpointing import Names
-from .net import SimpleNet
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +48,7 @@ class SimpleTrainer(TrainerBase):
 
     def build_data_loader(self) -> None:
         """Build the loaders; an override sets the same attributes (except ``dm``)."""
-        dm = DataManager(self.cfg)
+        dm = self.dm = DataManager(self.cfg)
         self.train_loader_x = dm.train_loader_x
         self.train_loader_u = dm.train_loader_u
         self.val_loader = dm.val_loader
@@ -66,7 +56,6 @@ class SimpleTrainer(TrainerBase):
         self.num_classes = dm.num_classes
         self.num_source_domains = dm.num_source_domains
         self.lab2cname = dm.lab2cname
-        self.dm = dm
 
     def build_model(self) -> None:
         """Build and register a :class:`SimpleNet`; most trainers override this."""
@@ -85,8 +74,10 @@ class SimpleTrainer(TrainerBase):
 
     def training_state(self) -> dict[str, Any]:
         """Return the state of :class:`TrainerBase`, the best validation score and the class names."""
-        names = [self.lab2cname[label] for label in sorted(self.lab2cname)]
-        return {**super().training_state(), "best_result": float(self.best_result), "classnames": names}
+        return {**super().training_state(), "best_result": float(self.best_result), "classnames": self._class_names()}
+
+    def _class_names(self) -> list[str]:
+        return [self.lab2cname[label] for label in sorted(self.lab2cname)]
 
     def load_training_state(self, state: Any) -> None:
         """Restore the state that :meth:`training_state` returned.
@@ -94,11 +85,9 @@ class SimpleTrainer(TrainerBase):
         Raises:
             ValueError: the state was saved by a run on other classes.
         """
-        names = [self.lab2cname[label] for label in sorted(self.lab2cname)]
-        if state.get("classnames", names) != names:
-            raise ValueError(
-                f"Cannot resume: the run was on the classes {_few(state['classnames'])}, not {_few(names)}"
-            )
+        names, saved = self._class_names(), state.get("classnames")
+        if saved is not None and saved != names:
+            raise ValueError(f"Cannot resume: the run was on the classes {_few(saved)}, not {_few(names)}")
         if state.get("best_result") is not None:
             self.best_result = state["best_result"]
         super().load_training_state(state)
@@ -119,9 +108,7 @@ class SimpleTrainer(TrainerBase):
             raise FileNotFoundError(f'No checkpoint to resume from in "{resume}" (it needs the folders {wanted})')
         self.start_epoch = self.resume_model_if_exist(resume or self.output_dir)
         if distributed.is_main():
-            folder = os.path.join(self.output_dir, "tensorboard")
-            mkdir_if_missing(folder)
-            self.init_writer(folder)
+            self.init_writer(os.path.join(self.output_dir, "tensorboard"))
         self.time_start = time.time()
 
     def after_epoch(self) -> None:
@@ -171,23 +158,18 @@ class SimpleTrainer(TrainerBase):
         Raises:
             ValueError: unknown split.
         """
-        return self._evaluate(split, lambda paths, output, label: None)
+        return self._evaluate(split)
 
     def output_test(self, split: str | None = None) -> float:
         """Evaluate as :meth:`test`, and write path -> scores (``predict``) and label (``gt``) to ``output.json``."""
         rows: dict[str, Any] = {}
-
-        def keep(paths: list[str], output: torch.Tensor, label: torch.Tensor) -> None:
-            for path, scores, gt in zip(paths, output.tolist(), label.tolist()):
-                rows[path] = {"predict": scores, "gt": gt}
-
-        result = self._evaluate(split, keep)
+        result = self._evaluate(split, rows)
         if distributed.is_main():
             write_json(rows, os.path.join(self.output_dir, "output.json"))
         return result
 
     @torch.no_grad()
-    def _evaluate(self, split: str | None, visit: Callable[[list[str], torch.Tensor, torch.Tensor], None]) -> float:
+    def _evaluate(self, split: str | None, rows: dict[str, Any] | None = None) -> float:
         split = self.cfg.TEST.SPLIT if split is None else split
         check_availability(split, ["val", "test"])
         self.set_model_mode("eval")
@@ -202,7 +184,9 @@ class SimpleTrainer(TrainerBase):
         for paths, output, label in distributed.gather_in_order(scored, len(loader)):
             self.evaluator.process(output, label)
             self.evaluated_paths += paths
-            visit(paths, output, label)
+            if rows is not None:
+                found = zip(paths, output.tolist(), label.tolist())
+                rows.update({path: {"predict": scores, "gt": gt} for path, scores, gt in found})
         results = distributed.broadcast(self.evaluator.evaluate() if distributed.is_main() else None)
         self.test_results[split] = results
         for name, value in results.items():

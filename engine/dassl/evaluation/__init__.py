@@ -1,7 +1,5 @@
 """Evaluators."""
 
-from __future__ import annotations
-
 from .build import EVALUATOR_REGISTRY, build_evaluator
 from .evaluator import Classification, EvaluatorBase
 

@@ -1,12 +1,10 @@
 """Evaluators: collect predictions batch by batch, then report results."""
 
-from __future__ import annotations
-
 import csv
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,6 @@ from dassl.utils import mkdir_if_missing
 from yacs.config import CfgNode
 
 from .build import EVALUATOR_REGISTRY
-from .classes import draw_confusion, expected_calibration_error, write_class_table
 
 logger = logging.getLogger(__name__)
 
@@ -104,27 +101,30 @@ class Classification(EvaluatorBase):
             f"* macro_f1: {macro_f1:.1f}%"
         )
         if self.cfg.TEST.PER_CLASS_RESULT:
-            results["perclass_accuracy"] = self._report_classes(true, pred)
+            path = self._path("per_class.csv")
+            results["perclass_accuracy"] = self._report_classes(true, pred, path)
             results["ece"] = expected_calibration_error(self._confidence, true == pred)
-            mkdir_if_missing(self.cfg.OUTPUT_DIR)
-            path = os.path.join(self.cfg.OUTPUT_DIR, "per_class.csv")
-            write_class_table(path, true, pred, self._lab2cname)
             logger.info(f"Expected calibration error: {results['ece']:.1f}% ({path} has precision and F1 a class)")
         if self.cfg.TEST.COMPUTE_CMAT:
             self._save_confusion(true, pred)
         return results
 
-    def _report_classes(self, true: np.ndarray, pred: np.ndarray) -> float:
+    def _report_classes(self, true: np.ndarray, pred: np.ndarray, path: str) -> float:
+        """Log and save the numbers of each class in ``true``; return the mean accuracy."""
+        from sklearn.metrics import precision_recall_fscore_support
+
         logger.info("=> per-class result")
-        accuracies = []
-        for label in np.unique(true).tolist():
-            hits = pred[true == label] == label
-            accuracies.append(100.0 * int(hits.sum()) / len(hits))
-            logger.info(
-                f"* class: {label} ({self._lab2cname[label]})\t"
-                f"total: {len(hits):,}\tcorrect: {int(hits.sum()):,}\tacc: {accuracies[-1]:.1f}%"
-            )
-        mean = float(np.mean(accuracies))
+        labels = np.unique(true)
+        precision, _, f1, _ = precision_recall_fscore_support(true, pred, labels=labels, zero_division=0)
+        rows = []
+        for label, of_precision, of_f1 in zip(labels.tolist(), precision.tolist(), f1.tolist()):
+            hits, name = pred[true == label] == label, self._lab2cname[label]
+            total, correct = len(hits), int(hits.sum())
+            accuracy = 100.0 * correct / total
+            logger.info(f"* class: {label} ({name})\ttotal: {total:,}\tcorrect: {correct:,}\tacc: {accuracy:.1f}%")
+            rows.append([label, name, total, correct, accuracy, 100 * of_precision, 100 * of_f1])
+        _write_csv(path, [["label", "class", "total", "correct", "accuracy", "precision", "f1"], *rows])
+        mean = float(np.mean([row[4] for row in rows]))
         logger.info(f"* average: {mean:.1f}%")
         return mean
 
@@ -132,14 +132,63 @@ class Classification(EvaluatorBase):
         from sklearn.metrics import confusion_matrix
 
         matrix = confusion_matrix(true, pred, normalize="true")
-        mkdir_if_missing(self.cfg.OUTPUT_DIR)
-        path = os.path.join(self.cfg.OUTPUT_DIR, "cmat.pt")
+        path = self._path("cmat.pt")
         torch.save(matrix, path)
         labels = np.union1d(true, pred).tolist()
-        with open(os.path.join(self.cfg.OUTPUT_DIR, "cmat.csv"), "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["true \\ predicted", *labels])
-            writer.writerows([label, *row] for label, row in zip(labels, matrix.tolist()))
+        rows = [[label, *row] for label, row in zip(labels, matrix.tolist())]
+        _write_csv(self._path("cmat.csv"), [["true \\ predicted", *labels], *rows])
         logger.info(f"Confusion matrix is saved to {path}")
         names = [self._lab2cname.get(label, str(label)) for label in labels]
-        draw_confusion(os.path.join(self.cfg.OUTPUT_DIR, "cmat.png"), matrix, names)
+        draw_confusion(self._path("cmat.png"), matrix, names)
+
+    def _path(self, name: str) -> str:
+        mkdir_if_missing(self.cfg.OUTPUT_DIR)
+        return os.path.join(self.cfg.OUTPUT_DIR, name)
+
+
+def _write_csv(path: str, rows: list[list[Any]]) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+
+
+def expected_calibration_error(confidence: Any, correct: Any) -> float:
+    """Return the expected calibration error in percent.
+
+    100 * sum over bins B of |B| / n * |mean of correct in B - mean of confidence in B|; bin m has the confidences in
+    ((m - 1) / 15, m / 15], the first bin also 0.
+
+    Args:
+        confidence: (n,) probabilities of the predicted classes, in [0, 1]; n >= 1.
+        correct: (n,) whether the predictions are right.
+
+    Source: Guo et al., On Calibration of Modern Neural Networks (ICML 2017), Eq. 3, with its 15 bins.
+    """
+    sure, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
+    place = np.clip(np.ceil(sure * 15).astype(int) - 1, 0, 14)
+    gap = np.bincount(place, weights=right - sure, minlength=15)  # |B| * (accuracy - confidence)
+    return float(100 * np.abs(gap).sum() / len(sure))
+
+
+def draw_confusion(path: str, matrix: np.ndarray, names: Sequence[str]) -> None:
+    """Draw a confusion matrix, normalised by row, with true classes as rows; without matplotlib, only warn.
+
+    Args:
+        path: image file to write.
+        matrix: (K, K) values in [0, 1].
+        names: K class names; drawn for at most 60 classes.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        logger.warning("The confusion matrix is not drawn: matplotlib is not installed")
+        return
+    side = min(3 + 0.22 * len(names), 14)
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(100 * matrix, cmap="viridis", vmin=0, vmax=100, interpolation="nearest")
+    figure.colorbar(image, label="% of the true class", shrink=0.8)
+    axes.set(xlabel="predicted", ylabel="true")
+    if len(names) <= 60:
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
+        axes.set_yticks(range(len(names)), names, fontsize=6)
+    figure.savefig(path, dpi=150)

@@ -1,7 +1,5 @@
 """Metrics on batches of predictions."""
 
-from __future__ import annotations
-
 from .accuracy import compute_accuracy
 
 __all__ = ["compute_accuracy"]

@@ -1,16 +1,12 @@
 """Top-k accuracy of a batch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
 
 
 def compute_accuracy(
-    output: torch.Tensor | Sequence[torch.Tensor],
-    target: torch.Tensor,
-    topk: Sequence[int] = (1,),
+    output: torch.Tensor | Sequence[torch.Tensor], target: torch.Tensor, topk: Sequence[int] = (1,)
 ) -> list[torch.Tensor]:
     """Return the percentage of samples whose label is among the k highest scores.
 

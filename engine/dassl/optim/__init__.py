@@ -1,7 +1,5 @@
 """Optimizers and learning-rate schedules from ``cfg.OPTIM``."""
 
-from __future__ import annotations
-
 from .lr_scheduler import AVAI_SCHEDS, EpochScheduler, build_lr_scheduler
 from .optimizer import AVAI_OPTIMS, build_optimizer
 

@@ -1,15 +1,12 @@
 """Checkpoint files: written atomically, read without running code from the file."""
 
-from __future__ import annotations
-
-import contextlib
 import logging
 import os
 import re
 import shutil
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,12 +48,8 @@ def save_checkpoint(
     path = os.path.join(save_dir, model_name or epoch_name(state["epoch"]))
     write_atomically(path, lambda temporary: torch.save(state, temporary))
     logger.info("Checkpoint saved to %s", path)
-
-    def write_pointer(temporary: str) -> None:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(os.path.basename(path) + "\n")
-
-    write_atomically(os.path.join(save_dir, POINTER_NAME), write_pointer)
+    pointer, line = os.path.join(save_dir, POINTER_NAME), os.path.basename(path) + "\n"
+    write_atomically(pointer, lambda temporary: Path(temporary).write_text(line, encoding="utf-8"))
     if is_best:
         best = os.path.join(save_dir, BEST_NAME)
         write_atomically(best, lambda temporary: shutil.copyfile(path, temporary))
@@ -88,17 +81,6 @@ _ALLOWED: list[Any] = [
 ]
 
 
-@contextlib.contextmanager
-def _dassl_classes_allowed() -> Iterator[None]:
-    before = list(torch.serialization.get_safe_globals())
-    torch.serialization.add_safe_globals(_ALLOWED)
-    try:
-        yield
-    finally:
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(before)
-
-
 def load_checkpoint(fpath: str) -> dict[str, Any]:
     """Read a checkpoint into CPU memory.
 
@@ -112,14 +94,18 @@ def load_checkpoint(fpath: str) -> dict[str, Any]:
         raise ValueError("File path is None")
     if not os.path.isfile(fpath):
         raise FileNotFoundError(f'File is not found at "{fpath}"')
+    before = list(torch.serialization.get_safe_globals())
+    torch.serialization.add_safe_globals(_ALLOWED)
     try:
-        with _dassl_classes_allowed():
-            return torch.load(fpath, map_location="cpu", weights_only=True)
+        return torch.load(fpath, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can raise anything
         # keep the reason in torch's message, not its advice to load the file unsafely
         reason = re.split("trusted source. |WeightsUnpickler error: ", " ".join(str(error).split()))[-1]
         reason = re.split(" Please | Check the doc", reason)[0] or type(error).__name__
         raise ValueError(f'Unable to load checkpoint from "{fpath}": {reason[:300]}') from error
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
 
 
 def read_latest(fdir: str) -> tuple[str, dict[str, Any]]:
@@ -131,8 +117,7 @@ def read_latest(fdir: str) -> tuple[str, dict[str, Any]]:
     pointer = os.path.join(fdir, POINTER_NAME)
     if not os.path.isfile(pointer):
         raise FileNotFoundError(f'No checkpoint to resume from: there is no file "{pointer}"')
-    with open(pointer, encoding="utf-8") as file:
-        path = os.path.join(fdir, file.readline().strip())
+    path = os.path.join(fdir, Path(pointer).read_text(encoding="utf-8").partition("\n")[0].strip())
     logger.info('Loading checkpoint from "%s"', path)
     return path, load_checkpoint(path)
 
@@ -151,9 +136,8 @@ def restore(
     try:
         model.load_state_dict(checkpoint["state_dict"])
     except RuntimeError as error:
-        raise ValueError(
-            f'The checkpoint "{path}" is of another model: {" ".join(str(error).split())[:600]}'
-        ) from error
+        reason = " ".join(str(error).split())[:600]
+        raise ValueError(f'The checkpoint "{path}" is of another model: {reason}') from error
     logger.info("Loaded model weights")
     # scheduler last: it sets the learning rate from its settings, not from those of the saved run
     for name, target in (("optimizer", optimizer), ("scheduler", scheduler)):
@@ -165,11 +149,7 @@ def restore(
 
 
 def resume_from_checkpoint(fdir: str, model: nn.Module, optimizer: Any = None, scheduler: Any = None) -> int:
-    """Load the last checkpoint in a model's folder; see :func:`read_latest` and :func:`restore`.
-
-    Returns:
-        Number of finished epochs.
-    """
+    """Load the last checkpoint in a model's folder, see :func:`restore`; return the number of finished epochs."""
     return restore(*read_latest(fdir), model, optimizer, scheduler)
 
 

@@ -9,20 +9,19 @@ process is rank 0; it writes all files.
 Without torchrun there is one process, the main one, and these functions do nothing.
 """
 
-from __future__ import annotations
-
 import atexit
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import islice
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch.utils.data import Sampler
 
-from .rng import get_rng_state, set_rng_state
+from .tools import get_rng_state, set_rng_state
 
 
 def _environment(name: str, default: int) -> int:
@@ -88,13 +87,9 @@ def first_message(text: str) -> str:
     """Return the first non-empty text in the order of processes, or "" if all are empty."""
     if size() == 1:
         return text
-    found = torch.tensor([float(bool(text))])
-    dist.all_reduce(found)
-    if not found:
-        return ""
     texts: list[Any] = [None] * size()
     dist.all_gather_object(texts, text)
-    return next(filter(None, texts))
+    return next(filter(None, texts), "")
 
 
 def weighted_sum_(tensors: Sequence[torch.Tensor], weight: float) -> None:
@@ -121,8 +116,7 @@ def weighted_mean(summary: Mapping[str, Any], weight: float) -> Mapping[str, Any
     if size() == 1:
         return summary
     values = torch.tensor([float(value) for value in summary.values()], dtype=torch.float64)
-    weighted_sum_([values], weight)
-    return dict(zip(summary, values.tolist()))
+    return dict(zip(summary, all_reduce_sum(values * weight).tolist()))
 
 
 @contextmanager
@@ -130,29 +124,24 @@ def main_first() -> Iterator[None]:
     """Run a block in the main process first, so that the others find its files; if it fails, the others exit."""
     if size() > 1 and not is_main() and broadcast() == "failed":
         raise SystemExit(1)  # the main process reports the error
+    outcome = "failed"
     try:
         yield
-    except BaseException:
+        outcome = "done"
+    finally:
         if is_main():
-            broadcast("failed")
-        raise
-    if is_main():
-        broadcast("done")
+            broadcast(outcome)
 
 
 def sync_rng() -> None:
     """Set the random generators of all processes, and of their current GPUs, to the main process's states."""
     if size() == 1:
         return
-    states = None
-    if is_main():
-        gpu = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
-        states = ({**get_rng_state(), "cuda": []}, gpu)
-    state, gpu = broadcast(states)
-    if not is_main():
-        set_rng_state(state)
-        if gpu is not None:
-            torch.cuda.set_rng_state(gpu)
+    gpu = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+    state, gpu = broadcast(({**get_rng_state(), "cuda": []}, gpu))
+    set_rng_state(state)
+    if gpu is not None:
+        torch.cuda.set_rng_state(gpu)
 
 
 # ---- training: a share of each batch
@@ -209,8 +198,7 @@ class BatchShare(Sampler):
         return (index for i, index in enumerate(self.sampler) if i // self.batch_size % size() == rank())
 
     def __len__(self) -> int:
-        number, step = len(self.sampler), self.batch_size  # type: ignore[arg-type]
-        return sum(min(step, number - start) for start in range(rank() * step, number, size() * step))
+        return sum(i // self.batch_size % size() == rank() for i in range(len(self.sampler)))  # type: ignore[arg-type]
 
 
 def gather_in_order(values: Iterable[Any], number: int) -> Iterator[Any]:
@@ -228,7 +216,7 @@ def gather_in_order(values: Iterable[Any], number: int) -> Iterator[Any]:
     values = iter(values)
     for _ in range(int(most)):
         gathered: list[Any] | None = [None] * size() if is_main() else None
-        dist.gather_object([_on_cpu(value) for _, value in zip(range(1), values)], gathered)
+        dist.gather_object([_on_cpu(value) for value in islice(values, 1)], gathered)
         for found in gathered or ():
             yield from found
 

@@ -1,7 +1,7 @@
 """Console and ``log.txt``: the logger ``dassl``, a copy of printed text, and progress bars that overlap neither."""
 
-from __future__ import annotations
-
+import contextlib
+import itertools
 import logging
 import os
 import sys
@@ -15,11 +15,6 @@ from .distributed import is_main
 from .tools import mkdir_if_missing
 
 LOGGER = logging.getLogger("dassl")
-
-
-def _bars_cleared() -> Any:
-    # tqdm clears bars on stderr only if it is told the current stdout, which may be the tee
-    return tqdm.external_write_mode(file=sys.stdout)
 
 
 class _Tee:
@@ -40,7 +35,8 @@ class _Tee:
         text, self._pending = self._pending, ""
         # after the run, the console (of a notebook or test) or the log may be closed
         if not getattr(self.console, "closed", False):
-            with _bars_cleared():
+            # tqdm clears bars on stderr only if it is told the current stdout, which may be the tee
+            with tqdm.external_write_mode(file=sys.stdout):
                 self.console.write(text)
             self.console.flush()
         if text and not self._file.closed:
@@ -51,23 +47,18 @@ class _Tee:
         return getattr(self.console, name)
 
 
-class _ConsoleHandler(logging.Handler):
-    """Writes log lines to the current stdout, past the tee, because the log file has its own handler."""
+class _PrintHandler(logging.Handler):
+    """Prints log lines on the current stdout, which may be the tee."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            stream = sys.stdout
-            while isinstance(stream, _Tee):
-                stream = stream.console
-            if stream is not None:
-                with _bars_cleared():
-                    stream.write(self.format(record) + "\n")
-                stream.flush()
+            tqdm.write(self.format(record))
+            sys.stdout.flush()
         except Exception:
             self.handleError(record)
 
 
-class RunLog:
+class RunLog(contextlib.AbstractContextManager):
     """Log file of one run; active until ``close()`` or the end of a ``with`` block.
 
     Args:
@@ -77,25 +68,19 @@ class RunLog:
     def __init__(self, path: str) -> None:
         mkdir_if_missing(os.path.dirname(path))
         self.path, self._file = _create(path)
-        root = logging.getLogger()
-        self._handlers: list[logging.Handler] = [logging.StreamHandler(self._file), _ConsoleHandler()]
-        # "dassl" has its own console handler, which also works without a log file
-        self._handlers[1].addFilter(lambda record: record.name.split(".")[0] != LOGGER.name)
-        for handler in self._handlers:
-            root.addHandler(handler)
+        self._handler = _PrintHandler()
+        # "dassl" has its own handler, which also works without a log file
+        self._handler.addFilter(lambda record: record.name.split(".")[0] != LOGGER.name)
+        logging.getLogger().addHandler(self._handler)
         self._tee = sys.stdout = _Tee(sys.stdout, self._file)
 
     def close(self) -> None:
         """Restore stdout and the handlers, and close the file."""
-        for handler in self._handlers:
-            logging.getLogger().removeHandler(handler)
+        logging.getLogger().removeHandler(self._handler)
         self._tee.flush()
         if sys.stdout is self._tee:
             sys.stdout = self._tee.console
         self._file.close()
-
-    def __enter__(self) -> RunLog:
-        return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
@@ -103,12 +88,13 @@ class RunLog:
 
 def _create(path: str) -> tuple[str, IO[str]]:
     stamped = path + time.strftime("-%Y-%m-%d-%H-%M-%S")
-    for name in [path, stamped] + [f"{stamped}-{i}" for i in range(2, 1000)]:
+    names = itertools.chain([path, stamped], (f"{stamped}-{i}" for i in itertools.count(2)))
+    while True:
+        name = next(names)
         try:
             return name, open(name, "x", encoding="utf-8")
         except FileExistsError:
             continue
-    raise FileExistsError(f"All names from {path} to {stamped}-999 exist; remove old log files")
 
 
 _current: RunLog | None = None
@@ -149,4 +135,4 @@ def progress(iterable: Iterable[Any] | None = None, **options: Any) -> tqdm:
 
 if not LOGGER.handlers:
     LOGGER.setLevel(logging.INFO)
-    LOGGER.addHandler(_ConsoleHandler())
+    LOGGER.addHandler(_PrintHandler())

@@ -1,7 +1,5 @@
 """Running averages of the values that a training step reports."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping
 

@@ -1,10 +1,8 @@
 """Registries, and errors that suggest the nearest name."""
 
-from __future__ import annotations
-
 import difflib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -17,15 +15,23 @@ class NamedKeyError(KeyError):
 
 def get_most_similar_str_to_a_from_b(a: str, b: Iterable[str]) -> str | None:
     """Return the string in ``b`` most similar to ``a`` (the last one of several), or None if ``b`` is empty."""
-    best, best_ratio = None, 0.0
-    for candidate in b:
-        ratio = difflib.SequenceMatcher(None, str(a), candidate).ratio()
-        if ratio >= best_ratio:
-            best, best_ratio = candidate, ratio
-    return best
+    return max(reversed(list(b)), key=lambda name: difflib.SequenceMatcher(None, str(a), name).ratio(), default=None)
 
 
 nearest = get_most_similar_str_to_a_from_b
+
+
+def did_you_mean(value: object, known: Iterable[str]) -> str:
+    """Return "; did you mean 'X'?" for the similar entry of ``known``, or "" if none is similar."""
+    words = {word.lower(): word for word in known}
+    near = difflib.get_close_matches(str(value).lower(), words, n=1)
+    return f"; did you mean {words[near[0]]!r}?" if near else ""
+
+
+def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
+    """Raise ValueError, naming a similar allowed word, unless ``value`` is one of ``allowed``."""
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}; allowed: {', '.join(allowed)}{did_you_mean(value, allowed)}")
 
 
 def check_availability(requested: str, available: Sequence[str]) -> None:
@@ -48,8 +54,8 @@ class Registry:
         self._name = name
         self._obj_map: dict[str, Any] = {}
 
-    def register(self, obj: Any = None, force: bool = False) -> Callable[[Any], Any] | None:
-        """Register ``obj`` under its ``__name__``; without ``obj``, return a decorator that registers.
+    def register(self, obj: Any = None, force: bool = False) -> Any:
+        """Register ``obj`` under its ``__name__`` and return it; without ``obj``, return a decorator that registers.
 
         Args:
             obj: class or function, or None in ``@REGISTRY.register()``.
@@ -66,10 +72,7 @@ class Registry:
             self._obj_map[name] = target
             return target
 
-        if obj is None:
-            return put
-        put(obj)
-        return None
+        return put if obj is None else put(obj)
 
     def get(self, name: str) -> Any:
         """Return the entry ``name``; raise KeyError, with the nearest name, if it does not exist."""

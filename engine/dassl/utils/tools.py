@@ -1,19 +1,17 @@
-"""Helpers for files, images, seeds and lists."""
-
-from __future__ import annotations
+"""Helpers for files, images, random generators and lists."""
 
 import json
 import os
 import random
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import PIL
 import torch
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from PIL import Image
 
 
 def mkdir_if_missing(dirname: str) -> None:
@@ -43,36 +41,27 @@ def write_atomically(path: str, write: Callable[[str], Any]) -> None:
         write(temporary)
         os.replace(temporary, path)
     finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+        Path(temporary).unlink(missing_ok=True)
 
 
 def read_json(fpath: str) -> Any:
     """Return the content of a JSON file."""
-    with open(fpath, encoding="utf-8") as file:
-        return json.load(file)
+    return json.loads(Path(fpath).read_text(encoding="utf-8"))
 
 
 def write_json(obj: Any, fpath: str) -> None:
     """Write a JSON file with an indent of 4 and create its folder."""
     mkdir_if_missing(os.path.dirname(fpath))
-
-    def write(path: str) -> None:
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump(obj, file, indent=4, separators=(",", ": "))
-
-    write_atomically(fpath, write)
+    write_atomically(fpath, lambda temporary: Path(temporary).write_text(json.dumps(obj, indent=4), encoding="utf-8"))
 
 
-def read_image(path: str) -> Image:
+def read_image(path: str) -> Image.Image:
     """Return an image file as an RGB PIL image.
 
     Raises:
         FileNotFoundError: the file does not exist.
         ValueError: the file is not an image, or damaged.
     """
-    from PIL import Image
-
     if not os.path.isfile(path):
         raise FileNotFoundError(f"No such image: {path}")
     try:
@@ -90,9 +79,31 @@ def set_random_seed(seed: int) -> None:
     torch.cuda.manual_seed_all(seed)
 
 
+def get_rng_state() -> dict[str, Any]:
+    """Return the states of the global generators of Python, numpy and torch (of all GPUs)."""
+    version, words, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        "python": [version, torch.tensor(words, dtype=torch.int64), gauss],
+        "numpy": [str(name), torch.tensor(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Restore the states of :func:`get_rng_state`; those of GPUs only if the number of GPUs is the same."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words.tolist()), gauss))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] and torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+
+
 def collect_env_info() -> str:
     """Return versions and hardware as text."""
-    import PIL
     from torch.utils.collect_env import get_pretty_env_info
 
     return f"{get_pretty_env_info()}\n        Pillow ({PIL.__version__})"

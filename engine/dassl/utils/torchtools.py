@@ -1,13 +1,11 @@
 """Helpers for the layers and parameters of a model."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 
 import torch.nn as nn
 
-from .registry import nearest
+from .registry import check_availability, nearest
 
 
 def open_all_layers(model: nn.Module) -> None:
@@ -42,15 +40,11 @@ def count_num_param(model: nn.Module | None = None, params: Iterable[Any] | None
     Raises:
         ValueError: neither argument is given.
     """
-    if model is not None:
-        return sum(p.numel() for p in model.parameters())
-    if params is None:
+    if model is None and params is None:
         raise ValueError("model and params must provide at least one.")
-    total = 0
-    for entry in params:
-        group = entry["params"] if isinstance(entry, dict) else entry
-        total += sum(p.numel() for p in group) if isinstance(group, (list, tuple)) else group.numel()
-    return total
+    entries = params if model is None else model.parameters()
+    groups = [entry["params"] if isinstance(entry, dict) else [entry] for entry in entries]
+    return sum(p.numel() for group in groups for p in group)
 
 
 _INITS = {
@@ -72,8 +66,7 @@ def init_network_weights(model: nn.Module, init_type: str = "normal", gain: floa
     Raises:
         ValueError: unknown ``init_type``.
     """
-    if init_type not in _INITS:
-        raise ValueError(f"init_type must be one of {list(_INITS)}, but got {init_type}")
+    check_availability(init_type, list(_INITS))
     for module in model.modules():
         kind = type(module).__name__
         weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)

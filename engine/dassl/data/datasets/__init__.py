@@ -1,7 +1,5 @@
 """The registry of data sets and their base classes; plugins add the entries."""
 
-from __future__ import annotations
-
 from .base_dataset import DatasetBase, Datum
 from .build import DATASET_REGISTRY, build_dataset
 

@@ -1,16 +1,16 @@
 """Images with labels, and data sets of them."""
 
-from __future__ import annotations
-
 import logging
 import os
 import random
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
 
 
 class Datum:
@@ -149,15 +149,16 @@ class DatasetBase:
 
     def split_dataset_by_label(self, data_source: Source) -> dict[int, list[Datum]]:
         """Return label -> images, labels in the order of first appearance."""
-        return _group(data_source, attrgetter("label"))
+        return group(data_source, attrgetter("label"))
 
     def split_dataset_by_domain(self, data_source: Source) -> dict[int, list[Datum]]:
         """Return domain -> images, domains in the order of first appearance."""
-        return _group(data_source, attrgetter("domain"))
+        return group(data_source, attrgetter("domain"))
 
 
-def _group(data_source: Source, key: Callable[[Datum], int]) -> dict[int, list[Datum]]:
-    groups: dict[int, list[Datum]] = defaultdict(list)
-    for item in data_source:
+def group(items: Iterable[Item], key: Callable[[Item], int]) -> dict[int, list[Item]]:
+    """Return key -> items, keys in the order of first appearance."""
+    groups: dict[int, list[Item]] = defaultdict(list)
+    for item in items:
         groups[key(item)].append(item)
     return groups

@@ -1,12 +1,89 @@
-"""Two random augmentation policies that torchvision does not have."""
-
-from __future__ import annotations
+"""Transforms that torchvision does not have. They draw from the random streams that Dassl's transforms use."""
 
 import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import torch
 from PIL import Image, ImageEnhance, ImageOps
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as F
+
+
+class Random2DTranslation:
+    """Resizes an image to a size; with probability p resizes it to 9/8 of that size and takes a random crop.
+
+    Args:
+        height: H of the result.
+        width: W of the result.
+        p: probability of the translation.
+        interpolation: mode of the resizing.
+    """
+
+    def __init__(
+        self, height: int, width: int, p: float = 0.5, interpolation: InterpolationMode = InterpolationMode.BILINEAR
+    ) -> None:
+        self.height, self.width, self.p, self.interpolation = height, width, p, interpolation
+
+    def __call__(self, img: Any) -> Any:
+        if random.uniform(0, 1) > self.p:
+            return F.resize(img, [self.height, self.width], self.interpolation)
+        height, width = round(self.height * 1.125), round(self.width * 1.125)
+        left = round(random.uniform(0, width - self.width))
+        top = round(random.uniform(0, height - self.height))
+        return F.crop(F.resize(img, [height, width], self.interpolation), top, left, self.height, self.width)
+
+
+class InstanceNormalization:
+    """Shifts and scales each channel of an image (C, H, W) to mean 0 and standard deviation 1."""
+
+    def __init__(self, eps: float = 1e-8) -> None:
+        self.eps = eps
+
+    def __call__(self, img: torch.Tensor) -> torch.Tensor:
+        mean, std = img.mean((1, 2), keepdim=True), img.std((1, 2), keepdim=True)
+        return (img - mean) / (std + self.eps)
+
+
+class Cutout:
+    """Sets squares around random pixels of an image (C, H, W) to zero.
+
+    Args:
+        n_holes: number of squares.
+        length: side of a square in pixels.
+    """
+
+    def __init__(self, n_holes: int = 1, length: int = 16) -> None:
+        self.n_holes, self.length = n_holes, length
+
+    def __call__(self, img: torch.Tensor) -> torch.Tensor:
+        height, width = img.shape[1:]
+        half = self.length // 2
+        mask = torch.ones(height, width)
+        for _ in range(self.n_holes):
+            y, x = np.random.randint(height), np.random.randint(width)
+            mask[max(y - half, 0) : y + half, max(x - half, 0) : x + half] = 0
+        return img * mask
+
+
+class GaussianNoise:
+    """Adds normal noise to an image with probability p.
+
+    Args:
+        mean: mean of the noise.
+        std: standard deviation of the noise.
+        p: probability.
+    """
+
+    def __init__(self, mean: float = 0.0, std: float = 0.15, p: float = 0.5) -> None:
+        self.mean, self.std, self.p = mean, std, p
+
+    def __call__(self, img: torch.Tensor) -> torch.Tensor:
+        if random.uniform(0, 1) > self.p:
+            return img
+        return img + torch.randn(img.size()) * self.std + self.mean
+
 
 Operation = Callable[[Image.Image, float], Image.Image]
 
@@ -39,12 +116,12 @@ _OPERATIONS: dict[str, tuple[Operation, tuple[float, float], tuple[float, float]
 }
 
 
-class _RandomOperations:
-    """Applies n operations, drawn with replacement, each with probability p and uniformly drawn strength."""
+class RandAugment2:
+    """Applies n of 15 operations, drawn with replacement, each with probability p and uniformly drawn strength."""
 
     column = 1  # of the range of strengths in _OPERATIONS
 
-    def __init__(self, n: int = 2, p: float = 1.0) -> None:
+    def __init__(self, n: int = 2, p: float = 0.6) -> None:
         self.n, self.p = n, p
         self.augment_list = [(row[0], row[self.column]) for row in _OPERATIONS.values() if row[self.column] is not None]
 
@@ -56,17 +133,10 @@ class _RandomOperations:
         return img
 
 
-class RandAugment2(_RandomOperations):
-    """n of 15 operations, each applied with probability p."""
-
-    def __init__(self, n: int = 2, p: float = 0.6) -> None:
-        super().__init__(n, p)
-
-
-class RandAugmentFixMatch(_RandomOperations):
-    """n of 14 operations (Sohn et al. 2020, FixMatch, appendix)."""
+class RandAugmentFixMatch(RandAugment2):
+    """Applies n of 14 operations (Sohn et al. 2020, FixMatch, appendix)."""
 
     column = 2
 
     def __init__(self, n: int = 2) -> None:
-        super().__init__(n)
+        super().__init__(n, p=1.0)
