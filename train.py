@@ -87,6 +87,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     if args.device is not None:
         cfg.USE_CUDA = use_device(args.device)
     cfg.merge_from_list([word for word in args.opts if word != "--"])
+    trainers.fill_defaults(cfg)
     cfg.freeze()
     return cfg
 

@@ -56,6 +56,7 @@ class RunResult:
     ms_per_image: float | None = None  # of the test
     learned_parameters: int | None = None
     config_hash: str | None = None  # the same for equal settings, whatever the seed
+    note: str | None = None  # a deviation from the published method
 
 
 def read(output: Path, protocol: str) -> tuple[pd.DataFrame, list[str]]:
@@ -78,53 +79,44 @@ def collect(root: Path) -> tuple[list[RunResult], list[str]]:
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {root}")
     results, notes = [], []
-    for place, folders, files in os.walk(root):
-        folders.sort()
-        if not any(name == "results.json" or name.startswith("log.txt") for name in files):
-            continue
+    for folder in sorted({path.parent for name in ("results.json", "log.txt*") for path in root.rglob(name)}):
         try:
-            results.append(read_folder(Path(place)))
+            results.append(read_folder(folder))
         except ValueError as error:
-            notes.append(f"{place}: {str(error).replace(f'{place}{os.sep}', '')}")
-    # Scripts that test a training again, in test_base, leave its result twice: keep the test.
-    tested = {one.folder for one in results}
-    return [one for one in results if _test_folder(one.folder) not in tested], notes
-
-
-def _test_folder(folder: Path) -> Path | None:
-    parts = ["test_base" if part == "train_base" else part for part in folder.parts]
-    return Path(*parts) if "train_base" in folder.parts else None
+            notes.append(f"{folder}: {str(error).replace(f'{folder}{os.sep}', '')}")
+    # A base half that scripts test again, in test_base, leaves its result twice: keep the test.
+    again = [one.folder.parts for one in results if "test_base" in one.folder.parts]
+    trained = {Path(*("train_base" if part == "test_base" else part for part in parts)) for parts in again}
+    return [one for one in results if one.folder not in trained], notes
 
 
 def read_folder(folder: Path) -> RunResult:
     """Return the result of a run's folder; raise ValueError with the reason if there is none."""
     path = folder.resolve().as_posix()
-    layout = next((match for pattern in LAYOUTS if (match := pattern.search(path))), None)
-    named: dict[str, Any] = layout.groupdict() if layout else {}
-    more: dict[str, Any] = {}
+    named: dict[str, Any] = next((found.groupdict() for layout in LAYOUTS if (found := layout.search(path))), {})
     if (folder / "results.json").is_file():
         content = read_results_file(folder / "results.json", RESULT_KEYS if named else ALL_KEYS)
-        test = content["metrics"].get("test")
-        if test is None:
+        if "test" not in content["metrics"]:
             raise ValueError("not tested yet (results.json has no metrics of test)")
         if not named:
             part = {"base": "train_base", "new": "test_new"}.get(content["classes"])
             stem = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", content["dataset"]).lower()
             named = {"shots": content["shots"], "seed": content["seed"], "dataset": stem, "part": part}
-        named["method"], accuracy, backbone = content["method"], test["accuracy"], content["backbone"]
-        more = {"macro_f1": test.get("macro_f1"), "ms_per_image": test.get("ms_per_image")}
-        more |= {"seconds": content.get("train_seconds"), "learned_parameters": content.get("learned_parameters")}
-        more["config_hash"] = content.get("config") and config_hash(content["config"])
     elif named:
-        accuracy, backbone = read_logs(folder)
+        # PLOT's script keeps CoOp's name for its trainer.
+        method = "PLOT" if named.get("plot") and named["method"] == "CoOp" else named["method"]
+        content = {"method": method, **read_logs(folder)}
     else:
         raise ValueError("a log, but the folder's name does not say data set, method, shots and seed")
-    # PLOT's script keeps CoOp's name for its trainer.
-    method = "PLOT" if named.get("plot") and named["method"] == "CoOp" else named["method"]
-    part = PARTS.get(named.get("part") or "", "all")
+    test, part = content["metrics"]["test"], PARTS.get(named.get("part") or "", "all")
     numbers = int(named.get("shots", 0)), int(named.get("seed", 1))
     config = "/".join(filter(None, (named.get("config"), named.get("settings"))))
-    return RunResult(method, named["dataset"], part, *numbers, config, accuracy, folder, backbone, **more)
+    more = {key: test.get(key) for key in ("macro_f1", "ms_per_image")}
+    more |= {key: content.get(key) for key in ("learned_parameters", "note")}
+    more["seconds"] = content.get("train_seconds")
+    more["config_hash"] = content.get("config") and config_hash(content["config"])
+    run = content["method"], named["dataset"], part, *numbers, config
+    return RunResult(*run, test["accuracy"], folder, content["backbone"], **more)
 
 
 def config_hash(config: dict[str, Any]) -> str:
@@ -138,15 +130,7 @@ def config_hash(config: dict[str, Any]) -> str:
 
 
 def read_results_file(path: Path, keys: Mapping[str, type] = RESULT_KEYS) -> dict[str, Any]:
-    """Return the content of ``results.json``.
-
-    Args:
-        path: the file.
-        keys: the keys that it must have, with their types.
-
-    Raises:
-        ValueError: it is damaged or of another program; one line with the file, the problem and the remedy.
-    """
+    """Return the content of ``results.json``; raise ValueError if it is damaged or lacks one of the typed ``keys``."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
@@ -165,15 +149,15 @@ def read_results_file(path: Path, keys: Mapping[str, type] = RESULT_KEYS) -> dic
     return content
 
 
-def read_logs(folder: Path) -> tuple[float, str | None]:
-    """Return accuracy and backbone from the newest ``log.txt*`` with a result; raise ValueError with the reasons."""
+def read_logs(folder: Path) -> dict[str, Any]:
+    """Return accuracy and backbone, as in ``results.json``, from the newest ``log.txt*`` with a result."""
     logs = sorted(folder.glob("log.txt*"), key=lambda path: (path.stat().st_mtime, path.name), reverse=True)
     reasons = []
     for path in logs:
         text = path.read_text(encoding="utf-8", errors="replace")
         backbone = re.search(r"Loading CLIP \(backbone: ([^)]+)\)", text)
         try:
-            return read_log(text), backbone[1] if backbone else None
+            return {"metrics": {"test": {"accuracy": read_log(text)}}, "backbone": backbone and backbone[1]}
         except ValueError as error:
             reasons.append(f"{path.name}: {error}")
     raise ValueError("; ".join(reasons))

@@ -10,6 +10,7 @@ holds a run with other settings is refused.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -19,16 +20,52 @@ from typing import Any
 
 import yaml
 
-from experiments.defaults import RunDefaults, add_defaults
-from experiments.runs import PROJECT, RunSpec, report_errors, run_all, state
+from experiments.runs import PROJECT, RunSpec, command, run_all, state
 from prompting.ot.checks import check_choice
 
 SETTINGS = yaml.safe_load((PROJECT / "configs" / "protocols.yaml").read_text(encoding="utf-8"))
 METHODS: dict[str, dict[str, Any]] = SETTINGS["methods"]
 SEEDS, SHOTS, FEWSHOT_SHOTS = SETTINGS["seeds"], SETTINGS["shots"], SETTINGS["fewshot_shots"]
-TRAINING_FREE = SETTINGS["training_free"]
-PROTOCOLS = ("base2new", "xd", "dg", "fewshot")
+TRAINING_FREE: list[str] = SETTINGS["training_free"]
+FOLDERS = {  # of a protocol: where training and tests go, and their classes
+    "base2new": ("base2new/train_base", "base2new/test_new", "base", "new"),
+    "xd": ("xd/train", "xd/test", "all", "all"),
+    "dg": ("xd/train", "dg/test", "all", "all"),
+    "fewshot": ("fewshot", "", "all", "all"),
+}
+PROTOCOLS = tuple(FOLDERS)
 Job = tuple[RunSpec, ...]  # runs that depend on one another, in order: a training and its tests
+
+
+@dataclass(frozen=True)
+class RunDefaults:
+    """Settings of all runs of a command."""
+
+    root: str = "data"  # folder of the data sets
+    output: Path = Path("output")  # folder of the results
+    config: str = ""  # the method's YAML file (a path, or a stem in its folder) in place of the protocol's
+    options: tuple[str, ...] = ()  # KEY VALUE words over the YAML files
+    plugins: tuple[str, ...] = ()  # Python files that register methods or data sets
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> RunDefaults:
+        """Return the defaults that the flags of ``add_defaults`` give, and import the plugins."""
+        import train
+
+        for file in args.plugin:
+            train.load_plugin(file)
+        return cls(args.root, args.output, args.config, tuple(args.set), tuple(args.plugin))
+
+
+def add_defaults(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``RunDefaults``, and ``--shots``."""
+    add = parser.add_argument
+    add("--root", default=os.environ.get("DATA", "data"), help="folder of the data sets (default: $DATA, or data)")
+    add("--output", type=Path, default=Path(os.environ.get("OUTPUT", "output")), help="folder of the results")
+    add("--config", default="", help="the method's YAML file, or its stem, in place of the protocol's")
+    add("--shots", type=int, nargs="+", default=FEWSHOT_SHOTS, help="of fewshot (default: 1 2 4 8 16)")
+    add("--plugin", action="append", default=[], metavar="FILE", help="Python file that registers a method or data set")
+    add("--set", nargs="+", default=[], metavar="KEY VALUE", help="config words over the YAML files")
 
 
 @dataclass(frozen=True)
@@ -50,8 +87,8 @@ SUITES = {name: Suite(**entry) for name, entry in SETTINGS["suites"].items()}
 
 def presentation_order(methods: Iterable[str]) -> list[str]:
     """Return methods in the order of configs/protocols.yaml; others after them, by name."""
-    order = list(METHODS)
-    return sorted(methods, key=lambda name: (order.index(name) if name in order else len(order), name))
+    names, order = sorted(methods), list(METHODS)
+    return sorted(names, key=lambda name: order.index(name) if name in order else len(order))
 
 
 def registered_methods() -> list[str]:
@@ -67,10 +104,9 @@ def config_files(method: str, protocol: str, dataset: str, shots: int, config: s
     """Return the YAML files of a method in a protocol, one per stage; raise ValueError if there is none."""
     check_choice("method", method, registered_methods())
     entry: Any = config or next((s.config for s in SUITES.values() if dataset in (s.source, *s.targets, *s.shifts)), "")
-    if not entry:
-        entry = METHODS.get(method, {}).get("xd" if protocol == "dg" else protocol, "")
-        if isinstance(entry, dict):
-            entry = entry.get(dataset, entry.get(shots, entry.get("default", "")))
+    entry = entry or METHODS.get(method, {}).get("xd" if protocol == "dg" else protocol, "")
+    if isinstance(entry, dict):
+        entry = entry.get(dataset, entry.get(shots, entry.get("default", "")))
     folder = Path("configs", "trainers", method)
     known = ", ".join(sorted(path.stem for path in (PROJECT / folder).glob("*.yaml"))) or "none"
     remedy = f"name a YAML file with --config ({folder} has: {known})"
@@ -79,59 +115,36 @@ def config_files(method: str, protocol: str, dataset: str, shots: int, config: s
         raise ValueError(f"configs/protocols.yaml has no settings for {where}; {remedy}")
     stages = [Path(stem) for stem in (entry if isinstance(entry, list) else [entry])]
     files = [stage if stage.suffix in (".yaml", ".yml") else folder / f"{stage}.yaml" for stage in stages]
-    for file in files:
-        if not (PROJECT / file).is_file():
-            raise ValueError(f"{method} has no {file}; {remedy}")
+    if missing := [file for file in files if not (PROJECT / file).is_file()]:
+        raise ValueError(f"{method} has no {missing[0]}; {remedy}")
     return [file.as_posix() for file in files]
 
 
-class Planner:
-    """Plans the jobs of one method with one seed."""
+def published_options(method: str, protocol: str, dataset: str, shots: int, config: str = "") -> list[str]:
+    """Return the KEY VALUE words that a protocol sets over its YAML file; none over a file of the user or a suite."""
+    if config or any(s.config for s in SUITES.values() if dataset in (s.source, *s.targets, *s.shifts)):
+        return []
+    entry = METHODS.get(method, {}).get(f"{'xd' if protocol == 'dg' else protocol}_options", {})
+    words = entry.get(dataset, entry.get("default", ""))
+    return (words.get(shots, "") if isinstance(words, dict) else words).split()
 
-    def __init__(self, method: str, seed: int, defaults: RunDefaults) -> None:
-        self.method, self.seed, self.defaults = method, seed, defaults
 
-    def _folder(self, base: Path, dataset: str, shots: int, config: str) -> Path:
-        return base / dataset / f"shots_{shots}" / self.method / Path(config).stem / f"seed{self.seed}"
-
-    def _train(self, dataset: str, config: str, base: Path, shots: int = SHOTS, **more: Any) -> RunSpec:
-        folder, learns = self._folder(base, dataset, shots, config), self.method not in TRAINING_FREE
-        shared = {"root": self.defaults.root, "options": self.defaults.options, "plugins": self.defaults.plugins}
-        more = {**shared, "learns": learns, **more}
-        return RunSpec(self.method, dataset, config, folder, shots, self.seed, **more)
-
-    def _test(self, trained: RunSpec, dataset: str, base: Path, classes: str = "all") -> RunSpec:
-        folder = self._folder(base, dataset, SHOTS, trained.config)
-        return replace(trained, dataset=dataset, folder=folder, classes=classes, trained=trained)
-
-    def base2new(self, dataset: str, under: str = "base2new") -> Job:
-        """Train on the base half of the classes; test on it and on the new half."""
-        base = self.defaults.output / under
-        (config,) = config_files(self.method, "base2new", dataset, SHOTS, self.defaults.config)
-        trained = self._train(dataset, config, base / "train_base", classes="base")
-        return trained, self._test(trained, dataset, base / "test_new", "new")
-
-    def transfer(self, protocol: str, targets: Sequence[str]) -> Job:
-        """Train on all classes of the source (once for xd and dg); test without training on targets or shifts."""
-        suite = next((s for s in SUITES.values() if targets[0] in s.datasets(protocol)), SUITES["all"])
-        for name in targets:
-            check_choice(f"target of {protocol} from {suite.source}", name, suite.datasets(protocol))
-        (config,) = config_files(self.method, protocol, suite.source, SHOTS, self.defaults.config)
-        trained = self._train(suite.source, config, self.defaults.output / "xd" / "train")
-        return trained, *(self._test(trained, name, self.defaults.output / protocol / "test") for name in targets)
-
-    def fewshot(self, dataset: str, shots: int) -> Job:
-        """Train on ``shots`` images of every class, in one or several stages; test on all classes."""
-        *first, last = config_files(self.method, "fewshot", dataset, shots, self.defaults.config)
-        entry = {} if self.defaults.config else METHODS.get(self.method, {})
-        published = entry.get("fewshot_options", {}).get(dataset, "").split()
-        runs: list[RunSpec] = []
-        for config, base in (*((stage, "first_stage") for stage in first), (last, "fewshot")):
-            previous = runs[-1] if runs else None
-            stage = [entry["stage_key"], str(previous.folder)] if previous else []
-            more = {"options": (*stage, *published, *self.defaults.options), "first_stage": previous}
-            runs.append(self._train(dataset, config, self.defaults.output / base, shots, **more))
-        return tuple(runs)
+def plan_job(
+    protocol: str, method: str, seed: int, dataset: str, targets: Sequence[str], shots: int, defaults: RunDefaults
+) -> Job:
+    """Return a training on ``dataset``, in one or several stages, and the tests of its prompts on ``targets``."""
+    *first, last = config_files(method, protocol, dataset, shots, defaults.config)
+    published = published_options(method, protocol, dataset, shots, defaults.config)
+    train, test, train_classes, test_classes = FOLDERS[protocol]
+    job: list[RunSpec] = []
+    for config, folder in (*((stage, "first_stage") for stage in first), (last, train)):
+        previous = job[-1] if job else None
+        stage = (METHODS[method]["stage_key"], str(previous.folder)) if previous else ()
+        spec = RunSpec(method, dataset, config, defaults.output / folder, shots, seed, defaults.root, train_classes)
+        options, learns = (*stage, *published, *defaults.options), method not in TRAINING_FREE
+        job.append(replace(spec, options=options, plugins=defaults.plugins, learns=learns, first_stage=previous))
+    trained = replace(job[-1], base=defaults.output / test, classes=test_classes, trained=job[-1])
+    return *job, *(replace(trained, dataset=name) for name in targets)
 
 
 def plan(
@@ -156,16 +169,18 @@ def plan(
         ValueError: an unknown protocol, method or data set, or no settings.
     """
     check_choice("protocol", protocol, PROTOCOLS)
-    names, jobs = expand(protocol, datasets), []
+    names = expand(protocol, datasets)
+    trainings = [(name, [name], SHOTS) for name in names]  # data set, targets of its tests, shots
+    if protocol in ("xd", "dg"):  # one training on the source, once for both protocols
+        suite = next((s for s in SUITES.values() if names[0] in s.datasets(protocol)), SUITES["all"])
+        for name in names:
+            check_choice(f"target of {protocol} from {suite.source}", name, suite.datasets(protocol))
+        trainings = [(suite.source, names, SHOTS)]
+    jobs = []
     for method in methods_with_settings(protocol, names) if list(methods) == ["all"] else methods:
-        for planner in (Planner(method, seed, defaults) for seed in seeds):
-            if protocol in ("xd", "dg"):
-                jobs.append(planner.transfer(protocol, names))
-            elif protocol == "base2new":
-                jobs += [planner.base2new(name) for name in names]
-            else:
-                counts = (0,) if method in TRAINING_FREE else shots
-                jobs += [planner.fewshot(name, k) for name in names for k in counts]
+        if protocol == "fewshot":
+            trainings = [(name, [], k) for name in names for k in ([0] if method in TRAINING_FREE else shots)]
+        jobs += [plan_job(protocol, method, seed, *training, defaults) for seed in seeds for training in trainings]
     return jobs
 
 
@@ -200,31 +215,26 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[int]]:
     return datasets or ["all"], seeds or list(SEEDS)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@command
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="protocols", description=__doc__.splitlines()[0])
     parser.add_argument("protocol", choices=PROTOCOLS)
     parser.add_argument("method", help="registry name; several with commas; all")
     parser.add_argument("words", nargs="*", help="data sets (names, all, mini) and seeds (numbers, or a second all)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and what is done already")
-    add_defaults(parser, FEWSHOT_SHOTS)
+    add_defaults(parser)
     args = parser.parse_intermixed_args(argv)
-    return report_errors("protocols", lambda: run(args))
-
-
-def run(args: argparse.Namespace) -> int:
-    """Do what the command line asks for."""
     defaults = RunDefaults.of(args)
     jobs = plan(args.protocol, args.method.split(","), *split_words(args.words), defaults, args.shots)
     runs = [run for job in jobs for run in job]
     if args.dry_run:
         for one in runs:
             print(f"{state(one):<6} {one.command()}")
-        return 0
+        return
     run_all(runs, args.quiet)
     table = f"python -m experiments.tables {args.output} --table {args.protocol}"
     print(f"{args.protocol}: {len(jobs)} jobs done; the table: {table}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -15,16 +15,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments import compare, tables
+from experiments import compare
 from experiments.collect import read
 from experiments.protocols import PROTOCOLS
-from experiments.runs import PROJECT, report_errors
+from experiments.runs import PROJECT, command
+from experiments.tables import KEYS, TableBuilder
 from prompting.ot.checks import check_choice
 
 PAGE, FOLDER = PROJECT / "docs" / "results.md", PROJECT / "results"
-KEYS = ["method", "dataset", "part", "shots", "seed"]
 MEASURED = ["accuracy", "macro_f1", "seconds", "ms_per_image", "learned_parameters", "backbone", "config"]
-COLUMNS = [*KEYS, *MEASURED, "commit", "config_hash"]
+COLUMNS = [*KEYS, *MEASURED, "commit", "config_hash", "note"]
 
 
 def add(output: Path, protocol: str, file: Path) -> int:
@@ -40,7 +40,7 @@ def add(output: Path, protocol: str, file: Path) -> int:
     found, notes = read(output, table)
     for note in notes:
         print(note, file=sys.stderr)
-    tables.TableBuilder(table, found)  # refuses two runs with the same keys
+    TableBuilder(table, found)  # refuses two runs with the same keys
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT, capture_output=True, text=True)
     found["commit"] = head.stdout.strip()
     rows = pd.concat([pd.read_csv(file), found]) if file.is_file() else found
@@ -54,10 +54,7 @@ def section(name: str) -> str:
     results = pd.read_csv(FOLDER / f"{name}.csv").assign(folder=f"results/{name}.csv")
     if name == "compare":
         return compare.render(results)
-    builder = tables.TableBuilder(name, results)
-    cells = builder.build()
-    lacking = tables.missing(cells, sorted(set(results["seed"])))
-    return tables.report(builder, cells, "markdown", lacking, []).replace("### ", "#### ")
+    return TableBuilder(name, results).report("markdown").replace("### ", "#### ")
 
 
 def fill(page: str) -> str:
@@ -66,21 +63,16 @@ def fill(page: str) -> str:
     return pattern.sub(lambda found: f"{found[1]}\n{section(found[2])}\n\n{found[3]}", page)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@command
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="results", description=__doc__.splitlines()[0])
     parser.add_argument("--add", nargs=2, metavar=("FOLDER", "PROTOCOL"), help="a protocol, or compare")
     args = parser.parse_args(argv)
-    return report_errors("results", lambda: run(args))
-
-
-def run(args: argparse.Namespace) -> int:
-    """Add results if asked, then write the tables of docs/results.md."""
     if args.add:
         output, protocol = args.add
         file = FOLDER / f"{protocol}.csv"
         print(f"{file.relative_to(PROJECT)}: {add(Path(output), protocol, file)} runs added")
     PAGE.write_text(fill(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-    return 0
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import multiprocessing
 import os
 import re
@@ -31,7 +32,7 @@ class RunSpec:
     method: str  # registry name of the trainer
     dataset: str  # stem of a YAML file in configs/datasets
     config: str  # YAML file of the method
-    folder: Path  # output folder
+    base: Path  # folder of all runs of a part of a protocol
     shots: int  # training images per class
     seed: int
     root: str = "data"  # folder of the data sets
@@ -41,6 +42,12 @@ class RunSpec:
     trained: RunSpec | None = None  # the run whose prompts are tested; None for a training
     first_stage: RunSpec | None = None  # the run whose prompts this training starts from
     plugins: tuple[str, ...] = ()  # Python files that register methods or data sets
+
+    @property
+    def folder(self) -> Path:
+        """The output folder, named as CoOp's scripts name it."""
+        name = Path(self.dataset, f"shots_{self.shots}", self.method, Path(self.config).stem, f"seed{self.seed}")
+        return self.base / name
 
     @property
     def results_file(self) -> Path:
@@ -69,59 +76,47 @@ def read_results(run: RunSpec) -> dict[str, Any] | None:
     return content if "test" in content["metrics"] else None
 
 
-def is_done(run: RunSpec) -> bool:
-    """Return whether a run is finished and the runs that it depends on have not changed since.
+def state(run: RunSpec) -> str:
+    """Return "done", "begun" (it would resume) or "to do" (also if the prompts that it depends on have changed).
 
     Raises:
-        ValueError: the folder holds a run with other settings.
+        ValueError: the folder holds a run with other settings, or a file in it is damaged.
     """
     content = read_results(run)
-    if content is None:
+    if content is not None:
+        import train
+        from trainers.record.runs import changed_keys, method_config
+
+        now = method_config(train.setup_cfg(train.parse_args(run.argv())), run.method)
+        for key, before, value in changed_keys(content["config"], now):
+            raise ValueError(
+                f"{run.folder} holds a run with other settings: {key} was {before!r} and is now {value!r}; "
+                "give another --output, or move the folder"
+            )
+        if not _outdated(run, content):
+            return "done"
+    record = _run_record(run)
+    return "to do" if record is None or _outdated(run, record) else "begun"
+
+
+def _outdated(run: RunSpec, record: dict[str, Any]) -> bool:
+    """Return whether the prompts that a run tests or starts from have changed since it recorded their hash."""
+    source, key = (run.trained, "learned_sha256") if run.trained else (run.first_stage, "start_sha256")
+    if source is None or record.get(key) is None:
         return False
-    import train
-    from trainers.record.runs import changed_keys, method_config
-
-    now = method_config(train.setup_cfg(train.parse_args(run.argv())), run.method)
-    for key, before, value in changed_keys(content["config"], now):
-        raise ValueError(
-            f"{run.folder} holds a run with other settings: {key} was {before!r} and is now {value!r}; "
-            "give another --output, or move the folder"
-        )
-    trained = read_results(run.trained) if run.trained else content
-    same = trained is not None and trained.get("learned_sha256") == content.get("learned_sha256")
-    return same and _first_stage_unchanged(run, content)
-
-
-def _first_stage_unchanged(run: RunSpec, record: dict[str, Any]) -> bool:
-    """Return whether the recorded initial prompts are still those of the first stage; True if none are recorded."""
-    start = record.get("start_sha256")
-    if run.first_stage is None or start is None:
-        return True
-    first = read_results(run.first_stage)
-    return first is not None and first.get("learned_sha256") == start
+    return (read_results(source) or {}).get("learned_sha256") != record[key]
 
 
 def _run_record(run: RunSpec) -> dict[str, Any] | None:
+    """Return the content of run.json, which a training writes when it begins; None if there is none."""
+    from trainers.record.runs import read_json
+
     path = run.results_file.with_name("run.json")
-    try:
-        return read_results_file(path, {}) if path.is_file() else None
-    except ValueError:
-        raise ValueError(f"{path} is damaged; move its folder away, and the command trains again") from None
+    return read_json(path) if path.is_file() else None
 
 
-def state(run: RunSpec) -> str:
-    """Return "done", "begun" (it would resume) or "to do"; raise ValueError as :func:`is_done` does."""
-    if is_done(run):
-        return "done"
-    record = _run_record(run) if run.trained is None else None
-    return "begun" if record is not None and _first_stage_unchanged(run, record) else "to do"
-
-
-def _archive_stale_run(run: RunSpec) -> None:
+def _archive_outdated(run: RunSpec) -> None:
     """Archive a second-stage run whose first-stage checkpoint has changed, so that it is not resumed."""
-    record = _run_record(run)
-    if record is None or _first_stage_unchanged(run, record):
-        return
     folder = run.results_file.parent
     archive = folder / time.strftime("before-%Y-%m-%d-%H-%M-%S")
     archive.mkdir()
@@ -140,11 +135,13 @@ def run_all(runs: Sequence[RunSpec], quiet: bool = False) -> None:
     unique = list({run.folder: run for run in runs}.values())
     with tqdm(total=len(unique), desc="runs", unit="run", dynamic_ncols=True, disable=quiet) as bar:
         for run in unique:
-            if not is_done(run):
+            if state(run) != "done":
                 part = run.dataset if run.classes == "all" else run.classes
                 bar.set_description(f"{run.method}, seed {run.seed}: {'test' if run.trained else 'train'} on {part}")
                 bar.set_postfix_str("")
-                _archive_stale_run(run)
+                record = _run_record(run)
+                if record is not None and _outdated(run, record):
+                    _archive_outdated(run)
                 _execute(run, bar)
             bar.update()
 
@@ -180,13 +177,18 @@ def _train(argv: Sequence[str], output: Connection) -> None:
     sys.exit(train.main())
 
 
-def report_errors(name: str, command: Callable[[], int]) -> int:
-    """Return the command's exit code; print a user's mistake as one line and return 1, after an interruption 130."""
-    try:
-        return command()
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted; the same command continues from here", file=sys.stderr)
-        return 130
+def command(main: Callable[[Sequence[str] | None], int | None]) -> Callable[..., int]:
+    """Decorate a command: a user's mistake is one line on stderr and exit code 1, an interruption exit code 130."""
+    name = Path(inspect.getfile(main)).stem
+
+    def run(argv: Sequence[str] | None = None) -> int:
+        try:
+            return main(argv) or 0
+        except (ValueError, RuntimeError, OSError) as error:
+            print(f"{name}: error: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print(f"{name}: interrupted; the same command continues from here", file=sys.stderr)
+            return 130
+
+    return run

@@ -20,9 +20,8 @@ import submitit
 from tabulate import tabulate
 from tqdm import tqdm
 
-from experiments.defaults import RunDefaults, add_defaults
-from experiments.protocols import FEWSHOT_SHOTS, PROTOCOLS, SEEDS, Job, plan
-from experiments.runs import PROJECT, report_errors, run_all, state
+from experiments.protocols import PROTOCOLS, SEEDS, Job, RunDefaults, add_defaults, plan
+from experiments.runs import PROJECT, command, run_all, state
 
 WEEK = 7 * 24 * 60  # minutes: submitit ends local jobs after two by default
 
@@ -46,9 +45,8 @@ def visible_gpus() -> list[int]:
     """Return the GPUs of this machine that this process may use."""
     import torch
 
-    named, count = os.environ.get("CUDA_VISIBLE_DEVICES", ""), torch.cuda.device_count()
-    indices = [int(word) for word in named.split(",") if word.strip().isdigit()] if named and count else []
-    return indices[:count] or list(range(count))
+    named, count = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(","), torch.cuda.device_count()
+    return [int(word) for word in named if word.strip().isdigit()][:count] or list(range(count))
 
 
 def local_slots(jobs: int | None) -> list[int | None]:
@@ -62,13 +60,13 @@ def local_slots(jobs: int | None) -> list[int | None]:
         raise ValueError(f"--jobs is for machines without GPU; here one process runs on each of {len(gpus)}")
     if jobs is not None and jobs < 1:
         raise ValueError(f"--jobs is {jobs}; it should be at least 1")
-    if not gpus and jobs and jobs > 1:
+    if jobs is not None and jobs > 1:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         os.environ.setdefault("OMP_NUM_THREADS", str(max(cores // jobs, 1)))  # inherited by the jobs
     return list(gpus) or [None] * (jobs or 1)
 
 
-def executor(args: argparse.Namespace, slot: int | None = None, name: str = "check") -> Any:
+def executor(args: argparse.Namespace, slot: int | None = None, name: str = "check") -> submitit.Executor:
     """Return a submitit executor for one job, on this machine's GPU ``slot`` or on the cluster.
 
     Raises:
@@ -80,39 +78,36 @@ def executor(args: argparse.Namespace, slot: int | None = None, name: str = "che
         gpu = {} if slot is None else {"gpus_per_node": 1, "visible_gpus": [slot]}
         local.update_parameters(timeout_min=WEEK, **gpu)
         return local
-    given = dict(pair.split("=", 1) for pair in args.slurm)
-    options: dict[str, Any] = {f"slurm_{key}": int(v) if v.isdigit() else v for key, v in given.items()}
-    if not {"gpus_per_node", "gres", "gpus_per_task"} & set(given):
-        options["gpus_per_node"] = 1
+    given: dict[str, Any] = {key: int(v) if v.isdigit() else v for key, _, v in (p.partition("=") for p in args.slurm)}
+    gpu = {} if {"gpus_per_node", "gres", "gpus_per_task"} & set(given) else {"gpus_per_node": 1}
+    remote = submitit.SlurmExecutor(folder)
     try:
-        remote = submitit.AutoExecutor(folder, cluster=args.executor)
-        remote.update_parameters(name=name.replace(", ", "-").replace(" ", ""), **options)
-    except NameError as error:
+        remote.update_parameters(job_name=name.replace(", ", "-").replace(" ", ""), **gpu, **given)
+    except ValueError as error:  # of many lines
         raise ValueError(str(error).splitlines()[0]) from None
     return remote
 
 
-def run_jobs(jobs: Sequence[Job], slots: Sequence[int | None], args: argparse.Namespace) -> dict[str, str]:
-    """Submit the jobs, at most one per slot at a time, under a progress bar; return name -> reason of failures."""
-    waiting, free = list(jobs), list(slots)
-    failed: dict[str, str] = {}
-    running: dict[str, tuple[Any, int | None]] = {}
+def run_jobs(jobs: Sequence[Job], slots: Sequence[int | None], args: argparse.Namespace) -> int:
+    """Submit the jobs, at most one per slot at a time; print why jobs fail; return the number of failed jobs."""
+    waiting, free, failed = list(jobs), list(slots), 0
+    running: dict[str, tuple[submitit.Job, int | None]] = {}
     with tqdm(total=len(waiting), desc="jobs", unit="job", dynamic_ncols=True) as bar:
         try:
             while waiting or running:
                 while waiting and free:
                     job, slot = waiting.pop(0), free.pop(0)
                     name = name_of(job, args.protocol)
-                    running[name] = (executor(args, slot, name).submit(run_job, job), slot)
-                bar.set_postfix_str(f"{len(running)} running, {len(failed)} failed")
-                for name, (handle, slot) in list(running.items()):
-                    if handle.done():
-                        del running[name]
-                        free.append(slot)
-                        if reason := failure(handle):
-                            failed[name] = reason
-                            bar.write(f"failed: {name}: {reason}", file=sys.stderr)
-                        bar.update()
+                    running[name] = executor(args, slot, name).submit(run_job, job), slot
+                for name in [name for name, (handle, _) in running.items() if handle.done()]:
+                    handle, slot = running.pop(name)
+                    free.append(slot)
+                    error = handle.exception()
+                    if reason := " ".join(str(error).split()) if error else handle.result():
+                        failed += 1
+                        bar.write(f"failed: {name}: {reason} ({handle.paths.stderr})", file=sys.stderr)
+                    bar.update()
+                bar.set_postfix_str(f"{len(running)} running, {failed} failed")
                 time.sleep(1.0 if running else 0.0)
         except KeyboardInterrupt:
             for handle, _ in running.values():
@@ -121,13 +116,7 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[int | None], args: argparse.Na
     return failed
 
 
-def failure(handle: Any) -> str:
-    """Return why a finished submitit job failed, with its log; "" if it did not."""
-    error = handle.exception()
-    reason = " ".join(str(error).split()) if error else handle.result()
-    return reason and f"{reason} ({handle.paths.stderr})"
-
-
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="sweep", description=__doc__.splitlines()[0])
     add = parser.add_argument
@@ -139,24 +128,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--jobs", type=int, help="processes at a time without GPUs (default 1); OMP_NUM_THREADS divides the cores")
     add("--slurm", nargs="+", default=[], metavar="KEY=VALUE", help="options of sbatch, as submitit names them")
     add("--dry-run", action="store_true", help="list the jobs and what is done already")
-    add_defaults(parser, FEWSHOT_SHOTS)
+    add_defaults(parser)
     args = parser.parse_args(argv)
-    return report_errors("sweep", lambda: run(args))
-
-
-def run(args: argparse.Namespace) -> int:
-    """List the jobs, or execute those that are not done."""
     for pair in args.slurm:
         if "=" not in pair:
             raise ValueError(f"--slurm takes KEY=VALUE, but got {pair!r}")
-    defaults = RunDefaults.of(args)
-    jobs = plan(args.protocol, args.methods, args.datasets, args.seeds, defaults, args.shots)
-    states = {job: [state(run) for run in job] for job in jobs}
+    jobs = plan(args.protocol, args.methods, args.datasets, args.seeds, RunDefaults.of(args), args.shots)
+    states = {job: Counter(state(run) for run in job) for job in jobs}
     todo = [job for job in jobs if set(states[job]) != {"done"}]
     if args.dry_run:
         rows = []
-        for job in jobs:
-            counts = Counter(states[job])
+        for job, counts in states.items():
             progress = ", ".join(f"{counts[word]} {word}" for word in ("done", "begun", "to do") if counts[word])
             rows.append([name_of(job, args.protocol), progress if job in todo else "done", str(job[0].folder)])
         print(tabulate(rows, headers=["job", "runs", "folder of the training"], tablefmt="simple"))
@@ -165,10 +147,8 @@ def run(args: argparse.Namespace) -> int:
     slots = local_slots(args.jobs) if args.executor == "local" else [None] * len(todo)
     executor(args)  # raises for an unknown option before any run starts
     failed = run_jobs(todo, slots, args)
-    before, now = len(jobs) - len(todo), len(todo) - len(failed)
-    print(f"{len(jobs)} jobs: {before} were done, {now} done now, {len(failed)} failed")
-    for name, reason in failed.items():
-        print(f"failed: {name}: {reason}", file=sys.stderr)
+    before, now = len(jobs) - len(todo), len(todo) - failed
+    print(f"{len(jobs)} jobs: {before} were done, {now} done now, {failed} failed")
     return 1 if failed else 0
 
 

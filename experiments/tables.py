@@ -7,8 +7,6 @@ OUTPUT is a folder of our runs (``results.json``), a folder of logs that CoOp, M
 file of results/. Figures are means over seeds, with the (population) standard deviation.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys
@@ -16,29 +14,30 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from tabulate import tabulate
 
 from experiments.collect import read
 from experiments.protocols import PROTOCOLS, SHOTS, SUITES, TRAINING_FREE, expand, presentation_order
-from experiments.runs import report_errors
+from experiments.rendering import FORMATS, render
+from experiments.runs import command
 from prompting.ot.checks import check_choice
 
 PUBLISHED = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
-KEY = ["table", "method", "dataset", "shots", "backbone"]
-FIGURES = {tuple(f[key] for key in KEY): f for f in PUBLISHED["figures"] if "variant" not in f}
-CELLS = ["table", "method", "column", "mean", "std", "seeds", "published", "difference", "source"]
-AVERAGE = "average"
-Words = Sequence[str]
-FORMATS = {"terminal": "simple", "markdown": "github", "latex": "latex_raw", "csv": ""}
-MARKS = {  # best and second best
-    "terminal": ("{}*", "{}+"),
-    "markdown": ("**{}**", "<u>{}</u>"),
-    "latex": (r"\textbf{{{}}}", r"\underline{{{}}}"),
+FIGURES = {
+    (f["table"], f["method"], f["dataset"], f["shots"], f["backbone"], key): (value, f["source"])
+    for f in PUBLISHED["figures"]
+    if "variant" not in f
+    for key, value in f["values"].items()
 }
+CELLS = ["table", "method", "column", "mean", "std", "seeds", "published", "difference", "source"]
+KEYS = ["method", "dataset", "part", "shots", "seed"]  # of a run
+AVERAGE = "average"
 
 
 class TableBuilder:
-    """Builds the tables of one protocol.
+    """The tables of one protocol, as ``cells``: one row per cell, with the columns ``CELLS``.
+
+    There is one table per data set and one of their average (base2new), one (xd, dg), or one per number of shots.
+    A cell without runs has no mean. ``missing`` has a line for the columns of a method that lack the same seeds.
 
     Args:
         protocol: one of ``PROTOCOLS``.
@@ -46,22 +45,29 @@ class TableBuilder:
         datasets: data sets to report; empty for a suite if its source or two of its sets were found, else those found.
         methods: methods to report, found or not; empty for those found.
         shots: numbers of shots to report, found or not; empty for those found. Zero shots are reported where found.
+        seeds: seeds to report, found or not; empty for those found.
 
     Raises:
         ValueError: two runs have the same method, data set, part, shots and seed, or a method is unknown.
     """
 
     def __init__(
-        self, protocol: str, results: pd.DataFrame, datasets: Words = (), methods: Words = (), shots: Sequence[int] = ()
+        self,
+        protocol: str,
+        results: pd.DataFrame,
+        datasets: Sequence[str] = (),
+        methods: Sequence[str] = (),
+        shots: Sequence[int] = (),
+        seeds: Sequence[int] = (),
     ) -> None:
         for method in methods:
             check_choice("method", method, presentation_order({*PUBLISHED["names"], *results["method"]}))
         parts = {"base2new": ["base", "new"], "fewshot": ["all"]}.get(protocol, ["target"])
         training = ["source", "all"] if protocol in ("xd", "dg") else []
         results = results[results["part"].isin(parts + training)]
-        results = results[results["method"].isin(methods)] if methods else results
-        keys = ["method", "dataset", "part", "shots", "seed"]
-        for key, (one, other, *_) in results[results.duplicated(keys, keep=False)].groupby(keys)["folder"]:
+        results = results[results["method"].isin(methods or results["method"])]
+        results = results[results["seed"].isin(seeds or results["seed"])]
+        for key, (one, other, *_) in results[results.duplicated(KEYS, keep=False)].groupby(KEYS)["folder"]:
             run = "{} on {} ({}, {} shots, seed {})".format(*key)
             remedy = "choose with --configs, or name a smaller folder"
             raise ValueError(f"two runs answer for {run}: {one} and {other}; {remedy}")
@@ -73,6 +79,8 @@ class TableBuilder:
         self.methods = presentation_order(methods or set(reported["method"]))
         found = set(results[results["part"] == "all"]["shots"])
         self.shots = sorted({*shots, *((found & {0}) if shots else found)})
+        self.cells = self._build()
+        self.missing = self._missing(seeds or sorted(set(results["seed"])))
 
     def _expected(self, found: set[str]) -> list[str]:
         trained = set(self.results[self.results["part"] == "source"]["dataset"])
@@ -81,130 +89,103 @@ class TableBuilder:
                 return suite.datasets(self.protocol)
         return sorted(found)
 
-    def build(self) -> pd.DataFrame:
-        """Return one row per cell, with the columns ``CELLS``; a cell without runs has no mean.
+    def _build(self) -> pd.DataFrame:
+        if self.results.empty:
+            return pd.DataFrame(columns=CELLS)
+        if self.protocol == "base2new":
+            wide = self._base2new()
+        elif self.protocol == "fewshot":
+            wide = {_shots(k): self._pivot("all", k) for k in self.shots}
+        else:
+            title = {"xd": "cross-data-set", "dg": "domain generalisation"}[self.protocol]
+            wide = {f"{title}, trained on {self.source}": self._transfer()}
+        cells = [
+            self._cell(title, method, column, table[column])
+            for title, table in wide.items()
+            for method in self.methods
+            if self.protocol != "fewshot" or (method in TRAINING_FREE) == (title == _shots(0))
+            for column in table
+        ]
+        return pd.DataFrame(cells, columns=CELLS)
 
-        The tables are one per data set and their average (base2new), one in all (xd, dg), or one per number of shots.
-        """
-        build = {"base2new": self._base2new, "fewshot": self._fewshot}.get(self.protocol, self._transfer)
-        return pd.DataFrame(build(), columns=CELLS)
-
-    def _pivot(self, part: str, shots: int) -> pd.DataFrame:
+    def _pivot(self, part: str, shots: int = SHOTS) -> pd.DataFrame:
         """Return accuracies by (method, seed) and data set, with the average for the seeds that no data set lacks."""
         chosen = self.results[(self.results["part"] == part) & (self.results["shots"] == shots)]
         wide = chosen.pivot(index=["method", "seed"], columns="dataset", values="accuracy")
         wide = wide.reindex(columns=self.datasets)
         return wide.assign(**{AVERAGE: wide.mean(axis=1, skipna=False)}) if len(self.datasets) > 1 else wide
 
-    def _base2new(self) -> list[dict]:
-        base, new = self._pivot("base", SHOTS), self._pivot("new", SHOTS)
-        cells = []
+    def _base2new(self) -> dict[str, pd.DataFrame]:
+        base, new = self._pivot("base"), self._pivot("new")
+        tables = {}
         for title in sorted(base.columns, key=lambda name: name != AVERAGE):  # the average first
             both = pd.DataFrame({"base": base[title], "new": new[title]}, dtype=float)
             if title == AVERAGE:  # only of both halves
                 both = both[both.groupby(level="method").transform("count").min(axis=1) > 0]
             both["H"] = 2 * both["base"] * both["new"] / both.sum(axis=1, skipna=False).replace(0, 1)
-            cells += self._cells(title, both, self.methods, SHOTS)
-        return cells
+            tables[title] = both
+        return tables
 
-    def _transfer(self) -> list[dict]:
-        title = {"xd": "cross-data-set", "dg": "domain generalisation"}[self.protocol]
+    def _transfer(self) -> pd.DataFrame:
         runs = self.results[(self.results["dataset"] == self.source) & (self.results["shots"] == SHOTS)]
         best = runs.groupby("method")["part"].max()  # "source" if any, else "all"
         runs = runs[runs["part"] == runs["method"].map(best)]
         first = runs.set_index(["method", "seed"])["accuracy"].rename(self.source)
-        wide = pd.concat([first, self._pivot("target", SHOTS)], axis=1)
-        return self._cells(f"{title}, trained on {self.source}", wide, self.methods, SHOTS)
+        return pd.concat([first, self._pivot("target")], axis=1)
 
-    def _fewshot(self) -> list[dict]:
-        cells = []
-        for shots in self.shots:
-            methods = [name for name in self.methods if (name in TRAINING_FREE) == (shots == 0)]
-            title = f"{shots} shot{'' if shots == 1 else 's'}"
-            cells += self._cells(title, self._pivot("all", shots), methods, shots)
-        return cells
+    def _cell(self, title: str, method: str, column: str, accuracies: pd.Series) -> dict:
+        """Return a cell from accuracies by (method, seed), with the published figure of the same backbone."""
+        values = accuracies[accuracies.index.get_level_values("method") == method].dropna().sort_index()
+        cell = {"table": title, "method": method, "column": column, "mean": values.mean()}
+        cell["std"] = values.std(ddof=0) if len(values) > 1 else None
+        cell["seeds"] = " ".join(map(str, values.index.get_level_values("seed")))
+        backbones = self.results[self.results["method"] == method]["backbone"].unique()
+        dataset, key = (title, column) if self.protocol == "base2new" else (column, "accuracy")
+        shots = int(title.split()[0]) if self.protocol == "fewshot" else SHOTS
+        known = (self.protocol, PUBLISHED["names"].get(method, method), dataset, shots, *backbones, key)
+        whole = dataset != AVERAGE or self.datasets == SUITES["all"].datasets(self.protocol)
+        if known in FIGURES and len(values) and whole:
+            figure, source = FIGURES[known]
+            cell |= {"published": figure, "difference": cell["mean"] - figure, "source": source}
+        return cell
 
-    def _cells(self, title: str, wide: pd.DataFrame, methods: Sequence[str], shots: int) -> list[dict]:
-        """Return the cells of a table from accuracies by (method, seed)."""
-        whole, cells = self.datasets == SUITES["all"].datasets(self.protocol), []
-        for method in methods:
-            backbone, *others = {*self.results[self.results["method"] == method]["backbone"]} or {None}
-            for column in wide.columns:
-                values = wide[column][wide.index.get_level_values(0) == method].dropna().sort_index()
-                seeds = " ".join(str(seed) for _, seed in values.index)
-                std = values.std(ddof=0) if len(values) > 1 else None
-                cell = {"table": title, "method": method, "column": column, "mean": values.mean(), "std": std}
-                dataset, key = (title, column) if self.protocol == "base2new" else (column, "accuracy")
-                name = PUBLISHED["names"].get(method, method)
-                known = FIGURES.get((self.protocol, name, dataset, shots, None if others else backbone), {})
-                if len(values) and key in known.get("values", {}) and (dataset != AVERAGE or whole):
-                    figure = known["values"][key]
-                    cell |= {"published": figure, "difference": cell["mean"] - figure, "source": known["source"]}
-                cells.append({**cell, "seeds": seeds})
-        return cells
+    def _missing(self, seeds: Sequence[int]) -> list[str]:
+        lacking: dict[tuple[str, str, str], list[str]] = {}
+        for cell in self.cells.itertuples():  # averages and H follow from the others
+            absent = ", ".join(str(seed) for seed in seeds if str(seed) not in cell.seeds.split())
+            if absent and AVERAGE not in (cell.table, cell.column) and cell.column != "H":
+                lacking.setdefault((cell.method, cell.table, absent), []).append(cell.column)
+        return [
+            f"{method}, {title}, {', '.join(names)}: seed {seed}" for (method, title, seed), names in lacking.items()
+        ]
 
-
-def missing(cells: pd.DataFrame, seeds: Sequence[int]) -> list[str]:
-    """Return a line for the columns of a method that lack the same seeds; averages and H follow from the others."""
-    lacking: dict[tuple[str, str, str], list[str]] = {}
-    for cell in cells[(cells["table"] != AVERAGE) & ~cells["column"].isin([AVERAGE, "H"])].itertuples():
-        absent = [str(seed) for seed in seeds if str(seed) not in cell.seeds.split()]
-        if absent:
-            lacking.setdefault((cell.method, cell.table, ", ".join(absent)), []).append(cell.column)
-    return [f"{method}, {table}, {', '.join(names)}: seed {seed}" for (method, table, seed), names in lacking.items()]
-
-
-def render(cells: pd.DataFrame, form: str, published: bool) -> str:
-    """Return one table as text; published figures are in separate columns, or in rows if the table is wide."""
-    title, columns = cells["table"].iloc[0], list(dict.fromkeys(cells["column"]))
-    wide, dash = len(columns) > 3, "--" if form == "latex" else "-"
-
-    def figure(value: float, std: float, others: pd.Series) -> str:
-        if pd.isna(value):
-            return dash
-        rank = sorted({round(other, 2) for other in others}, reverse=True).index(round(value, 2))
-        text = f"{value:.2f}" if len(others) < 2 or rank > 1 else MARKS[form][rank].format(f"{value:.2f}")
-        return text if pd.isna(std) else text + (r" $\pm$ " if form == "latex" else " ± ") + f"{std:.2f}"
-
-    means = {column: cells[cells["column"] == column]["mean"].dropna() for column in columns}
-    rows: list[list[str]] = []
-    for method, group in cells.groupby("method", sort=False):
-        row = [figure(cell.mean, cell.std, means[cell.column]) for cell in group.itertuples()]
-        known = [dash if pd.isna(value) else f"{value:.2f}" for value in group["published"]]
-        difference = [dash if pd.isna(value) else f"{value:+.2f}" for value in group["difference"]]
-        if published and not wide:
-            row = [text for three in zip(row, known, difference) for text in three]
-        rows.append([method, *row])
-        if published and wide:
-            rows += [["(published)", *known], ["(difference)", *difference]]
-    if published and not wide:
-        columns = [head for column in columns for head in (column, "published", "difference")]
-    lines = [["method", *columns], *rows]
-    if form == "latex":
-        lines = [[text.replace("_", r"\_") for text in line] for line in lines]
-    align = ("left", *["right"] * len(columns))
-    body = tabulate(lines[1:], headers=lines[0], tablefmt=FORMATS[form], colalign=align, disable_numparse=True)
-    return {"markdown": f"### {title}\n\n", "latex": f"% {title}\n"}.get(form, f"{title}\n\n") + body
+    def report(self, form: str, notes: Sequence[str] = ()) -> str:
+        """Return all tables as text, and below them marks, sources, missing runs and folders without a result."""
+        cells = self.cells
+        if self.protocol == "fewshot" and len(self.datasets) == 1:  # numbers of shots side by side
+            every = pd.MultiIndex.from_product([self.methods, cells["table"].unique()], names=["method", "table"])
+            cells = cells.drop(columns="column").set_index(["method", "table"]).reindex(every).reset_index()
+            cells = cells.rename(columns={"table": "column"}).assign(table=self.datasets[0])
+        published = any(name in SUITES["all"].datasets(self.protocol) for name in self.datasets)
+        texts = [render(table, form, published) for _, table in cells.groupby("table", sort=False)]
+        marks = {"terminal": " * best, + second best.", "markdown": " Bold: best; underlined: second best."}
+        lines = [f"Accuracy in percent; mean ± standard deviation over seeds.{marks.get(form, '')}"]
+        sources = sorted(set(cells["source"].dropna()))
+        lines += [f"Published: {'; '.join(sources)}."] if sources else []
+        if "note" in self.results:
+            for (method, note), runs in self.results.dropna(subset="note").groupby(["method", "note"]):
+                lines.append(f"{method} on {', '.join(sorted(set(runs['dataset'])))}: {note}.")
+        lines += [*(f"Missing: {line}" for line in self.missing), *(f"Nothing found in {note}" for note in notes)]
+        start = {"latex": "% ", "markdown": "- "}.get(form, "")
+        return "\n\n".join([*texts, "\n".join(start + line for line in lines)])
 
 
-def report(builder: TableBuilder, cells: pd.DataFrame, form: str, lacking: Sequence[str], notes: Sequence[str]) -> str:
-    """Return all tables as text, and below them marks, sources, missing runs and folders without a result."""
-    if builder.protocol == "fewshot" and len(builder.datasets) == 1:  # numbers of shots side by side
-        every = pd.MultiIndex.from_product([builder.methods, cells["table"].unique()], names=["method", "table"])
-        cells = cells.drop(columns="column").set_index(["method", "table"]).reindex(every).reset_index()
-        cells = cells.rename(columns={"table": "column"}).assign(table=builder.datasets[0])
-    published = any(name in SUITES["all"].datasets(builder.protocol) for name in builder.datasets)
-    texts = [render(group, form, published) for _, group in cells.groupby("table", sort=False)]
-    marks = {"terminal": " * best, + second best.", "markdown": " Bold: best; underlined: second best."}.get(form, "")
-    lines = [f"Accuracy in percent; mean ± standard deviation over seeds.{marks}"]
-    sources = sorted(set(cells["source"].dropna()))
-    lines += [f"Published: {'; '.join(sources)}."] if sources else []
-    lines += [*(f"Missing: {line}" for line in lacking), *(f"Nothing found in {note}" for note in notes)]
-    start = {"latex": "% ", "markdown": "- "}.get(form, "")
-    return "\n\n".join([*texts, "\n".join(start + line for line in lines)])
+def _shots(number: int) -> str:
+    return f"{number} shot{'' if number == 1 else 's'}"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@command
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="tables", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("output", type=Path, help="folder of runs, ours or logs of others, or a CSV file of results/")
@@ -212,38 +193,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--format", choices=FORMATS, default="terminal")
     add("--datasets", nargs="+", default=[], help="names, all or mini; default: what was found")
     add("--methods", nargs="+", default=["all"], help="methods to report; default: all that were found")
-    add("--seeds", type=int, nargs="+", help="seeds to report; default: those found")
+    add("--seeds", type=int, nargs="+", default=[], help="seeds to report; default: those found")
     add("--shots", type=int, nargs="+", default=[], help="of fewshot, to report; default: those found")
     add("--configs", nargs="+", help="only runs with these YAML files (stems) or CoOp's folders of settings")
     add("--plot", type=Path, help="draw the few-shot curves into this file")
     args = parser.parse_args(argv)
-    return report_errors("tables", lambda: run(args))
-
-
-def run(args: argparse.Namespace) -> int:
-    """Print the table, and draw the few-shot curves if asked."""
     if args.plot and args.table != "fewshot":
         raise ValueError(f"--plot draws few-shot curves; the table asked for is {args.table}")
     results, notes = read(args.output, args.table)
-    results = results[results["seed"].isin(args.seeds)] if args.seeds else results
     if args.configs:
         results = results[[bool({name, *name.split("/")} & set(args.configs)) for name in results["config"]]]
     datasets = expand(args.table, args.datasets) if args.datasets else []
-    builder = TableBuilder(args.table, results, datasets, [m for m in args.methods if m != "all"], args.shots)
-    cells = builder.build() if len(builder.results) else pd.DataFrame(columns=CELLS)
-    if cells["mean"].isna().all():
+    methods = [method for method in args.methods if method != "all"]
+    builder = TableBuilder(args.table, results, datasets, methods, args.shots, args.seeds)
+    if builder.cells["mean"].isna().all():
         raise ValueError("\n  ".join([f"no result for {args.table} in {args.output}", *notes]))
     if args.plot:
-        from experiments.curves import draw
+        from experiments.pictures import draw_curves
 
-        draw(cells.assign(shots=cells["table"].str.split().str[0].astype(int)), args.plot)
-    lacking = missing(cells, args.seeds or sorted(set(builder.results["seed"])))
+        draw_curves(builder.cells, args.plot)
     if args.format == "csv":
-        print(cells.to_csv(index=False), end="")
-        print(*(f"tables: missing: {line}\n" for line in (*lacking, *notes)), sep="", end="", file=sys.stderr)
+        print(builder.cells.to_csv(index=False), end="")
+        print(*(f"tables: missing: {line}\n" for line in (*builder.missing, *notes)), sep="", end="", file=sys.stderr)
     else:
-        print(report(builder, cells, args.format, lacking, notes))
-    return 0
+        print(builder.report(args.format, notes))
 
 
 if __name__ == "__main__":

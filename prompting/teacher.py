@@ -3,8 +3,6 @@
 Shape letters: B images, K classes, S sentences per class, D embedding width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

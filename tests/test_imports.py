@@ -21,7 +21,7 @@ TABLE = {
     "datasets/mini/draw.py": PICTURES,
     "experiments/": {
         "experiments", "trainers", "datasets", "prompting", "train", "dassl", "torch", "yacs", "yaml", "numpy",
-        "pandas", "tabulate", "matplotlib", "submitit", "tqdm",
+        "scipy", "pandas", "tabulate", "matplotlib", "submitit", "tqdm",
     },
     "engine/dassl/": {"dassl", "torch", "torchvision", "yacs", "tqdm", "tabulate", "tensorboard", "sklearn"} | PICTURES,
     "train.py": {"trainers", "datasets", "dassl", "torch", "yacs", "yaml"},

@@ -1,7 +1,5 @@
 """CLIP-LoRA for Dassl: its learning rate falls with every iteration, whose number is set for each shot."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """MMA for Dassl."""
 
-from __future__ import annotations
-
 from prompting.methods import mma
 from trainers.trainer import PromptTrainer, register
 

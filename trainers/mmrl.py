@@ -1,7 +1,5 @@
 """MMRL for Dassl."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import cast
 

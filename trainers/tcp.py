@@ -1,7 +1,5 @@
 """TCP for Dassl."""
 
-from __future__ import annotations
-
 from prompting.methods import tcp
 from trainers.trainer import PromptTrainer, register
 

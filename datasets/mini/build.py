@@ -13,19 +13,23 @@ import os
 import subprocess
 import tarfile
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from .iconify import IconSet, read_sets, trademarks
+from .likeness import copies_of, distinct
 from .notice import notice
-from .pack import WORLD, Entry, write_manifest, write_pretraining, write_sheet
+from .pack import OWN_WORDS, WORLD, Entry, write_manifest, write_pretraining, write_sheet
 from .pretraining_pack import default_folder, usable, write_pack
 from .rendering import pixels_of, render_sets
-from .roles import SPLITS, Picture, choose, read_pictures
+from .roles import SPLITS, Picture, choose, held_out, read_pictures
 
 PACKAGE = "@iconify/json"
 VERSION = "2.2.535"  # the version that the committed sheets were made from
+OWN_CLASSES = ("brain", "eye", "flag", "stairs", "tooth")  # things that people draw and that are in no data set
+OWN_PICTURES = 12  # a class, at most
 log = logging.getLogger("datasets.mini.build")
 
 
@@ -71,6 +75,18 @@ def write_benchmark(chosen: list[Picture], sets: list[IconSet], rendered: Path, 
     return entries
 
 
+def own_words(pictures: list[Picture], known: list[Picture]) -> list[Picture]:
+    """Return pictures of ``OWN_CLASSES`` by hands that pre-training never sees, without copies of what it sees."""
+    codes, chosen = np.array([p.hash for p in known], np.uint64), []
+    for word in OWN_CLASSES:
+        found = sorted((p for p in pictures if p.name == word and p.hand in held_out()), key=lambda p: p.hash)
+        copied = copies_of(np.array([p.hash for p in found], np.uint64), codes)
+        found = [p for p, copy in zip(found, copied) if not copy]
+        kept = [found[i] for i in distinct([p.hash for p in found])[:OWN_PICTURES]]
+        chosen += [replace(p, used=f"{OWN_WORDS}/test") for p in kept]
+    return chosen
+
+
 def main() -> None:
     """Fetch, render, choose and write."""
     parser = argparse.ArgumentParser(prog="python -m datasets.mini.build", description=__doc__.split("\n\n")[1])
@@ -90,6 +106,7 @@ def main() -> None:
     log.info("%d sets; rendered %d icons now", len(sets), render_sets(sets, package, rendered, args.workers))
     pictures = read_pictures(rendered, {icons.name: icons.styles for icons in sets}, trademarks(package))
     chosen, known = choose(pictures)
+    chosen += own_words(pictures, known)
     args.out.mkdir(parents=True, exist_ok=True)
     entries = write_benchmark(chosen, sets, rendered, args.out)
     coloured = frozenset(icons.name for icons in sets if icons.coloured)

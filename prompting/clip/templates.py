@@ -23,6 +23,7 @@ TEMPLATES = {
     "MiniTextures": "{} texture.",
     "MiniLetters": "a photo of the {}.",
     "MiniDigits": "a photo of the {}.",
+    "MiniFood": "a photo of a {}, a type of food.",
 }
 
 

@@ -105,15 +105,16 @@ class ProDA(PromptedCLIP[ProDAOptions]):
         with torch.autocast(image.device.type, enabled=False):
             return self.logit_scale * image @ weights.T
 
-    def training_loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return L_up of a random batch of prompts + alpha L_so of all prompts, and the mean logits (B, K)."""
+    def loss_terms(self, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Return L_up of a random batch of prompts and alpha L_so of all prompts, and the mean logits (B, K)."""
         contexts = self.contexts
         chosen = torch.randperm(len(contexts))[: self.batch]
         weights = self.cached(lambda: self.class_weights(contexts, chosen))
         image = self.image_features(images)
         logits, spread = gaussian_logits(image, weights, labels, self.logit_scale)
         semantic = self.text_encoder(self.nameless, contexts).prompt[0]  # (N, D)
-        return F.cross_entropy(logits + spread / 2, labels) + self.alpha * orthogonality(semantic), logits
+        bound = F.cross_entropy(logits + spread / 2, labels)
+        return {"upper_bound": bound, "orthogonality": self.alpha * orthogonality(semantic)}, logits
 
 
 def prompt_positions(number: int) -> list[str]:

@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch.nn.functional as F
-from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
 from prompting import teacher
-from prompting.clip import tokenize_texts, word_vectors
+from prompting.clip import blocks, tokenize_texts, word_vectors
 from prompting.clip.templates import fill
 from prompting.heads import cosine_logits
 from prompting.learners import Prompts
@@ -85,7 +84,7 @@ class ClassAwarePrompts(nn.Module):
         inner, outer = features.shape[1] // 4, context.shape[-2] * context.shape[-1]
         layers = {
             "linear1": nn.Linear(features.shape[1], inner),
-            "gelu": QuickGELU(),
+            "gelu": blocks.QuickGELU(),
             "linear2": nn.Linear(inner, outer),
         }
         self.meta_net = nn.Sequential(OrderedDict(layers))

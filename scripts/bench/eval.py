@@ -4,8 +4,7 @@ python -m scripts.bench.eval                                          # K 10 .. 
 python -m scripts.bench.eval --device cuda --precision bf16 --images 4 100
 """
 
-from scripts.bench.running import MEASURE, arguments, cases_of, run_cases, table
+from scripts.bench.running import main
 
 if __name__ == "__main__":
-    args = arguments("eval", __doc__).parse_args()
-    print(table(run_cases(MEASURE, cases_of("eval", args), args.out)))
+    main("eval", __doc__)

@@ -22,7 +22,6 @@ import torch
 from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 from dassl.engine import build_trainer
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 import datasets
 import trainers
@@ -100,28 +99,16 @@ def seconds(run: Callable[[], Any], repeat: int) -> dict[str, Any]:
     return {key: float(f"{value:.5g}") for key, value in found.items()} | {"repeat": repeat}
 
 
-def count_flops(run: Callable[[], Any]) -> int:
-    """Return the floating point operations of matrix products, convolutions and attention in ``run()``."""
-    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # unknown to torch's counter
-    backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-    mapping = {attention: lambda q, k, v, *args, **kwargs: sdpa_flop_count(q, k, v)}
-    mapping[backward] = lambda grad, q, k, v, *args, **kwargs: sdpa_backward_flop_count(grad, q, k, v)
-    with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
-        run()
-    return counter.get_total_flops()
-
-
 def peak_gb(device: str) -> float:
     """Return the peak memory of this process, or of its GPU, in 10^9 bytes."""
     if device == "cuda":
         return round(torch.cuda.max_memory_allocated() / 1e9, 2)
-    return round(
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9, 2
-    )
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 2)
 
 
 def measure(case: dict[str, Any]) -> dict[str, Any]:
-    """Return a case with the times, FLOPs and peak memory of its ``kind``: a training "step", or an "eval" batch.
+    """Return a case with the times and peak memory of its ``kind``: a training "step", or an "eval" batch.
 
     In evaluation the first batch also computes the class features, which are kept.
     """
@@ -148,12 +135,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     if case["path"] != "naive":
         found["first_seconds"] = seconds(run, 1)["seconds"]
     found |= seconds(run, case["repeat"])
-    found["peak_gb"] = peak_gb(case["device"])
-    if case["path"] != "naive":
-        if case["kind"] == "eval":  # torch's counter expects a gradient of every tensor that requires one
-            model.requires_grad_(False)
-        found["tflops"] = round(count_flops(run) / 1e12, 4)
-    return found
+    return {**found, "peak_gb": peak_gb(case["device"])}
 
 
 if __name__ == "__main__":

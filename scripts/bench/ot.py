@@ -23,7 +23,7 @@ from torch import Tensor
 
 from prompting import ot as head
 from scripts.bench.measure import seconds
-from scripts.bench.running import PROJECT, run_cases
+from scripts.bench.running import OUTPUT, run_cases
 
 LAM = 0.1
 FEWER = {"one by one": 50, "POT log_sinkhorn": 400}  # problems of the slow solvers
@@ -31,10 +31,8 @@ FEWER = {"one by one": 50, "POT log_sinkhorn": 400}  # problems of the slow solv
 
 def ours(cost: Tensor, iterations: int, tol: float = 0.0) -> Tensor:
     """Return <plan, cost> by this project's solver."""
-    options = {"lam": LAM, "max_iter": iterations, "tol": tol}
-    if hasattr(head, "SinkhornSettings"):
-        return head.sinkhorn(cost, head.SinkhornSettings(**options), return_plan=False).distance
-    return head.sinkhorn(cost, **options, keep_plan=False).distance
+    settings = head.SinkhornSettings(lam=LAM, max_iter=iterations, tol=tol)
+    return head.sinkhorn(cost, settings, return_plan=False).distance
 
 
 def plain_loop(cost: Tensor, iterations: int) -> Tensor:
@@ -99,36 +97,26 @@ def table(results: list[dict[str, Any]]) -> str:
     return pd.json_normalize(results).drop(columns=["solvers", "device", "threads", "at_least", "load"]).T.to_string()
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command line."""
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--problems", type=int, default=3200)
-    made.add_argument("--sizes", type=int, nargs=2, action="append", metavar=("J", "L"), help="may be repeated")
-    made.add_argument("--iterations", type=int, nargs="+", default=[5, 20, 100])
-    made.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    made.add_argument("--threads", type=int, default=0, help="of torch; 0 leaves its default")
-    made.add_argument("--solvers", nargs="+", choices=list(solvers(1)), default=list(solvers(1)))
-    made.add_argument("--at-least", type=float, default=10.0, metavar="SECONDS", help="of turns, per case")
-    made.add_argument("--out", type=Path, default=PROJECT / "output" / "bench" / "ot.json")
-    return made
-
-
-def cases(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return the cases of a command line."""
-    sizes = args.sizes or [(198, 8), (198, 20), (51, 8), (8, 8), (4, 4)]
+def cases_of(words: list[str] | None = None) -> tuple[list[dict[str, Any]], Path]:
+    """Return the cases of a command line, and the file for their results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add, sizes = parser.add_argument, [(198, 8), (198, 20), (51, 8), (8, 8), (4, 4)]
+    add("--problems", type=int, default=3200)
+    add("--sizes", type=int, nargs=2, action="append", metavar=("J", "L"), help="may be repeated")
+    add("--iterations", type=int, nargs="+", default=[5, 20, 100])
+    add("--device", default="cpu", choices=["cpu", "cuda"])
+    add("--threads", type=int, default=0, help="of torch; 0 leaves its default")
+    add("--solvers", nargs="+", choices=list(solvers(1)), default=list(solvers(1)))
+    add("--at-least", type=float, default=10.0, metavar="SECONDS", help="of turns, per case")
+    add("--out", type=Path, default=OUTPUT / "ot.json")
+    args = parser.parse_args(words)
     shared = {key: getattr(args, key) for key in ("problems", "device", "threads", "at_least")}
     shared["solvers"] = list(dict.fromkeys(["ours", *args.solvers]))
-    return [{"size": size, "iterations": n, **shared} for size in sizes for n in args.iterations]
-
-
-def main(words: list[str]) -> None:
-    """Measure one case, given as JSON, or run all cases of a command line."""
-    if words and words[0].startswith("{"):
-        print(json.dumps(measure(json.loads(words[0]))))
-        return
-    args = parser().parse_args(words)
-    print(table(run_cases(Path(__file__), cases(args), args.out)))
+    return [{"size": s, "iterations": n, **shared} for s in args.sizes or sizes for n in args.iterations], args.out
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    if sys.argv[1:] and sys.argv[1].startswith("{"):  # one case
+        print(json.dumps(measure(json.loads(sys.argv[1]))))
+    else:
+        print(table(run_cases(Path(__file__), *cases_of())))

@@ -31,17 +31,14 @@ def main() -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     results = []
     for case in cases:
-        for _ in range(args.rounds):
-            for name, checkout in checkouts.items():
-                python = str(checkout / ".venv" / "bin" / "python")
-                results.append({"checkout": name, **call(MEASURE, case, checkout, python)})
-                args.out.write_text(json.dumps(results, indent=1) + "\n")
-        of = pd.DataFrame(results).reindex(columns=["checkout", *KEYS, *FIGURES, "failed"])
-        medians = of.groupby(["checkout", *KEYS], sort=False)[FIGURES].median().unstack("checkout")
+        for name, checkout in list(checkouts.items()) * args.rounds:
+            results.append({"checkout": name, **call(MEASURE, case, checkout, str(checkout / ".venv/bin/python"))})
+            args.out.write_text(json.dumps(results, indent=1) + "\n")
+        table = pd.DataFrame(results).reindex(columns=["checkout", *KEYS, *FIGURES, "failed"])
+        medians = table.groupby(["checkout", *KEYS], sort=False)[FIGURES].median().unstack("checkout")
         ratio = (medians.xs("new", axis=1, level=1) / medians.xs("old", axis=1, level=1)).add_suffix(", new / old")
-        print(
-            pd.concat([medians, ratio.round(3)], axis=1).tail(1).T.to_string(), *set(of["failed"].dropna()), flush=True
-        )
+        text = pd.concat([medians, ratio.round(3)], axis=1).tail(1).T.to_string()
+        print(text, *set(table["failed"].dropna()), flush=True)
 
 
 if __name__ == "__main__":

@@ -20,17 +20,9 @@ from tqdm import tqdm
 PROJECT = Path(__file__).resolve().parents[2]
 MEASURE = PROJECT / "scripts" / "bench" / "measure.py"
 Case = dict[str, Any]
-COLUMNS = ["path", "classes", "prompts", "images", "max_memory", "seconds", "cpu_seconds", "first_seconds", "peak_gb"]
-COLUMNS += ["tflops", "failed"]
-
-
-def machine() -> dict[str, Any]:
-    """Return the versions and the kind of machine behind the figures."""
-    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
-    cpu = next((line.split(":")[1].strip() for line in info.splitlines() if "model name" in line), platform.machine())
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    found = {"cpu": cpu, "cores": os.cpu_count(), "capability": torch.backends.cpu.get_cpu_capability(), "gpu": gpu}
-    return found | {"python": platform.python_version(), "torch": torch.__version__}
+OUTPUT = PROJECT / "output" / "bench"
+KEYS = ["classes", "prompts", "images"]
+COLUMNS = ["path", *KEYS, "max_memory", "seconds", "cpu_seconds", "first_seconds", "peak_gb", "failed"]
 
 
 def call(file: Path, case: Case, checkout: Path = PROJECT, python: str = sys.executable, end: float = inf) -> Case:
@@ -52,7 +44,10 @@ def call(file: Path, case: Case, checkout: Path = PROJECT, python: str = sys.exe
 def run_cases(file: Path, cases: list[Case], out: Path, end: float = inf) -> list[Case]:
     """Measure the cases in order, until ``time.monotonic()`` reaches ``end``; write JSON after each."""
     git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT, capture_output=True, text=True)
-    about = {"command": " ".join(sys.argv), "commit": git.stdout.strip(), "machine": machine()}
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "gpu": gpu}
+    machine |= {"python": platform.python_version(), "torch": torch.__version__}
+    about = {"command": " ".join(sys.argv), "commit": git.stdout.strip(), "machine": machine}
     results: list[Case] = []
     out.parent.mkdir(parents=True, exist_ok=True)
     for case in tqdm(cases, desc=out.stem, dynamic_ncols=True):
@@ -64,9 +59,9 @@ def run_cases(file: Path, cases: list[Case], out: Path, end: float = inf) -> lis
 
 def table(results: list[Case]) -> str:
     """Return results of ``step`` or ``eval`` as a table; ``x faster`` compares the naive path with ours."""
-    found, keys = pd.DataFrame(results).reindex(columns=COLUMNS), ["classes", "prompts", "images"]
-    naive = found[found["path"] == "naive"].set_index(keys)["seconds"]
-    found["x faster"] = (found.join(naive, on=keys, rsuffix="_naive")["seconds_naive"] / found["seconds"]).round(2)
+    found = pd.DataFrame(results).reindex(columns=COLUMNS)
+    naive = found[found["path"] == "naive"].set_index(KEYS)["seconds"]
+    found["x faster"] = (found.join(naive, on=KEYS, rsuffix="_naive")["seconds_naive"] / found["seconds"]).round(2)
     return found.to_string(index=False)
 
 
@@ -85,7 +80,7 @@ def arguments(kind: str, doc: str) -> argparse.ArgumentParser:
     add("--repeat", type=int, default=3)
     add("--naive-repeat", type=int, default=1)
     add("--naive-up-to", type=int, default=100, help="the most classes of the naive path")
-    add("--out", type=Path, default=PROJECT / "output" / "bench" / f"{kind}.json")
+    add("--out", type=Path, default=OUTPUT / f"{kind}.json")
     return parser
 
 
@@ -98,3 +93,9 @@ def cases_of(kind: str, args: argparse.Namespace, method: str = "MMP") -> list[C
         if k <= args.naive_up_to:
             cases.append({**case, "path": "naive", "repeat": args.naive_repeat, "max_memory": 0.0})
     return cases
+
+
+def main(kind: str, doc: str) -> None:
+    """Run all cases of the command line of ``step`` or ``eval`` and print their table."""
+    args = arguments(kind, doc).parse_args()
+    print(table(run_cases(MEASURE, cases_of(kind, args), args.out)))

@@ -5,8 +5,7 @@ python -m scripts.bench.step --classes 1000 --max-memory 8
 python -m scripts.bench.step --device cuda --precision bf16 --images 4 100 --max-memory 0
 """
 
-from scripts.bench.running import MEASURE, arguments, cases_of, run_cases, table
+from scripts.bench.running import main
 
 if __name__ == "__main__":
-    args = arguments("step", __doc__).parse_args()
-    print(table(run_cases(MEASURE, cases_of("step", args), args.out)))
+    main("step", __doc__)

@@ -7,10 +7,8 @@ import torch
 
 import train
 from datasets import __main__ as command
-from datasets.catalog import CATALOG
 from experiments import tables
-from experiments.defaults import RunDefaults
-from experiments.protocols import SUITES, plan
+from experiments.protocols import SUITES, RunDefaults, plan
 from experiments.runs import read_results, state
 from tests.reference.clip_states import vit_state
 from tests.reference.layouts import LAYOUTS
@@ -28,15 +26,11 @@ def small(tmp_path_factory):
     return *words, "OPTIM.MAX_EPOCH", "1", "DATALOADER.NUM_WORKERS", "0"
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.delenv("ALIGN_CACHE", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("protocol", "name"), WHICH, ids=[name for _, name in WHICH])
-def test_check_train_test_table(protocol, name, small, tmp_path, call_main):
+def test_check_train_test_table(protocol, name, small, tmp_path, call_main, monkeypatch):
+    monkeypatch.delenv("ALIGN_CACHE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     root, output = tmp_path / "data", tmp_path / "output"
     (made,) = command.find(name)
     for one in {made.__name__, *(["ImageNet"] if protocol == "dg" else [])}:
@@ -60,7 +54,3 @@ def test_check_train_test_table(protocol, name, small, tmp_path, call_main):
     line = next(line.split() for line in out.splitlines() if line.startswith("CoOp"))
     figures = [f"{result['metrics']['test']['accuracy']:.2f}" for result in results]
     assert set(figures) <= set(line), out
-
-
-def test_these_are_the_fifteen():
-    assert {command.find(name)[0] for _, name in WHICH} == set(CATALOG.values())

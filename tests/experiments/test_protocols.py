@@ -1,21 +1,19 @@
 """What the protocols plan: which runs, with which settings, from which checkpoint; and when a run is done."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex
 import subprocess
-import sys
+from functools import reduce
 from pathlib import Path
 
 import pytest
+from yacs.config import CfgNode
 
 import train
 from experiments import protocols
-from experiments.defaults import RunDefaults
-from experiments.protocols import FEWSHOT_SHOTS, METHODS, PROTOCOLS, SUITES, plan, split_words
-from experiments.runs import PROJECT, RunSpec, is_done, run_all, state
+from experiments.protocols import FEWSHOT_SHOTS, METHODS, PROTOCOLS, SUITES, RunDefaults, plan, split_words
+from experiments.runs import PROJECT, RunSpec, run_all, state
 from trainers.record.runs import method_config
 
 
@@ -27,10 +25,9 @@ def value(run, key):
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_every_method_has_files_for_every_protocol(protocol):
     for suite in SUITES:
-        for job in plan(protocol, list(METHODS), [suite], [1], RunDefaults()):
-            for run in job:
-                assert (PROJECT / run.config).is_file() and (PROJECT / value(run, "--dataset-config-file")).is_file()
-                assert suite != "mini" or run.config.endswith("/mini.yaml")
+        for run in (run for job in plan(protocol, list(METHODS), [suite], [1], RunDefaults()) for run in job):
+            assert (PROJECT / run.config).is_file() and (PROJECT / value(run, "--dataset-config-file")).is_file()
+            assert suite != "mini" or run.config.endswith("/mini.yaml")
 
 
 def test_base_to_new():
@@ -46,21 +43,14 @@ def test_base_to_new():
 
 
 @pytest.mark.parametrize("script", PROTOCOLS)
-def test_shell_scripts_plan_the_same(script, tmp_path):
-    """From any folder; DATA and OUTPUT are read from the environment."""
-    env = {**os.environ, "PYTHON": sys.executable, "DATA": "my data", "OUTPUT": "out"}
-    words = [PROJECT / "scripts" / f"{script}.sh", "CoOp", "mini", "2", "--dry-run"]
-    run = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    jobs = plan(script, ["CoOp"], ["mini"], [2], RunDefaults("my data", Path("out")))
-    lines = [shlex.split(line) for line in run.stdout.splitlines()]
-    assert [line[:4] for line in lines] == [["to", "do", "python", "train.py"]] * len(lines)
-    assert [line[4:] for line in lines] == [run.argv() for job in jobs for run in job]
+def test_shell_scripts_call_their_protocol_from_any_folder(script, tmp_path):
+    words = [PROJECT / "scripts" / f"{script}.sh", "CoOp", "mini", "2", "--set", "DATASET.ROOT", "my data"]
+    run = subprocess.run(words, cwd=tmp_path, env={**os.environ, "PYTHON": "echo"}, capture_output=True, text=True)
+    assert run.stdout == f"-m experiments.protocols {script} CoOp mini 2 --set DATASET.ROOT my data\n", run.stderr
 
 
 def test_reproduce_says_how_it_is_called():
-    env = {**os.environ, "PYTHON": sys.executable}
-    run = subprocess.run([PROJECT / "scripts" / "reproduce.sh"], env=env, capture_output=True, text=True)
+    run = subprocess.run([PROJECT / "scripts" / "reproduce.sh"], capture_output=True, text=True)
     assert run.returncode == 2 and "TABLE (base2new, xd, dg, fewshot) METHOD" in run.stderr
 
 
@@ -69,7 +59,6 @@ def test_reproduce_says_how_it_is_called():
     [
         ("xd", "all", "imagenet", SUITES["all"].targets),
         ("xd", "mini_source", "mini_source", SUITES["mini"].targets),
-        ("dg", "all", "imagenet", ["imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r"]),
         ("dg", "mini", "mini_source", SUITES["mini"].shifts),
         ("xd", "dtd", "imagenet", ["dtd"]),
     ],
@@ -93,7 +82,10 @@ def settings(method, dataset, shots, **defaults):
 # Published epochs for 1, 2, 4, 8 and 16 shots, and for ImageNet.
 EPOCHS = {
     **dict.fromkeys(("ALIGN", "MMP", "MaPLe"), ((30, 50, 50, 80, 80), 20)),
-    **dict.fromkeys(("CoOp", "PLOT", "PLOTPP", "ProDA", "UPT"), ((50, 100, 100, 200, 200), 50)),
+    **dict.fromkeys(("CoOp", "PLOT", "PLOTPP", "ProDA", "UPT", "ProGrad"), ((50, 100, 100, 200, 200), 50)),
+    "PromptSRC": ((50,) * 5, 50),
+    "KgCoOp": ((100,) * 5, 100),
+    "CoPrompt": ((8,) * 5, 8),
 }
 
 
@@ -104,18 +96,45 @@ def test_few_shot_epochs_are_those_published(method):
     assert settings(method, "imagenet", 4).OPTIM.MAX_EPOCH == imagenet
 
 
+COPROMPT = ("TRAINER.CoPrompt.PROMPT_DEPTH", "TRAINER.CoPrompt.N_CTX", "TRAINER.W", "OPTIM.MAX_EPOCH")
+KGCOOP = ("TRAINER.COOP.N_CTX", "TRAINER.COOP.W", "TRAINER.COOP.CTX_INIT")
+GPA = ("TRAINER.PROMPTSRC.GPA_MEAN", "TRAINER.PROMPTSRC.GPA_STD")
+
+
+@pytest.mark.parametrize(
+    "protocol, method, dataset, shots, keys, values",
+    [
+        ("base2new", "KgCoOp", "dtd", 16, KGCOOP, (4, 8.0, True)),
+        ("fewshot", "KgCoOp", "imagenet", 4, KGCOOP, (4, 8.0, True)),
+        ("dg", "KgCoOp", "imagenet_a", 16, KGCOOP, (4, 8.0, True)),
+        ("base2new", "ProGrad", "dtd", 16, ("MODEL.BACKBONE.NAME", "LOSS.LAMBDA"), ("ViT-B/16", 1.0)),
+        ("fewshot", "ProGrad", "dtd", 8, ("MODEL.BACKBONE.NAME", "LOSS.LAMBDA"), ("RN50", 0.8)),
+        ("fewshot", "ProGrad", "dtd", 4, ("LOSS.LAMBDA",), (1.0,)),
+        ("fewshot", "ProGrad", "caltech101", 16, ("LOSS.LAMBDA",), (1.0,)),
+        ("fewshot", "PromptSRC", "eurosat", 1, GPA, (45, 5)),
+        ("fewshot", "PromptSRC", "food101", 16, GPA, (30, 30)),
+        ("base2new", "PromptSRC", "eurosat", 16, GPA, (15, 1)),
+        ("xd", "PromptSRC", "eurosat", 16, GPA, (6, 10)),
+        ("base2new", "CoPrompt", "food101", 16, COPROMPT, (9, 4, 0.5, 5)),
+        ("base2new", "CoPrompt", "dtd", 16, COPROMPT, (12, 2, 8.0, 8)),
+        ("xd", "CoPrompt", "dtd", 16, COPROMPT, (12, 4, 8.0, 8)),  # of the source
+    ],
+)
+def test_published_options(protocol, method, dataset, shots, keys, values):
+    """In the training and in its tests; none over the YAML file of the mini suite."""
+    (job,) = plan(protocol, [method], [dataset], [1], RunDefaults(), [shots])
+    for run in job:
+        cfg = train.setup_cfg(train.parse_args(run.argv()))
+        assert tuple(reduce(CfgNode.__getitem__, key.split("."), cfg) for key in keys) == values
+    (job,) = plan("base2new", [method], ["mini_source"], [1], RunDefaults())
+    assert not any(key in run.argv() for run in job for key in keys)
+
+
 def test_options_of_the_user_precede_those_of_a_data_set():
     assert settings("PLOT", "imagenet", 1).TRAINER.PLOT.TRADE_OFF is True
     assert settings("PLOT", "imagenet", 1, options=("TRAINER.PLOT.TRADE_OFF", "False")).TRAINER.PLOT.TRADE_OFF is False
     assert settings("PLOT", "stanford_cars", 1).DATALOADER.TRAIN_X.BATCH_SIZE == 32
     assert settings("PLOT", "stanford_cars", 1, config="rn50").DATALOADER.TRAIN_X.BATCH_SIZE == 128
-
-
-def test_two_stages_follow_one_another():
-    ((first, second),) = plan("fewshot", ["PLOTPP"], ["dtd"], [1], RunDefaults(), [16])
-    assert value(second, "TRAINER.PLOTPP.PRETRAIN_DIR") == str(first.folder)
-    assert "TRAINER.PLOTPP.PRETRAIN_DIR" not in first.argv()
-    assert "first_stage" in first.folder.parts and "fewshot" in second.folder.parts
 
 
 def test_a_training_free_method_has_one_run_for_all_shots():
@@ -126,55 +145,48 @@ def test_a_training_free_method_has_one_run_for_all_shots():
 
 
 @pytest.mark.parametrize("as_file", [False, True])
-def test_config_and_options_of_the_user_win(as_file, tmp_path):
-    config = "vit_b16_c2_ep5_batch4_2ctx"
-    if as_file:
-        (tmp_path / "mine.yaml").write_text((PROJECT / f"configs/trainers/MaPLe/{config}.yaml").read_text())
-        config = str(tmp_path / "mine.yaml")
-    defaults = RunDefaults(config=config, options=("OPTIM.MAX_EPOCH", "7"))
-    ((trained, _),) = plan("xd", ["MaPLe"], ["dtd"], [1], defaults)
-    assert Path(trained.config).stem == Path(config).stem == trained.folder.parent.name
-    assert train.setup_cfg(train.parse_args(trained.argv())).OPTIM.MAX_EPOCH == 7
-
-
-def test_a_registered_method_without_settings_takes_a_config_file(monkeypatch):
+def test_a_method_without_settings_takes_a_config_file(as_file, tmp_path, monkeypatch):
     monkeypatch.delitem(METHODS, "UPT")
     with pytest.raises(ValueError, match="protocols.yaml has no settings for UPT in xd .* --config .*vit_b16_ep50"):
         plan("xd", ["UPT"], ["dtd"], [1], RunDefaults())
-    ((trained, _),) = plan("xd", ["UPT"], ["dtd"], [1], RunDefaults(config="vit_b16_ep50"))
-    assert trained.config == "configs/trainers/UPT/vit_b16_ep50.yaml"
     assert "UPT" not in {job[0].method for job in plan("xd", ["all"], ["dtd"], [1], RunDefaults())}
+    config = "vit_b16_ep50"
+    if as_file:
+        (tmp_path / "mine.yaml").write_text((PROJECT / f"configs/trainers/UPT/{config}.yaml").read_text())
+        config = str(tmp_path / "mine.yaml")
+    defaults = RunDefaults(config=config, options=("OPTIM.MAX_EPOCH", "7"))
+    ((trained, _),) = plan("xd", ["UPT"], ["dtd"], [1], defaults)
+    assert Path(trained.config).stem == Path(config).stem == trained.folder.parent.name
+    assert train.setup_cfg(train.parse_args(trained.argv())).OPTIM.MAX_EPOCH == 7
 
 
 @pytest.mark.parametrize(
     "words, datasets, seeds",
     [
-        ([], ["all"], [1, 2, 3]),
-        (["dtd", "1"], ["dtd"], [1]),
-        (["1", "dtd", "2"], ["dtd"], [1, 2]),
-        (["dtd,eurosat", "1,2"], ["dtd", "eurosat"], [1, 2]),
-        (["all", "all"], ["all"], [1, 2, 3]),
-        (["2", "mini"], ["mini"], [2]),
+        ("", ["all"], [1, 2, 3]),
+        ("1 dtd 2", ["dtd"], [1, 2]),
+        ("dtd,eurosat 1,2", ["dtd", "eurosat"], [1, 2]),
+        ("all all", ["all"], [1, 2, 3]),
     ],
 )
 def test_words_are_data_sets_and_seeds(words, datasets, seeds):
-    assert split_words(words) == (datasets, seeds)
+    assert split_words(words.split()) == (datasets, seeds)
 
 
 @pytest.mark.parametrize(
-    "arguments, config, message",
+    "protocol, method, datasets, config, message",
     [
-        (("base2now", ["ALIGN"], ["dtd"]), "", "protocol is 'base2now'.* did you mean 'base2new'"),
-        (("base2new", ["ALINE"], ["dtd"]), "", "method is 'ALINE'.* did you mean 'ALIGN'"),
-        (("base2new", ["ALIGN"], ["dtb"]), "", "data set is 'dtb'.* did you mean 'dtd'"),
-        (("dg", ["ALIGN"], ["mini_clutter", "imagenet_a"]), "", "target of dg from mini_source is 'imagenet_a'"),
-        (("base2new", ["CoOp"], ["dtd"]), "nothing", "CoOp has no configs/trainers/CoOp/nothing.yaml"),
-        (("base2new", ["CoOp"], ["dtd"]), "my/nothing.yaml", "CoOp has no my/nothing.yaml; name .* --config"),
+        ("base2now", "ALIGN", ["dtd"], "", "protocol is 'base2now'.* did you mean 'base2new'"),
+        ("base2new", "ALINE", ["dtd"], "", "method is 'ALINE'.* did you mean 'ALIGN'"),
+        ("base2new", "ALIGN", ["dtb"], "", "data set is 'dtb'.* did you mean 'dtd'"),
+        ("dg", "ALIGN", ["mini_clutter", "imagenet_a"], "", "target of dg from mini_source is 'imagenet_a'"),
+        ("base2new", "CoOp", ["dtd"], "nothing", "CoOp has no configs/trainers/CoOp/nothing.yaml"),
+        ("base2new", "CoOp", ["dtd"], "my/nothing.yaml", "CoOp has no my/nothing.yaml; name .* --config"),
     ],
 )
-def test_mistakes_get_one_line(arguments, config, message):
+def test_mistakes_get_one_line(protocol, method, datasets, config, message):
     with pytest.raises(ValueError, match=message) as error:
-        plan(*arguments, [1], RunDefaults(config=config))
+        plan(protocol, [method], datasets, [1], RunDefaults(config=config))
     assert "\n" not in str(error.value)
 
 
@@ -205,13 +217,15 @@ def test_done_begun_and_to_do(job):
     finish(trained)
     assert state(trained) == "done" and state(tested) == "to do"
     finish(tested)
-    assert is_done(tested)
+    assert state(tested) == "done"
     finish(trained, learned="y")  # trained again since it was tested
-    assert is_done(trained) and not is_done(tested)
+    assert [state(trained), state(tested)] == ["done", "to do"]
 
 
-def test_a_second_stage_is_done_only_with_the_present_first_stage(tmp_path):
+def test_a_second_stage_follows_the_first_and_is_done_only_with_the_present_first_stage(tmp_path):
     ((first, second),) = plan("fewshot", ["PLOTPP"], ["dtd"], [1], RunDefaults(output=tmp_path), [16])
+    assert value(second, "TRAINER.PLOTPP.PRETRAIN_DIR") == str(first.folder)
+    assert "first_stage" in first.folder.parts and "fewshot" in second.folder.parts
     finish(first, learned="x")
     finish(second, learned="y", start="x")
     assert [state(first), state(second)] == ["done", "done"]
@@ -222,38 +236,39 @@ def test_a_second_stage_is_done_only_with_the_present_first_stage(tmp_path):
     record.write_text('{"start_sha256": "z"}')
     assert state(second) == "begun"
     finish(second, learned="y")  # of a version that did not record it
-    assert is_done(second)
+    assert state(second) == "done"
 
 
-def test_other_settings_in_the_folder_are_refused(job):
+def test_other_settings_in_the_folder_are_refused(job, tmp_path):
     finish(job[0], LR=0.5)
     with pytest.raises(ValueError, match=r"other settings: OPTIM.LR was 0.5 and is now 0.0\d+; give another"):
         run_all(job, quiet=True)
-
-
-def test_other_custom_data_in_the_folder_is_refused(tmp_path):
-    first, second = (
-        plan("base2new", ["CoOp"], ["folder"], [1], RunDefaults(str(tmp_path / root), tmp_path, "vit_b16_ctxv1"))[0]
+    photos, others = (  # of custom data, the root too is a setting
+        plan("base2new", ["CoOp"], ["folder"], [1], RunDefaults(str(tmp_path / root), tmp_path, "vit_b16_ctxv1"))[0][0]
         for root in ("photos", "others")
     )
-    finish(first[0])
-    assert is_done(first[0])
+    finish(photos)
+    assert state(photos) == "done"
     with pytest.raises(ValueError, match=r"other settings: DATASET.ROOT was '.*/photos' and is now '.*/others'; give"):
-        is_done(second[0])
+        state(others)
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_named_with_the_last_line_of_its_output(tmp_path):
     run = RunSpec("CoOp", "mini_source", "nowhere.yaml", tmp_path, 1, 1)
-    with pytest.raises(RuntimeError, match=f"{tmp_path} failed: train.py: error: no such config file: nowhere.yaml"):
+    message = f"{run.folder} failed: train.py: error: no such config file: nowhere.yaml"
+    with pytest.raises(RuntimeError, match=message):
         run_all([run], quiet=True)
 
 
-def test_dry_run_prints_the_commands(job, call_main, tmp_path):
-    finish(job[0])
-    words = ("--output", tmp_path, "--dry-run")
-    code, out, _ = call_main(protocols, "base2new", "CoOp", "mini_source", "1", *words)
-    first, second = out.splitlines()
-    assert code == 0
-    assert first.startswith("done   python train.py --root data") and second.startswith("to do  python train.py")
-    code, _, err = call_main(protocols, "base2new", "CoOp", "mini_sauce", *words)
+def test_dry_run_prints_the_commands(call_main, tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA", "my data")
+    monkeypatch.setenv("OUTPUT", str(tmp_path))
+    jobs = plan("base2new", ["CoOp"], ["mini_source"], [1], RunDefaults("my data", tmp_path))
+    finish(jobs[0][0])
+    code, out, _ = call_main(protocols, "base2new", "CoOp", "mini_source", "1", "--dry-run")
+    expected = [["python", "train.py", *run.argv()] for job in jobs for run in job]
+    assert code == 0 and [shlex.split(line[7:]) for line in out.splitlines()] == expected
+    assert [line[:7] for line in out.splitlines()] == ["done   ", "to do  "]
+    code, _, err = call_main(protocols, "base2new", "CoOp", "mini_sauce", "--dry-run")
     assert code == 1 and err.startswith("protocols: error: data set is 'mini_sauce'") and "'mini_source'?" in err

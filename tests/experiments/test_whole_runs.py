@@ -7,14 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from experiments.defaults import RunDefaults
-from experiments.protocols import plan
+from experiments import sweep
+from experiments.protocols import RunDefaults, plan
 from experiments.runs import PROJECT, read_results, run_all, state
 from tests.reference.clip_states import vit_state
 from tests.reference.layouts import LAYOUTS
@@ -47,12 +46,11 @@ def call(words, **more):
     return done.returncode, done.stdout, done.stderr
 
 
-def test_reproduce_goes_from_nothing_to_the_table(mini, tmp_path):
+def test_reproduce_goes_from_nothing_to_the_table(mini, tmp_path, call_main):
     words, root = mini
     small = " ".join(["--shots 1 --set", *words, "OPTIM.MAX_EPOCH 1"])
     more = {"DATA": str(root), "OUTPUT": str(tmp_path), "DATASETS": "mini_relations", "SEEDS": "1", "SWEEP": small}
-    command = ["scripts/reproduce.sh", "fewshot", "CoOp"]
-    code, out, err = call(command, **more)
+    code, out, err = call(["scripts/reproduce.sh", "fewshot", "CoOp"], **more)
     assert code == 0, err
     assert "1 jobs: 0 were done, 1 done now, 0 failed" in out and "Missing" not in out
     (path,) = (tmp_path / "fewshot").rglob("results.json")
@@ -61,7 +59,9 @@ def test_reproduce_goes_from_nothing_to_the_table(mini, tmp_path):
     assert line[1] == "CoOp" and float(line[3]) == pytest.approx(accuracy)
     assert f"{accuracy:.2f}" in out and f"{accuracy:.2f}" in (tmp_path / "fewshot.md").read_text()
     assert (tmp_path / "fewshot.png").read_bytes()[:4] == b"\x89PNG"
-    assert "1 jobs: 1 were done, 0 done now, 0 failed" in call(command, **more)[1]
+    grid = ["--protocol", "fewshot", "--methods", "CoOp", "--datasets", "mini_relations", "--seeds", "1", "--dry-run"]
+    out = call_main(sweep, *grid, "--root", root, "--output", tmp_path, *small.split())[1]
+    assert "1 jobs, 1 done, 0 to do" in out
 
 
 def test_a_broken_run_goes_on_in_a_protocol_and_ends_as_if_it_had_not_broken(mini, tmp_path):
@@ -93,22 +93,16 @@ def test_a_second_stage_is_repeated_when_the_first_was_trained_again(tmp_path):
     words = ("MODEL.BACKBONE.NAME", str(tmp_path / "tiny.pt"), "INPUT.SIZE", "(32, 32)", "OPTIM.MAX_EPOCH", "1")
     words = (*words, "DATALOADER.NUM_WORKERS", "0", "TRAINER.PLOTPP.PREC", "fp32")
     defaults = RunDefaults(str(tmp_path / "data"), tmp_path / "output", "", words)
-    (job,) = plan("fewshot", ["PLOTPP"], ["dtd"], [1], defaults, [1])
-    first, second = job
-    run_all(job, quiet=True)
-    before = [read_results(run) for run in job]
+    ((first, second),) = plan("fewshot", ["PLOTPP"], ["dtd"], [1], defaults, [1])
+    run_all([first, second], quiet=True)
+    before = [read_results(run) for run in (first, second)]
     assert before[1]["start_sha256"] == before[0]["learned_sha256"] != before[1]["learned_sha256"]
 
     shutil.rmtree(first.results_file.parent)
-    noise = np.random.default_rng(0)
-    for path in (tmp_path / "data").rglob("*.jpg"):  # other images under the same names: other prompts
-        Image.fromarray(noise.integers(0, 255, (32, 32, 3), np.uint8)).save(path)
-    run_all([first], quiet=True)
-    assert [state(run) for run in job] == ["done", "to do"]
-    run_all(job, quiet=True)
-    after = [read_results(run) for run in job]
+    again = replace(first, options=(*first.options, "OPTIM.WARMUP_CONS_LR", "0.1"))  # other prompts in the same folder
+    run_all([again, replace(second, first_stage=again)], quiet=True)
+    after = [read_results(run) for run in (again, second)]
     assert after[1]["start_sha256"] == after[0]["learned_sha256"] != before[0]["learned_sha256"]
     assert after[1]["learned_sha256"] != before[1]["learned_sha256"]
-    assert [state(run) for run in job] == ["done", "done"]
     (archive,) = second.results_file.parent.glob("before-*")
     assert json.loads((archive / "run.json").read_text())["start_sha256"] == before[0]["learned_sha256"]

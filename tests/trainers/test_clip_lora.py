@@ -1,7 +1,5 @@
 """CLIP-LoRA: equal to dense weights W + s B A, its schedule of iterations, and published files."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

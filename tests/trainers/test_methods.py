@@ -54,6 +54,7 @@ NO_VISUAL_PROMPTS = {
         *("BETA", 0.0, "IMAGE_SET", "patches", "READING", "released", "TEXT_PROMPT_DEPTH", 2),
     ),
     "IVLP": ("PROMPT_DEPTH_VISION", 0, "PROMPT_DEPTH_TEXT", 2),
+    "CLIP_LoRA": ("ENCODER", "text"),
 }
 
 
@@ -66,7 +67,17 @@ def test_resnet(method, clip_of):
         model = build(method, *words, clip=clip)
     except ValueError as error:
         assert "visual prompts need a ViT backbone; this one is a ResNet" in str(error) and "\n" not in str(error)
-        assert method not in ("ZeroshotCLIP", "CoOp", "CoCoOp", "ProDA", "PLOT", *NO_VISUAL_PROMPTS)
+        assert method not in (
+            "ZeroshotCLIP",
+            "CoOp",
+            "CoCoOp",
+            "ProDA",
+            "PLOT",
+            "KgCoOp",
+            "ProGrad",
+            "TCP",
+            *NO_VISUAL_PROMPTS,
+        )
         return
     check_step(model, clip)
 
@@ -84,6 +95,10 @@ def test_resnet(method, clip_of):
         ("VPT", ("N_CTX_VISION", 0)),
         ("IVLP", ("N_CTX_TEXT", 0)),
         ("MaPLe", ("N_CTX", 0)),
+        ("KgCoOp", ("N_CTX", 0, "CTX_INIT", False)),
+        ("ProGrad", ("N_CTX", 0, "CTX_INIT", False)),
+        ("PromptSRC", ("N_CTX_TEXT", 0)),
+        ("CoPrompt", ("PROMPT_DEPTH", 0)),
         ("MaPLe", ("PROMPT_DEPTH", 0)),
         ("UPT", ("N_CTX_VISION", 0)),
         ("UPT", ("PROMPT_DEPTH", 0)),

@@ -1,7 +1,5 @@
 """MMA: enlarged gradients, and the places of its adapters."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

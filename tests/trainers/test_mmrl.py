@@ -1,7 +1,5 @@
 """MMRL: which logits are evaluated, by TASK and classes; its layers."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """TCP: its two sentences, where the class-aware tokens enter, and its optimizer."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F

@@ -92,6 +92,7 @@ def describe(trainer: TrainerX) -> Json:
         "test_images_sha256": listing_hash(data.test, root),
         "classnames": list(data.classnames),
         "config": method_config(cfg, cfg.TRAINER.NAME),
+        **({"note": trainer.model.note} if getattr(trainer.model, "note", "") else {}),
     }
 
 

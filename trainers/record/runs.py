@@ -3,11 +3,13 @@
 import hashlib
 import json
 import os
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.utils import write_json
@@ -15,6 +17,7 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from prompting.checkpoint import learned_state
+from trainers.record.log import logger
 
 Json = dict[str, Any]
 """The content of a JSON file."""
@@ -41,10 +44,19 @@ def flat(config: Json, prefix: str = "") -> Json:
 
 
 def method_config(cfg: CfgNode, method: str) -> Json:
-    """Return a resolved config as plain dicts and lists, with only the node of ``method`` under ``TRAINER``."""
-    config = json.loads(json.dumps(cfg))
-    node = getattr(TRAINER_REGISTRY.get(method), "node", method)
+    """Return a resolved config as plain dicts and lists, without the keys of other methods than ``method``."""
+    config, trainer = json.loads(json.dumps(cfg)), TRAINER_REGISTRY.get(method)
+    node = getattr(trainer, "node", method)
     config["TRAINER"] = {key: config["TRAINER"][key] for key in ("NAME", node) if key in config["TRAINER"]}
+    if hasattr(trainer, "settings"):
+        config["TRAINER"].pop(node, None)  # it may hold keys of methods that share it
+        others = map(TRAINER_REGISTRY.get, TRAINER_REGISTRY.registered_names())
+        for top in {key.split(".")[0] for other in others for key in getattr(other, "other_keys", {}).values()}:
+            if top not in get_cfg_default():  # such as LOSS of ProGrad
+                config.pop(top, None)
+        for key, value in json.loads(json.dumps(trainer.settings(cfg))).items():
+            *nodes, leaf = trainer.full_key(key).split(".")
+            reduce(lambda inner, name: inner.setdefault(name, {}), nodes, config)[leaf] = value
     return config
 
 
@@ -109,8 +121,11 @@ def check_same_run(trainer: TrainerX) -> None:
             continue
         before = read_json(path)
         changed = changed_keys(before["config"], config)
+        key, old, new = changed[0] if changed else ("", 0, 0)
+        if folder != Path(trainer.output_dir) and len(changed) == 1 and key == "OPTIM.MAX_EPOCH" and new > old:
+            logger.info(f"{folder} holds a run of {old} epochs; it goes on with the learning rates of {new} epochs")
+            changed = []
         if changed:
-            key, old, new = changed[0]
             raise ValueError(
                 f"{folder} holds a run with other settings: {key} was {old!r} and is now {new!r}"
                 f"{f' ({len(changed)} keys differ)' if len(changed) > 1 else ''}; give another --output-dir"

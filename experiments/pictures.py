@@ -1,0 +1,64 @@
+"""Pictures of tables: accuracy over shots as curves; base, new and H as bars."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments.tables import AVERAGE
+
+
+def draw_curves(cells: pd.DataFrame, path: Path) -> Figure:
+    """Draw means over shots with a band of one standard deviation, a training-free method as a star at zero shots.
+
+    Args:
+        cells: of ``experiments.tables.TableBuilder`` for few-shot learning; one panel per column, the average first.
+        path: picture to write; the suffix is the format.
+
+    Returns:
+        the figure.
+    """
+    cells = cells.assign(shots=cells["table"].str.split().str[0].astype(int))
+    panels = sorted(cells["column"].unique(), key=lambda name: name != AVERAGE)
+    methods, columns = list(cells["method"].unique()), min(4, len(panels))
+    rows, names = -(-len(panels) // columns), int(2.6 * columns)  # names in a row of the legend
+    size = (3.4 * columns + 0.6, 2.8 * rows + 0.3 + 0.25 * -(-len(methods) // names))
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    for axes, panel in zip(grid.flat, panels):
+        for i, method in enumerate(methods):
+            curve = cells[(cells["method"] == method) & (cells["column"] == panel)].dropna(subset="mean")
+            shots, mean, std = curve["shots"], curve["mean"], curve["std"].astype(float).fillna(0)
+            style = {"ls": "", "marker": "*", "ms": 9} if list(shots) == [0] else {"marker": "o", "ms": 3.5}
+            axes.plot(shots, mean, c=f"C{i % 10}", label=method, **style)
+            axes.fill_between(shots, mean - std, mean + std, color=f"C{i % 10}", alpha=0.15, lw=0)
+        axes.set(title=panel, xlabel="shots per class", ylabel="accuracy (%)", xticks=cells["shots"].unique())
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.3)
+    lines, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=names, frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    return figure
+
+
+def draw_bars(cells: pd.DataFrame, title: str, path: Path) -> None:
+    """Draw base, new and H of every method as bars, with the standard deviation over seeds as whiskers."""
+    methods = list(cells["method"].unique())
+    mean, std = (cells.pivot(index="method", columns="column", values=name).loc[methods] for name in ("mean", "std"))
+    order = ["base", "new", "H"]
+    figure = Figure(figsize=(2.5 + 1.1 * len(methods), 3.4), layout="constrained")
+    axes = figure.subplots()
+    style = {"width": 0.78, "color": ["#7a9cc6", "#e0a458", "#3b3b58"], "rot": 20 if len(methods) > 4 else 0}
+    whiskers = {"yerr": std[order].astype(float), "capsize": 2} if std.notna().any(axis=None) else {}
+    mean[order].plot.bar(ax=axes, xlabel="", ylabel="accuracy (%)", title=title, ylim=(0, 100), **style, **whiskers)
+    for i, values in enumerate(mean[order].to_numpy()):
+        for k, value in enumerate(values):
+            axes.annotate(f"{value:.0f}", (i + 0.26 * (k - 1), 1), ha="center", color="white", fontsize=7)
+    axes.legend(ncols=3, frameon=False, loc="upper left")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
