@@ -25,19 +25,11 @@ class CLIP_LoRA(PromptTrainer):  # noqa: N801 - the name that its users type
     model_name = "CLIP_LoRA"
 
     def build_model(self) -> None:
-        """Build the model and a schedule of iterations: N_ITERS for each shot, rounded up to whole epochs.
-
-        Raises:
-            ValueError: a number of shots that is not given, with N_ITERS above 0.
-        """
+        """Build the model and a schedule of iterations: N_ITERS for each shot, rounded up to whole epochs."""
         super().build_model()
         iterations, shots = self.settings(self.cfg)["N_ITERS"], self.cfg.DATASET.NUM_SHOTS
         batches = len(self.train_loader_x)
-        if iterations and shots < 1:
-            raise ValueError(
-                f"{self.full_key('N_ITERS')} is {iterations} for each shot, but DATASET.NUM_SHOTS is {shots}"
-            )
-        if iterations:
+        if iterations and shots > 0:
             self.max_epoch = math.ceil(iterations * shots / batches)
             logger.info(
                 f"{iterations} iterations for each of {shots} shots: {self.max_epoch} epochs of {batches} batches"
@@ -50,6 +42,18 @@ class CLIP_LoRA(PromptTrainer):  # noqa: N801 - the name that its users type
         for group in self.optim.param_groups:
             group.update(lr=rate, initial_lr=rate)  # without the warm-up of the schedule that is replaced
         self.sched = self._scheds[self.model_name] = LambdaLR(self.optim, factor)
+
+    def train(self) -> None:
+        """Train and evaluate.
+
+        Raises:
+            ValueError: the number of shots is not given, with N_ITERS above 0.
+        """
+        iterations, shots = self.settings(self.cfg)["N_ITERS"], self.cfg.DATASET.NUM_SHOTS
+        if iterations and shots < 1:
+            key = self.full_key("N_ITERS")
+            raise ValueError(f"{key} is {iterations} for each shot, but DATASET.NUM_SHOTS is {shots}: set {key} to 0")
+        super().train()
 
     def forward_backward(self, batch: dict[str, Any]) -> dict[str, float]:
         """Take one step of optimizer and schedule and return loss and accuracy."""

@@ -101,7 +101,7 @@ def test_schedule_of_iterations(tmp_path, monkeypatch):
 
 def test_iterations_need_shots(tmp_path):
     with pytest.raises(ValueError, match="TRAINER.CLIP_LORA.N_ITERS is 500 for each shot, but DATASET.NUM_SHOTS is -1"):
-        train_on_four("CLIP_LoRA", tmp_path, "N_ITERS", 500)
+        train_on_four("CLIP_LoRA", tmp_path, "N_ITERS", 500).train()
 
 
 def published(model, metadata):
@@ -127,3 +127,32 @@ def test_published_file(tmp_path):
     torch.save(published(source, {**METADATA, "alpha": 2}), tmp_path / "lora_weights.pt")
     with pytest.raises(ValueError, match="was trained with alpha 2; this model has 1"):
         trainer.load_model(str(tmp_path))
+
+
+def test_a_resumed_run_is_the_whole_run(tmp_path):
+    """Rates and dropout go on where they were."""
+
+    def trainer_in(folder):
+        torch.manual_seed(0)
+        folder.mkdir(exist_ok=True)
+        words = ("N_ITERS", 4, "DATASET.NUM_SHOTS", 2, "DATALOADER.TRAIN_X.BATCH_SIZE", 1, "TRAIN.CHECKPOINT_FREQ", 1)
+        return train_on_four("CLIP_LoRA", folder, *words)
+
+    whole = trainer_in(tmp_path / "whole")
+    whole.train()
+    stopped = trainer_in(tmp_path / "resumed")
+    after_epoch = stopped.after_epoch
+
+    def stop():
+        after_epoch()
+        if stopped.epoch == 1:
+            raise KeyboardInterrupt
+
+    stopped.after_epoch = stop
+    with pytest.raises(KeyboardInterrupt):
+        stopped.train()
+    resumed = trainer_in(tmp_path / "resumed")
+    resumed.train()
+    assert resumed.start_epoch == 2 and resumed.get_current_lr() == whole.get_current_lr()
+    for name, tensor in learned_state(whole.model).items():
+        assert torch.equal(tensor, learned_state(resumed.model)[name]), name
