@@ -15,8 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from prompting.clip import adapters as adapting
 from prompting.clip import blocks
-from prompting.clip.blocks import BlockAdapter, BlockFunctions
+from prompting.clip.adapters import BlockAdapter
+from prompting.clip.blocks import BlockFunctions
 from prompting.clip.layout import Chunk, Group, Vectors, lay_out
 from prompting.clip.shape import text_tower, tower_dtype
 from prompting.clip.tokens import PromptTokens
@@ -112,7 +114,7 @@ class TextEncoder(blocks.Frozen):
         if insert_at:
             blocks.check_inserted(vectors, insert_at, tokens.context.shape[2])
         share = blocks.can_split(self.transformer)
-        learned = _Learned(vectors, insert_at, blocks.pad_adapters(adapters, layers))
+        learned = _Learned(vectors, insert_at, adapting.pad_adapters(adapters, layers))
         at_once, inserted = self.classes_at_once, insert_at > 0
         layout = lay_out(tokens, vectors, token_set, inserted=inserted, share_prefix=share, classes_at_once=at_once)
         layout = tree_map_only(Tensor, lambda tensor: tensor.to(weight.device), layout)
@@ -154,16 +156,16 @@ class TextEncoder(blocks.Frozen):
         split, kept = blocks.can_split(self.transformer), []
         vectors, insert_at, (input_adapter, *adapters) = learned
         x = self.token_embedding(chunk.ids).to(tower_dtype(self))
-        x = blocks.adapt_input(chunk.insert(x, vectors[0]), input_adapter)
+        x = adapting.adapt_input(chunk.insert(x, vectors[0]), input_adapter)
         x = x + self.positional_embedding[chunk.positions].to(x.dtype)
         for i, (block, adapter) in enumerate(zip(self.transformer.resblocks, adapters)):
             x = chunk.insert(x, vectors[i]) if 0 < i < len(vectors) else x
             recompute, groups = i < self.recompute_blocks, chunk.groups if i >= insert_at else chunk.early_groups
             if not split:  # whole prompts are one group
-                (_, _, length, mask), whole = groups[0], partial(blocks.whole_block, self.transformer, block)
+                (_, _, length, mask), whole = groups[0], partial(adapting.whole_block, self.transformer, block)
                 x = blocks.maybe_recompute(recompute, whole, x.unflatten(0, (-1, length)), mask, adapter).flatten(0, 1)
                 continue
-            functions = blocks.adapt(self.functions, adapter)
+            functions = adapting.adapt(self.functions, adapter)
             if i + 1 < len(prefix_kv):
                 x, *kv = blocks.maybe_recompute(recompute, self._block, functions, block, groups, prefix_kv[i], x)
             else:
@@ -195,6 +197,6 @@ class TextEncoder(blocks.Frozen):
     def _finish(self, learned: _Learned, x: Tensor, attended: Tensor | None = None) -> Tensor:
         """Finish the last block at some positions x (..., d_l), and map its outputs to (..., D)."""
         if attended is not None:
-            functions = blocks.adapt(self.functions, learned.adapters[-1])
+            functions = adapting.adapt(self.functions, learned.adapters[-1])
             x = functions.finish(self.transformer.resblocks[-1], x, attended)
         return blocks.project_out(self.ln_final(x), self.text_projection)

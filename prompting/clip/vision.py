@@ -14,7 +14,9 @@ import torch
 from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
+from prompting.clip import adapters as adapting
 from prompting.clip import blocks
+from prompting.clip.adapters import BlockAdapter
 from prompting.clip.shape import NEEDS_VIT, ClipShape, tower_dtype, vision_tower
 
 # Positions of the images that run together in evaluation on a CPU. The C library maps larger tensors anew each time,
@@ -62,7 +64,7 @@ class VisionEncoder(blocks.Frozen):
         prompts: Tensor | None = None,
         deep: Sequence[Tensor | None] = (),
         *,
-        adapters: Sequence[blocks.BlockAdapter | None] = (),
+        adapters: Sequence[BlockAdapter | None] = (),
         return_tokens: bool = False,
         detach_tokens: bool = False,
         token_projection: Tensor | None = None,
@@ -104,7 +106,7 @@ class VisionEncoder(blocks.Frozen):
         length = given[0].shape[-2] if given and given[0].dim() > 1 else -1
         blocks.check_prompts("visual", prompts, deep, layers, (1, length, self.shape.vision_width))
         m = blocks.common_number("visual", [len(vectors) for vectors in given])
-        places = blocks.pad_adapters(adapters, layers)
+        places = adapting.pad_adapters(adapters, layers)
         at_once = max(1, ROWS_AT_ONCE // (m * (1 + self.shape.patches)))
         if torch.is_grad_enabled() or images.device.type != "cpu":
             at_once = len(images)
@@ -117,7 +119,7 @@ class VisionEncoder(blocks.Frozen):
         m: int,
         prompts: Tensor | None,
         deep: Sequence[Tensor | None],
-        places: list[blocks.BlockAdapter | None],
+        places: list[BlockAdapter | None],
         return_tokens: bool,
         detach_tokens: bool,
         token_projection: Tensor | None,
@@ -129,9 +131,9 @@ class VisionEncoder(blocks.Frozen):
         cls = visual.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
         # The first norm acts on each position alone, so patches pass through it once per image.
         x = visual.ln_pre(torch.cat([cls, x], 1) + visual.positional_embedding.to(x.dtype))  # (B, 1 + O, d_v)
-        x, patches, (input_adapter, *adapters) = blocks.adapt_input(x, places[0]), x.shape[1], places
+        x, patches, (input_adapter, *adapters) = adapting.adapt_input(x, places[0]), x.shape[1], places
         if prompts is not None:
-            prompts = blocks.adapt_input(visual.ln_pre(prompts.to(x.dtype)), input_adapter)  # (M|1, b, d_v)
+            prompts = adapting.adapt_input(visual.ln_pre(prompts.to(x.dtype)), input_adapter)  # (M|1, b, d_v)
 
         resblocks, split = visual.transformer.resblocks, blocks.can_split(visual.transformer)
         length, tokens = patches + (0 if prompts is None else prompts.shape[1]), x
@@ -166,7 +168,7 @@ class VisionEncoder(blocks.Frozen):
         """Run the first block on patches x (B, 1 + O, d_v) and prompts (M|1, b, d_v); return (B * M, read, d_v)."""
         if not split:
             return self._block(block, split, adapter, read, _append(x, prompts, m))
-        functions = blocks.adapt(self.functions, adapter)
+        functions = adapting.adapt(self.functions, adapter)
         # Before the first attention the M copies of an image are equal.
         q, k, v = functions.project_in(block, x, x.shape[1])
         if prompts is not None:
@@ -179,8 +181,8 @@ class VisionEncoder(blocks.Frozen):
     def _block(self, block: Any, split: bool, adapter: Any, read: int, x: Tensor) -> Tensor:
         """Return the leading ``read`` outputs of a block."""
         if not split:
-            return blocks.whole_block(self.visual.transformer, block, x, adapter=adapter)[:, :read]
-        functions = blocks.adapt(self.functions, adapter)
+            return adapting.whole_block(self.visual.transformer, block, x, adapter=adapter)[:, :read]
+        functions = adapting.adapt(self.functions, adapter)
         q, k, v = functions.project_in(block, x, read)
         return functions.finish(block, x[:, :read], blocks.attend(q, k, v, block.attn.num_heads))
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, Optional
 import torch
 from torch import Tensor, nn
 
-from prompting.clip.blocks import BlockAdapter
+from prompting.clip.adapters import BlockAdapter
 
 INIT_STD = 0.02  # of prompts that are not initialised from words (CoOp, section 3.1)
 

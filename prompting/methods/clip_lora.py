@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from prompting import teacher
 from prompting.clip import tokenize_texts
-from prompting.clip.blocks import BlockAdapter
+from prompting.clip.adapters import BlockAdapter
 from prompting.clip.templates import DEFAULT, fill
 from prompting.heads import cosine_logits
 from prompting.learners import Prompts

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from prompting.clip import tokenize_texts
-from prompting.clip.blocks import BlockAdapter
+from prompting.clip.adapters import BlockAdapter
 from prompting.clip.templates import fill
 from prompting.learners import Prompts
 from prompting.methods.base import CosineCLIP, Options

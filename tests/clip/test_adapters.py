@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from prompting.clip import TextEncoder, VisionEncoder, tokenize_texts
-from prompting.clip.blocks import BlockAdapter
+from prompting.clip.adapters import BlockAdapter
 from tests.clip.conftest import NAMES, TIGHT, WIDTH, draw, gradients, leaves
 from tests.reference import clip_naive
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from prompting.clip import PromptTokens
-from prompting.clip.blocks import BlockAdapter
+from prompting.clip.adapters import BlockAdapter
 
 State = dict[str, Tensor]
 
