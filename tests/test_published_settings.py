@@ -17,6 +17,7 @@ COOP = {"N_CTX": 16, "CSC": False, "CTX_INIT": "", "PREC": "fp16", "CLASS_TOKEN_
 # What the published code puts into the config node of each method.
 DEFAULTS = {
     "CoOp": COOP,
+    "Unified": COOP,
     "CoCoOp": {"N_CTX": 16, "CTX_INIT": "", "PREC": "fp16"},
     "PLOT": {**COOP, "N": 4},
     "PLOTPP": {
@@ -76,6 +77,7 @@ PUBLISHED = {
     "PLOTPP/vit": (B16, 0.002, 50, 32, {}),
     **{f"PLOTPP/vit_vision{ending}": (B16, 0.002, epochs, 32, VISION) for ending, epochs in EPOCHS.items()},
     **{f"PLOTPP/vit_joint{ending}": (B16, 0.002, epochs, 32, JOINT) for ending, epochs in EPOCHS.items()},
+    **{f"Unified/vit_b16_ep{n}": (B16, 0.002, n, 32, {"N_CTX": 4, **WORDS}) for n in (50, 100, 200)},
     "VPT/vit_b16_c2_ep5_batch4_4": (B16, 0.0025, 5, 4, {"N_CTX_VISION": 8, "PROMPT_DEPTH_VISION": 12}),
     "IVLP/vit_b16_c2_ep5_batch4_2+2ctx": (
         B16, 0.0035, 5, 4, {"PROMPT_DEPTH_VISION": 12, "PROMPT_DEPTH_TEXT": 12},

@@ -93,7 +93,7 @@ def settings(method, dataset, shots, **defaults):
 # Published epochs for 1, 2, 4, 8 and 16 shots, and for ImageNet.
 EPOCHS = {
     **dict.fromkeys(("ALIGN", "MMP", "MaPLe"), ((30, 50, 50, 80, 80), 20)),
-    **dict.fromkeys(("CoOp", "PLOT", "PLOTPP", "ProDA", "UPT"), ((50, 100, 100, 200, 200), 50)),
+    **dict.fromkeys(("CoOp", "PLOT", "PLOTPP", "ProDA", "UPT", "Unified"), ((50, 100, 100, 200, 200), 50)),
 }
 
 

@@ -14,7 +14,7 @@ from trainers import METHODS
 TRAINERS = {trainer.__name__: trainer for trainer in METHODS}
 GOLDENS = {
     "align": "MMP", "align-init": "MMP", "align-flat": "MMP", "coop": "CoOp", "cocoop": "CoCoOp", "plot": "PLOT",
-    "vpt": "VPT", "ivlp": "IVLP", "maple": "MaPLe",
+    "vpt": "VPT", "ivlp": "IVLP", "maple": "MaPLe", "upt-released": "Unified",
 }  # fmt: skip
 
 
@@ -36,11 +36,21 @@ def build(golden, trainer, clip_model, make_cfg):
     return model, learned
 
 
+def no_dropout(model):
+    """Set every dropout probability to 0, as in the golden runs."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        elif isinstance(module, torch.nn.MultiheadAttention):
+            module.dropout = 0.0
+
+
 @pytest.mark.parametrize("name", GOLDENS)
 def test_golden(name, golden_clip, golden_resnet, make_cfg):
     golden = read_golden(name)
     clip_model = golden_resnet if name == "plot" else golden_clip
     model, learned = build(golden, TRAINERS[GOLDENS[name]], clip_model, make_cfg)
+    no_dropout(model)
     size = model.shape.image_size[0]
     images, labels = recipe.batch(golden["seed"], len(golden["labels"]), len(golden["classnames"]), size)
     images, labels = torch.from_numpy(images), torch.from_numpy(labels)
@@ -65,3 +75,7 @@ def test_golden(name, golden_clip, golden_resnet, make_cfg):
             for tensor, norm in golden["grad_norms"].items():
                 assert learned[tensor].grad.norm().item() == pytest.approx(norm, rel=0.01), tensor
         optimizer.step()
+    if "logits_after" in golden:
+        with torch.no_grad():
+            logits = model.eval()(images)
+        torch.testing.assert_close(logits, torch.tensor(golden["logits_after"]), atol=2e-3, rtol=0)

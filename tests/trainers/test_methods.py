@@ -144,6 +144,12 @@ SAVED = {
     "VPT": ["image_encoder.VPT"] + deep("image_encoder.transformer.resblocks.{}.VPT_shallow", 1, 2),
     "UPT": ["ctx", "attn.in_proj_weight", "attn.in_proj_bias", "attn.out_proj.weight", "attn.out_proj.bias"]
     + [f"{layer}.{kind}" for layer in ("ln_1", "ln_2", "mlp.0", "mlp.2", "proj") for kind in ("weight", "bias")],
+    "Unified": ["uni_ctx", "self_attn.in_proj_weight", "self_attn.in_proj_bias"]
+    + [
+        f"{layer}.{kind}"
+        for layer in ("self_attn.out_proj", "norm1", "norm2", "linear1", "linear2", "mlp")
+        for kind in ("weight", "bias")
+    ],
     "IVLP": ["prompt_learner.ctx", "image_encoder.VPT"]
     + deep("text_encoder.transformer.resblocks.{}.VPT_shallow", 1, 2)
     + deep("image_encoder.transformer.resblocks.{}.VPT_shallow", 1, 2),
