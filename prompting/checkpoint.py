@@ -159,4 +159,4 @@ def load_learned(
 
 def _is_ignored(name: str) -> bool:
     first, last = name.split(".")[0], name.split(".")[-1]
-    return last in CLASS_NAME_BUFFERS or (first in FROZEN_PARTS and last not in PROMPTS_IN_TOWERS)
+    return last in (*CLASS_NAME_BUFFERS, "_extra_state") or (first in FROZEN_PARTS and last not in PROMPTS_IN_TOWERS)

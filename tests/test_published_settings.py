@@ -99,6 +99,7 @@ PUBLISHED = {
     **{f"MMP/vit_b16_fewshot_{shots}": (B16, 0.0025, epochs, 4, DEEP) for shots, epochs in FEW_SHOTS.items()},
 }  # fmt: skip
 NOTHING_TO_TRAIN = {"CoOp/rn50_val", "ZeroshotCLIP/vit_b16", "ZeroshotCLIP/vit_b16_ensemble"}
+OTHER_FORM = {"TipAdapterF/rn50"}  # published, but not in the form of Dassl
 
 
 def cfg_of(name):
@@ -122,10 +123,26 @@ def test_published_yaml(name):
 def test_every_yaml_is_published_or_says_that_it_is_not():
     names = {f"{path.parent.name}/{path.stem}" for path in FOLDER.rglob("*.yaml")}
     assert set(PUBLISHED) <= names
-    for name in names - set(PUBLISHED) - NOTHING_TO_TRAIN:
+    for name in names - set(PUBLISHED) - NOTHING_TO_TRAIN - OTHER_FORM:
         header = (FOLDER / f"{name}.yaml").read_text().splitlines()[0]
         own = ("mini suite", "ALIGN as ", "not a published setting", "no published files")
         assert any(words in header for words in own), name
+
+
+def test_tip_adapter_f():
+    """The values of its file for ImageNet, and the optimizer of its code; the trainer sets the cosine per step."""
+    cfg = cfg_of("TipAdapterF/rn50")
+    assert (cfg.MODEL.BACKBONE.NAME, cfg.OPTIM.NAME, cfg.OPTIM.LR, cfg.OPTIM.WEIGHT_DECAY) == (
+        "RN50",
+        "adamw",
+        1e-3,
+        0.01,
+    )
+    assert (cfg.OPTIM.MAX_EPOCH, cfg.DATALOADER.TRAIN_X.BATCH_SIZE, cfg.TEST.FINAL_MODEL) == (20, 256, "best_val")
+    assert tuple(cfg.INPUT.RRCROP_SCALE) == (0.5, 1.0)
+    node = cfg.TRAINER.TIPADAPTERF
+    assert (node.INIT_BETA, node.INIT_ALPHA, node.AUGMENT_EPOCH) == (1.0, 1.17, 10)
+    assert (tuple(node.SEARCH_SCALE), tuple(node.SEARCH_STEP)) == ((7.0, 3.0), (200, 20))
 
 
 def test_eighty_sentences():

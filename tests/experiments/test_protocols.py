@@ -111,6 +111,13 @@ def test_options_of_the_user_precede_those_of_a_data_set():
     assert settings("PLOT", "stanford_cars", 1, config="rn50").DATALOADER.TRAIN_X.BATCH_SIZE == 128
 
 
+def test_settings_of_tip_adapter_f_by_data_set():
+    flowers = settings("TipAdapterF", "oxford_flowers", 4)
+    node = flowers.TRAINER.TIPADAPTERF
+    assert (flowers.MODEL.BACKBONE.NAME, node.INIT_ALPHA, tuple(node.SEARCH_SCALE)) == ("RN50", 10.0, (50.0, 50.0))
+    assert (flowers.OPTIM.MAX_EPOCH, settings("TipAdapterF", "eurosat", 4).OPTIM.MAX_EPOCH) == (20, 100)
+
+
 def test_two_stages_follow_one_another():
     ((first, second),) = plan("fewshot", ["PLOTPP"], ["dtd"], [1], RunDefaults(), [16])
     assert value(second, "TRAINER.PLOTPP.PRETRAIN_DIR") == str(first.folder)

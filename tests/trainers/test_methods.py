@@ -68,7 +68,7 @@ def test_resnet(method, clip_of):
         model = build(method, *words, clip=clip)
     except ValueError as error:
         assert "visual prompts need a ViT backbone; this one is a ResNet" in str(error) and "\n" not in str(error)
-        assert method not in ("ZeroshotCLIP", "CoOp", "CoCoOp", "ProDA", "PLOT", *NO_VISUAL_PROMPTS)
+        assert method not in ("ZeroshotCLIP", "CoOp", "CoCoOp", "ProDA", "PLOT", "TipAdapterF", *NO_VISUAL_PROMPTS)
         return
     check_step(model, clip)
 
@@ -150,6 +150,7 @@ SAVED = {
         for layer in ("self_attn.out_proj", "norm1", "norm2", "linear1", "linear2", "mlp")
         for kind in ("weight", "bias")
     ],
+    "TipAdapterF": ["_extra_state", "weight"],
     "IVLP": ["prompt_learner.ctx", "image_encoder.VPT"]
     + deep("text_encoder.transformer.resblocks.{}.VPT_shallow", 1, 2)
     + deep("image_encoder.transformer.resblocks.{}.VPT_shallow", 1, 2),
