@@ -13,6 +13,8 @@ from typing import Any
 from torch.optim import Optimizer
 from yacs.config import CfgNode
 
+from .warmup import ConstantWarmupScheduler, LinearWarmupScheduler  # noqa: F401  plugins import them from here
+
 AVAI_SCHEDS = ["single_step", "multi_step", "cosine"]
 AVAI_WARMUPS = ["constant", "linear"]
 

@@ -31,10 +31,8 @@ nearest = get_most_similar_str_to_a_from_b
 def check_availability(requested: str, available: Sequence[str]) -> None:
     """Raise ValueError, with the nearest entry, unless ``requested`` is in ``available``."""
     if requested not in available:
-        raise ValueError(
-            f"The requested one is expected to belong to {available}, "
-            f"but got [{requested}] (do you mean [{nearest(requested, available)}]?)"
-        )
+        hint = f" (do you mean [{nearest(requested, available)}]?)" if available else ", and nothing is registered"
+        raise ValueError(f"The requested one is expected to belong to {available}, but got [{requested}]{hint}")
 
 
 class Registry:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from .registry import check_availability, get_most_similar_str_to_a_from_b  # noqa: F401  plugins import them from here
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 

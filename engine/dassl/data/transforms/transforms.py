@@ -12,6 +12,7 @@ from torchvision.transforms import InterpolationMode
 from yacs.config import CfgNode
 
 from .augment import RandAugment2, RandAugmentFixMatch
+from .randaugment import RandAugment
 from .single import Cutout, GaussianNoise, InstanceNormalization, Random2DTranslation
 
 logger = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ def _train_steps(cfg: CfgNode, chosen: Sequence[str]) -> list[Step]:
         ("random_resized_crop", f"random resized crop (size={size}, scale={c.RRCROP_SCALE})", resized_crop),
         ("random_flip", "random flip", T.RandomHorizontalFlip),
         *map(policy, ("imagenet", "cifar10", "svhn")),
-        ("randaugment", f"randaugment (n={n}, m={m})", lambda: T.RandAugment(n, m)),
+        ("randaugment", f"randaugment (n={n}, m={m})", lambda: RandAugment(n, m)),
         ("randaugment_fixmatch", f"randaugment_fixmatch (n={n})", lambda: RandAugmentFixMatch(n)),
         ("randaugment2", f"randaugment2 (n={n})", lambda: RandAugment2(n)),
         ("colorjitter", f"color jitter ({jitter_text})", lambda: T.ColorJitter(**jitter)),
