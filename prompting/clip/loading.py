@@ -135,10 +135,15 @@ def _folders(folder: str | os.PathLike[str] | None) -> Iterator[Path]:
     yield Path("~/.cache/clip").expanduser()
 
 
+def openai_files(name: str, folder: str | os.PathLike[str] | None = None) -> list[Path]:
+    """Return where the file of one of OpenAI's nine names is searched, in order; see ``load_clip``."""
+    file = open_clip.get_pretrained_url(OPENAI_NAMES[name], "openai").split("/")[-1]
+    return [directory / file for directory in _folders(folder)]
+
+
 def _from_openai(name: str, folder: str | os.PathLike[str] | None) -> nn.Module:
     url = open_clip.get_pretrained_url(OPENAI_NAMES[name], "openai")
-    digest, file = url.split("/")[-2:]
-    tried = [directory / file for directory in _folders(folder)]
+    digest, tried = url.split("/")[-2], openai_files(name, folder)
     for path in tried:
         if path.is_file():
             found = _sha256(path)
