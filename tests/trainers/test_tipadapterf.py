@@ -165,7 +165,7 @@ def test_nothing_is_chosen_on_test_images(tmp_path, caplog):
     """Without validation images: the last epoch, beta and alpha as given, and no evaluation before the end."""
     caplog.set_level("INFO")
     train_on_four("TipAdapterF", tmp_path)  # writes the images
-    words = ("DATASET.NAME", "OnlyTest", "OPTIM.MAX_EPOCH", 2, "TEST.FINAL_MODEL", "best_val")
+    words = ("DATASET.NAME", "OnlyTest", "OPTIM.MAX_EPOCH", 2, "TEST.FINAL_MODEL", "best_val", "INIT_ALPHA", 1.17)
     trainer = run(tmp_path, *words)
     trainer.train()
     assert set(trainer.test_results) == {"test"} and caplog.text.count("Evaluate on the *test* set") == 1
