@@ -186,6 +186,24 @@ def test_nothing_is_chosen_on_test_images(tmp_path, caplog):
     torch.testing.assert_close(other.model(images), expected + torch.stack([known, torch.zeros(2)], 1))
 
 
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch):
+    """Keys and the rate of every step; the cache is not built again."""
+    words = ("OPTIM.MAX_EPOCH", 4, "TRAIN.CHECKPOINT_FREQ", 1, "AUGMENT_EPOCH", 2, "SEED", 3)
+    whole = run(tmp_path, *words, "OUTPUT_DIR", str(tmp_path / "whole"))
+    whole.train()
+    stopped = run(tmp_path, *words)
+    monkeypatch.setattr(stopped, "before_epoch", lambda: 1 / (2 - stopped.epoch))  # an error in the third epoch
+    with pytest.raises(ZeroDivisionError):
+        stopped.train()
+    resumed = run(tmp_path, *words)
+    rates = []
+    monkeypatch.setattr(resumed, "after_epoch", lambda: rates.append(resumed.get_current_lr()))
+    resumed.train()
+    assert rates == pytest.approx([0.025 * (1 + math.cos(math.pi * done / 4)) for done in (3, 4)])
+    assert resumed.model.adapter.weight.any()
+    torch.testing.assert_close(resumed.model.adapter.weight, whole.model.adapter.weight)
+
+
 def test_refused():
     with pytest.raises(ValueError, match="TRAINER.TIPADAPTERF.AUGMENT_EPOCH is 0; allowed: 1 or more"):
         build("TipAdapterF", "AUGMENT_EPOCH", 0)
