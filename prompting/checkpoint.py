@@ -163,6 +163,6 @@ def load_learned(
 
 def _is_ignored(name: str, unused: Sequence[str] = ()) -> bool:
     parts = name.split(".")
-    if any(part in (*TEACHERS, *unused) for part in parts) or parts[-1] in CLASS_NAME_BUFFERS:
+    if any(part in (*TEACHERS, *unused) for part in parts) or parts[-1] in (*CLASS_NAME_BUFFERS, "_extra_state"):
         return True
     return parts[0] in FROZEN_PARTS and parts[-1] not in PROMPTS_IN_TOWERS

@@ -18,6 +18,7 @@ COOP = {"N_CTX": 16, "CSC": False, "CTX_INIT": "", "PREC": "fp16", "CLASS_TOKEN_
 # What the published code puts into the config node of each method.
 DEFAULTS = {
     "CoOp": COOP,
+    "Unified": COOP,
     "CoCoOp": {"N_CTX": 16, "CTX_INIT": "", "PREC": "fp16"},
     "PLOT": {**COOP, "N": 4},
     "PLOTPP": {
@@ -125,6 +126,7 @@ PUBLISHED = {
     "PLOTPP/vit": (B16, 0.002, 50, 32, {}),
     **{f"PLOTPP/vit_vision{ending}": (B16, 0.002, epochs, 32, VISION) for ending, epochs in EPOCHS.items()},
     **{f"PLOTPP/vit_joint{ending}": (B16, 0.002, epochs, 32, JOINT) for ending, epochs in EPOCHS.items()},
+    **{f"Unified/vit_b16_ep{n}": (B16, 0.002, n, 32, {"N_CTX": 4, **WORDS}) for n in (50, 100, 200)},
     "VPT/vit_b16_c2_ep5_batch4_4": (B16, 0.0025, 5, 4, {"N_CTX_VISION": 8, "PROMPT_DEPTH_VISION": 12}),
     "IVLP/vit_b16_c2_ep5_batch4_2+2ctx": (
         B16, 0.0035, 5, 4, {"PROMPT_DEPTH_VISION": 12, "PROMPT_DEPTH_TEXT": 12},
@@ -168,6 +170,7 @@ NOTHING_TO_TRAIN = {
     "ZeroshotCLIP/vit_b16": {"TEMPLATES": "dataset"},
     "ZeroshotCLIP/vit_b16_ensemble": {"TEMPLATES": "ensemble"},
 }
+OTHER_FORM = ("TipAdapterF/rn50",)  # published, but not in the form of Dassl
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -191,7 +194,7 @@ def test_yaml(name):
         transforms = ["randaugment"] if coprompt else ["random_resized_crop", "random_flip"]
         assert (cfg.DATALOADER.K_TRANSFORMS, list(cfg.INPUT.TRANSFORMS)) == (1 + coprompt, [*transforms, "normalize"])
         assert trainer.settings(cfg) == {**trainer.defaults(), **changes}
-    else:  # the header says that it is not published
+    elif name not in OTHER_FORM:  # the header says that it is not published
         header = (FOLDER / f"{name}.yaml").read_text().splitlines()[0]
         marks = ("mini suite", "ALIGN as ", "not a published setting", "no published files")
         assert any(words in header for words in marks)
@@ -201,3 +204,15 @@ def test_yaml(name):
 
 def test_every_published_file_and_a_setting_for_the_mini_suite_exist():
     assert {*PUBLISHED, *(f"{method}/mini" for method in TRAINERS)} <= set(NAMES)
+
+
+def test_tip_adapter_f():
+    """The values of its file for ImageNet, and the optimizer of its code; the trainer sets the cosine per step."""
+    cfg = cfg_of("--config-file", FOLDER / "TipAdapterF/rn50.yaml")
+    optim = (cfg.OPTIM.NAME, cfg.OPTIM.LR, cfg.OPTIM.WEIGHT_DECAY)
+    assert (cfg.MODEL.BACKBONE.NAME, *optim) == ("RN50", "adamw", 1e-3, 0.01)
+    assert (cfg.OPTIM.MAX_EPOCH, cfg.DATALOADER.TRAIN_X.BATCH_SIZE, cfg.TEST.FINAL_MODEL) == (20, 256, "best_val")
+    assert tuple(cfg.INPUT.RRCROP_SCALE) == (0.5, 1.0)
+    node = cfg.TRAINER.TIPADAPTERF
+    assert (node.INIT_BETA, node.INIT_ALPHA, node.AUGMENT_EPOCH) == (1.0, 1.17, 10)
+    assert (tuple(node.SEARCH_SCALE), tuple(node.SEARCH_STEP)) == ((7.0, 3.0), (200, 20))

@@ -89,6 +89,7 @@ class PromptTrainer(MethodSettings, TrainerX):
         self.precision.cast_(self.model.clip)
         self.model.to(self.device)
         configure_speed(self.model, cfg, self.device)
+        self.before_optimizer()
         learned = learned_state(self.model)
         logger.info(
             f"Learning {sum(tensor.numel() for tensor in learned.values()):,} parameters: {', '.join(sorted(learned))}"
@@ -102,6 +103,9 @@ class PromptTrainer(MethodSettings, TrainerX):
             self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
             self.register_model(self.model_name, saved, self.optim, self.sched)
         self.scaler = self.precision.scaler
+
+    def before_optimizer(self) -> None:
+        """Hook: the model is built and on its device; optimizer and schedule are not built yet."""
 
     def start_file(self) -> str:
         """Return the checkpoint whose learned tensors training starts from; "" for none."""

@@ -124,6 +124,16 @@ def _from_file(path: Path, what: str) -> nn.Module:
     return build_clip(read_state(path), str(path))
 
 
+def openai_files(name: str, folder: str | os.PathLike[str] | None = None) -> list[Path]:
+    """Return where the file of one of OpenAI's nine names is searched, in order; see ``load_clip``."""
+    return _places(open_clip.get_pretrained_url(OPENAI_NAMES[name], "openai").split("/")[-1], folder)
+
+
+def _places(file: str, folder: str | os.PathLike[str] | None) -> list[Path]:
+    folders = (folder, os.environ.get(FOLDER_VARIABLE), "~/.cache/clip")
+    return [Path(directory).expanduser() / file for directory in folders if directory]
+
+
 def _from_published(name: str, folder: str | os.PathLike[str] | None) -> nn.Module:
     """Load the weights of a name in OpenAI's style from a file in one of the folders, else download them."""
     architecture, tag = OTHER_NAMES.get(name) or (OPENAI_NAMES[name], "openai")
@@ -134,8 +144,7 @@ def _from_published(name: str, folder: str | os.PathLike[str] | None) -> nn.Modu
     else:
         page = open_clip.get_pretrained_cfg(architecture, tag)["hf_hub"].strip("/")
         source, digest, file = f"https://huggingface.co/{page}", "", f"{architecture}.pt"
-    folders = (folder, os.environ.get(FOLDER_VARIABLE), "~/.cache/clip")
-    tried = [Path(directory).expanduser() / file for directory in folders if directory]
+    tried = _places(file, folder)
     for path in tried:
         if path.is_file() and not by_openai:
             return _from_open_clip(architecture, str(path))

@@ -1,9 +1,11 @@
 """ProDA: many text prompts whose class weights are modelled as one Gaussian (arXiv 2205.03340).
 
-From the paper (parts of its text could be read; the authors' code is not public): one Gaussian over the weights of all
-classes, estimated from prompts with the class name at the front, in the middle or at the end; the upper bound of the
-expected loss with the covariance term; the orthogonality between the features of prompts without a class name; the mean
-weight for evaluation.
+The authors' repository (bbbdylan/proda) is a README that points to an archive of raw code for another benchmark
+(ELEVATER), which could not be read.
+
+From the paper (parts of its text could be read): one Gaussian over the weights of all classes, estimated from prompts
+with the class name at the front, in the middle or at the end; the upper bound of the expected loss with the covariance
+term; the orthogonality between the features of prompts without a class name; the mean weight for evaluation.
 
 Public re-implementations agree in: 32 prompts of 16 vectors that start as N(0, 0.02), a quarter of them with the class
 name at the front, a quarter in the middle, the others at the end; 4 prompts a step for the bound, all of them for the

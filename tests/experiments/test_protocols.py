@@ -82,7 +82,7 @@ def settings(method, dataset, shots, **defaults):
 # Published epochs for 1, 2, 4, 8 and 16 shots, and for ImageNet.
 EPOCHS = {
     **dict.fromkeys(("ALIGN", "MMP", "MaPLe"), ((30, 50, 50, 80, 80), 20)),
-    **dict.fromkeys(("CoOp", "PLOT", "PLOTPP", "ProDA", "UPT", "ProGrad"), ((50, 100, 100, 200, 200), 50)),
+    **dict.fromkeys(("CoOp", "PLOT", "PLOTPP", "ProDA", "UPT", "Unified", "ProGrad"), ((50, 100, 100, 200, 200), 50)),
     "PromptSRC": ((50,) * 5, 50),
     "KgCoOp": ((100,) * 5, 100),
     "CoPrompt": ((8,) * 5, 8),
@@ -135,6 +135,13 @@ def test_options_of_the_user_precede_those_of_a_data_set():
     assert settings("PLOT", "imagenet", 1, options=("TRAINER.PLOT.TRADE_OFF", "False")).TRAINER.PLOT.TRADE_OFF is False
     assert settings("PLOT", "stanford_cars", 1).DATALOADER.TRAIN_X.BATCH_SIZE == 32
     assert settings("PLOT", "stanford_cars", 1, config="rn50").DATALOADER.TRAIN_X.BATCH_SIZE == 128
+
+
+def test_settings_of_tip_adapter_f_by_data_set():
+    flowers = settings("TipAdapterF", "oxford_flowers", 4)
+    node = flowers.TRAINER.TIPADAPTERF
+    assert (flowers.MODEL.BACKBONE.NAME, node.INIT_ALPHA, tuple(node.SEARCH_SCALE)) == ("RN50", 10.0, (50.0, 50.0))
+    assert (flowers.OPTIM.MAX_EPOCH, settings("TipAdapterF", "eurosat", 4).OPTIM.MAX_EPOCH) == (20, 100)
 
 
 def test_a_training_free_method_has_one_run_for_all_shots():

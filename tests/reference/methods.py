@@ -74,7 +74,11 @@ def config(method, *words):
 def build(method, *words, clip=None, classnames=NAMES, seed=0):
     """A method's model, drawn from ``seed``."""
     torch.manual_seed(seed)
-    return METHODS[method].build_clip(config(method, *words), classnames, clip or tiny_vit())
+    model = METHODS[method].build_clip(config(method, *words), classnames, clip or tiny_vit())
+    if method == "TipAdapterF":  # which learns nothing without a cache
+        model.adapter.resize(range(len(classnames)), classnames)
+        model.fill_cache([[draw_images(model.clip, len(classnames))]])
+    return model
 
 
 def draw_images(clip, number=2, seed=1):

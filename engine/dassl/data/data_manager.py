@@ -17,6 +17,15 @@ from .samplers import build_sampler
 logger = logging.getLogger(__name__)
 
 
+def __getattr__(name: str) -> Any:
+    """Return what plugins import from here, but torchvision (which takes seconds to import) is needed for."""
+    if name not in ("INTERPOLATION_MODES", "build_transform"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import transforms
+
+    return getattr(transforms, name)
+
+
 class DatasetWrapper(Dataset):
     """Reads and transforms images on demand.
 

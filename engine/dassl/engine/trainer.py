@@ -13,6 +13,7 @@ from dassl.modeling import SimpleNet
 from dassl.utils import AverageMeter, MetricMeter, check_availability, distributed, progress
 
 from .base import TrainerBase
+from .reexports import find
 from .simple import SimpleTrainer
 
 __all__ = ["SimpleNet", "SimpleTrainer", "TrainerBase", "TrainerX", "TrainerXU"]
@@ -100,3 +101,7 @@ class TrainerXU(_EpochTrainer):
     def parse_batch_train(self, batch_x: Any, batch_u: Any) -> tuple[torch.Tensor, ...]:  # type: ignore[override]
         """Return labelled images, their labels and unlabelled images on the trainer's device."""
         return tuple(part.to(self.device) for part in (batch_x["img"], batch_x["label"], batch_u["img"]))
+
+
+def __getattr__(name: str) -> Any:
+    return find(name)

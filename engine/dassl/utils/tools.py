@@ -13,6 +13,8 @@ import PIL
 import torch
 from PIL import Image
 
+from .registry import check_availability, get_most_similar_str_to_a_from_b  # noqa: F401  plugins import them from here
+
 
 def mkdir_if_missing(dirname: str) -> None:
     """Create a folder and its parents if they do not exist; an empty name means the current folder."""
