@@ -65,8 +65,23 @@ def check_finite(name: str, value: Tensor) -> None:
     """Raise NonFiniteError if ``value`` holds NaN or infinity (one host sync)."""
     finite = torch.isfinite(value)
     if not bool(finite.all()):
-        bad = value.numel() - int(finite.sum())
-        raise NonFiniteError(f"{name} holds {bad} non-finite of {value.numel()} values; allowed: finite values where valid")
+        found = f"{value.numel() - int(finite.sum())} non-finite of {value.numel()} values"
+        raise NonFiniteError(f"{name} holds {found}; allowed: finite values where valid")
+
+
+@torch.no_grad()
+def first_non_finite(named: Iterable[tuple[str, Tensor]]) -> str:
+    """Return what is wrong with the first tensor that holds NaN or infinity, "" for none (one host sync)."""
+    tensors = [(name, tensor.detach()) for name, tensor in named if tensor.is_floating_point() and tensor.numel()]
+    if not tensors:
+        return ""
+    peaks = torch.stack([tensor.abs().amax().float() for _, tensor in tensors])
+    for (name, tensor), finite in zip(tensors, peaks.isfinite().tolist()):
+        bad = 0 if finite else int((~tensor.isfinite()).sum())  # 0 also for a float64 beyond float32
+        if bad:
+            held = f"holds {bad:,} NaN or infinite of {tensor.numel():,} values"
+            return f"{name} {held if tensor.numel() > 1 else f'is {tensor.item()}'}"
+    return ""
 
 
 def check_resolution(largest: Tensor, lam: float) -> None:

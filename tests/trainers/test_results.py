@@ -129,7 +129,7 @@ def trainer(make_cfg, tmp_path):
     data = SimpleNamespace(train_x=images, val=[], test=images, classnames=NAMES, split_path="none.json")
     return SimpleNamespace(
         cfg=cfg, dm=SimpleNamespace(dataset=data), model=nn.Linear(2, 2), max_epoch=1, device=torch.device("cpu"),
-        precision=SimpleNamespace(name="fp32"), output_dir=str(tmp_path),
+        precision=Precision.resolve("fp32"), output_dir=str(tmp_path),
     )  # fmt: skip
 
 
