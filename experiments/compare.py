@@ -8,18 +8,18 @@ interrupted one resumes. Every run is a call of ``train.py``; the commands are i
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from dassl.utils.command import Parser, command
 from tabulate import tabulate
 
 from experiments.collect import read_folder
 from experiments.pictures import draw_bars
 from experiments.protocols import SHOTS, RunDefaults, plan
-from experiments.runs import PROJECT, command, run_all
+from experiments.runs import PROJECT, run_all
 from experiments.tables import TableBuilder
 
 DATASET = "mini_source"
@@ -41,9 +41,9 @@ def render(results: pd.DataFrame) -> str:
     return tabulate(rows, headers=headers, tablefmt="github", colalign=align, disable_numparse=True)
 
 
-@command
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="compare", description=__doc__.splitlines()[0])
+@command("compare", interrupted="interrupted; the same command continues from here")
+def main(argv: Sequence[str]) -> None:
+    parser = Parser(prog="compare", description=__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="+", default=["ZeroshotCLIP", "ALIGN"], help="names, or all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--root", default="data", help="folder of the data sets; made if it is missing")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import multiprocessing
 import os
 import re
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -175,20 +174,3 @@ def _train(argv: Sequence[str], output: Connection) -> None:
     import train
 
     sys.exit(train.main())
-
-
-def command(main: Callable[[Sequence[str] | None], int | None]) -> Callable[..., int]:
-    """Decorate a command: a user's mistake is one line on stderr and exit code 1, an interruption exit code 130."""
-    name = Path(inspect.getfile(main)).stem
-
-    def run(argv: Sequence[str] | None = None) -> int:
-        try:
-            return main(argv) or 0
-        except (ValueError, RuntimeError, OSError) as error:
-            print(f"{name}: error: {error}", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            print(f"{name}: interrupted; the same command continues from here", file=sys.stderr)
-            return 130
-
-    return run

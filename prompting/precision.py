@@ -153,11 +153,13 @@ class Precision:
         values = [(f"the learned tensor {name}", p) for name, p in learned.items()] + [("the loss", loss)]
         gradients = [(f"the gradient of {name}", p.grad) for name, p in learned.items() if p.grad is not None]
         problem = first_non_finite(values + gradients)
-        skip = self.scaler is not None and problem.startswith("the gradient")
-        self.skipped.in_a_row = self.skipped.in_a_row + 1 if skip else 0
-        self.skipped.total += skip
-        if problem and not (skip and self.skipped.in_a_row < MAX_SKIPPED):
-            again = f" in {MAX_SKIPPED} steps in a row, at loss scale {self.scaler.get_scale():g}" if skip else ""
+        again = ""
+        if self.scaler is not None and problem.startswith("the gradient"):
+            self.skipped.in_a_row, self.skipped.total = self.skipped.in_a_row + 1, self.skipped.total + 1
+            again = f" in {MAX_SKIPPED} steps in a row, at loss scale {self.scaler.get_scale():g}"
+        else:
+            self.skipped.in_a_row = 0
+        if problem and not 0 < self.skipped.in_a_row < MAX_SKIPPED:
             raise FloatingPointError(f"{problem} under precision {self.name}{again}")
         if self.scaler is None:
             optim.step()

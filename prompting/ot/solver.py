@@ -169,24 +169,22 @@ def solve(
     r, c, row_total, iterations, converged = iterate(
         matrix, u, v, shift / settings.lam, settings, group, all_reduce_sum
     )
-    if matrix.log:
-        plan = matrix.plan(r, c, v)
+    plan = matrix.plan(r, c, v) if return_plan or matrix.log else None
+    if plan is not None and matrix.log:
         row_sums, distance = plan.detach().sum(1, keepdim=True), (plan * cost).sum((1, 2))
+        entropy = torch.special.entr(plan.detach()).sum((1, 2))
     else:
-        plan = matrix.plan(r, c, v) if return_plan else None
         row_sums, distance = (r * row_total).detach(), matrix.average(r, c, cost)
     f = settings.lam * matrix.logarithm(r, row_mask) + shift
     g = settings.lam * matrix.logarithm(c, col_mask)
     with torch.no_grad():
         error = (row_sums - u).abs().sum((1, 2))
-        if matrix.log:
-            entropy = torch.special.entr(plan).sum((1, 2))
-            if settings.stop == "marginal":  # the stop rule saw row sums with the rounding errors of the logarithms
-                converged = converged & (error <= 1.1 * settings.tol)
-        else:  # ln plan = (f + g - cost) / lam
+        if not matrix.log:  # ln plan = (f + g - cost) / lam
             entropy = ((row_sums * f).sum((1, 2)) + (v * g).sum((1, 2)) - distance) / -settings.lam
+        elif settings.stop == "marginal":  # the stop rule saw row sums with the rounding errors of the logarithms
+            converged = converged & (error <= 1.1 * settings.tol)
     return SinkhornOutput(
-        plan.mT if return_plan else None,
+        plan.mT if return_plan and plan is not None else None,
         distance,
         (f.squeeze(1), g.squeeze(1)),
         iterations.repeat_interleave(group),

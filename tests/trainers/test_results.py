@@ -13,6 +13,7 @@ import torch
 from dassl.data.datasets import DATASET_REGISTRY
 from torch import nn
 
+from prompting.precision import Precision
 from tests.reference.layouts import put
 from trainers.record.predictions import RecordingEvaluator, write_predictions
 from trainers.record.results import record_result

@@ -76,7 +76,12 @@ class TrainerBase(ModelRegistry):
             + [(name, loss) for name, loss in losses.items()]
             + [(f"the gradient of {name}", p.grad) for name, p in params if p.grad is not None]
         )
-        self._stop(f"Loss is infinite or NaN! ({problem})" if problem.startswith(tuple(losses)) else problem)
+        if problem.startswith(tuple(losses)):
+            problem = f"Loss is infinite or NaN! ({problem})"
+        shared = problem.startswith("the gradient")  # the sum over processes; a bad loss is known to one of them
+        self._stop("" if shared else problem)
+        if shared:
+            raise self.locate(problem)
 
     def model_zero_grad(self, names: Names = None) -> None:
         """Clear the gradients of models."""

@@ -35,7 +35,9 @@ class _EpochTrainer(SimpleTrainer):
             self._batch, self._share = distributed.take_share(whole)
             try:
                 summary = distributed.weighted_mean(self.forward_backward(*self._batch), self._share)
-            except FloatingPointError as error:
+            except (FloatingPointError, RuntimeError) as error:
+                if isinstance(error, RuntimeError) and "overflow" not in str(error):  # of an optimizer's step size
+                    raise
                 raise self.locate(error) from error
             batch_time.update(time.time() - end)
             losses.update(summary)
