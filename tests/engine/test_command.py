@@ -13,7 +13,7 @@ from dassl.utils.command import LONGEST, Parser, command, one_line
 PROJECT = Path(__file__).resolve().parents[2]
 COMMANDS = {
     "train.py": ["train.py", "--config-file", "nowhere.yaml"],
-    "python -m datasets": ["-m", "datasets", "check", "Folder", "--root", "/nowhere/at/all"],
+    "python -m datasets": ["-m", "datasets", "stats", "Folder", "--root", "/nowhere/at/all"],
     "python -m datasets.mini": ["-m", "datasets.mini", "--sheet", "/nowhere/at/all.png"],
     "compare": ["-m", "experiments.compare", "--methods", "ALIGNN"],
     "sweep": ["-m", "experiments.sweep", "--protocol", "xd", "--methods", "ALIGNN"],
