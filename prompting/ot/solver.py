@@ -178,9 +178,10 @@ def solve(
     f = settings.lam * matrix.logarithm(r, row_mask) + shift
     g = settings.lam * matrix.logarithm(c, col_mask)
     with torch.no_grad():
-        error = (row_sums - u).abs().sum((1, 2))
+        error = (row_sums - u).abs_().sum((1, 2))
         if not matrix.log:  # ln plan = (f + g - cost) / lam
-            entropy = ((row_sums * f).sum((1, 2)) + (v * g).sum((1, 2)) - distance) / -settings.lam
+            potential = torch.linalg.vecdot(row_sums, f) + torch.linalg.vecdot(v, g)  # (P, 1)
+            entropy = (distance - potential.squeeze(1)) / settings.lam
         elif settings.stop == "marginal":  # the stop rule saw row sums with the rounding errors of the logarithms
             converged = converged & (error <= 1.1 * settings.tol)
     return SinkhornOutput(
