@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from dassl.utils.command import Parser, command
+from dassl.utils.command import Parser
 from tabulate import tabulate
 
 from experiments.collect import read_folder
 from experiments.pictures import draw_bars
 from experiments.protocols import SHOTS, RunDefaults, plan
-from experiments.runs import PROJECT, run_all
+from experiments.runs import PROJECT, command, run_all
 from experiments.tables import TableBuilder
 
 DATASET = "mini_source"
@@ -41,8 +41,8 @@ def render(results: pd.DataFrame) -> str:
     return tabulate(rows, headers=headers, tablefmt="github", colalign=align, disable_numparse=True)
 
 
-@command("compare", interrupted="interrupted; the same command continues from here")
-def main(argv: Sequence[str]) -> None:
+@command
+def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(prog="compare", description=__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="+", default=["ZeroshotCLIP", "ALIGN"], help="names, or all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])

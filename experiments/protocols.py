@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from dassl.utils.command import Parser, command
+from dassl.utils.command import Parser
 
-from experiments.runs import PROJECT, RunSpec, run_all, state
+from experiments.runs import PROJECT, RunSpec, command, run_all, state
 from prompting.ot.checks import check_choice
 
 SETTINGS = yaml.safe_load((PROJECT / "configs" / "protocols.yaml").read_text(encoding="utf-8"))
@@ -208,8 +208,8 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[int]]:
     return datasets or ["all"], seeds or list(SEEDS)
 
 
-@command("protocols", interrupted="interrupted; the same command continues from here")
-def main(argv: Sequence[str]) -> None:
+@command
+def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(prog="protocols", description=__doc__.splitlines()[0])
     parser.add_argument("protocol", choices=PROTOCOLS)
     parser.add_argument("method", help="registry name; several with commas; all")

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from dassl.utils.command import Parser, command
+from dassl.utils.command import Parser
 
 from experiments import compare
 from experiments.collect import read
 from experiments.protocols import PROTOCOLS
-from experiments.runs import PROJECT
+from experiments.runs import PROJECT, command
 from experiments.tables import KEYS, TableBuilder
 from prompting.ot.checks import check_choice
 
@@ -63,8 +63,8 @@ def fill(page: str) -> str:
     return pattern.sub(lambda found: f"{found[1]}\n{section(found[2])}\n\n{found[3]}", page)
 
 
-@command("results", interrupted="interrupted; the same command continues from here")
-def main(argv: Sequence[str]) -> None:
+@command
+def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(prog="results", description=__doc__.splitlines()[0])
     parser.add_argument("--add", nargs=2, metavar=("FOLDER", "PROTOCOL"), help="a protocol, or compare")
     args = parser.parse_args(argv)

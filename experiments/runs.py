@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import multiprocessing
 import os
 import re
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from dassl.utils import command as errors
 from tqdm import tqdm
 
 from experiments.collect import RESULT_KEYS, read_results_file
@@ -174,3 +176,9 @@ def _train(argv: Sequence[str], output: Connection) -> None:
     import train
 
     sys.exit(train.main())
+
+
+def command(main: Callable[[Sequence[str]], int | None]) -> Callable[..., int]:
+    """Decorate a command with the module's name (``dassl.utils.command``)."""
+    name = Path(inspect.getfile(main)).stem
+    return errors.command(name, interrupted="interrupted; the same command continues from here")(main)

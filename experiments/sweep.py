@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import submitit
-from dassl.utils.command import Parser, command
+from dassl.utils.command import Parser
 from tabulate import tabulate
 from tqdm import tqdm
 
 from experiments.protocols import PROTOCOLS, SEEDS, Job, RunDefaults, add_defaults, plan
-from experiments.runs import PROJECT, run_all, state
+from experiments.runs import PROJECT, command, run_all, state
 
 WEEK = 7 * 24 * 60  # minutes: submitit ends local jobs after two by default
 
@@ -117,8 +117,8 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[int | None], args: argparse.Na
     return failed
 
 
-@command("sweep", interrupted="interrupted; the same command continues from here")
-def main(argv: Sequence[str]) -> int:
+@command
+def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="sweep", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--protocol", choices=PROTOCOLS, required=True)

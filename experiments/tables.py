@@ -9,6 +9,7 @@ file of results/. Figures are means over seeds, with the (population) standard d
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -16,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from dassl.utils.command import Parser, command
 from tabulate import tabulate
 
 from experiments.collect import read
 from experiments.protocols import PROTOCOLS, SHOTS, SUITES, TRAINING_FREE, expand, presentation_order
+from experiments.runs import command
 from prompting.ot.checks import check_choice
 
 PUBLISHED = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
@@ -219,9 +220,9 @@ def render(cells: pd.DataFrame, form: str, published: bool) -> str:
     return {"markdown": f"### {title}\n\n", "latex": f"% {title}\n"}.get(form, f"{title}\n\n") + body
 
 
-@command("tables", interrupted="interrupted; the same command continues from here")
-def main(argv: Sequence[str]) -> None:
-    parser = Parser(prog="tables", description=__doc__.splitlines()[0])
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="tables", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("output", type=Path, help="folder of runs, ours or logs of others, or a CSV file of results/")
     add("--table", choices=PROTOCOLS, required=True)
