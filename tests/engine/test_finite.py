@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from dassl.engine import TrainerBase, build_trainer
+from dassl.utils import load_pretrained_weights
 from dassl.utils.finite import first_non_finite, named_tensors
 
 NAN = float("nan")
@@ -118,6 +119,13 @@ def test_an_error_in_the_forward_pass_of_an_evaluation_names_images(make_cfg, mo
     monkeypatch.setattr(trainer, "model_inference", fail)
     with pytest.raises(FloatingPointError, match=r"z holds 1 .* in the evaluation on val; images: \S*apple_6.png"):
         trainer.test("val")
+
+
+def test_weights_that_are_none_are_named(tmp_path):
+    for content in ([1], {"state_dict": None}):
+        torch.save(content, tmp_path / "w.pt")
+        with pytest.raises(ValueError, match=r"w.pt\" holds no weights: a (list|NoneType) instead"):
+            load_pretrained_weights(torch.nn.Linear(1, 1), str(tmp_path / "w.pt"))
 
 
 WEIGHT, BIAS = torch.zeros(3, 192), torch.zeros(3)

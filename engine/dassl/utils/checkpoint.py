@@ -190,8 +190,11 @@ def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
         model: changed in place.
         weight_path: a checkpoint or a state dict.
     """
-    checkpoint = load_checkpoint(weight_path)
-    saved = {key.removeprefix("module."): v for key, v in checkpoint.get("state_dict", checkpoint).items()}
+    checkpoint: Any = load_checkpoint(weight_path)
+    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else checkpoint
+    if not isinstance(state, Mapping):
+        raise ValueError(f'"{weight_path}" holds no weights: a {type(state).__name__} instead of tensors by name')
+    saved = {str(key).removeprefix("module."): v for key, v in state.items()}
     current = model.state_dict()
     matching = {k: v for k, v in saved.items() if k in current and current[k].shape == getattr(v, "shape", None)}
     model.load_state_dict({**current, **matching})
