@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from dassl.utils.command import Parser
 
 from experiments.runs import PROJECT, RunSpec, command, run_all, state
 from prompting.ot.checks import check_choice
@@ -217,7 +218,7 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[int]]:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="protocols", description=__doc__.splitlines()[0])
+    parser = Parser(prog="protocols", description=__doc__.splitlines()[0])
     parser.add_argument("protocol", choices=PROTOCOLS)
     parser.add_argument("method", help="registry name; several with commas; all")
     parser.add_argument("words", nargs="*", help="data sets (names, all, mini) and seeds (numbers, or a second all)")

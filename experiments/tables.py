@@ -7,13 +7,13 @@ OUTPUT is a folder of our runs (``results.json``), a folder of logs that CoOp, M
 file of results/. Figures are means over seeds, with the (population) standard deviation.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from dassl.utils.command import Parser
 
 from experiments.collect import read
 from experiments.protocols import PROTOCOLS, SHOTS, SUITES, TRAINING_FREE, expand, presentation_order
@@ -186,7 +186,7 @@ def _shots(number: int) -> str:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="tables", description=__doc__.splitlines()[0])
+    parser = Parser(prog="tables", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("output", type=Path, help="folder of runs, ours or logs of others, or a CSV file of results/")
     add("--table", choices=PROTOCOLS, required=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from dassl.utils.command import Parser
 from tabulate import tabulate
 
 from experiments.collect import collect
@@ -147,7 +148,7 @@ def choose_tuned(args: argparse.Namespace, figures: list[dict[str, Any]], there:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Look what is there, run, and print the table."""
-    parser = argparse.ArgumentParser(prog="verify", description=__doc__.splitlines()[0])
+    parser = Parser(prog="verify", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("data", type=Path, help="folder of the data sets, as --root of train.py")
     add("--tuned", metavar="METHOD", help="also train this method on one data set and test both halves, with one seed")

@@ -11,7 +11,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor, nn
 
-from prompting.ot.checks import did_you_mean
+from prompting.ot.checks import did_you_mean, first_non_finite
 
 # Buffers of class-name embeddings in checkpoints of the CoOp family; they depend on the classes of the training run.
 CLASS_NAME_BUFFERS = ("token_prefix", "token_suffix", "token_midfix")
@@ -72,7 +72,13 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or "state_dict" not in content:
         found = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
         raise ValueError(f"{path} is no checkpoint of a run: it holds {found or 'nothing'}")
-    return content["state_dict"]
+    state = content["state_dict"]
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        kinds = {type(v).__name__ for v in (state.values() if isinstance(state, Mapping) else [state])} - {"Tensor"}
+        raise ValueError(
+            f"{path} is no checkpoint of a run: its state_dict holds {', '.join(sorted(kinds))}, not tensors"
+        )
+    return {str(name): value for name, value in state.items()}
 
 
 def _imports(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
@@ -134,7 +140,8 @@ def load_learned(
 
     Raises:
         ValueError: a learned tensor is missing or has another shape, or the checkpoint holds learned tensors that
-            the model does not have (another depth, number of prompts, method, backbone or class list).
+            the model does not have (another depth, number of prompts, method, backbone or class list); or one holds NaN
+            or infinity.
     """
     found = {name[len("module.") :] if name.startswith("module.") else name: value for name, value in state.items()}
     wanted = learned_state(model, names)
@@ -157,6 +164,8 @@ def load_learned(
                 f"{source} has {name!r} of shape {tuple(found[name].shape)}, this model needs {tuple(tensor.shape)} "
                 "(was it trained with another number of prompts, backbone or class list?)"
             )
+    if problem := first_non_finite((name, found[name]) for name in wanted):
+        raise ValueError(f"{source} comes from a training that failed: {problem}; load an earlier epoch")
     for name, tensor in wanted.items():
         tensor.copy_(found[name])
 

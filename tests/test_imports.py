@@ -16,7 +16,8 @@ TABLE = {
     "trainers/": {"trainers", "prompting", "dassl", "torch", "yacs"},
     "datasets/": {"datasets", "dassl", "sklearn", "scipy", "tqdm", "tabulate"} | PICTURES,
     "datasets/mini/": {
-        "datasets", "sklearn", "scipy", "tqdm", "yaml", "torch", "open_clip", "safetensors", "resvg_py",
+        "datasets", "dassl.utils.command", "sklearn", "scipy", "tqdm", "yaml", "torch", "open_clip",
+        "safetensors", "resvg_py",
     } | PICTURES,
     "datasets/mini/draw.py": PICTURES,
     "experiments/": {

@@ -21,6 +21,7 @@ from trainers.record.log import logger
 from trainers.record.predictions import RecordingEvaluator
 from trainers.record.results import record_result
 from trainers.record.runs import check_same_run, record_epoch, seconds_before
+from trainers.record.transport import record_transport
 from trainers.settings import MethodSettings, add_nodes
 from trainers.speed import configure_speed
 
@@ -123,8 +124,8 @@ class PromptTrainer(MethodSettings, TrainerX):
         inputs = self.parse_batch_train(batch)
         with self.precision.autocast():
             loss, logits = self.model.training_loss(*inputs)
-        self.detect_anomaly(loss)
-        self.precision.backward_and_step(loss, self.optim, getattr(self, "share_gradients", None))
+        share = getattr(self, "share_gradients", None)
+        self.precision.backward_and_step(loss, self.optim, share, learned_state(self.model))
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
         return {"loss": loss.item(), "acc": compute_accuracy(logits, inputs[1])[0].item()}
@@ -175,6 +176,9 @@ class PromptTrainer(MethodSettings, TrainerX):
         super().run_epoch()
         self.train_seconds += time.perf_counter() - start
         record_epoch(self)
+        record_transport(self, "train")
+        if self.precision.skipped.total:
+            logger.info(f"The loss scaler has skipped {self.precision.skipped.total} steps")
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
@@ -188,6 +192,7 @@ class PromptTrainer(MethodSettings, TrainerX):
         seconds = time.perf_counter() - start
         # A process parses its part of the images only; the engine then provides the paths of all.
         self.evaluator.paths = getattr(self, "evaluated_paths", []) or self.evaluator.paths
+        record_transport(self, split)
         record_result(self, split, accuracy, seconds, self.evaluator)
         return accuracy
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from prompting.clip.formats import SUFFIXES, build_clip, read_state
-from prompting.ot.checks import did_you_mean
+from prompting.ot.checks import did_you_mean, first_non_finite
 
 if TYPE_CHECKING:
     from prompting.precision import Precision
@@ -85,10 +85,15 @@ def load_clip(
         An open_clip ``CLIP`` or ``CustomTextCLIP`` whose parameters take no gradient.
 
     Raises:
-        ValueError: an unknown name, or a file or model object that is not a complete CLIP.
+        ValueError: an unknown name, a file or model object that is not a complete CLIP, or a file with NaN.
         FileNotFoundError: a file that does not exist and, for names, cannot be downloaded.
     """
-    model = _from_module(source) if isinstance(source, nn.Module) else _from_name(os.fspath(source), folder)
+    if isinstance(source, nn.Module):
+        model = _from_module(source)
+    else:
+        model = _from_name(os.fspath(source), folder)
+        if problem := first_non_finite(model.named_parameters()):
+            raise ValueError(f"the backbone {os.fspath(source)} is damaged: {problem}; download it again")
     if device is not None:
         model = model.to(device)
     model = model.requires_grad_(False).eval()

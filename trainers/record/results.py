@@ -56,6 +56,7 @@ def record_result(trainer: TrainerX, split: str, accuracy: float, seconds: float
         if same and (split == "val" or before["metrics"].get(split, entry)["accuracy"] == entry["accuracy"]):
             result["metrics"] = {**before["metrics"], **result["metrics"]}
             result["train_seconds"] = result["train_seconds"] or before["train_seconds"]
+            result["transport"] = {**before.get("transport", {}), **result["transport"]}
         else:
             archive(path)
     write_json(result, str(path))
@@ -83,6 +84,8 @@ def describe(trainer: TrainerX) -> Json:
         "peak_memory_mb": None if peak is None else peak / 2**20,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({threads} threads)",
         "precision": str(trainer.precision.name),
+        "skipped_steps": trainer.precision.skipped.total,  # by the loss scaler, in this process
+        "transport": dict(getattr(trainer, "transport", {})),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {"python": platform.python_version(), **{name: version_of(name) for name in PACKAGES}},
         "split_sha256": file_hash(getattr(data, "split_path", None)),
