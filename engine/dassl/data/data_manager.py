@@ -32,6 +32,7 @@ class DatasetWrapper(Dataset):
 
     Attributes:
         cache: cache of decoded images, or None.
+        turn: whether images are turned as their EXIF data say.
 
     Raises:
         ValueError: several views need a transform.
@@ -53,6 +54,7 @@ class DatasetWrapper(Dataset):
         self.is_train = is_train
         self.k_tfm = cfg.DATALOADER.K_TRANSFORMS if is_train else 1
         self.return_img0 = cfg.DATALOADER.RETURN_IMG0
+        self.turn = bool(cfg.INPUT.EXIF)
         if self.k_tfm > 1 and transform is None:
             raise ValueError(f"DATALOADER.K_TRANSFORMS is {self.k_tfm}, but there is no transform to apply")
         from .transforms import build_plain_transform  # here, because torchvision takes seconds to import
@@ -73,7 +75,8 @@ class DatasetWrapper(Dataset):
     def __getitem__(self, idx: int) -> dict[str, Any]:
         item = self.data_source[idx]
         output = {"label": item.label, "domain": item.domain, "impath": item.impath, "index": idx}
-        image = read_image(item.impath) if self.cache is None else self.cache.read(idx, item.impath)
+        place = (item.impath, self.turn)
+        image = read_image(*place) if self.cache is None else self.cache.read(idx, *place)
         if self.transform is None:
             output["img"] = image
         else:
@@ -201,7 +204,10 @@ class DataManager:
             domains = {"n_domain": node.N_DOMAIN, "n_ins": node.N_INS} if is_train else {}
             how = {"dataset_wrapper": dataset_wrapper, **domains, **(repeated if each_epoch else {})}
             tfm = transforms[is_train]
-            return build_data_loader(cfg, node.SAMPLER, source, node.BATCH_SIZE, tfm=tfm, is_train=is_train, **how)
+            made = build_data_loader(cfg, node.SAMPLER, source, node.BATCH_SIZE, tfm=tfm, is_train=is_train, **how)
+            if isinstance(made.dataset, DatasetWrapper) and cfg.INPUT.EXIF is None:
+                made.dataset.turn = getattr(dataset, "turn_images", False)
+            return made
 
         nodes, validated = cfg.DATALOADER, cfg.TEST.FINAL_MODEL == "best_val"
         unlabelled = nodes.TRAIN_X if nodes.TRAIN_U.SAME_AS_X else nodes.TRAIN_U

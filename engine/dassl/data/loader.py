@@ -46,8 +46,8 @@ class ImageCache:
     def __reduce__(self) -> Any:
         return type(None), ()
 
-    def read(self, index: int, path: str) -> Image.Image:
-        """Return image ``index`` of the split, whose file is ``path``.
+    def read(self, index: int, path: str, turn: bool = False) -> Image.Image:
+        """Return image ``index`` of the split, whose file is ``path``; ``turn`` as for ``read_image``.
 
         Raises:
             FileNotFoundError: the file does not exist.
@@ -58,7 +58,7 @@ class ImageCache:
             start, height, width = self._table[index].tolist()
         if height:
             return Image.frombytes("RGB", (width, height), data[start : start + 3 * height * width])
-        image = read_image(path)
+        image = read_image(path, turn)
         pixels = image.tobytes()
         with used.get_lock():
             start, end = used.value, used.value + len(pixels)
