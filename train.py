@@ -14,7 +14,6 @@ from functools import reduce
 from types import ModuleType
 
 import torch
-import yaml
 from dassl.config import get_cfg_default
 from dassl.engine import build_trainer
 from dassl.utils import collect_env_info, set_random_seed, setup_logger
@@ -77,7 +76,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
             plugin.extend_cfg(cfg)
     for path in (args.dataset_config_file, args.config_file):
         if path:
-            check_yaml(path)
+            check_file(path, "config")
             cfg.merge_from_file(path)
     for key, value in vars(args).items():
         if key.isupper() and value is not None:
@@ -130,18 +129,6 @@ def check_file(path: str, kind: str) -> None:
         folder = os.path.dirname(path) or "."
         files = os.listdir(folder) if os.path.isdir(folder) else []
         raise FileNotFoundError(f"no such {kind} file: {path}{did_you_mean(os.path.basename(path), files)}")
-
-
-def check_yaml(path: str) -> None:
-    """Raise FileNotFoundError or ValueError unless ``path`` is a YAML file of keys and values."""
-    check_file(path, "config")
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = yaml.safe_load(file)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"the config file {path} is not YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"the config file {path} holds a {type(content).__name__}; it should hold KEY: VALUE lines")
 
 
 def run(args: argparse.Namespace) -> None:

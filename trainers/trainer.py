@@ -16,8 +16,10 @@ from yacs.config import CfgNode
 
 from prompting.checkpoint import learned_state, load_learned, read_state_dict
 from prompting.clip import input_size, load_clip
+from prompting.clip.templates import template_for
 from prompting.methods.base import Options, PromptedCLIP
 from prompting.precision import Precision
+from trainers.classnames import check_features, check_tokens
 from trainers.record.checkpoints import checkpoint_path
 from trainers.record.log import logger
 from trainers.record.predictions import RecordingEvaluator
@@ -104,6 +106,8 @@ class PromptTrainer(TrainerX):
         """Load CLIP, build the model on it, and build optimizer and schedule of the learned tensors."""
         cfg = self.cfg
         self.precision = Precision.resolve(cfg.TRAINER[self.node].PREC, self.device)
+        names, own = self.dm.dataset.classnames, getattr(self.dm.dataset, "root_is_data", False)
+        check_tokens(names, refuse=own)
         logger.info(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
         clip_model = load_clip(cfg.MODEL.BACKBONE.NAME)
         size, expected = tuple(cfg.INPUT.SIZE), tuple(input_size(clip_model))
@@ -111,9 +115,10 @@ class PromptTrainer(TrainerX):
             raise ValueError(
                 f"INPUT.SIZE is {size}, the backbone {cfg.MODEL.BACKBONE.NAME} takes {expected}: set it to that"
             )
+        check_features(clip_model, names, cfg.DATASET.get("TEMPLATE", "") or template_for(cfg.DATASET.NAME), refuse=own)
         # Only this project's engine splits a batch over processes.
         reduce = getattr(self, "sum_shares", None)
-        self.model = self.build_clip(cfg, self.dm.dataset.classnames, clip_model, all_reduce_sum=reduce)
+        self.model = self.build_clip(cfg, names, clip_model, all_reduce_sum=reduce)
         self.precision.cast_(self.model.clip)
         self.model.to(self.device)
         configure_speed(self.model, cfg, self.device)
