@@ -1,6 +1,7 @@
 """Data loaders from a config."""
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from yacs.config import CfgNode
 
 from .datasets import Datum, build_dataset
-from .loader import ImageCache, PersistentLoader, SharedBytes, seed_worker
+from .loader import ImageCache, PersistentLoader, SharedBytes, check_workers, seed_worker
 from .samplers import build_sampler
 
 logger = logging.getLogger(__name__)
@@ -135,6 +136,11 @@ def build_data_loader(
     shared = not is_train and distributed.size() > 1
     dataset = (dataset_wrapper or DatasetWrapper)(cfg, data_source, transform=tfm, is_train=is_train)
     ours = isinstance(dataset, DatasetWrapper)
+    if ours and tfm is not None:
+        height, width = cfg.INPUT.SIZE
+        views = dataset.k_tfm + dataset.return_img0
+        size = min(batch_size, len(data_source)) * views * 3 * height * width * 4
+        check_workers(workers, math.ceil(len(data_source) / batch_size), size)
     if ours and memory is not None:
         dataset.cache = ImageCache(len(data_source), memory)
     loader = (PersistentLoader if ours and persistent and workers else DataLoader)(
@@ -162,7 +168,7 @@ def image_memory(cfg: CfgNode) -> SharedBytes | None:
     if not megabytes or cfg.OPTIM.MAX_EPOCH <= 1:
         return None
     try:
-        return SharedBytes(megabytes * 2**20 // distributed.local_size())
+        return SharedBytes(megabytes * 2**20 // distributed.local_size(), processes=cfg.DATALOADER.NUM_WORKERS > 0)
     except (OSError, OverflowError) as error:
         raise ValueError(
             f"DATALOADER.CACHE_MB: {megabytes} MiB cannot be allocated ({error}); 0 disables the cache"
