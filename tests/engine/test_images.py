@@ -153,3 +153,9 @@ def test_files_that_are_no_image_are_named(tmp_path, content, words):
 def test_damaged_exif_data_turn_nothing(tmp_path):
     Image.fromarray(UPRIGHT).save(tmp_path / "a.png", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     assert np.array_equal(pixels(tmp_path / "a.png", turn=True), UPRIGHT)
+
+
+def test_an_image_that_a_transform_cannot_take_is_named(make_cfg):
+    manager = DataManager(make_cfg("INPUT.SIZE", (40, 40), "INPUT.TRANSFORMS", ("random_crop",)))
+    with pytest.raises(ValueError, match=r"The transform of .*\.png \(8 x 8\) fails: Required crop size"):
+        manager.train_loader_x.dataset[0]

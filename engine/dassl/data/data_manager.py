@@ -83,8 +83,12 @@ class DatasetWrapper(Dataset):
         else:
             several = isinstance(self.transform, (list, tuple))
             transforms: Any = self.transform if several else [self.transform]
-            for i, transform in enumerate(transforms, 1):
-                views = [transform(image) for _ in range(self.k_tfm)]
+            try:
+                all_views = [[transform(image) for _ in range(self.k_tfm)] for transform in transforms]
+            except Exception as error:  # such as a crop that is larger than the image
+                size, reason = f"{image.width} x {image.height}", " ".join(str(error).split())
+                raise ValueError(f"The transform of {item.impath} ({size}) fails: {reason:.300}") from error
+            for i, views in enumerate(all_views, 1):
                 output["img" if i == 1 else f"img{i}"] = views[0] if len(views) == 1 else views
         if self.return_img0:
             output["img0"] = self.to_tensor(image)
