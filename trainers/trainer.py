@@ -16,10 +16,10 @@ from yacs.config import CfgNode
 
 from prompting.checkpoint import learned_state, load_learned, read_state_dict
 from prompting.clip import input_size, load_clip
+from prompting.clip.classnames import check_features, check_tokens
 from prompting.clip.templates import template_for
 from prompting.methods.base import Options, PromptedCLIP
 from prompting.precision import Precision
-from trainers.classnames import check_features, check_tokens
 from trainers.record.checkpoints import checkpoint_path
 from trainers.record.log import logger
 from trainers.record.predictions import RecordingEvaluator

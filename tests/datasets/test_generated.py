@@ -16,11 +16,11 @@ from datasets.config import check_template
 from datasets.fewshot import unpickle_draw
 from datasets.splits import check_name
 from prompting.clip import tokenize_prompts, tokenize_texts
+from prompting.clip.classnames import check_tokens
 from prompting.clip.templates import fill
 from prompting.clip.tokens import clean_name, clip_tokenizer
 from tests.reference.generated import generated, is_one_line
 from tests.reference.layouts import put
-from trainers.classnames import check_tokens
 
 IMAGES = [f"{name}_{i}.jpg" for name in "abc" for i in range(4)]
 
@@ -53,8 +53,8 @@ HEADERS = [
 
 
 @generated(
-    60,
-    1500,
+    20,
+    200,
     names=st.lists(NAMES, min_size=2, max_size=4, unique=True),
     header=st.sampled_from(HEADERS),
     order=st.permutations(range(3)),
@@ -89,7 +89,7 @@ CELLS = st.one_of(
 
 
 @generated(
-    150, 6000, cells=st.lists(st.lists(CELLS, max_size=5), max_size=8), separator=st.sampled_from([",", ",", ";", "\n"])
+    100, 1500, cells=st.lists(st.lists(CELLS, max_size=5), max_size=8), separator=st.sampled_from([",", ",", ";", "\n"])
 )
 def test_any_table_is_read_or_refused(folder, cells, separator):
     put(folder, IMAGES if not (folder / IMAGES[0]).exists() else [])
@@ -110,7 +110,7 @@ ROWS = st.tuples(st.sampled_from(IMAGES), st.integers(0, 2), st.sampled_from("ab
 PARTS = st.lists(st.one_of(ROWS, ROWS, ROWS, JSON), max_size=6) | st.lists(ROWS, min_size=1, max_size=6) | JSON
 
 
-@generated(200, 8000, content=st.fixed_dictionaries({"train": PARTS, "test": PARTS}, optional={"val": PARTS}) | JSON)
+@generated(80, 900, content=st.fixed_dictionaries({"train": PARTS, "test": PARTS}, optional={"val": PARTS}) | JSON)
 def test_any_split_file_is_read_as_it_stands_or_refused(folder, content):
     put(folder, IMAGES if not (folder / IMAGES[0]).exists() else [])
     (folder / "split.json").write_text(json.dumps(content))
@@ -121,7 +121,7 @@ def test_any_split_file_is_read_as_it_stands_or_refused(folder, content):
             (label,) for part in found for _, label, _ in part))))  # fmt: skip
 
 
-@generated(100, 4000, text=st.text(max_size=200))
+@generated(60, 800, text=st.text(max_size=200))
 def test_any_text_as_a_split_file(folder, text):
     (folder / "split.json").write_text(text, errors="replace")
     assert isinstance(read("SplitJson", folder), Exception)
@@ -140,7 +140,7 @@ WILD = st.one_of(
 )
 
 
-@generated(150, 5000, names=st.lists(WILD, min_size=1, max_size=3))
+@generated(100, 1200, names=st.lists(WILD, min_size=1, max_size=3))
 def test_class_names_are_told_apart_or_refused(folder, names):
     try:
         for name in names:
@@ -157,7 +157,7 @@ def test_class_names_are_told_apart_or_refused(folder, names):
         )
 
 
-@generated(100, 4000, parts=st.lists(st.text(max_size=10), min_size=1, max_size=4), name=NAMES)
+@generated(60, 1000, parts=st.lists(st.text(max_size=10), min_size=1, max_size=4), name=NAMES)
 def test_templates_hold_the_name_or_are_refused(folder, parts, name):
     template = "{}".join(parts)
     node = {"TEMPLATE": template}
@@ -171,7 +171,7 @@ def test_templates_hold_the_name_or_are_refused(folder, parts, name):
     assert text.count(clean_name(name)) >= 1
 
 
-@generated(200, 8000, content=st.binary(max_size=80) | st.builds(
+@generated(100, 1500, content=st.binary(max_size=80) | st.builds(
     lambda head, tail: head + tail, st.binary(max_size=12), st.just(pickle.dumps([{"train": []}]))
 ), edits=st.lists(st.tuples(st.integers(0, 300), st.integers(0, 255)), max_size=3))  # fmt: skip
 def test_any_few_shot_pickle_is_rows_or_refused(folder, content, edits):

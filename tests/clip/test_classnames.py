@@ -8,10 +8,10 @@ from dassl.engine import build_trainer
 
 import train
 from prompting.clip import load_clip
+from prompting.clip.classnames import check_features, check_tokens
 from prompting.clip.tokens import clip_tokenizer
 from tests.reference.clip_states import vit_state
 from tests.reference.layouts import class_folders
-from trainers.classnames import check_features, check_tokens
 
 
 @pytest.mark.parametrize(

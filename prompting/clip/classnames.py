@@ -1,5 +1,8 @@
 """Class names that are one for CLIP: the same tokens, or text features that hardly differ."""
 
+from __future__ import annotations
+
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -7,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from prompting.clip import TextEncoder, tokenize_texts
 from prompting.clip.templates import fill
-from prompting.clip.tokens import clean_name, clip_tokenizer
-from trainers.record.log import logger
+from prompting.clip.text import TextEncoder
+from prompting.clip.tokens import clean_name, clip_tokenizer, tokenize_texts
 
+_log = logging.getLogger("prompting")
 SAME = 0.9999  # cosine from which text features are taken for equal
 ADVICE = "give other names (DATASET.CLASSNAMES)"
 
@@ -65,4 +68,4 @@ def _report(pairs: list[tuple[str, str]], problem: str, refuse: bool) -> None:
     found = f"the class names {pairs[0][0]!r:.100} and {pairs[0][1]!r:.100}{more} are one for this CLIP: they {problem}"
     if refuse:
         raise ValueError(f"{found}; {ADVICE}, or a CLIP that knows them (MODEL.BACKBONE.NAME)")
-    logger.warning("%s", found)
+    _log.warning("%s", found)
