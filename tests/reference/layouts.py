@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -34,7 +35,7 @@ def put(folder: Path, names: Iterable[str]) -> None:
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(jpeg() + f"{folder.name}/{name}".encode())
+        path.write_bytes(jpeg() + os.fsencode(f"{folder.name}/{name}"))
 
 
 def text(path: Path, lines: Iterable[str]) -> None:
