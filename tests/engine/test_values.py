@@ -17,7 +17,7 @@ from dassl.engine import build_trainer
         ("- OPTIM", "holds a list"),
         ("", "holds a NoneType"),
         ("OPTIM: [", "is not YAML"),
-        ("A: " + "[" * 5000, "is nested too deeply"),
+        ("A: " + "[" * 1200, "is nested too deeply"),
         ("A: &a [*a]", "has more than 100,000 values"),
         ("a0: &a0 [1]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 40)), "100,000 values"),
         ("OPTIM:\n  LR: 2020-01-01\n", "LR"),
