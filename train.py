@@ -14,8 +14,7 @@ from functools import reduce
 from types import ModuleType
 
 import torch
-import yaml
-from dassl.config import get_cfg_default
+from dassl.config import check_values, get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY, build_trainer
 from dassl.utils import check_availability, collect_env_info, set_random_seed, setup_logger
@@ -84,7 +83,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
             plugin.extend_cfg(cfg)
     for path in (args.dataset_config_file, args.config_file):
         if path:
-            check_yaml(path)
+            check_file(path, "config")
             cfg.merge_from_file(path)
     for key, value in vars(args).items():
         if key.isupper() and value is not None:
@@ -140,18 +139,6 @@ def check_file(path: str, kind: str) -> None:
         raise FileNotFoundError(f"no such {kind} file: {path}{did_you_mean(os.path.basename(path), files)}")
 
 
-def check_yaml(path: str) -> None:
-    """Raise FileNotFoundError or ValueError unless ``path`` is a YAML file of keys and values."""
-    check_file(path, "config")
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = yaml.safe_load(file)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"the config file {path} is not YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"the config file {path} holds a {type(content).__name__}; it should hold KEY: VALUE lines")
-
-
 def check_names(cfg: CfgNode) -> None:
     """Raise ValueError, before anything is loaded or written, unless the config names a known method and data set."""
     for key, flag, registry in (
@@ -170,6 +157,7 @@ def run(args: argparse.Namespace, words: Sequence[str]) -> None:
         raise ValueError("--model-dir and --load-epoch go with --eval-only (to continue a run: --resume FOLDER)")
     cfg = setup_cfg(args)
     check_names(cfg)
+    check_values(cfg)
     if cfg.SEED >= 0:
         set_random_seed(cfg.SEED)
     setup_logger(cfg.OUTPUT_DIR)

@@ -14,6 +14,8 @@ from yacs.config import CfgNode
 
 from prompting.checkpoint import learned_state, load_learned, read_state_dict
 from prompting.clip import input_size, load_clip
+from prompting.clip.classnames import check_features, check_tokens
+from prompting.clip.templates import template_for
 from prompting.methods.base import PromptedCLIP
 from prompting.precision import Precision
 from trainers.record.checkpoints import checkpoint_path
@@ -76,6 +78,8 @@ class PromptTrainer(MethodSettings, TrainerX):
         """Load CLIP, build the model on it, and build optimizer and schedule of the learned tensors."""
         cfg = self.cfg
         self.precision = Precision.resolve(self.settings(cfg)["PREC"], self.device)
+        names, own = self.dm.dataset.classnames, getattr(self.dm.dataset, "root_is_data", False)
+        check_tokens(names, refuse=own)
         logger.info(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
         # On the device before the model is built: a teacher's features are computed there, in float32.
         clip_model = load_clip(cfg.MODEL.BACKBONE.NAME).to(self.device)
@@ -84,9 +88,10 @@ class PromptTrainer(MethodSettings, TrainerX):
             raise ValueError(
                 f"INPUT.SIZE is {size}, the backbone {cfg.MODEL.BACKBONE.NAME} takes {expected}: set it to that"
             )
+        check_features(clip_model, names, cfg.DATASET.get("TEMPLATE", "") or template_for(cfg.DATASET.NAME), refuse=own)
         # Only this project's engine splits a batch over processes.
         reduce = getattr(self, "sum_shares", None)
-        self.model = self.build_clip(cfg, self.dm.dataset.classnames, clip_model, all_reduce_sum=reduce)
+        self.model = self.build_clip(cfg, names, clip_model, all_reduce_sum=reduce)
         self.precision.cast_(self.model.clip)
         self.model.to(self.device)
         configure_speed(self.model, cfg, self.device)

@@ -90,6 +90,7 @@ def describe(trainer: TrainerX) -> Json:
         "versions": {"python": platform.python_version(), **{name: version_of(name) for name in PACKAGES}},
         "split_sha256": file_hash(getattr(data, "split_path", None)),
         "split_drawn": getattr(data, "split_drawn", None),  # how a split that is not published was drawn
+        "image_notes": getattr(data, "image_notes", None),  # what custom data leave out, and unusual images
         "train_images_sha256": listing_hash(data.train_x, root),
         "val_images_sha256": listing_hash(data.val, root) if data.val else None,
         "test_images_sha256": listing_hash(data.test, root),
