@@ -111,7 +111,7 @@ class TipAdapterF(PromptTrainer):
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Load the cache of a run, which may be one on other classes: keys, class names, beta and alpha."""
         if directory:
-            state: dict[str, Any] = read_state_dict(checkpoint_path(Path(directory) / self.model_name, epoch))
+            state = read_state_dict(checkpoint_path(Path(directory) / self.model_name, epoch))
             if "_extra_state" in state:
                 self.model.adapter.set_extra_state(state["_extra_state"])
         super().load_model(directory, epoch)

@@ -1,8 +1,8 @@
 """Tip-Adapter-F: a cache of few-shot image features whose keys are fine-tuned (arXiv 2207.09519)."""
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -61,15 +61,17 @@ class Cache(nn.Module):
         self.values = F.one_hot(index + 1, len(self.classnames) + 1)[:, 1:].float()
         self.weight.data = self.weight.data.new_zeros(len(self.labels), self.weight.shape[1])
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """Return what the state dict holds besides the keys."""
-        return {"labels": self.labels, "classnames": self.meaning, "beta": self.beta, "alpha": self.alpha}
+    def get_extra_state(self) -> Tensor:
+        """Return labels, their meaning, beta and alpha as the bytes of a JSON text: a checkpoint holds tensors only."""
+        state = {"labels": self.labels, "classnames": self.meaning, "beta": self.beta, "alpha": self.alpha}
+        return torch.frombuffer(bytearray(json.dumps(state), "utf-8"), dtype=torch.uint8)
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
+    def set_extra_state(self, state: Tensor) -> None:
         """Restore classes, beta and alpha, and make room for the keys of another cache."""
-        if (state["labels"], state["classnames"]) != (self.labels, self.meaning):
-            self.resize(state["labels"], state["classnames"])
-        self.beta, self.alpha = state["beta"], state["alpha"]
+        found = json.loads(bytes(state.cpu().tolist()))
+        if (found["labels"], found["classnames"]) != (self.labels, self.meaning):
+            self.resize(found["labels"], found["classnames"])
+        self.beta, self.alpha = found["beta"], found["alpha"]
 
 
 class TipAdapterF(PromptedCLIP[TipAdapterFOptions]):

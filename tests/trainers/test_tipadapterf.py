@@ -1,5 +1,6 @@
 """Tip-Adapter-F: its golden, its formula in loops, the choice on validation images, and other classes."""
 
+import json
 import math
 
 import pytest
@@ -148,7 +149,7 @@ def test_a_run_chooses_on_validation_images(tmp_path, caplog):
     assert "Building the cache: 2 augmentations of 2 images" in caplog.text
     assert "Search on 2 validation images" in caplog.text
     saved = torch.load(tmp_path / "out/adapter/model-best.pth.tar", weights_only=True)["state_dict"]
-    extra = saved["_extra_state"]
+    extra = json.loads(bytes(saved["_extra_state"].tolist()))
     assert (extra["labels"], extra["classnames"]) == ([0, 1], NAMES[:2])
     assert (extra["beta"], extra["alpha"]) == (trainer.model.adapter.beta, trainer.model.adapter.alpha)
     assert saved["weight"].shape == (2, 64)
