@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import reduce
+from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -78,7 +79,8 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     for path in (args.dataset_config_file, args.config_file):
         if path:
             check_yaml(path)
-            cfg.merge_from_file(path)
+            # not merge_from_file, which runs a .py file
+            cfg.merge_from_other_cfg(CfgNode.load_cfg(Path(path).read_text(encoding="utf-8")))
     for key, value in vars(args).items():
         if key.isupper() and value is not None:
             *parents, leaf = key.split(".")

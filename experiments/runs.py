@@ -85,6 +85,7 @@ def state(run: RunSpec) -> str:
     content = read_results(run)
     if content is not None:
         import train
+        from trainers.record.files import missing_files
         from trainers.record.runs import changed_keys, method_config
 
         now = method_config(train.setup_cfg(train.parse_args(run.argv())), run.method)
@@ -93,7 +94,7 @@ def state(run: RunSpec) -> str:
                 f"{run.folder} holds a run with other settings: {key} was {before!r} and is now {value!r}; "
                 "give another --output, or move the folder"
             )
-        if not _outdated(run, content):
+        if not _outdated(run, content) and not missing_files(run.results_file.parent, content):
             return "done"
     record = _run_record(run)
     return "to do" if record is None or _outdated(run, record) else "begun"
@@ -109,7 +110,7 @@ def _outdated(run: RunSpec, record: dict[str, Any]) -> bool:
 
 def _run_record(run: RunSpec) -> dict[str, Any] | None:
     """Return the content of run.json, which a training writes when it begins; None if there is none."""
-    from trainers.record.runs import read_json
+    from trainers.record.files import read_json
 
     path = run.results_file.with_name("run.json")
     return read_json(path) if path.is_file() else None

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import pickletools
-import zipfile
 from collections.abc import Mapping
-from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
 
 from prompting.ot.checks import did_you_mean
+from prompting.torch_files import read_pickled
 
 # Buffers of class-name embeddings in checkpoints of the CoOp family; they depend on the classes of the training run.
 CLASS_NAME_BUFFERS = ("token_prefix", "token_suffix", "token_midfix")
@@ -19,28 +18,13 @@ CLASS_NAME_BUFFERS = ("token_prefix", "token_suffix", "token_midfix")
 PROMPTS_IN_TOWERS = ("VPT", "VPT_shallow")
 # Top-level names of the frozen CLIP in whole-model checkpoints of the family.
 FROZEN_PARTS = ("image_encoder", "text_encoder", "clip_model", "clip", "logit_scale", "model", "ZS_image_encoder")
-# Modules of pickled optimizers and schedulers, which files of the family contain besides tensors and plain values.
-OBJECTS = ("torch.optim.", "dassl.optim.")
-TENSORS = ("torch", "torch._utils", "collections", "__builtin__")  # modules that every pickle of tensors imports
-
-
-class _Inert:
-    """Placeholder for a pickled object that is not needed: accepts any arguments and does nothing."""
-
-    def __init__(self, *args: Any) -> None:
-        pass
-
-
-def _dict(*args: Any) -> dict[Any, Any]:
-    """Replace ``collections.defaultdict``, the type of an optimizer's state."""
-    return {}
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Return the state dict of a checkpoint file of any version of torch or Dassl, in CPU memory.
 
-    No code in the file is run: ``torch.load(weights_only=True)`` reads it, with inert placeholder classes for the
-    optimizers and schedulers that Dassl pickles.
+    No code in the file is run, and damage is found where the file carries checksums (``prompting.torch_files``). A file
+    of this project's engine is also compared with the SHA-256 of its tensors.
 
     Args:
         path: a file in the format of Dassl's trainers.
@@ -54,49 +38,32 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"no checkpoint at {path}")
-    known, wanted = list(torch.serialization.get_safe_globals()), []  # torch 2.4 returns its live list
     try:
-        wanted = _imports(path)
-        stand_ins = [_stand_in(*names) for names in wanted if names[0].startswith(OBJECTS)]
-        torch.serialization.add_safe_globals([dict, _named(_dict, "collections", "defaultdict"), *stand_ins])
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file can end in anything, an IndexError among others
-        objects = [".".join(names) for names in wanted if not names[0].startswith(OBJECTS) and names[0] not in TENSORS]
-        what = f"it is damaged, or holds what is never read: {', '.join(objects)}" if objects else "it is damaged"
-        raise ValueError(f'Unable to load checkpoint from "{path}": {what}') from error
-    finally:
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(known)
+        content = read_pickled(path)
+    except ValueError as error:
+        raise ValueError(f'Unable to load checkpoint from "{path}": {error}') from error
     if not isinstance(content, Mapping) or "state_dict" not in content:
         found = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
         raise ValueError(f"{path} is no checkpoint of a run: it holds {found or 'nothing'}")
-    return content["state_dict"]
+    state = content["state_dict"]
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path} is no checkpoint of a run: its state_dict is not a mapping of names to tensors")
+    saved = content.get("sha256")
+    if isinstance(saved, Mapping) and saved.get("state_dict") != tensor_hash(state):
+        raise ValueError(
+            f'Unable to load checkpoint from "{path}": it is damaged or was edited (the SHA-256 of its tensors is wrong)'
+        )
+    return dict(state)
 
 
-def _imports(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
-    """Return (module, name) of every import of a pickled file, without unpickling it."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            found = _globals(archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl"))))
-    else:  # torch's format before 1.6: a magic number, a version, a system, the content, the names of its storages
-        with open(path, "rb") as file:
-            found = set().union(*(_globals(file) for _ in range(5)))
-    return [(module, name) for module, _, name in (line.partition(" ") for line in sorted(found))]
-
-
-def _globals(pickled: bytes | IO[bytes]) -> set[str]:
-    """Return "<module> <name>" of all imports of the first pickle in ``pickled``; a file is read up to its end."""
-    return {str(argument) for code, argument, _ in pickletools.genops(pickled) if code.name == "GLOBAL"}
-
-
-def _stand_in(module: str, name: str) -> Any:
-    return _named(type(name, (_Inert,), {}), module, name)
-
-
-def _named(thing: Any, module: str, name: str) -> Any:
-    # torch 2.4 looks a thing up by its plain name, later ones by the qualified one.
-    thing.__module__, thing.__name__, thing.__qualname__ = module, name, name
-    return thing
+def tensor_hash(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of named tensors: names, shapes, dtypes and values, in the order of names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
+        digest.update(value.view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return digest.hexdigest()
 
 
 def learned_state(model: nn.Module, names: Mapping[str, str] | None = None) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -38,7 +39,7 @@ def test_layout(make_cfg, tmp_path):
     assert files == {"checkpoint", "model-best.pth.tar", "model.pth.tar-2", "model.pth.tar-4", "model.pth.tar-5"}
     assert (out / "tiny" / "checkpoint").read_text() == "model.pth.tar-5\n"
     last = torch.load(out / "tiny" / "model.pth.tar-5", weights_only=True)  # tensors and plain values, nothing else
-    assert set(last) == {"state_dict", "epoch", "optimizer", "scheduler", "val_result", "trainer"}
+    assert set(last) == {"state_dict", "epoch", "optimizer", "scheduler", "val_result", "trainer", "sha256"}
     assert (last["epoch"], last["val_result"], set(last["state_dict"])) == (5, None, {"weight", "bias"})
     best = torch.load(out / "tiny" / "model-best.pth.tar", weights_only=True)
     assert best["val_result"] == trainer.best_result == last["trainer"]["best_result"]
@@ -49,12 +50,12 @@ def test_names_lose_module_and_an_interrupted_save_leaves_the_old_file(tmp_path,
     save_checkpoint(state, str(tmp_path), is_best=True)
     assert list(state["state_dict"]) == ["module.w", "submodule.w"]  # the caller's dictionary is left alone
 
-    def half(obj, path):
+    def half(path, content):
         with open(path, "wb") as file:
             file.write(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(torch, "save", half)
+    monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(state, str(tmp_path), model_name="model-best.pth.tar")
     assert set(os.listdir(tmp_path)) == {"model.pth.tar-3", "model-best.pth.tar", "checkpoint"}

@@ -40,10 +40,12 @@ def test_order_of_hooks_and_the_best_model_has_a_strictly_better_score(make_cfg,
     for name in ("before_train", "before_epoch", "run_epoch", "after_train"):
         monkeypatch.setattr(trainer, name, lambda name=name: events.append(name))
     monkeypatch.setattr(trainer, "test", lambda split: next(scores))
-    monkeypatch.setattr(trainer, "save_model", lambda epoch, folder, **kw: events.append(kw.get("val_result")))
+    monkeypatch.setattr(
+        trainer, "save_model", lambda epoch, folder, **kw: events.append(kw.get("val_result") or kw["model_name"])
+    )
     trainer.train()
-    epoch = ["before_epoch", "run_epoch"]
-    assert events == ["before_train", *epoch, 50.0, *epoch, *epoch, 70.0, None, "after_train"]
+    epoch, last = ["before_epoch", "run_epoch"], "model-last.pth.tar"
+    assert events == ["before_train", *epoch, 50.0, last, *epoch, last, *epoch, 70.0, "", "after_train"]
 
 
 def test_splits_and_the_output_file(make_cfg, tmp_path):

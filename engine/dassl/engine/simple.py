@@ -13,7 +13,7 @@ from dassl.evaluation import build_evaluator
 from dassl.modeling import SimpleNet
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import check_availability, count_num_param, distributed, load_pretrained_weights, progress, write_json
-from dassl.utils.checkpoint import BEST_NAME
+from dassl.utils.checkpoint import BEST_NAME, LAST_NAME
 from yacs.config import CfgNode
 
 from .base import TrainerBase
@@ -112,7 +112,11 @@ class SimpleTrainer(TrainerBase):
         self.time_start = time.time()
 
     def after_epoch(self) -> None:
-        """Validate if ``TEST.FINAL_MODEL`` is best_val; save as ``TRAIN.CHECKPOINT_FREQ`` says."""
+        """Validate if ``TEST.FINAL_MODEL`` is best_val; save.
+
+        An epoch that ``TRAIN.CHECKPOINT_FREQ`` does not keep is saved to ``model-last.pth.tar`` up to the next one, so
+        that an interrupted run resumes from its last whole epoch.
+        """
         cfg, done = self.cfg, self.epoch + 1
         if cfg.TEST.FINAL_MODEL == "best_val" and not cfg.TEST.NO_TEST:
             result = self.test(split="val")
@@ -120,8 +124,8 @@ class SimpleTrainer(TrainerBase):
                 self.best_result = result
                 self.save_model(self.epoch, self.output_dir, val_result=result, model_name=BEST_NAME)
         frequency = cfg.TRAIN.CHECKPOINT_FREQ
-        if done == self.max_epoch or (frequency > 0 and done % frequency == 0):
-            self.save_model(self.epoch, self.output_dir)
+        kept = done == self.max_epoch or (frequency > 0 and done % frequency == 0)
+        self.save_model(self.epoch, self.output_dir, model_name="" if kept else LAST_NAME)
 
     def after_train(self) -> None:
         """Test the last or the best model, and close TensorBoard."""
