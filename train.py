@@ -20,10 +20,12 @@ from dassl.config import get_cfg_default
 from dassl.engine import build_trainer
 from dassl.utils import collect_env_info, set_random_seed, setup_logger
 from dassl.utils.registry import did_you_mean
+from dassl.utils.stopping import end_workers, stop_on_signals
 from yacs.config import CfgNode
 
 import datasets
 import trainers
+from trainers.record.checkpoints import finished_epochs
 
 logger = logging.getLogger("dassl")
 USER_ERRORS = (ValueError, TypeError, KeyError, AssertionError, OSError, FloatingPointError)
@@ -44,8 +46,8 @@ def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
         help_ = f"{part} domains for domain adaptation or generalisation"
         add(f"--{part}-domains", dest=f"DATASET.{part.upper()}_DOMAINS", nargs="+", help=help_)
     add("--transforms", dest="INPUT.TRANSFORMS", nargs="+", help="image transforms")
-    add("--config-file", default="", help="YAML file of the method")
-    add("--dataset-config-file", default="", help="YAML file of the data set")
+    add("--config-file", type=os.path.expanduser, default="", help="YAML file of the method")
+    add("--dataset-config-file", type=os.path.expanduser, default="", help="YAML file of the data set")
     add("--trainer", dest="TRAINER.NAME", help="name of the method")
     add("--backbone", dest="MODEL.BACKBONE.NAME", help="name or path of the CLIP model")
     add("--head", dest="MODEL.HEAD.NAME", help="name of the head")
@@ -57,9 +59,16 @@ def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="GB",
         help="memory limit of a run; default: none on a CPU, free memory on a GPU",
     )
-    add("--plugin", action="append", default=[], metavar="FILE", help="Python file that registers a method or data set")
+    add(
+        "--plugin",
+        type=os.path.expanduser,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="Python file that registers a method or data set",
+    )
     add("--eval-only", action="store_true", help="evaluate only")
-    add("--model-dir", default="", help="folder of the run to load for --eval-only")
+    add("--model-dir", type=os.path.expanduser, default="", help="folder of the run to load for --eval-only")
     add("--load-epoch", type=int, help="epoch to load; default: the best on validation if kept, else the last")
     add("--no-train", action="store_true", help="do not train")
     add("--traceback", action="store_true", help="show where an error was raised")
@@ -79,8 +88,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     for path in (args.dataset_config_file, args.config_file):
         if path:
             check_yaml(path)
-            # not merge_from_file, which runs a .py file
-            cfg.merge_from_other_cfg(CfgNode.load_cfg(Path(path).read_text(encoding="utf-8")))
+            cfg.merge_from_file(path)
     for key, value in vars(args).items():
         if key.isupper() and value is not None:
             *parents, leaf = key.split(".")
@@ -89,6 +97,8 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     if args.device is not None:
         cfg.USE_CUDA = use_device(args.device)
     cfg.merge_from_list([word for word in args.opts if word != "--"])
+    for node, key in ((cfg, "OUTPUT_DIR"), (cfg, "RESUME"), (cfg.MODEL, "INIT_WEIGHTS")):
+        node[key] = os.path.expanduser(node[key])
     cfg.freeze()
     return cfg
 
@@ -164,7 +174,16 @@ def run(args: argparse.Namespace) -> None:
         trainer.load_model(args.model_dir, epoch=args.load_epoch)
         trainer.test()
     elif not args.no_train:
-        trainer.train()
+        try:
+            trainer.train()
+        except KeyboardInterrupt as stop:
+            done = finished_epochs(Path(cfg.OUTPUT_DIR))
+            stop.args = (
+                f"the same command resumes after epoch {done} of {cfg.OPTIM.MAX_EPOCH}"
+                if done
+                else "no epoch was finished: the same command starts from the beginning",
+            )
+            raise
 
 
 def one_line(error: BaseException) -> str:
@@ -178,16 +197,19 @@ def one_line(error: BaseException) -> str:
 def main() -> int:
     """Run the command line and return the exit code."""
     args = parse_args()
-    try:
-        run(args)
-    except USER_ERRORS as error:
-        if args.traceback or os.environ.get("ALIGN_TRACEBACK"):
-            raise
-        print(f"train.py: error: {one_line(error)} (--traceback shows where)", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("train.py: interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
-        return 130
+    with stop_on_signals():
+        try:
+            run(args)
+        except USER_ERRORS as error:
+            if args.traceback or os.environ.get("ALIGN_TRACEBACK"):
+                raise
+            print(f"train.py: error: {one_line(error)} (--traceback shows where)", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt as stop:
+            end_workers()
+            note = f"; {stop.args[0]}" if stop.args and isinstance(stop.args[0], str) else ""
+            print(f"train.py: interrupted{note}", file=sys.stderr)
+            return getattr(stop, "exit_code", 130)
     return 0
 
 

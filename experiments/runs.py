@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from dassl.utils.stopping import stop_on_signals
 from tqdm import tqdm
 
 from experiments.collect import RESULT_KEYS, read_results_file
@@ -160,6 +161,9 @@ def _execute(run: RunSpec, bar: tqdm) -> None:
                 last = line.strip() or last
                 if found := re.search(r"epoch (\[\S+\]).* loss \S+ \((\S+)\).* eta (\S+)", line):
                     bar.set_postfix_str(f"epoch {found[1]}, loss {found[2]}, {found[3]} left in this run")
+    except BaseException:
+        process.terminate()  # an interrupted run saves nothing more: its last epoch is on the disk
+        raise
     finally:
         reader.close()
         process.join()
@@ -179,17 +183,18 @@ def _train(argv: Sequence[str], output: Connection) -> None:
 
 
 def command(main: Callable[[Sequence[str] | None], int | None]) -> Callable[..., int]:
-    """Decorate a command: a user's mistake is one line on stderr and exit code 1, an interruption exit code 130."""
+    """Decorate a command: a user's mistake is one line and exit code 1, a signal one line and 128 + its number."""
     name = Path(inspect.getfile(main)).stem
 
     def run(argv: Sequence[str] | None = None) -> int:
-        try:
-            return main(argv) or 0
-        except (ValueError, RuntimeError, OSError) as error:
-            print(f"{name}: error: {error}", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            print(f"{name}: interrupted; the same command continues from here", file=sys.stderr)
-            return 130
+        with stop_on_signals():
+            try:
+                return main(argv) or 0
+            except (ValueError, RuntimeError, OSError) as error:
+                print(f"{name}: error: {error}", file=sys.stderr)
+                return 1
+            except KeyboardInterrupt as stop:
+                print(f"{name}: interrupted; the same command continues from here", file=sys.stderr)
+                return getattr(stop, "exit_code", 130)
 
     return run

@@ -50,9 +50,8 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise ValueError(f"{path} is no checkpoint of a run: its state_dict is not a mapping of names to tensors")
     saved = content.get("sha256")
     if isinstance(saved, Mapping) and saved.get("state_dict") != tensor_hash(state):
-        raise ValueError(
-            f'Unable to load checkpoint from "{path}": it is damaged or was edited (the SHA-256 of its tensors is wrong)'
-        )
+        reason = "it is damaged or was edited (the SHA-256 of its tensors is wrong)"
+        raise ValueError(f'Unable to load checkpoint from "{path}": {reason}')
     return dict(state)
 
 

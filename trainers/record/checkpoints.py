@@ -8,31 +8,27 @@ from pathlib import Path
 from torch import Tensor
 
 from prompting.checkpoint import read_state_dict
+from prompting.torch_files import read_pickled
 
 BEST_NAME = "model-best.pth.tar"
 POINTER_NAME = "checkpoint"  # a file with the name of the newest checkpoint
 
 
-def checkpoint_path(folder: Path, epoch: int | None) -> Path:
+def checkpoint_path(folder: Path, epoch: int | None, best: bool = True) -> Path:
     """Return a checkpoint file of a run.
 
     Args:
         folder: the run's model folder.
         epoch: the epoch to load; None takes the best one on validation if that was kept, else the last one.
+        best: False takes the last one for None.
 
     Raises:
         FileNotFoundError: there is no such checkpoint; the message names those that exist.
     """
     saved = _epochs(folder)
     if epoch is None:
-        pointer = folder / POINTER_NAME
-        newest = (
-            pointer.read_text(encoding="utf-8", errors="replace").partition("\n")[0].strip()
-            if pointer.is_file()
-            else ""
-        )
-        last = [saved[max(saved)]] if saved else []
-        for path in (folder / BEST_NAME, *([folder / newest] if newest else []), *last):
+        last = [folder / name for name in [_newest(folder)] if name] + ([saved[max(saved)]] if saved else [])
+        for path in (*([folder / BEST_NAME] if best else []), *last):
             if path.is_file():
                 return path
     elif epoch in saved:
@@ -47,6 +43,23 @@ def checkpoint_path(folder: Path, epoch: int | None) -> Path:
         others = sorted(p.name for p in folder.parent.iterdir() if p.is_dir()) if folder.parent.is_dir() else []
         found = f"the folder does not exist; {folder.parent} holds {', '.join(others) or 'no folder'}"
     raise FileNotFoundError(f"no {asked} in {folder}: {found}")
+
+
+def finished_epochs(run: Path) -> int:
+    """Return the number of epochs after which a run would resume; 0 if it would start from the beginning."""
+    epochs = [0]
+    for pointer in run.glob(f"*/{POINTER_NAME}"):
+        try:
+            epochs.append(read_pickled(checkpoint_path(pointer.parent, None, best=False))["epoch"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return max(epochs)
+
+
+def _newest(folder: Path) -> str:
+    pointer = folder / POINTER_NAME
+    text = pointer.read_text(encoding="utf-8", errors="replace") if pointer.is_file() else ""
+    return text.partition("\n")[0].strip()
 
 
 def _epochs(folder: Path) -> dict[int, Path]:

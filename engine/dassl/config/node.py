@@ -35,16 +35,6 @@ class RootConfig(YacsNode):
             self._check_key(key)
         super().merge_from_other_cfg(cfg_other)
 
-    def merge_from_file(self, cfg_filename: str) -> None:
-        """Merge a YAML file of any name; unlike yacs, a Python file is not run.
-
-        Raises:
-            ConfigKeyError: a key does not exist in this tree.
-            ValueError: a value's type is not that of the value it replaces.
-        """
-        with open(cfg_filename, encoding="utf-8") as file:
-            self.merge_from_other_cfg(YacsNode.load_cfg(file.read()))
-
     def merge_from_list(self, cfg_list: list[Any]) -> None:
         """Merge ``[KEY, value, KEY, value, ...]``, as given on a command line.
 
