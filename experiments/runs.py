@@ -176,6 +176,8 @@ def _train(argv: Sequence[str], output: Connection) -> None:
     for stream in (1, 2):
         os.dup2(output.fileno(), stream)
     output.close()
+    # The data workers are forked as in any other run; they would inherit the start method of this process.
+    multiprocessing.set_start_method(None, force=True)
     sys.argv = ["train.py", *argv]
     import train
 
