@@ -133,3 +133,20 @@ def test_a_second_run_in_the_folder_is_refused(job, tmp_path):
     first.end(signal.SIGKILL)  # its workers may live on for some seconds, and the folder is free
     code, printed = Run(words[:-4], folder).end()
     assert code == 1 and "OPTIM.MAX_EPOCH was 200 and is now 3" in printed.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_resumed_by_its_own_run_only(job, tmp_path):
+    words, _, changes = job
+    folder = tmp_path / "run"
+    Run(words, folder, at_change=round(0.6 * changes)).end()
+    code, printed = Run([*words, "DATALOADER.NUM_WORKERS", "1"], folder).end()
+    assert code == 1 and "NUM_WORKERS 0 and cannot go on with 1: the workers draw" in printed.splitlines()[-1]
+    record = json.loads((folder / "run.json").read_text())
+    record["config"]["SEED"] = 2  # as a second run at the same time would leave it
+    (folder / "run.json").write_text(json.dumps(record))
+    others = ["2" if before == "--seed" else word for before, word in zip(["", *words], words)]
+    code, printed = Run(others, folder).end()
+    assert (
+        code == 1 and f"the checkpoint in {folder} holds a run with other settings: SEED was 1 and is now 2" in printed
+    )

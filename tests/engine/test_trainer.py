@@ -166,3 +166,19 @@ def test_meters():
     for values in ({"loss": 1.0, "acc": torch.tensor(50.0)}, None, {"loss": 2.0}):
         meter.update(values)
     assert str(meter) == "loss 2.0000 (1.5000) acc 50.0000 (50.0000)"
+
+
+def test_a_training_outlives_tensorboard(make_cfg, monkeypatch, caplog):
+    from torch.utils.tensorboard import SummaryWriter
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    for name in ("add_scalar", "__init__", "close"):
+        with monkeypatch.context() as patch, caplog.at_level("WARNING"):
+            patch.setattr(SummaryWriter, name, full)
+            trainer = build_trainer(make_cfg("OPTIM.MAX_EPOCH", 1, "OUTPUT_DIR", f"{make_cfg().OUTPUT_DIR}-{name}"))
+            trainer.train()
+        assert "accuracy" in trainer.test_results["test"]
+        assert caplog.text.count("TensorBoard's") == 1 and "No space left" in caplog.text
+        caplog.clear()

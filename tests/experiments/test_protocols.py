@@ -181,6 +181,10 @@ def test_done_begun_and_to_do(job):
     assert state(trained) == "done" and state(tested) == "to do"
     finish(tested)
     assert state(tested) == "done"
+    content = json.loads(tested.results_file.read_text())
+    tested.results_file.write_text(json.dumps({**content, "files": {"predictions.csv": "0" * 64}}))
+    assert state(tested) == "to do"  # a promised file is missing
+    finish(tested)
     finish(trained, learned="y")  # trained again since it was tested
     assert [state(trained), state(tested)] == ["done", "to do"]
 

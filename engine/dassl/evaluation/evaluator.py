@@ -191,6 +191,7 @@ def draw_confusion(path: str, matrix: np.ndarray, names: Sequence[str]) -> None:
     figure.colorbar(image, label="% of the true class", shrink=0.8)
     axes.set(xlabel="predicted", ylabel="true")
     if len(names) <= 60:
+        names = [name.encode("utf-8", "backslashreplace").decode() for name in names]  # of folders that are not UTF-8
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=6, parse_math=False)
         axes.set_yticks(range(len(names)), names, fontsize=6, parse_math=False)
     figure.savefig(path, dpi=150)
