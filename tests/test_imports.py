@@ -23,7 +23,9 @@ TABLE = {
         "experiments", "trainers", "datasets", "prompting", "train", "dassl", "torch", "yacs", "yaml", "numpy",
         "pandas", "tabulate", "matplotlib", "submitit", "tqdm",
     },
-    "engine/dassl/": {"dassl", "torch", "torchvision", "yacs", "yaml", "tqdm", "tabulate", "tensorboard", "sklearn"} | PICTURES,
+    "engine/dassl/": {
+        "dassl", "torch", "torchvision", "yacs", "yaml", "tqdm", "tabulate", "tensorboard", "sklearn",
+    } | PICTURES,
     "train.py": {"trainers", "datasets", "dassl", "torch", "yacs", "yaml"},
 }  # fmt: skip
 FILES = [path for top in TABLE for path in PROJECT.glob(f"{top}**/*.py" if top.endswith("/") else top)]
