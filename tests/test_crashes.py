@@ -150,3 +150,14 @@ def test_a_checkpoint_is_resumed_by_its_own_run_only(job, tmp_path):
     assert (
         code == 1 and f"the checkpoint in {folder} holds a run with other settings: SEED was 1 and is now 2" in printed
     )
+
+
+@pytest.mark.slow
+def test_a_run_that_resumes_another_one_goes_on_from_its_own_checkpoints(job, tmp_path):
+    words, expected, changes = job
+    Run(words, tmp_path / "first", at_change=round(0.45 * changes)).end()
+    words = [*words[:8], "--resume", str(tmp_path / "first"), *words[8:]]
+    Run(words, tmp_path / "second", at_change=round(0.5 * changes)).end()
+    assert (tmp_path / "second" / RUN / "checkpoint").is_file()
+    (tmp_path / "first" / RUN / "model-last.pth.tar").write_bytes(b"damaged since")
+    ends_the_same(words, tmp_path / "second", expected)

@@ -83,7 +83,7 @@ def check_same_run(trainer: TrainerX) -> None:
             continue
         before = read_json(path)
         compare_runs(trainer, before, asked, str(folder), grows=folder != Path(trainer.output_dir))
-        times = times or before.get("train_seconds", {})
+        times = {**times, **before.get("train_seconds", {})}
     if writes():
         write_json({**asked, "train_seconds": times}, Path(trainer.output_dir) / "run.json")
 
@@ -134,11 +134,8 @@ def check_checkpoint(trainer: TrainerX, record: Json) -> None:
         ValueError: the checkpoint is of another run, or an unfinished one with another number of data workers, which
             draw the random crops.
     """
-    where = f"the checkpoint in {trainer.cfg.RESUME or trainer.output_dir}"
-    asked = checkpoint_record(trainer)
-    compare_runs(
-        trainer, record, asked, where, grows=Path(trainer.cfg.RESUME or trainer.output_dir) != Path(trainer.output_dir)
-    )
+    where, asked = f"the checkpoint in {trainer.resumed_from}", checkpoint_record(trainer)
+    compare_runs(trainer, record, asked, where, grows=Path(trainer.resumed_from) != Path(trainer.output_dir))
     before, now = (one["config"]["DATALOADER"]["NUM_WORKERS"] for one in (record, asked))
     if before != now and record["epoch"] < trainer.max_epoch:
         raise ValueError(

@@ -97,7 +97,7 @@ class SimpleTrainer(TrainerBase):
         super().train(self.start_epoch, self.max_epoch)
 
     def before_train(self) -> None:
-        """Resume if there is a checkpoint; open TensorBoard.
+        """Resume from a checkpoint in the output folder, or else in ``RESUME``; open TensorBoard.
 
         Raises:
             FileNotFoundError: the folder ``RESUME`` has no checkpoint.
@@ -106,7 +106,9 @@ class SimpleTrainer(TrainerBase):
         if resume and self.get_model_names() and not self.has_checkpoint(resume):
             wanted = ", ".join(self.get_model_names())
             raise FileNotFoundError(f'No checkpoint to resume from in "{resume}" (it needs the folders {wanted})')
-        self.start_epoch = self.resume_model_if_exist(resume or self.output_dir)
+        # the same command again goes on from its own checkpoints, not from those that it once resumed from
+        self.resumed_from = resume if resume and not self.has_checkpoint(self.output_dir) else self.output_dir
+        self.start_epoch = self.resume_model_if_exist(self.resumed_from)
         if distributed.is_main():
             self.init_writer(os.path.join(self.output_dir, "tensorboard"))
         self.time_start = time.time()
