@@ -44,6 +44,10 @@ def _unreadable(error: Exception, never: str = "") -> ValueError:
     # Never torch's own message, which advises to load the file unsafely.
     if never:
         return ValueError(f"it is damaged, or holds what is never read: {never}")
+    if isinstance(error, OSError):
+        return ValueError(f"it cannot be read ({error.strerror or error})")
+    if isinstance(error, MemoryError):
+        return ValueError("it is damaged, or larger than the free memory")
     return ValueError(f"it is damaged ({error})" if isinstance(error, zipfile.BadZipFile) else "it is damaged")
 
 

@@ -83,7 +83,8 @@ def check_same_run(trainer: TrainerX) -> None:
             continue
         before = read_json(path)
         compare_runs(trainer, before, asked, str(folder), grows=folder != Path(trainer.output_dir))
-        times = {**times, **before.get("train_seconds", {})}
+        seconds = before.get("train_seconds")
+        times.update(seconds if isinstance(seconds, dict) else {})
     if writes():
         write_json({**asked, "train_seconds": times}, Path(trainer.output_dir) / "run.json")
 

@@ -211,8 +211,12 @@ def restore(
         Number of finished epochs.
 
     Raises:
-        ValueError: names or shapes do not match the model.
+        ValueError: the content is not that of a checkpoint, or does not fit the model, optimizer or scheduler.
     """
+    if not isinstance(checkpoint, Mapping) or not isinstance(checkpoint.get("state_dict"), Mapping):
+        raise ValueError(f'"{path}" is no checkpoint: it has no "state_dict" of names and tensors')
+    if not isinstance(checkpoint.get("epoch"), int):
+        raise ValueError(f'"{path}" is no checkpoint of a training: it has no number "epoch"')
     try:
         model.load_state_dict(checkpoint["state_dict"])
     except RuntimeError as error:
@@ -222,7 +226,10 @@ def restore(
     # scheduler last: it sets the learning rate from its settings, not from those of the saved run
     for name, target in (("optimizer", optimizer), ("scheduler", scheduler)):
         if target is not None and checkpoint.get(name) is not None:
-            target.load_state_dict(checkpoint[name])
+            try:
+                target.load_state_dict(checkpoint[name])
+            except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+                raise ValueError(f'The checkpoint "{path}" is of another {name}: {error}') from error
             logger.info("Loaded %s", name)
     logger.info("Previous epoch: %s", checkpoint["epoch"])
     return int(checkpoint["epoch"])
@@ -241,6 +248,8 @@ def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
         weight_path: a checkpoint or a state dict.
     """
     checkpoint = load_checkpoint(weight_path)
+    if not isinstance(checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None, Mapping):
+        raise ValueError(f'"{weight_path}" is neither a checkpoint nor a state dict')
     saved = {key.removeprefix("module."): v for key, v in checkpoint.get("state_dict", checkpoint).items()}
     current = model.state_dict()
     matching = {k: v for k, v in saved.items() if k in current and current[k].shape == getattr(v, "shape", None)}

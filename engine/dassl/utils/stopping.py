@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .distributed import is_main
+
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
@@ -27,7 +29,10 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """Raise :class:`Stopped` on Ctrl-C, SIGTERM and SIGHUP in the block; a signal that is ignored stays ignored."""
+    """Raise :class:`Stopped` on Ctrl-C, SIGTERM and SIGHUP in the block; a signal that is ignored stays ignored.
+
+    Of several processes, only the main one does: the others end at once.
+    """
     process = os.getpid()
 
     def stop(number: int, frame: Any) -> None:
@@ -36,7 +41,7 @@ def stop_on_signals() -> Iterator[None]:
         raise Stopped(number)
 
     before = {}
-    if threading.current_thread() is threading.main_thread():
+    if is_main() and threading.current_thread() is threading.main_thread():
         before = {s: signal.getsignal(s) for s in SIGNALS if signal.getsignal(s) != signal.SIG_IGN}
     try:
         for number in before:
