@@ -273,26 +273,6 @@ def test_content_that_was_edited_is_refused(tmp_path):
             read(str(path))
 
 
-@pytest.mark.parametrize(
-    "content, message",
-    [
-        ([1], "no checkpoint: it has no .state_dict."),
-        ({"state_dict": None, "epoch": 1}, "no checkpoint: it has no .state_dict."),
-        ({"optimizer": None}, "no checkpoint of a training: it has no number .epoch."),
-        ({"epoch": 1, "optimizer": {"param_groups": []}}, "of another optimizer"),
-        ({"epoch": 1, "optimizer": 7}, "of another optimizer"),
-    ],
-)
-def test_files_of_another_content_are_named(tmp_path, content, message):
-    net = nn.Linear(1, 1)
-    if isinstance(content, dict):
-        content = {"state_dict": net.state_dict(), **content}
-    torch.save(content, tmp_path / "model.pth.tar-1")
-    (tmp_path / "checkpoint").write_text("model.pth.tar-1")
-    with pytest.raises(ValueError, match=f'"{tmp_path}/model.pth.tar-1" is {message}'):
-        resume_from_checkpoint(str(tmp_path), net, torch.optim.SGD(net.parameters(), 0.1))
-
-
 def test_a_damaged_last_checkpoint_names_the_newest_whole_one(tmp_path):
     for epoch in (1, 2, 3):
         save_checkpoint({"state_dict": nn.Linear(1, 1).state_dict(), "epoch": epoch}, str(tmp_path))
