@@ -59,8 +59,9 @@ def save_checkpoint(
     write_atomically(path, lambda temporary: Path(temporary).write_bytes(content.getbuffer()))
     if os.path.basename(path) != LAST_NAME:
         logger.info("Checkpoint saved to %s", path)
-    pointer, line = os.path.join(save_dir, POINTER_NAME), os.path.basename(path) + "\n"
-    write_atomically(pointer, lambda temporary: Path(temporary).write_text(line, encoding="utf-8"))
+    pointer, line = Path(save_dir, POINTER_NAME), f"{os.path.basename(path)}\n".encode()
+    if not pointer.is_file() or pointer.read_bytes() != line:
+        write_atomically(str(pointer), lambda temporary: Path(temporary).write_bytes(line))
     if is_best:
         best = os.path.join(save_dir, BEST_NAME)
         write_atomically(best, lambda temporary: Path(temporary).write_bytes(content.getbuffer()))
