@@ -13,7 +13,7 @@ from dassl.evaluation import build_evaluator
 from dassl.modeling import SimpleNet
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import check_availability, count_num_param, distributed, load_pretrained_weights, progress, write_json
-from dassl.utils.checkpoint import BEST_NAME, LAST_NAME
+from dassl.utils.checkpoint import BEST_NAME, LAST_NAME, drop_temporary
 from yacs.config import CfgNode
 
 from .base import TrainerBase
@@ -110,6 +110,8 @@ class SimpleTrainer(TrainerBase):
         self.resumed_from = resume if resume and not self.has_checkpoint(self.output_dir) else self.output_dir
         self.start_epoch = self.resume_model_if_exist(self.resumed_from)
         if distributed.is_main():
+            for name in self.get_model_names():
+                drop_temporary(os.path.join(self.output_dir, name))
             self.init_writer(os.path.join(self.output_dir, "tensorboard"))
         self.time_start = time.time()
 

@@ -66,8 +66,14 @@ def save_checkpoint(
         best = os.path.join(save_dir, BEST_NAME)
         write_atomically(best, lambda temporary: Path(temporary).write_bytes(content.getbuffer()))
         logger.info('Best checkpoint saved to "%s"', best)
-    if os.path.basename(path) not in (LAST_NAME, BEST_NAME):
-        Path(save_dir, LAST_NAME).unlink(missing_ok=True)
+    drop_temporary(save_dir)
+
+
+def drop_temporary(folder: str) -> None:
+    """Remove ``model-last.pth.tar`` unless the file ``checkpoint`` names it; a killed process may have left it."""
+    pointer = Path(folder, POINTER_NAME)
+    if pointer.is_file() and pointer.read_bytes().strip() != LAST_NAME.encode():
+        Path(folder, LAST_NAME).unlink(missing_ok=True)
 
 
 def content_hash(content: Any) -> str:
