@@ -56,6 +56,7 @@ class RunResult:
     ms_per_image: float | None = None  # of the test
     learned_parameters: int | None = None
     config_hash: str | None = None  # the same for equal settings, whatever the seed
+    note: str | None = None  # a deviation from the published method
 
 
 def read(output: Path, protocol: str) -> tuple[pd.DataFrame, list[str]]:
@@ -111,7 +112,8 @@ def read_folder(folder: Path) -> RunResult:
     numbers = int(named.get("shots", 0)), int(named.get("seed", 1))
     config = "/".join(filter(None, (named.get("config"), named.get("settings"))))
     more = {key: test.get(key) for key in ("macro_f1", "ms_per_image")}
-    more |= {"seconds": content.get("train_seconds"), "learned_parameters": content.get("learned_parameters")}
+    more |= {key: content.get(key) for key in ("learned_parameters", "note")}
+    more["seconds"] = content.get("train_seconds")
     more["config_hash"] = content.get("config") and config_hash(content["config"])
     run = content["method"], named["dataset"], part, *numbers, config
     return RunResult(*run, test["accuracy"], folder, content["backbone"], **more)

@@ -8,12 +8,12 @@ interrupted one resumes. Every run is a call of ``train.py``; the commands are i
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from dassl.utils.command import Parser
 from tabulate import tabulate
 
 from experiments.collect import read_folder
@@ -43,7 +43,7 @@ def render(results: pd.DataFrame) -> str:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="compare", description=__doc__.splitlines()[0])
+    parser = Parser(prog="compare", description=__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="+", default=["ZeroshotCLIP", "ALIGN"], help="names, or all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--root", default="data", help="folder of the data sets; made if it is missing")

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from dassl.utils.stopping import stop_on_signals
+from dassl.utils import command as errors
 from tqdm import tqdm
 
 from experiments.collect import RESULT_KEYS, read_results_file
@@ -184,19 +184,7 @@ def _train(argv: Sequence[str], output: Connection) -> None:
     sys.exit(train.main())
 
 
-def command(main: Callable[[Sequence[str] | None], int | None]) -> Callable[..., int]:
-    """Decorate a command: a user's mistake is one line and exit code 1, a signal one line and 128 + its number."""
+def command(main: Callable[[Sequence[str]], int | None]) -> Callable[..., int]:
+    """Decorate a command with the module's name (``dassl.utils.command``)."""
     name = Path(inspect.getfile(main)).stem
-
-    def run(argv: Sequence[str] | None = None) -> int:
-        with stop_on_signals():
-            try:
-                return main(argv) or 0
-            except (ValueError, RuntimeError, OSError) as error:
-                print(f"{name}: error: {error}", file=sys.stderr)
-                return 1
-            except KeyboardInterrupt as stop:
-                print(f"{name}: interrupted; the same command continues from here", file=sys.stderr)
-                return getattr(stop, "exit_code", 130)
-
-    return run
+    return errors.command(name, interrupted="interrupted; the same command continues from here")(main)

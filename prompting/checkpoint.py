@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from prompting.ot.checks import did_you_mean
+from prompting.ot.checks import did_you_mean, first_non_finite
 from prompting.torch_files import read_pickled
 
 # Buffers of class-name embeddings in checkpoints of the CoOp family; they depend on the classes of the training run.
@@ -17,7 +19,9 @@ CLASS_NAME_BUFFERS = ("token_prefix", "token_suffix", "token_midfix")
 # Learned prompts that the family stores inside a tower (VPT, IVLP).
 PROMPTS_IN_TOWERS = ("VPT", "VPT_shallow")
 # Top-level names of the frozen CLIP in whole-model checkpoints of the family.
-FROZEN_PARTS = ("image_encoder", "text_encoder", "clip_model", "clip", "logit_scale", "model", "ZS_image_encoder")
+FROZEN_PARTS = ("image_encoder", "text_encoder", "clip_model", "clip", "logit_scale", "model")
+# A second, frozen CLIP in such checkpoints, at any level: PromptSRC's prompt_learner.ZS_image_encoder, CoPrompt's.
+TEACHERS = ("ZS_image_encoder", "model_distill")
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -30,7 +34,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         path: a file in the format of Dassl's trainers.
 
     Returns:
-        Names to tensors, unchanged.
+        Names to tensors, unchanged; a module's extra state (``get_extra_state``) is plain values.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -46,23 +50,45 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         found = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
         raise ValueError(f"{path} is no checkpoint of a run: it holds {found or 'nothing'}")
     state = content["state_dict"]
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path} is no checkpoint of a run: its state_dict is not a mapping of names to tensors")
-    saved = content.get("sha256")
-    if isinstance(saved, Mapping) and saved.get("state_dict") != tensor_hash(state):
+    kinds = {type(state).__name__}
+    if isinstance(state, Mapping):
+        state = {str(name): value for name, value in state.items()}
+        kinds = {type(v).__name__ for k, v in state.items() if not (isinstance(v, Tensor) or _is_extra(k))}
+    if kinds:
+        raise ValueError(
+            f"{path} is no checkpoint of a run: its state_dict holds {', '.join(sorted(kinds))}, not tensors"
+        )
+    hashes = content.get("sha256")
+    if isinstance(hashes, Mapping) and hashes.get("state_dict") != tensor_hash(state):
         reason = "it is damaged or was edited (the SHA-256 of its tensors is wrong)"
         raise ValueError(f'Unable to load checkpoint from "{path}": {reason}')
-    return dict(state)
+    return state
 
 
-def tensor_hash(tensors: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of named tensors: names, shapes, dtypes and values, in the order of names."""
+def _is_extra(name: str) -> bool:
+    """Return whether a name is that of a module's extra state (``get_extra_state``), which holds any plain values."""
+    return name.split(".")[-1] == "_extra_state"
+
+
+def tensor_hash(state: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a state dict: names, shapes, dtypes and values, in the order of names."""
     digest = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
-        digest.update(value.view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    for name, value in sorted(_leaves(state), key=itemgetter(0)):
+        if isinstance(value, Tensor):
+            tensor = value.detach().cpu().contiguous()
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+            digest.update(tensor.view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+        else:  # a plain value of an extra state
+            digest.update(f"{name} {value!r}\n".encode(errors="surrogatepass"))
     return digest.hexdigest()
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, (Mapping, list, tuple)):
+        for key, part in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _leaves(part, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value
 
 
 def learned_state(model: nn.Module, names: Mapping[str, str] | None = None) -> dict[str, Tensor]:
@@ -82,6 +108,7 @@ def load_learned(
     state: Mapping[str, Tensor],
     source: str = "the checkpoint",
     names: Mapping[str, str] | None = None,
+    unused: Sequence[str] = (),
 ) -> None:
     """Copy the learned tensors of ``model`` from a checkpoint's state dict.
 
@@ -93,10 +120,12 @@ def load_learned(
         state: names to tensors, with or without the ``module.`` of a parallel run.
         source: name of the checkpoint in error messages, such as its path.
         names: names in ``model`` to names in the checkpoint, as in ``learned_state``.
+        unused: names of modules and tensors that released checkpoints of the method hold without any use.
 
     Raises:
         ValueError: a learned tensor is missing or has another shape, or the checkpoint holds learned tensors that
-            the model does not have (another depth, number of prompts, method, backbone or class list).
+            the model does not have (another depth, number of prompts, method, backbone or class list); or one holds NaN
+            or infinity.
     """
     found = {name[len("module.") :] if name.startswith("module.") else name: value for name, value in state.items()}
     wanted = learned_state(model, names)
@@ -107,7 +136,7 @@ def load_learned(
             f"{did_you_mean(missing[0], found)} "
             "(was it trained with another method, depth or number of prompts?)"
         )
-    extra = [name for name in found if name not in wanted and not _is_ignored(name)]
+    extra = [name for name in found if name not in wanted and not _is_ignored(name, unused)]
     if extra:
         raise ValueError(
             f"{source} holds {len(extra)} learned tensors that this model does not have, first {extra[0]!r} "
@@ -119,10 +148,14 @@ def load_learned(
                 f"{source} has {name!r} of shape {tuple(found[name].shape)}, this model needs {tuple(tensor.shape)} "
                 "(was it trained with another number of prompts, backbone or class list?)"
             )
+    if problem := first_non_finite((name, found[name]) for name in wanted):
+        raise ValueError(f"{source} comes from a training that failed: {problem}; load an earlier epoch")
     for name, tensor in wanted.items():
         tensor.copy_(found[name])
 
 
-def _is_ignored(name: str) -> bool:
-    first, last = name.split(".")[0], name.split(".")[-1]
-    return last in CLASS_NAME_BUFFERS or (first in FROZEN_PARTS and last not in PROMPTS_IN_TOWERS)
+def _is_ignored(name: str, unused: Sequence[str] = ()) -> bool:
+    parts = name.split(".")
+    if any(part in (*TEACHERS, *unused) for part in parts) or parts[-1] in CLASS_NAME_BUFFERS or _is_extra(name):
+        return True
+    return parts[0] in FROZEN_PARTS and parts[-1] not in PROMPTS_IN_TOWERS

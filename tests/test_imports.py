@@ -16,12 +16,13 @@ TABLE = {
     "trainers/": {"trainers", "prompting", "dassl", "torch", "yacs", "filelock"},
     "datasets/": {"datasets", "dassl", "sklearn", "scipy", "tqdm", "tabulate"} | PICTURES,
     "datasets/mini/": {
-        "datasets", "sklearn", "scipy", "tqdm", "yaml", "torch", "open_clip", "safetensors", "resvg_py",
+        "datasets", "dassl.utils.command", "sklearn", "scipy", "tqdm", "yaml", "torch", "open_clip",
+        "safetensors", "resvg_py",
     } | PICTURES,
     "datasets/mini/draw.py": PICTURES,
     "experiments/": {
         "experiments", "trainers", "datasets", "prompting", "train", "dassl", "torch", "yacs", "yaml", "numpy",
-        "pandas", "tabulate", "matplotlib", "submitit", "tqdm",
+        "scipy", "pandas", "tabulate", "matplotlib", "submitit", "tqdm",
     },
     "engine/dassl/": {
         "dassl", "torch", "torchvision", "yacs", "yaml", "tqdm", "tabulate", "tensorboard", "sklearn",

@@ -6,26 +6,32 @@ Writes sheets, manifest and NOTICE of the benchmark there, and the pre-training 
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
 import subprocess
+import sys
 import tarfile
 from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from dassl.utils.command import Parser, command
 
 from .iconify import IconSet, read_sets, trademarks
+from .likeness import copies_of, distinct
 from .notice import notice
-from .pack import WORLD, Entry, write_manifest, write_pretraining, write_sheet
+from .pack import OWN_WORDS, WORLD, Entry, write_manifest, write_pretraining, write_sheet
 from .pretraining_pack import default_folder, usable, write_pack
 from .rendering import pixels_of, render_sets
-from .roles import SPLITS, Picture, choose, read_pictures
+from .roles import SPLITS, Picture, choose, held_out, read_pictures
 
 PACKAGE = "@iconify/json"
 VERSION = "2.2.535"  # the version that the committed sheets were made from
+OWN_CLASSES = ("brain", "eye", "flag", "stairs", "tooth")  # things that people draw and that are in no data set
+OWN_PICTURES = 12  # a class, at most
 log = logging.getLogger("datasets.mini.build")
 
 
@@ -71,25 +77,36 @@ def write_benchmark(chosen: list[Picture], sets: list[IconSet], rendered: Path, 
     return entries
 
 
-def main() -> None:
+def own_words(pictures: list[Picture], known: list[Picture]) -> list[Picture]:
+    """Return pictures of ``OWN_CLASSES`` by hands that pre-training never sees, without copies of what it sees."""
+    codes, chosen = np.array([p.hash for p in known], np.uint64), []
+    for word in OWN_CLASSES:
+        found = sorted((p for p in pictures if p.name == word and p.hand in held_out()), key=lambda p: p.hash)
+        copied = copies_of(np.array([p.hash for p in found], np.uint64), codes)
+        found = [p for p, copy in zip(found, copied) if not copy]
+        kept = [found[i] for i in distinct([p.hash for p in found])[:OWN_PICTURES]]
+        chosen += [replace(p, used=f"{OWN_WORDS}/test") for p in kept]
+    return chosen
+
+
+@command("python -m datasets.mini.build")
+def main(words: Sequence[str]) -> None:
     """Fetch, render, choose and write."""
-    parser = argparse.ArgumentParser(prog="python -m datasets.mini.build", description=__doc__.split("\n\n")[1])
+    parser = Parser(prog="python -m datasets.mini.build", description=__doc__.split("\n\n")[1])
     parser.add_argument("--package", type=Path, help=f"an unpacked {PACKAGE}; default: fetch {VERSION}")
     parser.add_argument("--cache", type=Path, default=default_folder(), help="folder of pre-training pictures")
     parser.add_argument("--out", type=Path, default=WORLD, help="folder of the benchmark's pictures")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that render")
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        package = args.package or fetch(args.cache, VERSION)
-        sets = read_sets(package)
-    except (RuntimeError, FileNotFoundError) as error:
-        parser.error(str(error))
+    package = args.package or fetch(args.cache, VERSION)
+    sets = read_sets(package)
     version = json.loads((package / "package.json").read_text(encoding="utf-8"))["version"]
     rendered = args.cache / "rendered"
     log.info("%d sets; rendered %d icons now", len(sets), render_sets(sets, package, rendered, args.workers))
     pictures = read_pictures(rendered, {icons.name: icons.styles for icons in sets}, trademarks(package))
     chosen, known = choose(pictures)
+    chosen += own_words(pictures, known)
     args.out.mkdir(parents=True, exist_ok=True)
     entries = write_benchmark(chosen, sets, rendered, args.out)
     coloured = frozenset(icons.name for icons in sets if icons.coloured)
@@ -104,4 +121,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 SIDE = 64
+OWN_WORDS = "own_words"  # pictures of classes that are in no data set, for a test of a user's own words
 COLUMNS = 32  # tiles a row of a sheet
 WORLD = Path(__file__).resolve().parents[2] / "assets" / "mini_world"
 

@@ -1,22 +1,19 @@
-"""Puts the mini sets into the registry."""
+"""Puts the mini sets into the registry: the drawn ones, and those of the picture suite under names that are free."""
 
 from __future__ import annotations
 
 from functools import partial
 
 from ..registry import Description, register
-from .suite import SUITE, ensure
+from . import picture_files, suite
+from .picture_sets import read_suite
 
-MINI_DATASETS = {
-    mini.name: register(
-        Description(
-            name=mini.name,
-            folder=mini.folder,
-            split=mini.split_file,
-            test_only=mini.test_only,
-            # our own set, and always the same: a root that lacks it gets it
-            prepare=partial(ensure, mini),
-        )
+# Description of each set by its registry name; a root that lacks it gets it, the same whoever writes it.
+_ABOUT = {
+    one.name: Description(
+        one.name, one.folder, one.split_file, test_only=one.test_only, prepare=partial(write.ensure, one)
     )
-    for mini in SUITE.values()
+    for write, sets in ((picture_files, read_suite()), (suite, suite.SUITE))
+    for one in sets.values()
 }
+MINI_DATASETS = {name: register(about) for name, about in _ABOUT.items()}

@@ -36,11 +36,14 @@ class Batch:
 
 
 def name_weights(pack: Pack, least: int) -> np.ndarray:
-    """Return the probability of each name: count to the power of 3/4, at most 60 counted; 0 below ``least``."""
+    """Return the probability of each name: count to the power of 3/4, at most 60 counted.
+
+    A name with fewer than ``least`` pictures is left out unless it is a class of the suite.
+    """
     counts = pack.counts
     weights = np.minimum(counts, 60) ** 0.75
     weights *= np.where(pack.in_suite, SUITE_WEIGHT, np.where(counts < FREQUENT, RARE_WEIGHT, 1.0))
-    weights[counts < least] = 0
+    weights[(counts < least) & ~pack.in_suite] = 0
     return weights / weights.sum()
 
 

@@ -31,7 +31,7 @@ class Stage:
         free: share of pictures with colours, backgrounds and movement, at the start and at the end.
         kept: share of patches that are read.
         floor: least 1 / tau at the start and at the end; it is learned above that.
-        least: pictures that a name must have.
+        least: pictures that a name must have if it is no class of the suite.
         captions: whether pictures are compared with captions; otherwise a linear layer names them.
     """
 
@@ -53,9 +53,10 @@ class Stage:
 
 STAGES = (
     Stage("names", 120_000, 128, 7e-4, (0.0, 0.2), 0.375, (14.0, 14.0), 24, captions=False),
-    Stage("captions", 800_000, 256, 1e-3, (0.2, 0.7), 0.375, (14.0, 20.0), 3),
-    Stage("colours", 4_000_000, 512, 8e-4, (0.7, 1.0), 0.5, (20.0, 50.0), 3),
-    Stage("whole", 800_000, 512, 2e-4, (1.0, 1.0), 1.0, (50.0, 60.0), 3),
+    Stage("captions", 307_200, 256, 1e-3, (0.2, 0.4), 0.375, (14.0, 16.0), 3),
+    Stage("frequent", 500_000, 256, 1e-3, (0.3, 0.8), 0.5, (16.0, 25.0), 12),
+    Stage("colours", 1_500_000, 512, 8e-4, (0.7, 1.0), 0.5, (25.0, 50.0), 6),
+    Stage("whole", 400_000, 512, 2e-4, (1.0, 1.0), 1.0, (50.0, 60.0), 3),
 )
 
 

@@ -22,6 +22,8 @@ from prompting.torch_files import is_torchscript, read_pickled, read_torchscript
 HEAD_WIDTH = 64
 # CLIP's ResNets halve the image five times before the attention pool.
 RESNET_STRIDE = 32
+# The mini CLIP's file: a token's embedding is a mixture of three rows, in these shares (datasets/mini/vocabulary.py).
+ROW_SHARES = (0.5, 0.25, 0.25)
 SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 # Scalars in OpenAI's archives that are no weights.
 _EXTRAS = ("input_resolution", "context_length", "vocab_size")
@@ -115,7 +117,17 @@ def _normalise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             name = name[len("text.") :]
         if name not in _EXTRAS:
             clean[name] = value.detach().float() if value.is_floating_point() else value.detach()
-    return clean
+    return _expand_word_table(clean)
+
+
+def _expand_word_table(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Replace the rows (R, d) of a cut word table and each token's three row numbers (V, 3) by the table (V, d)."""
+    prefix = "token_embedding."
+    if {f"{prefix}rows", f"{prefix}parts"} <= set(state):
+        rows, parts = state.pop(f"{prefix}rows"), state.pop(f"{prefix}parts")
+        state.pop(f"{prefix}ids", None)
+        state[f"{prefix}weight"] = torch.einsum("vpd,p->vd", rows[parts.long()], torch.tensor(ROW_SHARES))
+    return state
 
 
 def _some(keys: list[str], shown: int = 5) -> str:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from prompting.clip.formats import SUFFIXES, build_clip, read_state
-from prompting.ot.checks import did_you_mean
+from prompting.ot.checks import did_you_mean, first_non_finite
 from prompting.torch_files import read_pickled
 
 if TYPE_CHECKING:
@@ -90,11 +90,16 @@ def load_clip(
         An open_clip ``CLIP`` or ``CustomTextCLIP`` whose parameters take no gradient.
 
     Raises:
-        ValueError: an unknown name, a file or model object that is not a complete CLIP, or a file of one of OpenAI's
-            names with another SHA-256 than the published one (unless ``CLIP_ALLOW_UNKNOWN=1``).
+        ValueError: an unknown name, a file or model object that is not a complete CLIP, a file with NaN, or a file of
+            one of OpenAI's names with another SHA-256 than the published one (unless ``CLIP_ALLOW_UNKNOWN=1``).
         FileNotFoundError: a file that does not exist and, for names, cannot be downloaded.
     """
-    model = _from_module(source) if isinstance(source, nn.Module) else _from_name(os.fspath(source), folder)
+    if isinstance(source, nn.Module):
+        model = _from_module(source)
+    else:
+        model = _from_name(os.fspath(source), folder)
+        if problem := first_non_finite(model.named_parameters()):
+            raise ValueError(f"the backbone {os.fspath(source)} is damaged: {problem}; download it again")
     if device is not None:
         model = model.to(device)
     model = model.requires_grad_(False).eval()
@@ -130,6 +135,16 @@ def _from_file(path: Path, what: str) -> nn.Module:
     return build_clip(read_state(path), str(path))
 
 
+def openai_files(name: str, folder: str | os.PathLike[str] | None = None) -> list[Path]:
+    """Return where the file of one of OpenAI's nine names is searched, in order; see ``load_clip``."""
+    return _places(open_clip.get_pretrained_url(OPENAI_NAMES[name], "openai").split("/")[-1], folder)
+
+
+def _places(file: str, folder: str | os.PathLike[str] | None) -> list[Path]:
+    folders = (folder, os.environ.get(FOLDER_VARIABLE), "~/.cache/clip")
+    return [Path(directory).expanduser() / file for directory in folders if directory]
+
+
 def _from_published(name: str, folder: str | os.PathLike[str] | None) -> nn.Module:
     """Load the weights of a name in OpenAI's style from a file in one of the folders, else download them."""
     architecture, tag = OTHER_NAMES.get(name) or (OPENAI_NAMES[name], "openai")
@@ -140,8 +155,7 @@ def _from_published(name: str, folder: str | os.PathLike[str] | None) -> nn.Modu
     else:
         page = open_clip.get_pretrained_cfg(architecture, tag)["hf_hub"].strip("/")
         source, digest, file = f"https://huggingface.co/{page}", "", f"{architecture}.pt"
-    folders = (folder, os.environ.get(FOLDER_VARIABLE), "~/.cache/clip")
-    tried = [Path(directory).expanduser() / file for directory in folders if directory]
+    tried = _places(file, folder)
     for path in tried:
         if path.is_file() and not by_openai:
             return _from_open_clip(architecture, str(path))

@@ -16,6 +16,7 @@ from .checks import check_finite, check_mask, check_number, check_tensor
 from .settings import HeadSettings
 from .sinkhorn import sinkhorn
 from .solver import SinkhornOutput
+from .statistics import TransportStatistics
 from .tokens import solve_tokens, unit
 
 
@@ -113,6 +114,9 @@ def hierarchical_ot(
 class HierarchicalOT(nn.Module):
     """``hierarchical_ot`` as a module with fixed settings and no parameters.
 
+    ``statistics.read()`` returns how many of the problems since the last reading did not converge, their iterations and
+    the entropy of their plans.
+
     Args:
         settings: a ``HeadSettings``; None for the defaults.
         all_reduce_sum: as for ``hierarchical_ot``, for training; in evaluation each process scores whole batches.
@@ -132,6 +136,7 @@ class HierarchicalOT(nn.Module):
         super().__init__()
         self.settings = replace(settings or HeadSettings(), **changes)
         self.all_reduce_sum = all_reduce_sum
+        self.statistics = TransportStatistics()
 
     @property
     def uses_tokens(self) -> bool:
@@ -158,7 +163,11 @@ class HierarchicalOT(nn.Module):
         """Score z (B, M, D), r (B, M, J, D) against h (K, N, D), s (K, N, L, D); see ``hierarchical_ot``."""
         more: dict[str, Any] = {"r_mask": r_mask, "s_mask": s_mask, "return_plans": return_plans}
         reduce = self.all_reduce_sum if torch.is_grad_enabled() else None
-        return hierarchical_ot(z, h, r, s, self.settings, logit_scale=logit_scale, all_reduce_sum=reduce, **more)
+        out = hierarchical_ot(z, h, r, s, self.settings, logit_scale=logit_scale, all_reduce_sum=reduce, **more)
+        for level, solved in (("prompt", out.prompt), ("token", out.token)):
+            if solved is not None:
+                self.statistics.add(level, solved)
+        return out
 
     def extra_repr(self) -> str:
         return ", ".join(f"{field.name}={getattr(self.settings, field.name)!r}" for field in fields(self.settings))

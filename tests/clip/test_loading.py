@@ -276,3 +276,18 @@ def test_pickles_of_other_things_are_refused(content: object, message: str, tmp_
     torch.save(content, tmp_path / "other.pt")
     with pytest.raises(ValueError, match=message):
         load_clip(tmp_path / "other.pt")
+
+
+def test_the_word_table_of_the_mini_clip_is_what_its_pre_training_uses() -> None:
+    """The loader and ``datasets.mini.vocabulary`` build the same table; unknown tokens differ from one another."""
+    from datasets.mini.vocabulary import expand
+
+    path = Path(__file__).resolve().parents[2] / "assets" / "mini_world" / "mini_clip.safetensors"
+    stored = safetensors.torch.load_file(path)
+    table = load_clip(path).token_embedding.weight
+    assert torch.equal(table, expand(stored)["token_embedding.weight"])
+    ids, rows, parts = (stored[f"token_embedding.{name}"] for name in ("ids", "rows", "parts"))
+    torch.testing.assert_close(table[ids.long()], rows.float())
+    token = next(token for token in range(len(table)) if token not in set(ids.tolist()))  # by the rule's definition
+    first, second, third = (rows[int(row)].float() for row in parts[token])
+    torch.testing.assert_close(table[token], (2 * first + second + third) / 4)

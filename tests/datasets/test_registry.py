@@ -10,9 +10,10 @@ from dassl.data.datasets import DATASET_REGISTRY
 
 from datasets import CATALOG, CUSTOM_DATASETS, MINI_DATASETS
 from datasets.__main__ import find
+from datasets.mini.picture_sets import read_suite
 from datasets.mini.suite import SUITE, ensure
 from datasets.registry import DescribedDataset, Description
-from prompting.clip.templates import TEMPLATES
+from prompting.clip.templates import TEMPLATES, template_for
 from tests.reference.layouts import LAYOUTS
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "datasets"
@@ -31,7 +32,9 @@ def test_every_registered_set_has_a_yaml_file_of_its_name():
         assert content == {"DATASET": {"NAME": made.__name__}} and DATASET_REGISTRY.get(made.__name__) is made
     names = {content["DATASET"]["NAME"] for content in found.values()}
     assert names == {*CATALOG, *CUSTOM_DATASETS, *MINI_DATASETS} and set(CATALOG) == set(LAYOUTS)
-    assert set(MINI_DATASETS) == {mini.name for mini in SUITE.values()}
+    assert set(MINI_DATASETS) == {mini.name for mini in (*SUITE.values(), *read_suite().values())}
+    for mini in read_suite().values():
+        assert mini.template == template_for(mini.name)
     assert set(TEMPLATES) <= set(DATASET_REGISTRY.registered_names())
 
 

@@ -273,6 +273,19 @@ def test_content_that_was_edited_is_refused(tmp_path):
             read(str(path))
 
 
+def test_extra_state_of_a_module_is_read_and_hashed(tmp_path):
+    extra = {"labels": [0, 1], "classnames": ["a", "b"], "beta": 1.5}
+    save_checkpoint({"state_dict": {"_extra_state": extra, "w": torch.ones(2)}, "epoch": 3}, str(tmp_path))
+    path = tmp_path / "model.pth.tar-3"
+    assert read_state_dict(path)["_extra_state"] == load_checkpoint(str(path))["state_dict"]["_extra_state"] == extra
+    held = torch.load(path, weights_only=True)
+    held["state_dict"]["_extra_state"]["beta"] = 2.5
+    torch.save(held, path)
+    for read in (load_checkpoint, read_state_dict):
+        with pytest.raises(ValueError, match="model.pth.tar-3.*SHA-256"):
+            read(str(path))
+
+
 def test_a_damaged_last_checkpoint_names_the_newest_whole_one(tmp_path):
     for epoch in (1, 2, 3):
         save_checkpoint({"state_dict": nn.Linear(1, 1).state_dict(), "epoch": epoch}, str(tmp_path))

@@ -3,7 +3,9 @@
 import contextlib
 import io
 import logging
+import os
 import re
+import subprocess
 import sys
 
 import pytest
@@ -37,6 +39,27 @@ def test_a_second_log_neither_doubles_lines_nor_touches_the_first(tmp_path, caps
     assert re.fullmatch(r".*/log\.txt-\d{4}(-\d\d){5}", second.path)
     with open(third_name) as file:
         assert file.read() == "two\nthree\n"
+
+
+PROGRAM = """
+import logging, sys
+from dassl.utils import setup_logger
+with setup_logger(sys.argv[1]):
+    for i in range(30):
+        logging.getLogger("dassl.some.module").info(f"line {i}")
+        print(f"and {i}", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_whose_console_has_gone_goes_on_in_its_file(tmp_path):
+    """As under ``| head``."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-c", PROGRAM, tmp_path], stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (tmp_path / "log.txt").read_text() == "".join(f"line {i}\nand {i}\n" for i in range(30))
 
 
 def test_closing_gives_the_console_back(tmp_path, capsys):

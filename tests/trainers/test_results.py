@@ -13,6 +13,7 @@ import torch
 from dassl.data.datasets import DATASET_REGISTRY
 from torch import nn
 
+from prompting.precision import Precision
 from tests.reference.layouts import put
 from trainers.record.checkpoints import checkpoint_path, finished_epochs, read_checkpoint
 from trainers.record.files import missing_files
@@ -131,7 +132,7 @@ def trainer(make_cfg, tmp_path):
     data = SimpleNamespace(train_x=images, val=[], test=images, classnames=NAMES, split_path="none.json")
     return SimpleNamespace(
         cfg=cfg, dm=SimpleNamespace(dataset=data), model=nn.Linear(2, 2), max_epoch=1, device=torch.device("cpu"),
-        precision=SimpleNamespace(name="fp32"), output_dir=str(tmp_path),
+        precision=Precision.resolve("fp32"), output_dir=str(tmp_path),
     )  # fmt: skip
 
 

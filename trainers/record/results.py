@@ -57,6 +57,7 @@ def record_result(trainer: TrainerX, split: str, accuracy: float, seconds: float
         if same and (split == "val" or before["metrics"].get(split, entry)["accuracy"] == entry["accuracy"]):
             result["metrics"] = {**before["metrics"], **result["metrics"]}
             result["train_seconds"] = result["train_seconds"] or before["train_seconds"]
+            result["transport"] = {**before.get("transport", {}), **result["transport"]}
         else:
             archive(path)
     if split == "test":
@@ -99,15 +100,19 @@ def describe(trainer: TrainerX) -> Json:
         "peak_memory_mb": None if peak is None else peak / 2**20,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({threads} threads)",
         "precision": str(trainer.precision.name),
+        "skipped_steps": trainer.precision.skipped.total,  # by the loss scaler, in this process
+        "transport": dict(getattr(trainer, "transport", {})),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {"python": platform.python_version(), **{name: version_of(name) for name in PACKAGES}},
         "split_sha256": file_hash(getattr(data, "split_path", None)),
         "split_drawn": getattr(data, "split_drawn", None),  # how a split that is not published was drawn
+        "image_notes": getattr(data, "image_notes", None),  # what custom data leave out, and unusual images
         "train_images_sha256": listing_hash(data.train_x, root),
         "val_images_sha256": listing_hash(data.val, root) if data.val else None,
         "test_images_sha256": listing_hash(data.test, root),
         "classnames": list(data.classnames),
         "config": method_config(cfg, cfg.TRAINER.NAME),
+        **({"note": trainer.model.note} if getattr(trainer.model, "note", "") else {}),
     }
 
 

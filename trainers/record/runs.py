@@ -2,10 +2,12 @@
 
 import json
 import os
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import torch
+from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from yacs.config import CfgNode
@@ -36,10 +38,19 @@ def flat(config: Json, prefix: str = "") -> Json:
 
 
 def method_config(cfg: CfgNode, method: str) -> Json:
-    """Return a resolved config as plain dicts and lists, with only the node of ``method`` under ``TRAINER``."""
-    config = json.loads(json.dumps(cfg))
-    node = getattr(TRAINER_REGISTRY.get(method), "node", method)
+    """Return a resolved config as plain dicts and lists, without the keys of other methods than ``method``."""
+    config, trainer = json.loads(json.dumps(cfg)), TRAINER_REGISTRY.get(method)
+    node = getattr(trainer, "node", method)
     config["TRAINER"] = {key: config["TRAINER"][key] for key in ("NAME", node) if key in config["TRAINER"]}
+    if hasattr(trainer, "settings"):
+        config["TRAINER"].pop(node, None)  # it may hold keys of methods that share it
+        others = map(TRAINER_REGISTRY.get, TRAINER_REGISTRY.registered_names())
+        for top in {key.split(".")[0] for other in others for key in getattr(other, "other_keys", {}).values()}:
+            if top not in get_cfg_default():  # such as LOSS of ProGrad
+                config.pop(top, None)
+        for key, value in json.loads(json.dumps(trainer.settings(cfg))).items():
+            *nodes, leaf = trainer.full_key(key).split(".")
+            reduce(lambda inner, name: inner.setdefault(name, {}), nodes, config)[leaf] = value
     return config
 
 

@@ -38,7 +38,10 @@ LOADERS = ("TRAIN_X", "TRAIN_U", "TEST")
 # key -> (what is allowed, in words; test). A key that a config lacks (another Dassl's) is not checked.
 LIMITS: dict[str, tuple[str, Test]] = {
     "SEED": ("a whole number below 2**32", lambda value: value < 2**32),
-    "INPUT.SIZE": ("two whole numbers from 1", lambda v: len(v) == 2 and _whole(v, lambda one: one >= 1)),
+    "INPUT.SIZE": (
+        "two whole numbers from 1 to 10000",
+        lambda v: len(v) == 2 and _whole(v, lambda one: 1 <= one <= 10**4),
+    ),
     "INPUT.PIXEL_MEAN": ("three numbers", lambda v: len(v) == 3 and _numbers(v, math.isfinite)),
     "INPUT.PIXEL_STD": ("three numbers above 0", lambda v: len(v) == 3 and _numbers(v, lambda one: one > 0)),
     "INPUT.RRCROP_SCALE": (
@@ -100,6 +103,8 @@ def check_values(cfg: CfgNode) -> None:
         found = values.get(key, words[:1])
         for word in found if isinstance(found, (list, tuple)) else (found,):
             check_choice(key, word, words)
+    if "gaussian_blur" in cfg.INPUT.TRANSFORMS and cfg.INPUT.GB_K // 2 >= min(cfg.INPUT.SIZE):
+        raise ValueError(f"INPUT.GB_K is {cfg.INPUT.GB_K}, too large for INPUT.SIZE {cfg.INPUT.SIZE}")
     optim = cfg.OPTIM
     if optim.NAME == "sgd" and optim.SGD_NESTEROV and (not optim.MOMENTUM or optim.SGD_DAMPNING):
         found = f"OPTIM.MOMENTUM is {optim.MOMENTUM} and OPTIM.SGD_DAMPNING {optim.SGD_DAMPNING}"

@@ -40,7 +40,7 @@ class RootConfig(YacsNode):
         except ConfigKeyError:
             raise
         except (ValueError, AssertionError) as error:
-            raise ValueError(f"{cfg_filename}: {error}") from None
+            raise ValueError(f"{cfg_filename}: {' '.join(str(error).split())}") from None
 
     def merge_from_other_cfg(self, cfg_other: YacsNode) -> None:
         """Merge another tree into this one.
@@ -97,7 +97,8 @@ class RootConfig(YacsNode):
                 return
             else:
                 guess = nearest(full_key[:100].upper(), leaf_keys(self))
-                raise ConfigKeyError(f"Non-existent config key: {full_key:.200} (do you mean {guess}?)")
+                shown = full_key if full_key.isprintable() else ascii(full_key)
+                raise ConfigKeyError(f"Non-existent config key: {shown:.200} (do you mean {guess}?)")
 
 
 def leaf_keys(node: YacsNode, prefix: str = "") -> list[str]:

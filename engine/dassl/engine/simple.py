@@ -16,7 +16,7 @@ from dassl.utils import check_availability, count_num_param, distributed, load_p
 from dassl.utils.checkpoint import BEST_NAME, LAST_NAME, drop_temporary
 from yacs.config import CfgNode
 
-from .base import TrainerBase
+from .base import REMEDY, AnomalyError, TrainerBase, few_paths
 from .checkpointing import Names
 
 logger = logging.getLogger(__name__)
@@ -188,8 +188,9 @@ class SimpleTrainer(TrainerBase):
             split, loader = "test", self.test_loader
         logger.info(f"Evaluate on the *{split}* set")
         self.evaluated_paths = []
-        scored = self._score(progress(loader, desc=f"evaluate {split}", leave=False))
+        scored = self._score(progress(loader, desc=f"evaluate {split}", leave=False), split)
         for paths, output, label in distributed.gather_in_order(scored, len(loader)):
+            self._check_scores(output if isinstance(output, torch.Tensor) else output[0], paths, split)
             self.evaluator.process(output, label)
             self.evaluated_paths += paths
             if rows is not None:
@@ -201,11 +202,24 @@ class SimpleTrainer(TrainerBase):
             self.write_scalar(f"{split}/{name}", value, self.epoch)
         return next(iter(results.values()))
 
-    def _score(self, batches: Iterable[Any]) -> Iterator[tuple[list[str], Any, torch.Tensor]]:
+    def _score(self, batches: Iterable[Any], split: str) -> Iterator[tuple[list[str], Any, torch.Tensor]]:
         for batch in batches:
             images, label = self.parse_batch_test(batch)
             paths = batch.get("impath", []) if isinstance(batch, Mapping) else []
-            yield paths, self.model_inference(images), label
+            try:
+                yield paths, self.model_inference(images), label
+            except FloatingPointError as error:
+                raise AnomalyError(f"{error} in the evaluation on {split}; images: {few_paths(paths)}") from error
+
+    def _check_scores(self, scores: torch.Tensor, paths: list[str], split: str) -> None:
+        """Raise AnomalyError if a score is NaN or infinite: its class would be chosen without meaning."""
+        bad = ~scores.isfinite().flatten(1).all(1)
+        if bad.any():
+            named = [path for path, wrong in zip(paths, bad.tolist()) if wrong]
+            raise AnomalyError(
+                f"{int(bad.sum())} of {len(bad)} images of a batch have NaN or infinite scores in the evaluation on "
+                f"{split}; images: {few_paths(named)}; {REMEDY}, or load an earlier epoch"
+            )
 
     def model_inference(self, input: Any) -> Any:
         """Return scores (B, K) for images (B, 3, H, W)."""

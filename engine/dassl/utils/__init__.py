@@ -11,6 +11,8 @@ from .tools import (
     collect_env_info,
     listdir_nohidden,
     mkdir_if_missing,
+    open_image,
+    orientation,
     read_image,
     read_json,
     set_random_seed,

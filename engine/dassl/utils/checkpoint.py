@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.nn as nn
 
+from .finite import first_non_finite
 from .tools import mkdir_if_missing, write_atomically
 
 logger = logging.getLogger(__name__)
@@ -209,6 +210,32 @@ def _newest_whole(folder: str) -> str:
     return ""
 
 
+def check_content(path: str, checkpoint: Any) -> None:
+    """Raise ValueError unless a file's content is a checkpoint: finite tensors by name, and a number of epochs."""
+    if not isinstance(checkpoint, Mapping):
+        raise ValueError(f'"{path}" is no checkpoint: it holds a {type(checkpoint).__name__}')
+    state, epoch = checkpoint.get("state_dict"), checkpoint.get("epoch")
+    if isinstance(
+        state, Mapping
+    ):  # without a module's extra state (torch's get_extra_state), which is any plain values
+        state = {key: value for key, value in state.items() if not str(key).endswith("_extra_state")}
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f'"{path}" is no checkpoint: "state_dict" is {_kind(state)}; it should hold tensors by name')
+    if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
+        raise ValueError(f'"{path}" is no checkpoint: "epoch" is {epoch!r}; it should be the number of finished epochs')
+    if problem := first_non_finite(state.items()):
+        raise ValueError(f'"{path}" comes from a training that failed: {problem}; load an earlier epoch')
+
+
+def _kind(state: Any) -> str:
+    kinds = {type(value).__name__ for value in state.values()} if isinstance(state, Mapping) else set()
+    return (
+        f"a mapping to {', '.join(sorted(kinds))}"
+        if kinds
+        else f"{'' if state is None else 'a '}{type(state).__name__}"
+    )
+
+
 def restore(
     path: str, checkpoint: dict[str, Any], model: nn.Module, optimizer: Any = None, scheduler: Any = None
 ) -> int:
@@ -220,6 +247,7 @@ def restore(
     Raises:
         ValueError: names or shapes do not match the model.
     """
+    check_content(path, checkpoint)
     try:
         model.load_state_dict(checkpoint["state_dict"])
     except RuntimeError as error:
@@ -229,7 +257,12 @@ def restore(
     # scheduler last: it sets the learning rate from its settings, not from those of the saved run
     for name, target in (("optimizer", optimizer), ("scheduler", scheduler)):
         if target is not None and checkpoint.get(name) is not None:
-            target.load_state_dict(checkpoint[name])
+            try:
+                target.load_state_dict(checkpoint[name])
+            except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+                raise ValueError(
+                    f'The {name} state in "{path}" does not fit: {type(error).__name__}: {error}'
+                ) from error
             logger.info("Loaded %s", name)
     logger.info("Previous epoch: %s", checkpoint["epoch"])
     return int(checkpoint["epoch"])
@@ -247,10 +280,11 @@ def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
         model: changed in place.
         weight_path: a checkpoint or a state dict.
     """
-    checkpoint = load_checkpoint(weight_path)
-    if not isinstance(checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None, Mapping):
-        raise ValueError(f'"{weight_path}" is neither a checkpoint nor a state dict')
-    saved = {key.removeprefix("module."): v for key, v in checkpoint.get("state_dict", checkpoint).items()}
+    checkpoint: Any = load_checkpoint(weight_path)
+    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else checkpoint
+    if not isinstance(state, Mapping):
+        raise ValueError(f'"{weight_path}" holds no weights: a {type(state).__name__} instead of tensors by name')
+    saved = {str(key).removeprefix("module."): v for key, v in state.items()}
     current = model.state_dict()
     matching = {k: v for k, v in saved.items() if k in current and current[k].shape == getattr(v, "shape", None)}
     model.load_state_dict({**current, **matching})

@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
+from .command import drop_output
 from .distributed import is_main
 from .tools import mkdir_if_missing
 
@@ -39,9 +40,12 @@ class _Tee:
         # after the run, the console (of a notebook or test) or the log may be closed
         if not getattr(self.console, "closed", False):
             # tqdm clears bars on stderr only if it is told the current stdout, which may be the tee
-            with tqdm.external_write_mode(file=sys.stdout):
-                self.console.write(text)
-            self.console.flush()
+            try:
+                with tqdm.external_write_mode(file=sys.stdout):
+                    self.console.write(text)
+                self.console.flush()
+            except BrokenPipeError:  # of "| head": a run goes on and writes its log file
+                drop_output()
         if text and not self._file.closed:
             try:
                 self._file.write(text)
@@ -61,6 +65,8 @@ class _PrintHandler(logging.Handler):
         try:
             tqdm.write(self.format(record))
             sys.stdout.flush()
+        except BrokenPipeError:
+            raise
         except Exception:
             self.handleError(record)
 

@@ -1,0 +1,152 @@
+"""Rank correlation between the methods' averages on the mini suite and the published ones.
+
+    python -m experiments.agreement [--results results] [--page docs/mini.md] [--figure docs/figures/agreement.png]
+
+Spearman's coefficient over the methods that have both, with a bootstrap interval over the mini suite's data sets. The
+table goes between ``<!-- agreement -->`` and ``<!-- end -->`` of the page.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from dassl.utils.command import Parser
+from scipy.stats import rankdata, spearmanr
+from tabulate import tabulate
+
+from experiments.protocols import SHOTS, SUITES, presentation_order
+from experiments.runs import PROJECT, command
+from experiments.tables import FIGURES, PUBLISHED
+
+BACKBONE = "ViT-B/16"
+FIGURE_NAMES = [("base2new", "base"), ("base2new", "new"), ("base2new", "H"), ("xd", "accuracy"), ("dg", "accuracy")]
+LEAST = 3  # methods
+RESAMPLES = 2000
+
+
+def published(protocol: str, key: str) -> pd.Series:
+    """Return published averages by the names of our methods; of two methods under one name the first counts."""
+    values: dict[str, float] = {}
+    names: dict[str, str] = {}
+    for method, name in PUBLISHED["names"].items():
+        figure = FIGURES.get((protocol, name, "average", SHOTS, BACKBONE, key))
+        if figure and names.setdefault(name, method) == method:
+            values[method] = figure[0]
+    return pd.Series(values, dtype=float)
+
+
+def by_set(results: pd.DataFrame, part: str, datasets: Sequence[str]) -> pd.DataFrame:
+    """Return accuracies, means over seeds: methods x data sets, methods with all of them only."""
+    chosen = results[(results["part"] == part) & (results["shots"] == SHOTS)]
+    wide = chosen.groupby(["method", "dataset"])["accuracy"].mean().unstack()
+    return wide.reindex(columns=datasets).dropna()
+
+
+def harmonic(base: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Return the harmonic mean."""
+    return 2 * base * new / (base + new)
+
+
+def averages(tables: dict[str, pd.DataFrame], key: str, drawn: np.ndarray) -> np.ndarray:
+    """Return the averages (methods, draws) over the data sets of each draw, ``drawn`` (draws, sets)."""
+    means = {part: table.to_numpy()[:, drawn].mean(2) for part, table in tables.items()}
+    return harmonic(means["base"], means["new"]) if key == "H" else means[key]
+
+
+def agreement(tables: dict[str, pd.DataFrame], key: str, large: pd.Series, seed: int = 0) -> dict[str, object] | None:
+    """Return methods, both averages, Spearman's coefficient and its 95 % interval; None for fewer than ``LEAST``.
+
+    Args:
+        tables: for each part that ``key`` needs, accuracies by method and data set.
+        key: a part, or "H" for the harmonic mean of "base" and "new".
+        large: published averages by method.
+        seed: seed of the bootstrap.
+    """
+    shared = set(large.index).intersection(*(table.index for table in tables.values()))
+    methods = presentation_order(shared)
+    if len(methods) < LEAST:
+        return None
+    tables = {part: table.loc[methods] for part, table in tables.items()}
+    sets, target = next(iter(tables.values())).shape[1], large[methods].to_numpy()
+    rng = np.random.default_rng(seed)
+    small = averages(tables, key, np.arange(sets)[None])[:, 0]
+    drawn = averages(tables, key, rng.integers(0, sets, (RESAMPLES, sets)))
+    ranks = np.column_stack([rankdata(drawn, axis=0), rankdata(target)])
+    low, high = np.nanpercentile(np.corrcoef(ranks, rowvar=False)[-1, :-1], [2.5, 97.5])
+    return {"methods": methods, "small": small, "large": target, "low": float(low), "high": float(high),
+            "rho": float(spearmanr(small, target).statistic)}  # fmt: skip
+
+
+def compute(folder: Path) -> dict[str, dict]:
+    """Return the agreement of each figure that enough methods have, from the CSV files of results."""
+    suite, found = SUITES["mini"], {}
+    for protocol, key in FIGURE_NAMES:
+        file = folder / f"{protocol}.csv"
+        if not file.is_file():
+            continue
+        results, sets = pd.read_csv(file), suite.datasets(protocol)
+        parts = {"H": ("base", "new"), "accuracy": ("target",)}.get(key, (key,))
+        tables = {part: by_set(results, part, sets) for part in parts}
+        result = agreement(tables, "target" if key == "accuracy" else key, published(protocol, key))
+        if result is not None:
+            found[f"base-to-new, {key}" if protocol == "base2new" else protocol] = result
+    return found
+
+
+def render(found: dict[str, dict]) -> str:
+    """Return the table as Markdown."""
+    lines = [
+        (name, f"{r['rho']:+.2f}", f"{r['low']:+.2f} to {r['high']:+.2f}", len(r["methods"]), ", ".join(r["methods"]))
+        for name, r in found.items()
+    ]
+    return tabulate(
+        lines, ["average", "Spearman", "95 % interval", "methods", "which"], "github", disable_numparse=True
+    )
+
+
+def draw(found: dict[str, dict], path: Path) -> None:
+    """Draw published averages over those of the mini suite, one panel a figure."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.1 * len(found), 3.2), layout="constrained")
+    for axes, (name, result) in zip(figure.subplots(1, len(found), squeeze=False).flat, found.items()):
+        axes.scatter(result["small"], result["large"], s=18, color="#3b3b58")
+        for method, x, y in zip(result["methods"], result["small"], result["large"]):
+            axes.annotate(method, (x, y), xytext=(3, 3), textcoords="offset points", fontsize=7)
+        axes.set(title=f"{name}: {result['rho']:+.2f}", xlabel="mini suite (%)", ylabel="published (%)")
+        axes.margins(0.2)
+        axes.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser(prog="agreement", description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, default=PROJECT / "results", help="folder of CSV files")
+    parser.add_argument("--page", type=Path, help="page to write the table into; default: print it")
+    parser.add_argument("--figure", type=Path, help="picture to write")
+    args = parser.parse_args(argv)
+    found = compute(args.results)
+    if not found:
+        raise ValueError(f"no figure in {args.results} that {LEAST} methods have both here and published")
+    if args.page:
+        page = args.page.read_text(encoding="utf-8")
+        table, pattern = (
+            f"\\1\n{render(found)}\n\n\\2",
+            re.compile(r"(<!-- agreement -->\n).*?(<!-- end -->)", re.DOTALL),
+        )
+        args.page.write_text(pattern.sub(table, page), encoding="utf-8")
+    else:
+        print(render(found))
+    if args.figure:
+        draw(found, args.figure)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""One method on the whole mini suite, as a row beside the other methods'.
+
+    python -m experiments.row ALIGN              # three seeds
+    python -m experiments.row ALIGN --quick      # one seed, without few-shot runs
+    python -m experiments.row NearCoOp --plugin near_coop.py --config near_coop.yaml
+
+Base-to-new on the source and the targets, cross-data-set and domain generalisation from the source, and few shots on
+the source. Finished runs are not repeated. The other rows are those of results/*.csv.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+from dassl.utils.command import Parser
+from tabulate import tabulate
+
+from experiments.collect import read
+from experiments.protocols import PROTOCOLS, SEEDS, SHOTS, SUITES, RunDefaults, plan, presentation_order
+from experiments.runs import PROJECT, command, run_all
+
+SUITE = SUITES["mini"]
+KEYS = ["method", "dataset", "part", "shots", "seed", "accuracy"]
+FEWSHOT_SHOTS = (1, 4, 16)
+COLUMNS = ["base", "new", "H", "xd", "dg", *(f"{k} shot{'s' * (k > 1)}" for k in FEWSHOT_SHOTS)]
+
+
+def average(results: pd.DataFrame, datasets: Sequence[str], part: str, shots: int = SHOTS) -> pd.Series:
+    """Return each method's accuracy, the mean over seeds and then over data sets; NaN if it lacks a data set."""
+    chosen = results[(results["part"] == part) & (results["shots"] == shots)]
+    means = chosen.groupby(["method", "dataset"])["accuracy"].mean().unstack()
+    return means.reindex(columns=datasets).mean(axis=1, skipna=False)
+
+
+def rows(results: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return one row per method with the columns ``COLUMNS``, in percent, and the number of seeds.
+
+    Args:
+        results: for each protocol one row per run, of ``experiments.collect.read``.
+    """
+    everything = [SUITE.source, *SUITE.targets]
+    table = pd.DataFrame({part: average(results["base2new"], everything, part) for part in ("base", "new")})
+    table["H"] = 2 * table["base"] * table["new"] / (table["base"] + table["new"])
+    others = {
+        "xd": average(results["xd"], SUITE.targets, "target"),
+        "dg": average(results["dg"], SUITE.shifts, "target"),
+    }
+    for column, shots in zip(COLUMNS[5:], FEWSHOT_SHOTS):
+        others[column] = average(results["fewshot"], [SUITE.source], "all", shots)
+    table = table.join(pd.DataFrame(others), how="outer")
+    known = pd.concat(list(results.values()))
+    table.insert(0, "seeds", known.groupby("method")["seed"].nunique())
+    return table.loc[presentation_order(table.index)]
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser(prog="row", description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("method", help="registry name")
+    add("--quick", action="store_true", help="one seed, without few-shot runs")
+    add("--root", default="data", help="folder of the data sets; made if it is missing")
+    add("--output", type=Path, default=Path("output/rows"), help="folder of the results")
+    add("--config", default="", help="the method's YAML file, or its stem; default: mini")
+    add("--plugin", action="append", default=[], metavar="FILE", help="Python file that registers a method")
+    add("--set", nargs="+", default=[], metavar="KEY VALUE", help="config words over the YAML file")
+    args = parser.parse_args(argv)
+    import train
+
+    for file in args.plugin:
+        train.load_plugin(file)
+    defaults = RunDefaults(args.root, args.output, args.config, tuple(args.set), tuple(args.plugin))
+    protocols = [name for name in PROTOCOLS if name != "fewshot" or not args.quick]
+    seeds = SEEDS[:1] if args.quick else SEEDS
+    jobs = [
+        job
+        for name in protocols
+        for job in plan(
+            name, [args.method], [SUITE.source] if name == "fewshot" else ["mini"], seeds, defaults, FEWSHOT_SHOTS
+        )
+    ]
+    run_all([run for job in jobs for run in job])
+    print(tabulate(rows(gather(PROJECT / args.output, args.method)), "keys", floatfmt=".2f", missingval="-"))
+
+
+def gather(output: Path, method: str) -> dict[str, pd.DataFrame]:
+    """Return by protocol the method's results below ``output`` and the others' of results/*.csv."""
+    found = {}
+    for name in PROTOCOLS:
+        folder, file = output / name, PROJECT / "results" / f"{name}.csv"
+        parts = [read(folder, name)[0]] if folder.is_dir() else []
+        parts = [part[part["method"] == method] for part in parts]
+        if file.is_file():
+            known = read(file, name)[0]
+            parts.append(known[known["method"] != method])
+        found[name] = pd.concat(parts) if parts else pd.DataFrame(columns=KEYS)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""Bootstrap intervals over test images, and paired tests between methods.
+
+    python -m experiments.significance output --table base2new [--reference ALIGN] [--format csv]
+
+Every run writes ``predictions.csv``. An image counts as the share of seeds that read it right; averages over data sets
+give every set the same weight. Images of one drawing in other colours count as images of their own.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from dassl.utils.command import Parser
+from scipy.stats import false_discovery_control
+from tabulate import tabulate
+
+from experiments.collect import read
+from experiments.protocols import PROTOCOLS, SHOTS, presentation_order
+from experiments.runs import command
+from prompting.ot.checks import check_choice
+
+RESAMPLES = 2000
+PARTS = {"base2new": ("base", "new"), "xd": ("target",), "dg": ("target",), "fewshot": ("all",)}
+Groups = dict[tuple[str, str], np.ndarray]  # (data set, part) -> right answers (n images, methods), in [0, 1]
+
+
+def right_answers(results: pd.DataFrame, protocol: str, shots: int = SHOTS) -> tuple[Groups, list[str]]:
+    """Return which images each method reads right, the mean over its seeds, and the methods in order of presentation.
+
+    Args:
+        results: one row per run, of ``experiments.collect.read``.
+        protocol: one of ``PROTOCOLS``.
+        shots: training images per class.
+
+    Raises:
+        ValueError: a method lacks a data set, or was tested on other images than the others.
+    """
+    chosen = results[results["part"].isin(PARTS[protocol]) & results["shots"].isin([shots, 0])]
+    if chosen.empty:
+        raise ValueError(f"no runs of {protocol} with {shots} shots")
+    methods, groups = presentation_order(set(chosen["method"])), {}
+    for key, runs in chosen.groupby(["dataset", "part"]):
+        columns = {}
+        for method, own in runs.groupby("method"):
+            tables = [pd.read_csv(Path(folder) / "predictions.csv", index_col="path") for folder in own["folder"]]
+            columns[method] = pd.concat([table["correct"] for table in tables], axis=1).mean(axis=1, skipna=False)
+        if absent := [method for method in methods if method not in columns]:
+            raise ValueError(f"{absent[0]} has no run on {', '.join(key)}; run it, or leave it out with --methods")
+        wide = pd.concat(columns, axis=1)[methods]
+        if wide.isna().any(axis=None):
+            raise ValueError(f"the runs on {', '.join(key)} were tested on different images")
+        groups[key] = wide.to_numpy()
+    return groups, methods
+
+
+def columns_of(accuracy: dict[tuple[str, str], np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the figures of a table in percent from accuracies by (data set, part); H is that of the averages."""
+    parts = list(dict.fromkeys(part for _, part in accuracy))
+    mean = {part: 100 * np.mean([a for (_, p), a in accuracy.items() if p == part], axis=0) for part in parts}
+    if set(parts) != {"base", "new"}:
+        return {"accuracy": mean[parts[0]]}
+    total = mean["base"] + mean["new"]
+    return mean | {"H": 2 * mean["base"] * mean["new"] / np.where(total > 0, total, 1)}
+
+
+def bootstrap(groups: Groups, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return the figures (resamples, methods) of test images drawn again with replacement, within each data set.
+
+    All methods see the same draw, so that differences between columns are paired.
+    """
+    rng, accuracy = np.random.default_rng(seed), {}
+    for key, right in groups.items():
+        count = len(right)
+        accuracy[key] = rng.multinomial(count, np.full(count, 1 / count), size=resamples) @ right / count
+    return columns_of(accuracy)
+
+
+def swap_test(groups: Groups, one: int, other: int, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, float]:
+    """Return two-sided p-values of the figures' differences between two methods, by a paired permutation test.
+
+    Under the null hypothesis the two methods' answers to an image can be exchanged: each permutation swaps them for
+    every image with probability 1/2 (Good, Permutation, Parametric and Bootstrap Tests of Hypotheses, 2005).
+    """
+    rng, first, second = np.random.default_rng(seed), {}, {}
+    for key, right in groups.items():
+        swap = rng.integers(0, 2, (resamples, len(right)))
+        swap[0] = 0  # the answers as they are
+        moved = swap @ (right[:, one] - right[:, other]) / len(right)
+        first[key], second[key] = right[:, one].mean() - moved, right[:, other].mean() + moved
+    a, b = columns_of(first), columns_of(second)
+    return {name: float(np.mean(np.abs(a[name] - b[name]) >= abs(a[name][0] - b[name][0]) - 1e-9)) for name in a}
+
+
+def compare(groups: Groups, methods: Sequence[str], reference: str, level: float = 0.95) -> pd.DataFrame:
+    """Return one row per column and method: figure, interval, difference to the reference with interval, p-values.
+
+    ``p`` is of the paired test, ``q`` the same over all methods of a column (Benjamini and Hochberg, 1995).
+    """
+    check_choice("reference", reference, methods)
+    tails, base = [50 * (1 - level), 50 * (1 + level)], methods.index(reference)
+    figures, drawn = columns_of({key: right.mean(0) for key, right in groups.items()}), bootstrap(groups)
+    tests = {m: swap_test(groups, i, base) for i, m in enumerate(methods) if i != base}
+    rows = []
+    for column, values in figures.items():
+        for i, method in enumerate(methods):
+            low, high = np.percentile(drawn[column][:, i], tails)
+            row = {"column": column, "method": method, "figure": values[i], "low": low, "high": high}
+            if method in tests:
+                low, high = np.percentile(drawn[column][:, i] - drawn[column][:, base], tails)
+                difference = values[i] - values[base]
+                row |= {"difference": difference, "from": low, "to": high, "p": tests[method][column]}
+            rows.append(row)
+    table = pd.DataFrame(rows)
+    if tests:
+        adjusted: Callable = lambda p: pd.Series(false_discovery_control(p), p.index)  # noqa: E731
+        table["q"] = table.dropna(subset="p").groupby("column")["p"].transform(adjusted)
+    return table
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser(prog="significance", description=__doc__.splitlines()[0])
+    parser.add_argument("output", type=Path, help="folder of runs")
+    parser.add_argument("--table", choices=PROTOCOLS, required=True)
+    parser.add_argument("--reference", default="ALIGN", help="method that the others are compared with")
+    parser.add_argument("--methods", nargs="+", default=["all"], help="methods to report; default: all that were found")
+    parser.add_argument("--datasets", nargs="+", default=[], help="stems of YAML files; default: all that were found")
+    parser.add_argument("--shots", type=int, default=SHOTS, help=f"training images per class (default: {SHOTS})")
+    parser.add_argument("--format", choices=("simple", "github", "csv"), default="simple")
+    args = parser.parse_args(argv)
+    results, _ = read(args.output, args.table)
+    results = results[results["method"].isin(args.methods)] if args.methods != ["all"] else results
+    results = results[results["dataset"].isin(args.datasets)] if args.datasets else results
+    groups, methods = right_answers(results, args.table, args.shots)
+    table = compare(groups, methods, args.reference)
+    if args.format == "csv":
+        print(table.round(4).to_csv(index=False), end="")
+        return
+    images = sum(len(right) for right in groups.values())
+    print(f"{images} test images, {len(groups)} tests; 95 % intervals; differences to {args.reference}\n")
+    print(tabulate(table.fillna({"q": np.nan}), "keys", args.format, floatfmt=".3f", showindex=False, missingval="-"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

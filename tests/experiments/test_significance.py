@@ -1,0 +1,99 @@
+"""Intervals and paired tests on made-up predictions, against closed forms and full enumeration."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments import significance
+from experiments.significance import bootstrap, columns_of, compare, right_answers, swap_test
+from tests.reference.run_trees import write_result
+
+KEY = ("mini_food", "target")
+
+
+def predictions(folder, right, names="abcdefgh"):
+    write_result(folder, 100 * float(np.mean(right)), folder.parts[-3])
+    table = {"path": [f"{name}.png" for name in names[: len(right)]], "label": 0, "correct": right}
+    pd.DataFrame(table).to_csv(folder / "predictions.csv", index=False)
+
+
+def run_folder(root, method, seed, dataset="mini_food", part="target"):
+    place = {"target": "xd/test", "base": "base2new/train_base", "new": "base2new/test_new"}[part]
+    return root / place / dataset / "shots_16" / method / "mini" / f"seed{seed}"
+
+
+def test_the_spread_of_an_accuracy_is_the_binomial_one():
+    right = {KEY: np.r_[np.ones(90), np.zeros(210)][:, None]}
+    drawn = bootstrap(right, 4000)["accuracy"][:, 0]
+    assert drawn.mean() == pytest.approx(30, abs=0.3)
+    assert drawn.std() == pytest.approx(100 * np.sqrt(0.3 * 0.7 / 300), rel=0.1)
+
+
+def test_each_data_set_has_the_same_weight_and_h_is_that_of_the_averages():
+    groups = {("a", "base"): np.ones((10, 1)), ("b", "base"): np.zeros((1000, 1)), ("a", "new"): np.ones((5, 1)),
+              ("b", "new"): np.full((5, 1), 0.5)}  # fmt: skip
+    found = columns_of({key: right.mean(0) for key, right in groups.items()})
+    assert [float(found[name][0]) for name in ("base", "new", "H")] == [50, 75, pytest.approx(2 * 50 * 75 / 125)]
+
+
+def test_the_paired_test_by_enumeration():
+    rng = np.random.default_rng(3)
+    groups = {("a", "base"): rng.integers(0, 2, (6, 2)).astype(float), ("a", "new"): rng.integers(0, 2, (5, 2)) * 1.0}
+    groups["a", "base"][:4] = [1, 0]
+    found = swap_test(groups, 0, 1, 6000)
+
+    def figures(swaps):
+        means = []
+        for side in (0, 1):
+            base, new = (
+                [row[side if not s else 1 - side] for row, s in zip(rows, part)]
+                for rows, part in zip(groups.values(), (swaps[:6], swaps[6:]))
+            )
+            base, new = sum(base) / 6, sum(new) / 5
+            means.append((base, new, 2 * base * new / (base + new) if base + new else 0))
+        return [abs(a - b) for a, b in zip(*means)]
+
+    seen = figures((0,) * 11)
+    every = [figures(swaps) for swaps in product((0, 1), repeat=11)]
+    for i, name in enumerate(("base", "new", "H")):
+        exact = sum(row[i] >= seen[i] - 1e-9 for row in every) / len(every)
+        assert found[name] == pytest.approx(exact, abs=0.03), name
+
+
+def test_a_clear_difference_is_found_and_an_equal_method_is_not():
+    rng = np.random.default_rng(0)
+    base = (rng.random(400) < 0.5).astype(float)
+    better = np.maximum(base, rng.random(400) < 0.2)
+    table = compare({KEY: np.stack([base, base, better], 1)}, ["CoOp", "PLOT", "ALIGN"], "CoOp").set_index("method")
+    assert table.loc["PLOT", "p"] == 1 and table.loc["PLOT", "difference"] == 0
+    assert table.loc["ALIGN", "p"] < 0.01 and table.loc["ALIGN", "p"] <= table.loc["ALIGN", "q"] < 0.01
+    assert table.loc["ALIGN", "from"] > 0 and np.isnan(table.loc["CoOp", "p"])
+    assert (table["low"] < table["figure"]).all() and (table["figure"] < table["high"]).all()
+    with pytest.raises(ValueError, match="reference is 'ALINE'"):
+        compare({KEY: np.ones((2, 1))}, ["ALIGN"], "ALINE")
+
+
+def test_from_runs_to_the_table(tmp_path, call_main):
+    for method, first, second in (("CoOp", [1, 0, 0, 0], [1, 1, 0, 0]), ("ALIGN", [1, 1, 1, 0], [1, 1, 1, 1])):
+        for seed, right in ((1, first), (2, second)):
+            predictions(run_folder(tmp_path, method, seed), right)
+    results, _ = significance.read(tmp_path, "xd")
+    groups, methods = right_answers(results, "xd")
+    assert methods == ["CoOp", "ALIGN"]
+    assert groups[KEY].tolist() == [[1, 1], [0.5, 1], [0, 1], [0, 0.5]]
+    code, out, _ = call_main(significance, tmp_path, "--table", "xd", "--format", "csv")
+    rows = {line.split(",")[1]: line.split(",") for line in out.splitlines()[1:]}
+    assert code == 0 and float(rows["ALIGN"][2]) == 87.5 and float(rows["CoOp"][5]) == -50.0
+    # a method that lacks a set, other images, and nothing at all
+    predictions(run_folder(tmp_path, "CoOp", 1, "mini_tools"), [1])
+    code, _, err = call_main(significance, tmp_path, "--table", "xd")
+    assert code == 1 and "ALIGN has no run on mini_tools, target" in err
+    predictions(run_folder(tmp_path, "ALIGN", 1, "mini_tools"), [1], "z")
+    code, _, err = call_main(significance, tmp_path, "--table", "xd")
+    assert code == 1 and "mini_tools, target were tested on different images" in err
+    code, _, err = call_main(significance, tmp_path, "--table", "xd", "--shots", "4")
+    assert code == 1 and "no runs of xd with 4 shots" in err
