@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import reduce
+from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -24,6 +25,7 @@ from yacs.config import CfgNode
 
 import datasets
 import trainers
+from trainers.record.checkpoints import finished_epochs
 
 logger = logging.getLogger("dassl")
 
@@ -43,8 +45,8 @@ def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
         help_ = f"{part} domains for domain adaptation or generalisation"
         add(f"--{part}-domains", dest=f"DATASET.{part.upper()}_DOMAINS", nargs="+", help=help_)
     add("--transforms", dest="INPUT.TRANSFORMS", nargs="+", help="image transforms")
-    add("--config-file", default="", help="YAML file of the method")
-    add("--dataset-config-file", default="", help="YAML file of the data set")
+    add("--config-file", type=os.path.expanduser, default="", help="YAML file of the method")
+    add("--dataset-config-file", type=os.path.expanduser, default="", help="YAML file of the data set")
     add("--trainer", dest="TRAINER.NAME", help="name of the method")
     add("--backbone", dest="MODEL.BACKBONE.NAME", help="name or path of the CLIP model")
     add("--head", dest="MODEL.HEAD.NAME", help="name of the head")
@@ -56,9 +58,16 @@ def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="GB",
         help="memory limit of a run; default: none on a CPU, free memory on a GPU",
     )
-    add("--plugin", action="append", default=[], metavar="FILE", help="Python file that registers a method or data set")
+    add(
+        "--plugin",
+        type=os.path.expanduser,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="Python file that registers a method or data set",
+    )
     add("--eval-only", action="store_true", help="evaluate only")
-    add("--model-dir", default="", help="folder of the run to load for --eval-only")
+    add("--model-dir", type=os.path.expanduser, default="", help="folder of the run to load for --eval-only")
     add("--load-epoch", type=int, help="epoch to load; default: the best on validation if kept, else the last")
     add("--no-train", action="store_true", help="do not train")
     add("--traceback", action="store_true", help="show where an error was raised")  # read by ``command``
@@ -94,6 +103,8 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         cfg.USE_CUDA = use_device(args.device)
     cfg.merge_from_list(args.opts)
     trainers.fill_defaults(cfg)
+    for node, key in ((cfg, "OUTPUT_DIR"), (cfg, "RESUME"), (cfg.MODEL, "INIT_WEIGHTS")):
+        node[key] = os.path.expanduser(node[key])
     cfg.freeze()
     return cfg
 
@@ -171,10 +182,19 @@ def run(args: argparse.Namespace, words: Sequence[str]) -> None:
         trainer.load_model(args.model_dir, epoch=args.load_epoch)
         trainer.test()
     elif not args.no_train:
-        trainer.train()
+        try:
+            trainer.train()
+        except KeyboardInterrupt as stop:
+            done = finished_epochs(Path(cfg.OUTPUT_DIR))
+            stop.args = (
+                f"the same command resumes after epoch {done} of {cfg.OPTIM.MAX_EPOCH}"
+                if done
+                else "no epoch was finished: the same command starts from the beginning",
+            )
+            raise
 
 
-@command("train.py", interrupted="interrupted; the same command resumes from the last checkpoint")
+@command("train.py")
 def main(words: Sequence[str]) -> None:
     """Run the command line; a mistake is one line."""
     run(parse_args(words), words)

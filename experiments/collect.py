@@ -143,7 +143,7 @@ def read_results_file(path: Path, keys: Mapping[str, type] = RESULT_KEYS) -> dic
             accuracy = metrics.get("accuracy") if isinstance(metrics, dict) else None
             if not isinstance(accuracy, (int, float)) or not 0 <= accuracy <= 100:
                 raise ValueError(f"no accuracy between 0 and 100 in the metrics of {split!r}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         remedy = "remove the file and repeat its command, which tests without training again"
         raise ValueError(f"{path} is damaged ({error}); {remedy}") from None
     return content

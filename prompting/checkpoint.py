@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import pickletools
-import zipfile
-from collections.abc import Mapping, Sequence
-from typing import IO, Any
+from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from prompting.ot.checks import did_you_mean, first_non_finite
+from prompting.torch_files import read_pickled
 
 # Buffers of class-name embeddings in checkpoints of the CoOp family; they depend on the classes of the training run.
 CLASS_NAME_BUFFERS = ("token_prefix", "token_suffix", "token_midfix")
@@ -21,34 +22,19 @@ PROMPTS_IN_TOWERS = ("VPT", "VPT_shallow")
 FROZEN_PARTS = ("image_encoder", "text_encoder", "clip_model", "clip", "logit_scale", "model")
 # A second, frozen CLIP in such checkpoints, at any level: PromptSRC's prompt_learner.ZS_image_encoder, CoPrompt's.
 TEACHERS = ("ZS_image_encoder", "model_distill")
-# Modules of pickled optimizers and schedulers, which files of the family contain besides tensors and plain values.
-OBJECTS = ("torch.optim.", "dassl.optim.")
-TENSORS = ("torch", "torch._utils", "collections", "__builtin__")  # modules that every pickle of tensors imports
-
-
-class _Inert:
-    """Placeholder for a pickled object that is not needed: accepts any arguments and does nothing."""
-
-    def __init__(self, *args: Any) -> None:
-        pass
-
-
-def _dict(*args: Any) -> dict[Any, Any]:
-    """Replace ``collections.defaultdict``, the type of an optimizer's state."""
-    return {}
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Return the state dict of a checkpoint file of any version of torch or Dassl, in CPU memory.
 
-    No code in the file is run: ``torch.load(weights_only=True)`` reads it, with inert placeholder classes for the
-    optimizers and schedulers that Dassl pickles.
+    No code in the file is run, and damage is found where the file carries checksums (``prompting.torch_files``). A file
+    of this project's engine is also compared with the SHA-256 of its tensors.
 
     Args:
         path: a file in the format of Dassl's trainers.
 
     Returns:
-        Names to tensors, unchanged.
+        Names to tensors, unchanged; a module's extra state (``get_extra_state``) is plain values.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -56,55 +42,53 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"no checkpoint at {path}")
-    known, wanted = list(torch.serialization.get_safe_globals()), []  # torch 2.4 returns its live list
     try:
-        wanted = _imports(path)
-        stand_ins = [_stand_in(*names) for names in wanted if names[0].startswith(OBJECTS)]
-        torch.serialization.add_safe_globals([dict, _named(_dict, "collections", "defaultdict"), *stand_ins])
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file can end in anything, an IndexError among others
-        objects = [".".join(names) for names in wanted if not names[0].startswith(OBJECTS) and names[0] not in TENSORS]
-        what = f"it is damaged, or holds what is never read: {', '.join(objects)}" if objects else "it is damaged"
-        raise ValueError(f'Unable to load checkpoint from "{path}": {what}') from error
-    finally:
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(known)
+        content = read_pickled(path)
+    except ValueError as error:
+        raise ValueError(f'Unable to load checkpoint from "{path}": {error}') from error
     if not isinstance(content, Mapping) or "state_dict" not in content:
         found = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
         raise ValueError(f"{path} is no checkpoint of a run: it holds {found or 'nothing'}")
     state = content["state_dict"]
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        kinds = {type(v).__name__ for v in (state.values() if isinstance(state, Mapping) else [state])} - {"Tensor"}
+    kinds = {type(state).__name__}
+    if isinstance(state, Mapping):
+        state = {str(name): value for name, value in state.items()}
+        kinds = {type(v).__name__ for k, v in state.items() if not (isinstance(v, Tensor) or _is_extra(k))}
+    if kinds:
         raise ValueError(
             f"{path} is no checkpoint of a run: its state_dict holds {', '.join(sorted(kinds))}, not tensors"
         )
-    return {str(name): value for name, value in state.items()}
+    hashes = content.get("sha256")
+    if isinstance(hashes, Mapping) and hashes.get("state_dict") != tensor_hash(state):
+        reason = "it is damaged or was edited (the SHA-256 of its tensors is wrong)"
+        raise ValueError(f'Unable to load checkpoint from "{path}": {reason}')
+    return state
 
 
-def _imports(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
-    """Return (module, name) of every import of a pickled file, without unpickling it."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            found = _globals(archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl"))))
-    else:  # torch's format before 1.6: a magic number, a version, a system, the content, the names of its storages
-        with open(path, "rb") as file:
-            found = set().union(*(_globals(file) for _ in range(5)))
-    return [(module, name) for module, _, name in (line.partition(" ") for line in sorted(found))]
+def _is_extra(name: str) -> bool:
+    """Return whether a name is that of a module's extra state (``get_extra_state``), which holds any plain values."""
+    return name.split(".")[-1] == "_extra_state"
 
 
-def _globals(pickled: bytes | IO[bytes]) -> set[str]:
-    """Return "<module> <name>" of all imports of the first pickle in ``pickled``; a file is read up to its end."""
-    return {str(argument) for code, argument, _ in pickletools.genops(pickled) if code.name == "GLOBAL"}
+def tensor_hash(state: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a state dict: names, shapes, dtypes and values, in the order of names."""
+    digest = hashlib.sha256()
+    for name, value in sorted(_leaves(state), key=itemgetter(0)):
+        if isinstance(value, Tensor):
+            tensor = value.detach().cpu().contiguous()
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+            digest.update(tensor.view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+        else:  # a plain value of an extra state
+            digest.update(f"{name} {value!r}\n".encode(errors="surrogatepass"))
+    return digest.hexdigest()
 
 
-def _stand_in(module: str, name: str) -> Any:
-    return _named(type(name, (_Inert,), {}), module, name)
-
-
-def _named(thing: Any, module: str, name: str) -> Any:
-    # torch 2.4 looks a thing up by its plain name, later ones by the qualified one.
-    thing.__module__, thing.__name__, thing.__qualname__ = module, name, name
-    return thing
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, (Mapping, list, tuple)):
+        for key, part in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _leaves(part, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value
 
 
 def learned_state(model: nn.Module, names: Mapping[str, str] | None = None) -> dict[str, Tensor]:
@@ -172,6 +156,6 @@ def load_learned(
 
 def _is_ignored(name: str, unused: Sequence[str] = ()) -> bool:
     parts = name.split(".")
-    if any(part in (*TEACHERS, *unused) for part in parts) or parts[-1] in (*CLASS_NAME_BUFFERS, "_extra_state"):
+    if any(part in (*TEACHERS, *unused) for part in parts) or parts[-1] in CLASS_NAME_BUFFERS or _is_extra(name):
         return True
     return parts[0] in FROZEN_PARTS and parts[-1] not in PROMPTS_IN_TOWERS

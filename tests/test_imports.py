@@ -13,7 +13,7 @@ TABLE = {
     "prompting/": {"prompting", "torch"},
     "prompting/ot/": {"prompting.ot", "torch"},
     "prompting/clip/": {"prompting", "torch", "open_clip", "safetensors"},
-    "trainers/": {"trainers", "prompting", "dassl", "torch", "yacs"},
+    "trainers/": {"trainers", "prompting", "dassl", "torch", "yacs", "filelock"},
     "datasets/": {"datasets", "dassl", "sklearn", "scipy", "tqdm", "tabulate"} | PICTURES,
     "datasets/mini/": {
         "datasets", "dassl.utils.command", "sklearn", "scipy", "tqdm", "yaml", "torch", "open_clip",

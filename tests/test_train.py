@@ -181,6 +181,16 @@ def test_devices(name, gpus, expected, monkeypatch):
             train.setup_cfg(args)
 
 
+def test_a_tilde_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    words = ["--output-dir", "~/o", "--model-dir", "~/m", "--resume", "~/r", "MODEL.INIT_WEIGHTS", "~/w.pt"]
+    args = train.parse_args(words)
+    cfg = train.setup_cfg(args)
+    found = cfg.OUTPUT_DIR, args.model_dir, cfg.RESUME, cfg.MODEL.INIT_WEIGHTS
+    assert found == ("/home/me/o", "/home/me/m", "/home/me/r", "/home/me/w.pt")
+    assert train.setup_cfg(train.parse_args(["OUTPUT_DIR", "~/o"])).OUTPUT_DIR == "/home/me/o"
+
+
 def test_names_that_look_like_numbers_stay_names_and_zero_is_a_seed():
     words = ["--output-dir", "2024", "--root", "1e5", "--source-domains", "a", "b", "--seed", "0"]
     cfg = train.setup_cfg(train.parse_args(words))

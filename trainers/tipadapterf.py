@@ -11,9 +11,8 @@ from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.utils.data import DataLoader
 
-from prompting.checkpoint import read_state_dict
 from prompting.methods import tipadapterf
-from trainers.record.checkpoints import checkpoint_path
+from trainers.record.checkpoints import checkpoint_path, read_checkpoint
 from trainers.record.log import logger
 from trainers.trainer import Batch, PromptTrainer, register
 
@@ -111,7 +110,7 @@ class TipAdapterF(PromptTrainer):
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Load the cache of a run, which may be one on other classes: keys, class names, beta and alpha."""
         if directory:
-            state = read_state_dict(checkpoint_path(Path(directory) / self.model_name, epoch))
+            state = read_checkpoint(checkpoint_path(Path(directory) / self.model_name, epoch))
             if "_extra_state" in state:
                 self.model.adapter.set_extra_state(state["_extra_state"])
         super().load_model(directory, epoch)

@@ -1,7 +1,7 @@
 """Base trainer of all methods: builds the prompted CLIP, trains its learned tensors, evaluates and records."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -18,11 +18,12 @@ from prompting.clip.classnames import check_features, check_tokens
 from prompting.clip.templates import template_for
 from prompting.methods.base import PromptedCLIP
 from prompting.precision import Precision
-from trainers.record.checkpoints import checkpoint_path
+from trainers.record.checkpoints import checkpoint_path, read_checkpoint
+from trainers.record.files import lock_folder
 from trainers.record.log import logger
 from trainers.record.predictions import RecordingEvaluator
 from trainers.record.results import record_result
-from trainers.record.runs import check_same_run, record_epoch, seconds_before
+from trainers.record.runs import check_checkpoint, check_same_run, checkpoint_record, record_epoch, seconds_before
 from trainers.record.transport import record_transport
 from trainers.settings import MethodSettings, add_nodes
 from trainers.speed import configure_speed
@@ -56,6 +57,7 @@ class PromptTrainer(MethodSettings, TrainerX):
     evaluator: RecordingEvaluator
 
     def __init__(self, cfg: CfgNode) -> None:
+        lock_folder(cfg.OUTPUT_DIR)
         super().__init__(cfg)
         self.evaluator = RecordingEvaluator(self.evaluator)
 
@@ -166,8 +168,18 @@ class PromptTrainer(MethodSettings, TrainerX):
             path = checkpoint_path(Path(directory) / name, epoch)
             logger.info(f"Loading weights to {name} from {path}")
             part = self._models[name]
-            load_learned(part, read_state_dict(path), str(path), released_names(part), self.unused)
+            load_learned(part, read_checkpoint(path), str(path), released_names(part), self.unused)
             self.loaded_from = str(path)
+
+    def training_state(self) -> dict[str, Any]:
+        """Return the engine's training state with a record of the run; a subclass may add to it."""
+        return {**super().training_state(), "run": checkpoint_record(self)}
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Restore the state; raise ``ValueError`` if it is of another run."""
+        if "run" in state:
+            check_checkpoint(self, state["run"])
+        super().load_training_state(state)
 
     def before_train(self) -> None:
         """Start or resume training; raise ``ValueError`` if the folder holds a run with other settings."""

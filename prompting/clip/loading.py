@@ -15,6 +15,7 @@ from torch import nn
 
 from prompting.clip.formats import SUFFIXES, build_clip, read_state
 from prompting.ot.checks import did_you_mean, first_non_finite
+from prompting.torch_files import read_pickled
 
 if TYPE_CHECKING:
     from prompting.precision import Precision
@@ -36,6 +37,10 @@ OTHER_NAMES = {"ViT-H/14": ("ViT-H-14", "laion2b_s32b_b79k")}
 _ALIASES = {"ViT-L/14@336": "ViT-L/14@336px"}
 # Environment variable with a folder that is searched before ~/.cache/clip.
 FOLDER_VARIABLE = "CLIP_CACHE_DIR"
+# Environment variable: 1 loads a file of a published name whose SHA-256 is not the published one.
+UNKNOWN_VARIABLE = "CLIP_ALLOW_UNKNOWN"
+# Formats that open_clip reads and that hold no code; other files are read as pickles.
+OPEN_CLIP_SUFFIXES = (".safetensors", ".npz", ".npy")
 
 _log = logging.getLogger("prompting")
 _registered: dict[str, Path] = {}
@@ -85,7 +90,8 @@ def load_clip(
         An open_clip ``CLIP`` or ``CustomTextCLIP`` whose parameters take no gradient.
 
     Raises:
-        ValueError: an unknown name, a file or model object that is not a complete CLIP, or a file with NaN.
+        ValueError: an unknown name, a file or model object that is not a complete CLIP, a file with NaN, or a file of
+            one of OpenAI's names with another SHA-256 than the published one (unless ``CLIP_ALLOW_UNKNOWN=1``).
         FileNotFoundError: a file that does not exist and, for names, cannot be downloaded.
     """
     if isinstance(source, nn.Module):
@@ -156,7 +162,10 @@ def _from_published(name: str, folder: str | os.PathLike[str] | None) -> nn.Modu
         if path.is_file():
             found = _sha256(path)
             if found != digest:
-                _log.warning("%s is not the published %s: SHA-256 %s, published %s", path, name, found, digest)
+                differs = f"{path} is not the published {name}: SHA-256 {found}, published {digest}"
+                if os.environ.get(UNKNOWN_VARIABLE) != "1":
+                    raise ValueError(f"{differs}. To use this file, name its path, or set {UNKNOWN_VARIABLE}=1")
+                _log.warning(differs)
             return _from_file(path, name)
     try:
         return open_clip.create_model(architecture, pretrained=tag, force_quick_gelu=by_openai)
@@ -174,6 +183,11 @@ def _from_open_clip(name: str, pretrained: str) -> nn.Module:
     if not os.path.isfile(pretrained) and not open_clip.is_pretrained_cfg(name, pretrained):
         tags = open_clip.list_pretrained_tags_by_model(name)
         raise _unknown(f"weights of {name} (a tag or a file)", pretrained, tags, ", ".join(tags))
+    if os.path.isfile(pretrained) and Path(pretrained).suffix not in OPEN_CLIP_SUFFIXES:
+        try:
+            read_pickled(pretrained, objects=False)  # older versions of open_clip run code in the file
+        except ValueError as error:
+            raise ValueError(f"{pretrained} does not load as {name}: {error}") from error
     try:
         return open_clip.create_model(name, pretrained=pretrained)
     except Exception as error:

@@ -54,6 +54,23 @@ def test_reproduce_says_how_it_is_called():
     assert run.returncode == 2 and "TABLE (base2new, xd, dg, fewshot) METHOD" in run.stderr
 
 
+@pytest.mark.parametrize("sweep, tables, written", [(0, 0, True), (1, 0, False), (143, 0, False), (0, 1, False)])
+def test_reproduce_replaces_a_table_only_by_a_whole_one(sweep, tables, written, tmp_path):
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\ncase $2 in *sweep) exit {sweep};; *) echo new; exit {tables};; esac\n")
+    python.chmod(0o755)
+    output = tmp_path / "my output"
+    output.mkdir()
+    for name in ("xd.md", "xd.csv"):
+        (output / name).write_text("old\n")
+    env = {**os.environ, "PYTHON": str(python), "OUTPUT": str(output)}
+    run = subprocess.run([PROJECT / "scripts" / "reproduce.sh", "xd", "CoOpp"], env=env, capture_output=True, text=True)
+    assert (run.returncode == 0) == written, run.stderr
+    assert {path.name: path.read_text() for path in output.iterdir()} == {
+        name: "new\n" if written else "old\n" for name in ("xd.md", "xd.csv")
+    }
+
+
 @pytest.mark.parametrize(
     "protocol, word, source, targets",
     [
@@ -225,6 +242,10 @@ def test_done_begun_and_to_do(job):
     assert state(trained) == "done" and state(tested) == "to do"
     finish(tested)
     assert state(tested) == "done"
+    content = json.loads(tested.results_file.read_text())
+    tested.results_file.write_text(json.dumps({**content, "files": {"predictions.csv": "0" * 64}}))
+    assert state(tested) == "to do"  # a promised file is missing
+    finish(tested)
     finish(trained, learned="y")  # trained again since it was tested
     assert [state(trained), state(tested)] == ["done", "to do"]
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from dassl.utils import distributed
+from dassl.utils import by_product, distributed
 from dassl.utils.finite import first_non_finite
 
 from .checkpointing import ModelRegistry, Names
@@ -162,18 +162,23 @@ class TrainerBase(ModelRegistry):
             from torch.utils.tensorboard import SummaryWriter  # imported late: it takes seconds
 
             logger.info("Initialize tensorboard (log_dir=%s)", log_dir)
-            self._writer = SummaryWriter(log_dir=log_dir)
+            with by_product(f"TensorBoard's events in {log_dir}"):
+                self._writer = SummaryWriter(log_dir=log_dir)
 
     def close_writer(self) -> None:
         """Close the TensorBoard writer, if one is open."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with by_product("TensorBoard's last events"):
+                writer.close()
 
     def write_scalar(self, tag: str, scalar_value: float, global_step: int | None = None) -> None:
-        """Write a value to TensorBoard if a writer is open."""
-        if self._writer is not None:
-            self._writer.add_scalar(tag, scalar_value, global_step)
+        """Write a value to TensorBoard if a writer is open; one that fails, as on a full disk, is given up."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with by_product("TensorBoard's events from here on"):
+                writer.add_scalar(tag, scalar_value, global_step)
+                self._writer = writer
 
     # ---- hooks
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from .registry import NamedKeyError, did_you_mean
+from .stopping import end_workers, stop_on_signals
 
 LONGEST = 1000  # characters of a message; a longer one is shortened in its middle
 PACKAGES = ("dassl", "prompting", "yacs")  # their errors are written for users, installed or not
@@ -100,13 +101,14 @@ def command(
 ) -> Callable[[Callable[[Sequence[str]], int | None]], Callable[..., int]]:
     """Decorate a command, a function of its words; the result takes the words, or None for those of the process.
 
-    A mistake is one line on stderr and exit code 1, an interruption one line and exit code 130. If whoever reads the
-    output has gone (``| head``), the command ends without a word, with exit code 141. ``--traceback`` among the words,
-    or the environment variable ALIGN_TRACEBACK, shows where an error was raised.
+    A mistake is one line on stderr and exit code 1; Ctrl-C, SIGTERM and SIGHUP end the command and its data workers
+    with one line and exit code 128 + the signal's number. If whoever reads the output has gone (``| head``), the
+    command ends without a word, with exit code 141. ``--traceback`` among the words, or the environment variable
+    ALIGN_TRACEBACK, shows where an error was raised.
 
     Args:
         name: the command, as the line starts.
-        interrupted: the line after Ctrl-C.
+        interrupted: the line after a signal, unless the ``KeyboardInterrupt`` has a text of its own.
     """
 
     def decorate(main: Callable[[Sequence[str]], int | None]) -> Callable[..., int]:
@@ -114,22 +116,26 @@ def command(
         def run(words: Sequence[str] | None = None) -> int:
             words = list(sys.argv[1:] if words is None else words)
             shown = "--traceback" in words or bool(os.environ.get("ALIGN_TRACEBACK"))
-            try:
-                return main([word for word in words if word != "--traceback"]) or 0
-            except KeyboardInterrupt:
-                return _say(f"{name}: {interrupted}", 130)
-            except BrokenPipeError:
-                drop_output()
-                return 141
-            except Exception as error:
-                if shown:
-                    return _say(traceback.format_exc().rstrip(), 1)
-                return _say(f"{name}: error: {one_line(error)} (--traceback shows where)", 1)
-            finally:  # at exit, Python would report a broken pipe
+            with stop_on_signals():
                 try:
-                    sys.stdout.flush()
+                    return main([word for word in words if word != "--traceback"]) or 0
+                except KeyboardInterrupt as stop:
+                    end_workers()
+                    own = stop.args[0] if stop.args and isinstance(stop.args[0], str) else ""
+                    note = f"interrupted; {own}" if own else interrupted
+                    return _say(f"{name}: {note}", getattr(stop, "exit_code", 130))
                 except BrokenPipeError:
                     drop_output()
+                    return 141
+                except Exception as error:
+                    if shown:
+                        return _say(traceback.format_exc().rstrip(), 1)
+                    return _say(f"{name}: error: {one_line(error)} (--traceback shows where)", 1)
+                finally:  # at exit, Python would report a broken pipe
+                    try:
+                        sys.stdout.flush()
+                    except BrokenPipeError:
+                        drop_output()
 
         return run
 

@@ -27,7 +27,10 @@ class _Tee:
         self._pending = ""
 
     def write(self, text: str) -> int:
-        self._pending += text  # print() writes the line end separately; no bar may be drawn in between
+        # letters that the console's encoding lacks, as in a file name that is not UTF-8, are shown as escapes
+        encoding = getattr(self.console, "encoding", None) or "utf-8"
+        # print() writes the line end separately; no bar may be drawn in between
+        self._pending += text.encode(encoding, "backslashreplace").decode(encoding)
         if "\n" in text:
             self.flush()
         return len(text)
@@ -44,8 +47,12 @@ class _Tee:
             except BrokenPipeError:  # of "| head": a run goes on and writes its log file
                 drop_output()
         if text and not self._file.closed:
-            self._file.write(text)
-            self._file.flush()
+            try:
+                self._file.write(text)
+                self._file.flush()
+            except OSError as error:  # a full disk: the run goes on without the file
+                _close(self._file)
+                print(f"{self._file.name}: the log ends here ({error.strerror})", file=sys.stderr)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.console, name)
@@ -86,10 +93,15 @@ class RunLog(contextlib.AbstractContextManager):
         self._tee.flush()
         if sys.stdout is self._tee:
             sys.stdout = self._tee.console
-        self._file.close()
+        _close(self._file)
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _close(file: IO[str]) -> None:
+    with contextlib.suppress(OSError):
+        file.close()
 
 
 def _create(path: str) -> tuple[str, IO[str]]:

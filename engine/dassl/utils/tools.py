@@ -1,11 +1,12 @@
 """Helpers for files, images, random generators and lists."""
 
+import contextlib
 import json
+import logging
 import os
 import random
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import torch
 from PIL import Image
 
 from .registry import check_availability, get_most_similar_str_to_a_from_b  # noqa: F401  plugins import them from here
+
+logger = logging.getLogger(__name__)
 
 
 def mkdir_if_missing(dirname: str) -> None:
@@ -38,13 +41,34 @@ def listdir_nohidden(path: str, sort: bool = False) -> list[str]:
 
 
 def write_atomically(path: str, write: Callable[[str], Any]) -> None:
-    """Let ``write`` fill a temporary file in the folder of ``path``, then rename it: a failure keeps the old file."""
+    """Let ``write`` fill a temporary file in the folder of ``path``, then rename it: a failure keeps the old file.
+
+    The content is on the disk before the old file goes, so that neither a crash nor a loss of power leaves half of it.
+
+    Raises:
+        OSError: the file cannot be written, as on a full disk; the error names ``path``.
+    """
     temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.getpid()}.tmp")
     try:
         write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, path) from error
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+
+
+@contextlib.contextmanager
+def by_product(name: str) -> Iterator[None]:
+    """Turn an error in the block, which writes something besides the results, into a warning that names it."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        logger.warning("%s: not written (%s)", name, reason)
 
 
 def read_json(fpath: str) -> Any:
@@ -70,7 +94,7 @@ TURNS = {
 }
 
 
-@contextmanager
+@contextlib.contextmanager
 def open_image(path: str) -> Iterator[Image.Image]:
     """Open an image file whose pixels are decoded when they are first used; errors inside name the file.
 
