@@ -58,7 +58,8 @@ def _plan(args: argparse.Namespace, folder: Path) -> list[Path]:
 
     if args.pairs < 1:
         raise ValueError(f"--pairs is {args.pairs}; allowed: 1 or more")
-    trained, written = _load(args), []
+    trained = _load(args)
+    written: list[Path] = []
     for path in args.images:
         with Image.open(path) as image:
             cropped = trained.crop(image)

@@ -90,7 +90,7 @@ def load_run(folder: str | Path, *, backbone: str = "", classnames: Iterable[str
     config = record["config"]
     method = config["TRAINER"]["NAME"]
     check_choice("method", method, sorted(METHODS))
-    node = next((value for key, value in config["TRAINER"].items() if key != "NAME"), {})
+    node: dict[str, Any] = next((value for key, value in config["TRAINER"].items() if key != "NAME"), {})
     model_class = METHODS[method]
     options = {name: node[name.upper()] for name in model_class.options_class.defaults() if name.upper() in node}
     names = list(classnames) or record["classnames"]

@@ -39,7 +39,7 @@ def plan_figure(image: Image.Image, plan: ImagePlan, *, pairs: int = 1, title: s
         TOP + len(rows) * (PANEL + LABELS + 0.12) + 0.62,
     )
     limit = _limit(rows, plan)
-    style = {"axes.grid": False, "axes.spines.left": False, "axes.spines.bottom": False}
+    style: dict[Any, Any] = {"axes.grid": False, "axes.spines.left": False, "axes.spines.bottom": False}
     with mpl.rc_context({**SETTINGS, **style}):
         figure = Figure(figsize=(max(width, 8.2), height), dpi=150)
 
@@ -88,8 +88,8 @@ def _note(plan: ImagePlan) -> str:
     if plan.classes[0].tokens is None:
         return "How the prompts are matched, in percent of all mass. No colour: as much as in a uniform plan."
     return (
-        "Left: how the prompts are matched, in percent of all mass. Right: for a framed pair, where each text token's mass "
-        "lies on the image.\nNo colour: as much mass as in a uniform plan."
+        "Left: how the prompts are matched, in percent of all mass. Right: for a framed pair, where each text token's "
+        "mass lies on the image.\nNo colour: as much mass as in a uniform plan."
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -109,7 +109,7 @@ def transport_plans(
     if top < 1:
         raise ValueError(f"top is {top}; allowed: 1 or more classes")
     features = model.features(images)  # type: ignore[operator]
-    prompt_plans = head.score(features, logit_scale=model.logit_scale).prompt.plan.cpu()
+    prompt_plans = cast(Tensor, head.score(features).prompt.plan).cpu()
     probabilities = model(images).float().softmax(-1).cpu()
     found = []
     for i in range(len(images)):

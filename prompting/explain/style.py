@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 
@@ -12,7 +14,7 @@ CYCLE = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c6
 RATIO = LinearSegmentedColormap.from_list("ratio", [LESS, "#a9c4e4", "#f6f6f4", "#f6bd8b", MORE])
 """Of log2(mass / uniform mass): blue below a uniform plan, orange above, almost white for uniform mass."""
 
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 9,
     "axes.titlesize": 9,
