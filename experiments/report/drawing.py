@@ -14,10 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
-from prompting.explain.style import FAINT, INK, MUTED, SETTINGS
+from prompting.explain.style import CYCLE, FAINT, INK, MUTED, SETTINGS
 
 # The page gives these colours other values in its dark form.
-VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", FAINT: "var(--faint)"}
+VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", FAINT: "var(--faint)", CYCLE[0]: "var(--accent)"}
 
 
 def chart(draw: Callable[[Axes], None], label: str, size: tuple[float, float] = (3.6, 2.4)) -> str:

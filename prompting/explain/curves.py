@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,9 +89,16 @@ def uniform_entropy(folder: Path) -> float | None:
     return None
 
 
-def draw_panel(axes: Axes, panel: Panel, epochs: float | None = None) -> None:
-    """Draw one chart: values within epochs as a thin line, those at the ends of epochs as a thick one."""
-    for i, (name, points) in enumerate(panel.lines.items()):
+def draw_panel(axes: Axes, panel: Panel, epochs: float | None = None, colours: Sequence[int] = ()) -> None:
+    """Draw one chart: values within epochs as a thin line, those at the ends of epochs as a thick one.
+
+    Args:
+        axes: to draw on.
+        panel: the chart.
+        epochs: end of the horizontal axis; None fits the values.
+        colours: number of each line's colour (``style.colour``); by default they are counted.
+    """
+    for i, (name, points) in zip(colours or range(len(panel.lines)), panel.lines.items()):
         points = [(x, 100 * y if panel.percent else y) for x, y in points]
         ends = [(x, y) for x, y in points if abs(x - round(x)) < 1e-6]
         if len(ends) < len(points) and panel.title != "learning rate":
