@@ -16,7 +16,7 @@ from experiments.protocols import presentation_order
 from experiments.report.compare_images import Changes, changed_images
 from experiments.report.drawing import chart
 from experiments.report.page import render
-from experiments.report.reading import EvaluatedRun, class_table, read_run
+from experiments.report.reading import EvaluatedRun, read_run
 from prompting.explain.curves import Panel, draw_panel, read_curves
 from prompting.explain.style import INK, colour
 
@@ -28,6 +28,9 @@ SECTIONS = [
     ("runs", "Runs"),
 ]
 KEYS = ["dataset", "part", "shots"]  # of a setting, in which methods are compared
+PARTS = ("base", "new", "source", "target", "all")
+MOST_TILES = 6
+MOST_NOTES = 4
 COMPARED_CURVES = ("loss", "accuracy (%)", "entropy of the plans (nats)")
 
 
@@ -49,12 +52,14 @@ def compare_page(folder: Path, page: Path, root: str | Path | None = None, most:
     runs: dict[Path, EvaluatedRun] = {}
     for one in results:
         try:
-            runs[one.folder] = read_run(one.folder, root)
+            runs[one.folder] = read_run(one.folder, root, needs_predictions=False)
         except (FileNotFoundError, ValueError) as error:
-            notes.append(f"{error}; its classes and images are left out.")
+            notes.append(f"{error}; its classes are left out")
     table = pd.DataFrame(results)
     table["setting"] = [_setting(row, table) for row in table.to_dict("records")]
+    table = table.sort_values(["dataset", "part", "shots"], key=_order, kind="stable")
     methods = presentation_order(set(table["method"]))
+    seeds = sorted(set(table["seed"]))
     wide = accuracies(table)
     changes = [
         found
@@ -64,18 +69,34 @@ def compare_page(folder: Path, page: Path, root: str | Path | None = None, most:
     return render(
         "compare.html.j2",
         title=f"{len(methods)} methods compared" if len(methods) > 1 else f"Runs of {methods[0]}",
-        subtitle=f"{len(results)} runs on {', '.join(sorted(set(table['dataset'])))}; seeds "
-        + ", ".join(map(str, sorted(set(table["seed"])))),
+        subtitle=f"{len(results)} runs on {', '.join(dict.fromkeys(table['dataset']))}; "
+        f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}",
+        key_numbers=_key_numbers(wide),
         sections=SECTIONS,
-        notes=notes,
+        notes=notes if len(notes) <= MOST_NOTES else [*notes[:MOST_NOTES], f"... and {len(notes) - MOST_NOTES} more."],
         columns=list(dict.fromkeys(wide["column"])),
         rows=_rows(table, wide, methods),
         accuracy_chart=chart(partial(_dots, wide=wide, methods=methods), "accuracy of each method", _size(methods)),
         curves=_curves(table, methods),
         classes=_classes(table, runs, methods),
         changes=changes,
-        runs=[_run(one, page) for one in table.to_dict("records")],
+        runs=[_run(one, folder, page) for one in table.to_dict("records")],
     )
+
+
+def _order(values: pd.Series) -> pd.Series:
+    """Put the halves and the source of a protocol first; other values keep their order."""
+    return values.map({part: i for i, part in enumerate(PARTS)}) if values.name == "part" else values
+
+
+def _key_numbers(wide: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return the best accuracy of each of the last columns, with its method: H, if there is one, first."""
+    best = wide.loc[wide.groupby("column", sort=False)["mean"].idxmax()]
+    best = best.iloc[::-1].head(MOST_TILES)
+    return [
+        (f"{row.mean_:.2f} %", f"{row.column}: {row.method}")
+        for row in best.rename(columns={"mean": "mean_"}).itertuples()
+    ]
 
 
 def _setting(row: dict[str, Any], table: pd.DataFrame) -> str:
@@ -124,7 +145,7 @@ def _rows(table: pd.DataFrame, wide: pd.DataFrame, methods: list[str]) -> list[d
 
 
 def _size(methods: list[str]) -> tuple[float, float]:
-    return 6.2, 1.1 + 0.3 * len(methods)
+    return 4.6, 1.1 + 0.27 * len(methods)
 
 
 def _dots(axes: Axes, wide: pd.DataFrame, methods: list[str]) -> None:
@@ -178,14 +199,17 @@ def _classes(
         for method in methods:
             ours = [runs[folder] for folder in rows[rows["method"] == method]["folder"] if folder in runs]
             if ours:
-                columns[method] = pd.concat(
-                    [class_table(run).set_index("name")["accuracy"] for run in ours], axis=1
-                ).mean(1)
+                columns[method] = pd.concat([_class_accuracy(run) for run in ours], axis=1).mean(1)
         wide = pd.DataFrame(columns)
         wide = wide.loc[(wide.max(axis=1) - wide.min(axis=1)).sort_values(ascending=False, kind="stable").index]
         lines = [{"name": name, "cells": list(values)} for name, values in zip(wide.index, wide.to_numpy().tolist())]
         found += [(str(setting), list(columns), lines)] if lines else []
     return found
+
+
+def _class_accuracy(run: EvaluatedRun) -> pd.Series:
+    known = run.test.get("class_accuracy") or [None] * len(run.classnames)
+    return pd.Series(known, index=run.classnames, dtype=float)
 
 
 def _changes(
@@ -194,12 +218,12 @@ def _changes(
     """Compare the first seed of each method image by image; None for fewer than two comparable methods."""
     chosen: dict[str, EvaluatedRun] = {}
     for row in rows.sort_values("seed", kind="stable").to_dict("records"):
-        if row["folder"] in runs:
+        if row["folder"] in runs and not runs[row["folder"]].predictions.empty:
             chosen.setdefault(row["method"], runs[row["folder"]])
     return changed_images(str(setting), {m: chosen[m] for m in methods if m in chosen}, most)
 
 
-def _run(row: dict[str, Any], page: Path) -> dict[str, Any]:
+def _run(row: dict[str, Any], folder: Path, page: Path) -> dict[str, Any]:
     report = row["folder"] / "report.html"
     link = Path(os.path.relpath(report, page.parent)).as_posix() if report.is_file() and report != page else ""
-    return {**row, "link": link, "folder": row["folder"].as_posix()}
+    return {**row, "link": link, "folder": row["folder"].relative_to(folder).as_posix()}

@@ -69,25 +69,27 @@ class EvaluatedRun:
         return self.root / path
 
 
-def read_run(folder: Path, root: str | Path | None = None) -> EvaluatedRun:
+def read_run(folder: Path, root: str | Path | None = None, needs_predictions: bool = True) -> EvaluatedRun:
     """Return a tested run.
 
     Args:
         folder: output folder.
         root: folder of the data sets; None takes the run's.
+        needs_predictions: False leaves ``predictions`` empty where there is no predictions.csv.
 
     Raises:
         FileNotFoundError: results.json or predictions.csv is missing.
         ValueError: results.json is damaged, or the run is not tested.
     """
-    for name in ("results.json", "predictions.csv"):
+    for name in ("results.json", *(["predictions.csv"] if needs_predictions else [])):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} has no {name}: the run is not finished, or is no run of train.py")
     results = read_results_file(folder / "results.json", {**ALL_KEYS, "config": dict, "classnames": list})
     if "test" not in results["metrics"]:
         raise ValueError(f"{folder} is not tested yet (results.json has no metrics of test)")
     place = _resolved(str(root or results["config"]["DATASET"]["ROOT"]))
-    table = pd.read_csv(folder / "predictions.csv", dtype={"class": str, "predicted_class": str}, keep_default_na=False)
+    file, text = folder / "predictions.csv", {"class": str, "predicted_class": str}
+    table = pd.read_csv(file, dtype=text, keep_default_na=False) if file.is_file() else pd.DataFrame()  # a class "NA"
     return EvaluatedRun(folder, results, table, place.parent if place.is_file() else place)
 
 

@@ -85,7 +85,7 @@ def _words(args: argparse.Namespace, folder: Path) -> list[Path]:
     from prompting.explain.words import nearest_words, words_figure
 
     trained = _load(args)
-    found = nearest_words(trained.model, args.top)
+    found = nearest_words(trained.model, args.top, tuple(trained.classnames))
     for vector in found:
         near = "  ".join(f"{word} {distance:.3f}" for word, distance in zip(vector.words, vector.distances))
         print(f"{vector.name:<24} {near}")

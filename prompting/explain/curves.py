@@ -115,8 +115,8 @@ def draw_panel(axes: Axes, panel: Panel, epochs: float | None = None, colours: S
         axes.set_ylim(bottom=0)
     if epochs:
         axes.set_xlim(0, epochs)
-    if len(panel.lines) > 1 or panel.uniform is not None:
-        axes.legend(fontsize=8)
+    if len(panel.lines) > 1 or panel.uniform is not None or colours:
+        axes.legend(fontsize=8, ncols=1 if len(panel.lines) < 6 else 2)
 
 
 def curves_figure(panels: list[Panel], title: str) -> Figure:
