@@ -199,7 +199,7 @@ def _classes(
         for method in methods:
             ours = [runs[folder] for folder in rows[rows["method"] == method]["folder"] if folder in runs]
             if ours:
-                columns[method] = pd.concat([_class_accuracy(run) for run in ours], axis=1).mean(1)
+                columns[method] = pd.concat([_class_accuracy(run) for run in ours], axis=1).mean(axis=1)
         wide = pd.DataFrame(columns)
         wide = wide.loc[(wide.max(axis=1) - wide.min(axis=1)).sort_values(ascending=False, kind="stable").index]
         lines = [{"name": name, "cells": list(values)} for name, values in zip(wide.index, wide.to_numpy().tolist())]

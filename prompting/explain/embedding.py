@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from PIL import Image
 from torch import Tensor
 
@@ -53,7 +52,7 @@ def neighbour_accuracy(features: Tensor, labels: Sequence[int]) -> float:
     return float((own[similarity.argmax(1)] == own).float().mean())
 
 
-def test_images(folder: Path, root: Path, most: int) -> tuple[list[Path], list[int]]:
+def images_of_test(folder: Path, root: Path, most: int) -> tuple[list[Path], list[int]]:
     """Return paths and labels of a run's test images, as many of each class, from its predictions.csv.
 
     Raises:
@@ -91,7 +90,7 @@ def embedding_figure(run: TrainedRun, *, root: Path | None = None, most: int = 1
     from sklearn.manifold import TSNE
 
     place = Path(root or run.config["DATASET"]["ROOT"]).expanduser()
-    paths, labels = test_images(run.folder, place.parent if place.is_file() else place, most)
+    paths, labels = images_of_test(run.folder, place.parent if place.is_file() else place, most)
     if len(paths) < 5:
         raise ValueError(f"there are {len(paths)} images; t-SNE needs 5 or more")
     parts = []
@@ -121,11 +120,24 @@ def _scatter(axes: Axes, points: np.ndarray[Any, Any], labels: Sequence[int], cl
     for i, label in enumerate(known):
         x, y = points[own == label].T
         axes.scatter(x, y, s=16, color=colour(i), marker=MARKERS[(i // 10) % len(MARKERS)], linewidths=0, alpha=0.7)
-    for i, label in enumerate(known[:NAMED]):
-        x, y = np.median(points[own == label], axis=0)
-        halo = [withStroke(linewidth=2.5, foreground="white")]
-        axes.text(
-            x, y, classnames[label], size=8, weight="bold", color=INK, ha="center", va="center", path_effects=halo
-        )
+    named = known[:NAMED]
+    places = spread(np.array([np.median(points[own == label], axis=0) for label in named]), np.ptp(points, axis=0))
+    for i, (label, (x, y)) in enumerate(zip(named, places)):
+        box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": colour(i), "alpha": 0.8, "lw": 1}
+        axes.text(x, y, classnames[label], size=7, color=INK, ha="center", va="center", bbox=box)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(visible=True, color=MUTED, linewidth=0.6)
+
+
+def spread(places: np.ndarray[Any, Any], extent: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return places (n, 2) moved up and down until labels there do not overlap, or nearly so."""
+    moved, (width, height) = places.copy(), extent * (0.14, 0.032)
+    for _ in range(60):
+        for i in range(len(moved)):
+            for k in range(i):
+                gap = moved[i] - moved[k]
+                if abs(gap[0]) < width and (overlap := height - abs(gap[1])) > 0:
+                    shift = overlap / 2 * (1 if gap[1] >= 0 else -1)
+                    moved[i, 1] += shift
+                    moved[k, 1] -= shift
+    return moved

@@ -15,6 +15,7 @@ from prompting.clip.tokens import clip_tokenizer
 from prompting.explain.style import INK, MUTED, SETTINGS
 from prompting.methods import PromptedCLIP
 
+SPECIAL = {"<start_of_text>": "[start]", "<end_of_text>": "[end]"}
 MOST_ROWS = 48  # vectors in a picture
 
 
@@ -59,7 +60,7 @@ def nearest_words(model: PromptedCLIP[Any], top: int = 5, classnames: tuple[str,
     names = _names(context, classnames)
     decoder = clip_tokenizer().decoder
     return [
-        NearWords(name, [decoder[i].replace("</w>", "") for i in found], values)
+        NearWords(name, [SPECIAL.get(decoder[i], decoder[i].replace("</w>", "")) for i in found], values)
         for name, found, values in zip(names, indices, distances)
     ]
 
