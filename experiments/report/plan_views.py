@@ -76,7 +76,7 @@ def _crop(trained: TrainedRun, run: EvaluatedRun, path: str) -> Image.Image:
 
 def _view(one: ClassPlan, plan: ImagePlan, word: str) -> dict[str, Any]:
     heat, (m, n) = _heat(one, plan), one.heaviest()[0]
-    size = (plan.grid[1] * 6, plan.grid[0] * 6)
+    size = (plan.grid[1] * 3, plan.grid[0] * 3)  # the page scales it up smoothly
     return {
         "name": one.name,
         "caption": f"{word}: {one.name}",

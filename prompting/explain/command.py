@@ -17,7 +17,7 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``explain`` to a parser."""
-    parser.add_argument("run", type=Path, metavar="RUN", help="output folder of a run")
+    parser.add_argument("folder", type=Path, metavar="RUN", help="output folder of a run")
     what = parser.add_subparsers(dest="what", required=True, metavar="plan | words | embed | curves")
     plan = what.add_parser("plan", help="transport plans of images: which prompts match, and where tokens lie")
     plan.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files")
@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw the pictures that the arguments ask for, print where they are, and return the exit code."""
-    folder = args.output_dir or args.run / "explain"
-    read_settings(args.run)  # before a folder is made
+    folder = args.output_dir or args.folder / "explain"
+    read_settings(args.folder)  # before a folder is made
     draw = {"plan": _plan, "words": _words, "embed": _embed, "curves": _curves}[args.what]
     for path in draw(args, folder):
         print(path)
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _load(args: argparse.Namespace) -> TrainedRun:
     names = [name.strip() for name in getattr(args, "classes", "").split(",") if name.strip()]
-    return load_run(args.run, backbone=args.backbone, classnames=names)
+    return load_run(args.folder, backbone=args.backbone, classnames=names)
 
 
 def _plan(args: argparse.Namespace, folder: Path) -> list[Path]:
@@ -113,8 +113,8 @@ def _embed(args: argparse.Namespace, folder: Path) -> list[Path]:
 def _curves(args: argparse.Namespace, folder: Path) -> list[Path]:
     from prompting.explain.curves import curves_figure, read_curves
 
-    curves = read_curves(args.run)
-    method = read_settings(args.run)["config"]["TRAINER"]["NAME"]
+    curves = read_curves(args.folder)
+    method = read_settings(args.folder)["config"]["TRAINER"]["NAME"]
     folder.mkdir(parents=True, exist_ok=True)
     curves_figure(curves, f"Training of {method}").savefig(folder / "curves.png")
     return [folder / "curves.png"]

@@ -124,7 +124,9 @@ def _limit(rows: list[tuple[ClassPlan, tuple[int, int]]], plan: ImagePlan) -> fl
 def _matrix(axes: Axes, one: ClassPlan, framed: list[tuple[int, int]], limit: float) -> None:
     """Draw the (M, N) plan with its numbers in percent."""
     plan = one.plan
-    axes.imshow((plan * plan.numel()).clamp_min(1e-6).log2().numpy(), cmap=RATIO, vmin=-limit, vmax=limit, aspect="auto")
+    axes.imshow(
+        (plan * plan.numel()).clamp_min(1e-6).log2().numpy(), cmap=RATIO, vmin=-limit, vmax=limit, aspect="auto"
+    )
     rows, columns = plan.shape
     size = 7.5 if max(rows, columns) <= 4 else 5.5
     for m in range(rows):
