@@ -88,25 +88,35 @@ def load_run(folder: str | Path, *, backbone: str = "", classnames: Iterable[str
     folder = Path(folder)
     record = read_settings(folder)
     config = record["config"]
-    method = config["TRAINER"]["NAME"]
+    path = checkpoint_file(folder)
+    made = _model_entry(folder, path)
+    method = made.get("method", config["TRAINER"]["NAME"])
     check_choice("method", method, sorted(METHODS))
     node: dict[str, Any] = next((value for key, value in config["TRAINER"].items() if key != "NAME"), {})
     model_class = METHODS[method]
     options = {name: node[name.upper()] for name in model_class.options_class.defaults() if name.upper() in node}
     names = list(classnames) or record["classnames"]
     data = {"dataset": config["DATASET"]["NAME"], "template": config["DATASET"].get("TEMPLATE", "")}
-    model = model_class(
-        backbone or config["MODEL"]["BACKBONE"]["NAME"], names, model_class.options_class(**options), **data
-    ).eval()
-    if not (path := checkpoint_file(folder)) and model.state_dict():
+    file = made.get("backbone_file", "")
+    known = file if Path(file).is_file() else config["MODEL"]["BACKBONE"]["NAME"]
+    model = model_class(backbone or known, names, model_class.options_class(**options), **data).eval()
+    if path is None and model.state_dict():
         raise FileNotFoundError(f"{folder} holds no checkpoint of {method}: the run saved none, or was not finished")
-    if path:
+    if path is not None:
         state = read_state_dict(path)
         wanted = model.state_dict()
         part = next((name for name, child in model.named_children() if _fits(name, wanted, state)), "")
         # Some methods save their learner alone, without its name.
         load_learned(model.get_submodule(part), state, str(path), None if part else model.released_names)
     return TrainedRun(folder, model, names, config)
+
+
+def _model_entry(folder: Path, checkpoint: Path | None) -> dict[str, Any]:
+    """Return how the model is made, the entry ``model`` of ``run.json`` where one is; an evaluation has none itself."""
+    for place in (folder, *([checkpoint.parent.parent] if checkpoint else [])):
+        if (place / "run.json").is_file():
+            return json.loads((place / "run.json").read_text(encoding="utf-8")).get("model") or {}
+    return {}
 
 
 def _fits(part: str, wanted: dict[str, Tensor], state: dict[str, Tensor]) -> bool:

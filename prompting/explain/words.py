@@ -90,7 +90,9 @@ def words_figure(found: list[NearWords], title: str) -> Figure:
         figure.text(0.25 / width, 1 - 0.46 / height, note, color=MUTED, va="top")
         axes = figure.add_axes((left / width, 0.2 / height, 1.25 * columns / width, 0.34 * len(rows) / height))
         values = torch.tensor([row.distances for row in rows])
-        axes.imshow(values.numpy(), cmap="Blues_r", aspect="auto", vmin=0, vmax=1.4 * float(values.max()) or 1.0, alpha=0.8)
+        axes.imshow(
+            values.numpy(), cmap="Blues_r", aspect="auto", vmin=0, vmax=1.4 * float(values.max()) or 1.0, alpha=0.8
+        )
         dark = 0.6 * float(values.max())
         for i, row in enumerate(rows):
             for k, (word, distance) in enumerate(zip(row.words, row.distances)):
