@@ -19,6 +19,10 @@ from tabulate import tabulate
 from experiments.collect import read_folder
 from experiments.pictures import draw_bars
 from experiments.protocols import SHOTS, RunDefaults, plan
+from experiments.report.compare_page import compare_page
+from experiments.report.page import write
+from experiments.report.reading import read_run
+from experiments.report.run_page import run_page
 from experiments.runs import PROJECT, command, run_all
 from experiments.tables import TableBuilder
 
@@ -63,7 +67,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"# {title}\n\nAccuracy in percent; H is the harmonic mean of base and new.\n\n{text}\n\n"
         f"![{title}](report.png)\n\n## Commands\n\n```\n{commands}\n```\n"
     )
+    last = jobs[-1][0].folder
+    write(run_page(read_run(PROJECT / last)), PROJECT / last / "report.html")
+    write(compare_page(report.parent, report.with_suffix(".html")), report.with_suffix(".html"))
     print(f"\n{title}\n\n{text}\n\nReport, with a picture: {args.output / 'report.md'}")
+    print(f"Report with classes and images, one HTML file: {args.output / 'report.html'}")
+    print(f"Report of {jobs[-1][0].method}, with its wrong images and their plans: {last / 'report.html'}")
     print(f"Results, log, TensorBoard and checkpoints of {jobs[-1][0].method}: {jobs[-1][0].folder}")
 
 

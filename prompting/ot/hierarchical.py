@@ -20,6 +20,26 @@ from .statistics import TransportStatistics
 from .tokens import solve_tokens, unit
 
 
+class HierarchicalInput(NamedTuple):
+    """The features that the head scores; the fields are the leading arguments of ``HierarchicalOT``."""
+
+    z: Tensor
+    """(B, M, D) prompt-level visual features."""
+    h: Tensor
+    """(K, N, D) prompt-level text features."""
+    r: Tensor | None = None
+    """(B, M, J, D) visual tokens."""
+    s: Tensor | None = None
+    """(K, N, L, D) text tokens."""
+    s_mask: Tensor | None = None
+    """(K, N, L) bool, True = valid text token; None: all valid."""
+
+    def select(self, classes: Tensor) -> HierarchicalInput:
+        """Return the input with some of the K classes, given by their indices."""
+        s, s_mask = (None if value is None else value[classes] for value in (self.s, self.s_mask))
+        return self._replace(h=self.h[classes], s=s, s_mask=s_mask)
+
+
 class HierarchicalOutput(NamedTuple):
     """Logits, and the transport of both levels."""
 
@@ -168,6 +188,13 @@ class HierarchicalOT(nn.Module):
             if solved is not None:
                 self.statistics.add(level, solved)
         return out
+
+    def score(
+        self, features: HierarchicalInput, *, logit_scale: float | Tensor = 1.0, return_plans: bool = False
+    ) -> HierarchicalOutput:
+        """Score the features of a model: ``head.score(model.features(images), return_plans=True)`` gives the plans."""
+        z, h, r, s, s_mask = features
+        return self(z, h, r, s, s_mask=s_mask, logit_scale=logit_scale, return_plans=return_plans)
 
     def extra_repr(self) -> str:
         return ", ".join(f"{field.name}={getattr(self.settings, field.name)!r}" for field in fields(self.settings))
