@@ -18,11 +18,11 @@ from prompting.checkpoint import learned_state, load_learned, read_state_dict
 from prompting.clip import input_size, load_clip
 from prompting.methods.base import Options, PromptedCLIP
 from prompting.precision import Precision
-from trainers.record.checkpoints import checkpoint_path
+from prompting.run_folder import checkpoint_path
 from trainers.record.log import logger
 from trainers.record.predictions import RecordingEvaluator
 from trainers.record.results import record_result
-from trainers.record.runs import check_same_run, record_epoch, seconds_before
+from trainers.record.runs import check_same_run, record_epoch, seconds_before, write_run
 from trainers.speed import configure_speed
 
 METHODS: list[type["PromptTrainer"]] = []
@@ -212,6 +212,8 @@ class PromptTrainer(TrainerX):
         seconds = time.perf_counter() - start
         # A process parses its part of the images only; the engine then provides the paths of all.
         self.evaluator.paths = getattr(self, "evaluated_paths", []) or self.evaluator.paths
+        if not self.get_model_names():
+            write_run(self)
         record_result(self, split, accuracy, seconds, self.evaluator)
         return accuracy
 

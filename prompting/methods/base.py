@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from prompting.checkpoint import learned_state, load_learned
 from prompting.clip import ClipShape, PromptTokens, TextEncoder, VisionEncoder, load_clip
 from prompting.heads import cosine_logits
-from prompting.learners import Prompts
+from prompting.learners import ClassContexts, Prompts
 
 T = TypeVar("T")
 METHODS: dict[str, type[PromptedCLIP[Any]]] = {}
@@ -89,6 +89,12 @@ class PromptedCLIP(nn.Module, Generic[OptionsT]):
     def build(self, classnames: Sequence[str], options: OptionsT) -> None:
         """Create ``prompt_learner``, ``tokens`` and the other modules of the method."""
         raise NotImplementedError
+
+    @property
+    def fixed_classes(self) -> str:
+        """What ties the model to its class names, such as "class-specific contexts"; "" if it takes any names."""
+        learned = any(isinstance(module, ClassContexts) for module in self.modules())
+        return "class-specific contexts" if learned else ""
 
     @property
     def logit_scale(self) -> Tensor:

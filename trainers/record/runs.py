@@ -15,6 +15,8 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from prompting.checkpoint import learned_state
+from prompting.clip import checkpoint_file
+from prompting.run_folder import ModelSettings
 
 Json = dict[str, Any]
 """The content of a JSON file."""
@@ -92,23 +94,61 @@ def tensor_hash(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def model_settings(trainer: Any) -> ModelSettings:
+    """Return what the library needs to rebuild the model of a ``PromptTrainer`` (``prompting.classifier``)."""
+    cfg, learns = trainer.cfg, bool(trainer.get_model_names())
+    names = trainer.model_class.options_class.defaults()
+    images = {"size": list(cfg.INPUT.SIZE), "interpolation": cfg.INPUT.INTERPOLATION}
+    if "normalize" in cfg.INPUT.TRANSFORMS:
+        images |= {"mean": list(cfg.INPUT.PIXEL_MEAN), "std": list(cfg.INPUT.PIXEL_STD)}
+    else:
+        images |= {"mean": [0.0] * 3, "std": [1.0] * 3}
+    return ModelSettings(
+        method=trainer.model_class.name,
+        options=json.loads(json.dumps({name: cfg.TRAINER[trainer.node][name.upper()] for name in names})),
+        classnames=tuple(trainer.dm.dataset.classnames),
+        backbone=cfg.MODEL.BACKBONE.NAME,
+        backbone_file=checkpoint_file(cfg.MODEL.BACKBONE.NAME),
+        dataset=cfg.DATASET.NAME,
+        template=cfg.DATASET.get("TEMPLATE", ""),
+        precision=cfg.TRAINER[trainer.node].PREC,
+        checkpoint=trainer.model_name if learns else "",
+        saved_part=trainer.saved_part,
+        images=images,
+    )
+
+
+def describe_run(trainer: TrainerX) -> Json:
+    """Return the settings of a run in ``run.json``: config, class names, and how the library makes the model."""
+    return {
+        "config": method_config(trainer.cfg, trainer.cfg.TRAINER.NAME),
+        "classnames": list(trainer.dm.dataset.classnames),
+        "model": model_settings(trainer).as_json(),
+    }
+
+
+def write_run(trainer: TrainerX) -> None:
+    """Write ``run.json`` of a method that learns nothing."""
+    if writes():
+        write_json(describe_run(trainer), os.path.join(trainer.output_dir, "run.json"))
+
+
 def check_same_run(trainer: TrainerX) -> None:
     """Write ``run.json``; where one exists, raise ``ValueError`` unless it describes the same run.
 
     A folder belongs to one run, defined by settings, classes and initial prompts. A run that saved nothing does not
     claim its folder.
     """
-    config = method_config(trainer.cfg, trainer.cfg.TRAINER.NAME)
     start = getattr(trainer, "start_file", str)()
     trainer.start_sha256 = tensor_hash(learned_state(trainer.model)) if start else None
-    asked = {"config": config, "classnames": list(trainer.dm.dataset.classnames), "start_sha256": trainer.start_sha256}
+    asked = {**describe_run(trainer), "start_sha256": trainer.start_sha256}
     times: dict[str, float] = {}
     for folder in dict.fromkeys((Path(trainer.cfg.RESUME or trainer.output_dir), Path(trainer.output_dir))):
         path = folder / "run.json"
         if not path.is_file() or not (any(folder.glob("*/checkpoint")) or (folder / "results.json").is_file()):
             continue
         before = read_json(path)
-        changed = changed_keys(before["config"], config)
+        changed = changed_keys(before["config"], asked["config"])
         if changed:
             key, old, new = changed[0]
             raise ValueError(
