@@ -23,6 +23,8 @@ from yacs.config import CfgNode
 
 import datasets
 import trainers
+from trainers.record.defaults import output_folder, take_settings
+from trainers.record.summary import summary, warn_of_few_images
 
 logger = logging.getLogger("dassl")
 USER_ERRORS = (ValueError, TypeError, KeyError, AssertionError, OSError, FloatingPointError)
@@ -36,7 +38,7 @@ def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train or evaluate prompts for CLIP.")
     add = parser.add_argument
     add("--root", dest="DATASET.ROOT", help="folder of the data sets")
-    add("--output-dir", dest="OUTPUT_DIR", help="folder for log, checkpoints and results")
+    add("--output-dir", dest="OUTPUT_DIR", help="default: output/<data set>/<method>/<config>/seed<N>")
     add("--resume", dest="RESUME", help="folder of the run to resume from")
     add("--seed", dest="SEED", type=int, help="seed of all random numbers; negative leaves them unseeded")
     for part in ("source", "target"):
@@ -58,7 +60,7 @@ def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add("--plugin", action="append", default=[], metavar="FILE", help="Python file that registers a method or data set")
     add("--eval-only", action="store_true", help="evaluate only")
-    add("--model-dir", default="", help="folder of the run to load for --eval-only")
+    add("--model-dir", default="", help="folder of the run for --eval-only; its settings are the defaults")
     add("--load-epoch", type=int, help="epoch to load; default: the best on validation if kept, else the last")
     add("--no-train", action="store_true", help="do not train")
     add("--traceback", action="store_true", help="show where an error was raised")
@@ -75,6 +77,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     for plugin in plugins:
         if hasattr(plugin, "extend_cfg"):
             plugin.extend_cfg(cfg)
+    take_settings(cfg, args.model_dir, other_data=bool(args.dataset_config_file))
     for path in (args.dataset_config_file, args.config_file):
         if path:
             check_yaml(path)
@@ -87,6 +90,8 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     if args.device is not None:
         cfg.USE_CUDA = use_device(args.device)
     cfg.merge_from_list([word for word in args.opts if word != "--"])
+    if args.OUTPUT_DIR is None and cfg.OUTPUT_DIR == get_cfg_default().OUTPUT_DIR:
+        cfg.OUTPUT_DIR = output_folder(cfg, args.config_file, args.dataset_config_file, args.model_dir)
     cfg.freeze()
     return cfg
 
@@ -151,13 +156,20 @@ def run(args: argparse.Namespace) -> None:
     cfg = setup_cfg(args)
     if cfg.SEED >= 0:
         set_random_seed(cfg.SEED)
-    setup_logger(cfg.OUTPUT_DIR)
+    log = setup_logger(cfg.OUTPUT_DIR, wait=True)
     logger.info(f"Arguments: {' '.join(sys.argv[1:])}")
     logger.info(f"Config:\n{cfg}")
     logger.info(f"Environment:\n{collect_env_info()}\n")
     if torch.cuda.is_available() and cfg.USE_CUDA:
         torch.backends.cudnn.benchmark = True
     trainer = build_trainer(cfg)
+    if args.eval_only and not args.model_dir and trainer.get_model_names():
+        raise ValueError(f"--eval-only needs --model-dir RUN: {cfg.TRAINER.NAME} learns, and RUN holds what it learned")
+    if log is not None:
+        log.open()
+    logger.info(f"{summary(trainer)}\n")
+    if not args.eval_only:
+        warn_of_few_images(trainer)
     if args.eval_only:
         trainer.load_model(args.model_dir, epoch=args.load_epoch)
         trainer.test()

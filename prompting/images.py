@@ -45,7 +45,8 @@ class Preprocess:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Preprocess:
         """Return the transform of a JSON object, whose lists become tuples."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()})
+        fields: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in content.items()}
+        return cls(**fields)
 
     def __post_init__(self) -> None:
         check_choice("interpolation", self.interpolation, tuple(INTERPOLATIONS))

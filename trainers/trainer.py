@@ -116,7 +116,7 @@ class PromptTrainer(TrainerX):
         self.model = self.build_clip(cfg, self.dm.dataset.classnames, clip_model, all_reduce_sum=reduce)
         self.precision.cast_(self.model.clip)
         self.model.to(self.device)
-        configure_speed(self.model, cfg, self.device)
+        self.memory_plan = configure_speed(self.model, cfg, self.device)
         learned = learned_state(self.model)
         logger.info(
             f"Learning {sum(tensor.numel() for tensor in learned.values()):,} parameters: {', '.join(sorted(learned))}"

@@ -13,6 +13,7 @@ import torch
 from dassl.data.datasets import DATASET_REGISTRY
 from torch import nn
 
+from prompting.methods.coop import CoOp
 from tests.reference.layouts import put
 from trainers.record.predictions import RecordingEvaluator, write_predictions
 from trainers.record.results import record_result
@@ -129,7 +130,8 @@ def trainer(make_cfg, tmp_path):
     data = SimpleNamespace(train_x=images, val=[], test=images, classnames=NAMES, split_path="none.json")
     return SimpleNamespace(
         cfg=cfg, dm=SimpleNamespace(dataset=data), model=nn.Linear(2, 2), max_epoch=1, device=torch.device("cpu"),
-        precision=SimpleNamespace(name="fp32"), output_dir=str(tmp_path),
+        precision=SimpleNamespace(name="fp32"), output_dir=str(tmp_path), model_class=CoOp, node="COOP",
+        model_name="prompt_learner", saved_part="prompt_learner", get_model_names=lambda: ["prompt_learner"],
     )  # fmt: skip
 
 
