@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import reduce
 from types import ModuleType
 
@@ -23,8 +24,8 @@ from yacs.config import CfgNode
 
 import datasets
 import trainers
-from trainers.record.defaults import output_folder, take_settings
-from trainers.record.summary import summary, warn_of_few_images
+from trainers.run_defaults import output_folder, take_settings
+from trainers.run_summary import summary, warn_of_few_images
 
 logger = logging.getLogger("dassl")
 USER_ERRORS = (ValueError, TypeError, KeyError, AssertionError, OSError, FloatingPointError)
@@ -157,24 +158,24 @@ def run(args: argparse.Namespace) -> None:
     if cfg.SEED >= 0:
         set_random_seed(cfg.SEED)
     log = setup_logger(cfg.OUTPUT_DIR, wait=True)
-    logger.info(f"Arguments: {' '.join(sys.argv[1:])}")
-    logger.info(f"Config:\n{cfg}")
-    logger.info(f"Environment:\n{collect_env_info()}\n")
-    if torch.cuda.is_available() and cfg.USE_CUDA:
-        torch.backends.cudnn.benchmark = True
-    trainer = build_trainer(cfg)
-    if args.eval_only and not args.model_dir and trainer.get_model_names():
-        raise ValueError(f"--eval-only needs --model-dir RUN: {cfg.TRAINER.NAME} learns, and RUN holds what it learned")
-    if log is not None:
-        log.open()
-    logger.info(f"{summary(trainer)}\n")
-    if not args.eval_only:
-        warn_of_few_images(trainer)
-    if args.eval_only:
-        trainer.load_model(args.model_dir, epoch=args.load_epoch)
-        trainer.test()
-    elif not args.no_train:
-        trainer.train()
+    with log or nullcontext():
+        logger.info(f"Arguments: {' '.join(sys.argv[1:])}")
+        logger.info(f"Config:\n{cfg}")
+        logger.info(f"Environment:\n{collect_env_info()}\n")
+        if torch.cuda.is_available() and cfg.USE_CUDA:
+            torch.backends.cudnn.benchmark = True
+        trainer = build_trainer(cfg)
+        if args.eval_only and not args.model_dir and trainer.get_model_names():
+            raise ValueError(f"--eval-only needs --model-dir RUN: {cfg.TRAINER.NAME} learns, so there is a run to load")
+        if log is not None:
+            log.open()  # makes the output folder: what can be checked has been checked
+        logger.info(f"{summary(trainer)}\n")
+        if args.eval_only:
+            trainer.load_model(args.model_dir, epoch=args.load_epoch)
+            trainer.test()
+        elif not args.no_train:
+            warn_of_few_images(trainer)
+            trainer.train()
 
 
 def one_line(error: BaseException) -> str:

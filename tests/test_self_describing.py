@@ -12,7 +12,7 @@ import train
 from tests.reference.clip_states import vit_state
 from tests.reference.layouts import class_folders
 from tests.reference.methods import config
-from trainers.record.defaults import output_folder
+from trainers.run_defaults import output_folder
 
 METHOD, FOLDER = "configs/trainers/ALIGN/mini.yaml", "configs/datasets/folder.yaml"
 SMALL = "DATASET.NUM_SHOTS 4 DATALOADER.NUM_WORKERS 0 OPTIM.MAX_EPOCH 1 TRAINER.ALIGN.TEXT_PROMPT_DEPTH 2".split()

@@ -42,12 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_loading(parser)
 
 
-def add_loading(parser: argparse.ArgumentParser) -> None:
+def add_loading(parser: argparse.ArgumentParser, device: bool = True) -> None:
     """Add the options of ``Classifier.load``, which several commands have."""
     add = parser.add_argument
     add("--load-epoch", type=int, metavar="E", help="epoch to load; default: the best on validation, else the last")
     add("--backbone", metavar="CLIP", help="name or file of the CLIP; default: that of the run")
-    add("--device", help="torch device: cpu, cuda or cuda:N; default: a GPU if there is one")
+    if device:
+        add("--device", help="torch device: cpu, cuda or cuda:N; default: a GPU if there is one")
 
 
 def given_classes(classes: str | None, file: str | None) -> list[str] | None:

@@ -67,25 +67,25 @@ class VisionTower(nn.Module):
 
 
 def sinkhorn(cost: Tensor, v: Tensor, lam: float, iterations: int, tol: float, change: tuple, log: bool) -> Tensor:
-    """Return the entropic plans (.., J, L) between 1 / J and the weights v (.., 1, L), zero on padding.
+    """Return the entropic plans (.., L, J) of costs (.., L, J), from 1 / J to the weights v (.., 1, L), 0 on padding.
 
     A problem stops when the L1 error of its row sums is at most ``tol``; with ``change``, problems that share all but
     these dimensions stop together, when the mean change of r is below ``tol``. Stopped plans stay as they are.
     """
-    u = 1.0 / cost.shape[-2]
-    shift = cost.where(v > 0, torch.inf).amin(-1, keepdim=True)
-    kernel = ((shift - cost) / lam).where(v > 0, 0.0)  # log K, rows shifted by their minimum
+    u, valid = 1.0 / cost.shape[-1], v.mT > 0
+    shift = cost.where(valid, torch.inf).amin(-2, keepdim=True)
+    kernel = ((shift - cost) / lam).where(valid, 0.0)  # log K, shifted by the minimum of each visual token
     c = torch.zeros_like(v).where(v > 0, -torch.inf) if log else (v > 0).to(cost.dtype)
     kernel, unshift = kernel if log else kernel.exp(), (shift / lam).exp()
 
-    def rows(c: Tensor) -> Tensor:
-        return (kernel + c).logsumexp(-1, keepdim=True) if log else kernel @ c.mT
+    def rows(c: Tensor) -> Tensor:  # row vectors times matrices, the fastest batched product on a CPU
+        return (kernel + c.mT).logsumexp(-2, keepdim=True) if log else c @ kernel
 
-    r_end, c_end = rows(c), c.expand(*cost.shape[:-2], 1, -1)
-    total, before, running = r_end, torch.ones_like(r_end), None
+    total, r_end, c_end, running = rows(c), unshift, c, None
+    before = torch.ones_like(unshift)
     for _ in range(iterations):
         r = math.log(u) - total if log else u / total
-        c = v.log() - (kernel + r).logsumexp(-2, keepdim=True) if log else v / (kernel.mT @ r).mT
+        c = v.log() - (kernel + r).logsumexp(-1, keepdim=True).mT if log else v / (r @ kernel.mT)
         total = rows(c)
         r_end, c_end = (r, c) if running is None else (r.where(running, r_end), c.where(running, c_end))
         if change:
@@ -93,14 +93,13 @@ def sinkhorn(cost: Tensor, v: Tensor, lam: float, iterations: int, tol: float, c
             more = (after - before).abs().mean(change, keepdim=True) >= tol
             before = after
         else:
-            more = (((r + total).exp() if log else r * total) - u).abs().sum(-2, keepdim=True) > tol
+            more = (((r + total).exp() if log else r * total) - u).abs().sum(-1, keepdim=True) > tol
         running = more if running is None else running & more
-    return (kernel + r_end + c_end).exp() if log else kernel * r_end * c_end
+    return (kernel + r_end + c_end.mT).exp() if log else kernel * r_end * c_end.mT
 
 
 class ExportedModel(nn.Module):
-    """Vision tower, class features and score: cosines, or a (hierarchical) optimal transport with a fixed number of
-    iterations (config["head"]["iterations"])."""
+    """Vision tower, class features and score: cosines, or a transport of config["head"]["iterations"] iterations."""
 
     def __init__(self, config: dict) -> None:
         super().__init__()
@@ -116,26 +115,27 @@ class ExportedModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (B, K) of preprocessed images (B, 3, H, W)."""
-        head, raw, scale = self.config["head"], self.vision(images), self.config["logit_scale"]
+        return self.score(self.vision(images))
+
+    def score(self, raw: Tensor) -> Tensor:
+        """Return the logits (B, K) of outputs (B, M, 1 + J, D) of the vision tower."""
+        head, scale = self.config["head"], self.config["logit_scale"]
         out = F.normalize(raw, dim=-1)
-        z = out[:, :, 0]
         if head["kind"] == "cosine":
-            return scale * z[:, 0] @ self.classes.T
-        if head["image_set"] == "patches":
-            z = out[:, :, 1 : 1 + self.config["vision"]["patches"]].flatten(1, 2)
-        similarity = torch.einsum("bmd,knd->bkmn", z, self.h)
+            return scale * out[:, 0, 0] @ self.classes.T
+        patches = out[:, :, 1 : 1 + self.config["vision"]["patches"]].flatten(1, 2)
+        z = patches if head["image_set"] == "patches" else out[:, :, 0]
+        similarity = torch.einsum("knd,bmd->bknm", self.h, z)
         cost, released = 1 - similarity, head["reading"] == "released"
         more = {"iterations": head["iterations"], "tol": head["tol"], "log": head["log"]}
         if head["beta"]:
-            tokens = 1 - torch.einsum("bmjd,knld->bkmnjl", out[:, :, 1:], self.s)
-            change = (2, 3, 4, 5) if released else ()
-            weights = self.weights[None, :, None, :, None]  # (1, K, 1, N, 1, L)
-            distance = (sinkhorn(tokens, weights, head["lambda_token"], change=change, **more) * tokens).sum((-2, -1))
+            tokens = 1 - torch.einsum("knld,bmjd->bkmnlj", self.s, out[:, :, 1:])
+            v, change = self.weights[None, :, None, :, None], (2, 3, 4, 5) if released else ()  # v (1, K, 1, N, 1, L)
+            distance = (sinkhorn(tokens, v, head["lambda_token"], change=change, **more) * tokens).sum((-2, -1)).mT
             cost = cost + head["beta"] * ((1 - distance) if released else distance)
             similarity = similarity if released else similarity - head["beta"] * distance
-        weights = torch.full_like(cost[:1, :1, :1], 1 / cost.shape[-1])
-        change = (0, 1, 2, 3) if released else ()
-        plan = sinkhorn(cost, weights, head["lambda_prompt"], change=change, **more)
+        weights = torch.full((1, 1, 1, head["texts"]), 1 / head["texts"])
+        plan = sinkhorn(cost, weights, head["lambda_prompt"], change=(0, 1, 2, 3) if released else (), **more)
         logits = scale * (plan * similarity).sum((-2, -1))
         if head["pooled"]:
             logits = logits + scale * F.normalize(raw[:, :, 0].mean(1), dim=-1) @ self.classes.T
