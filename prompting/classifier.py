@@ -12,7 +12,7 @@ Neither the checkout nor the training images are needed.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Union, cast
@@ -134,6 +134,11 @@ class Classifier:
         resolved.cast_(model.clip)
         classifier = cls(model.to(chosen), settings, resolved)
         return classifier if classnames is None else classifier.with_classes(classnames)
+
+    def top(self, k: int = 5) -> Callable[[ImageLike | Sequence[ImageLike]], list[list[tuple[str, float]]]]:
+        """Return the function from images to their k likeliest classes: ``self(images).top(k)``."""
+        check_count("k", k)
+        return lambda images: self(images).top(k)
 
     def with_classes(self, classnames: Sequence[str]) -> Classifier:
         """Return a classifier with the same CLIP and learned prompts for other class names.

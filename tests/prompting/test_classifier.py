@@ -2,7 +2,9 @@
 
 import csv
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,10 +71,23 @@ def test_paths_images_and_tensors_give_the_same(run_of):
     several = classifier([path, image, pixels], batch_size=2)
     torch.testing.assert_close(several.logits, expected.expand(3, 2), rtol=1e-4, atol=1e-5)
     assert several.probabilities.sum(1).tolist() == pytest.approx([1, 1, 1])
-    assert classifier([]).top(3) == []
+    assert classifier([]).top(3) == [] and classifier.top(1)([path, image]) == several.top(1)[:2]
     for wrong in (torch.zeros(3, 5, 5), torch.zeros(1, 12, 12, dtype=torch.uint8), torch.zeros(12, 12)):
         with pytest.raises(ValueError, match="an image tensor is .* allowed: uint8"):
             classifier([wrong])
+
+
+def test_the_example_of_the_page(run_of, tmp_path, monkeypatch, capsys):
+    _, out = run_of("ALIGN")
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "first").symlink_to(out)
+    read_image(out.parent / "0.png").save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).resolve().parents[2] / "docs" / "use.md").read_text()
+    exec(re.search(r"```python\n(.*?)```", page, re.S)[1], {})
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert {first.split(":")[0], second.split(":")[0]} == {"face", "golden retriever"}
+    assert last.endswith("torch.Size([2, 3])")
 
 
 def test_other_classes(run_of):

@@ -27,7 +27,7 @@ EXPORTED = [name for name in METHODS if name != "CoCoOp"]
 VARIANTS = [
     ("ALIGN", "READING", "released"),
     ("ALIGN", "BETA", 0.0, "IMAGE_SET", "patches"),
-    ("ALIGN", "LAMBDA_TOKEN", 0.03, "LAMBDA_PROMPT", 0.02),  # in the log domain
+    ("ALIGN", "LAMBDA_TOKEN", 0.06, "LAMBDA_PROMPT", 0.05),  # in the log domain
     ("ALIGN", "COUPLING", "independent", "VISION_PROMPT_NUMBER", 3, "VISION_PROMPT_DEPTH", 2),
     ("PLOT", "TRADE_OFF", True),
     ("PLOTPP", "TRADE_OFF", True),
@@ -111,11 +111,8 @@ def test_onnx_gives_the_logits_of_100_images_in_batches_of_any_size(words, tmp_p
     expected = logits_of(model, images)
     torch.testing.assert_close(score(images), expected, rtol=0, atol=1e-4)
     difference = (small(images) - expected).abs().max()
-    assert 0 < difference < expected.std() and (tmp_path / "int8.onnx").stat().st_size < form_size(form) / 2
-
-
-def form_size(form):
-    return sum(tensor.numel() * 4 for tensor in form.parameters())
+    assert 0 < difference < expected.std()
+    assert (tmp_path / "int8.onnx").stat().st_size < 0.7 * (tmp_path / "model.onnx").stat().st_size
 
 
 @pytest.fixture(scope="module")
