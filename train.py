@@ -12,23 +12,26 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import reduce
+from pathlib import Path
 from types import ModuleType
 
 import torch
-import yaml
-from dassl.config import get_cfg_default
-from dassl.engine import build_trainer
-from dassl.utils import collect_env_info, set_random_seed, setup_logger
+from dassl.config import check_values, get_cfg_default
+from dassl.data.datasets import DATASET_REGISTRY
+from dassl.engine import TRAINER_REGISTRY, build_trainer
+from dassl.utils import check_availability, collect_env_info, set_random_seed, setup_logger
+from dassl.utils.command import Parser, command
 from dassl.utils.registry import did_you_mean
 from yacs.config import CfgNode
 
 import datasets
 import trainers
+from prompting.run_folder import finished_epochs
+from trainers.record.files import lock_folder
 from trainers.run_defaults import output_folder, take_settings
 from trainers.run_summary import summary, warn_of_few_images
 
 logger = logging.getLogger("dassl")
-USER_ERRORS = (ValueError, TypeError, KeyError, AssertionError, OSError, FloatingPointError)
 
 
 def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -36,7 +39,7 @@ def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
 
     A flag whose ``dest`` is a config key sets that key; if it is not given, the key keeps its value.
     """
-    parser = argparse.ArgumentParser(description="Train or evaluate prompts for CLIP.")
+    parser = Parser(prog="train.py", description="Train or evaluate prompts for CLIP.")
     add = parser.add_argument
     add("--root", dest="DATASET.ROOT", help="folder of the data sets")
     add("--output-dir", dest="OUTPUT_DIR", help="default: output/<data set>/<method>/<config>/seed<N>")
@@ -46,8 +49,8 @@ def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
         help_ = f"{part} domains for domain adaptation or generalisation"
         add(f"--{part}-domains", dest=f"DATASET.{part.upper()}_DOMAINS", nargs="+", help=help_)
     add("--transforms", dest="INPUT.TRANSFORMS", nargs="+", help="image transforms")
-    add("--config-file", default="", help="YAML file of the method")
-    add("--dataset-config-file", default="", help="YAML file of the data set")
+    add("--config-file", type=os.path.expanduser, default="", help="YAML file of the method")
+    add("--dataset-config-file", type=os.path.expanduser, default="", help="YAML file of the data set")
     add("--trainer", dest="TRAINER.NAME", help="name of the method")
     add("--backbone", dest="MODEL.BACKBONE.NAME", help="name or path of the CLIP model")
     add("--head", dest="MODEL.HEAD.NAME", help="name of the head")
@@ -59,14 +62,32 @@ def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="GB",
         help="memory limit of a run; default: none on a CPU, free memory on a GPU",
     )
-    add("--plugin", action="append", default=[], metavar="FILE", help="Python file that registers a method or data set")
+    add(
+        "--plugin",
+        type=os.path.expanduser,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="Python file that registers a method or data set",
+    )
     add("--eval-only", action="store_true", help="evaluate only")
-    add("--model-dir", default="", help="folder of the run for --eval-only; its settings are the defaults")
+    add(
+        "--model-dir",
+        type=os.path.expanduser,
+        default="",
+        help="folder of the run for --eval-only; its settings are the defaults",
+    )
     add("--load-epoch", type=int, help="epoch to load; default: the best on validation if kept, else the last")
     add("--no-train", action="store_true", help="do not train")
-    add("--traceback", action="store_true", help="show where an error was raised")
+    add("--traceback", action="store_true", help="show where an error was raised")  # read by ``command``
     add("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the YAML files")
-    return parser.parse_args(words)
+    args = parser.parse_args(words)
+    args.opts, known = [word for word in args.opts if word != "--"], parser._option_string_actions
+    for i, word in enumerate(args.opts):
+        flag = word.partition("=")[0]
+        if flag in known or (i % 2 == 0 and word.startswith("-")):
+            parser.error(f"{flag} is behind KEY VALUE pairs, where no flag is read: put it before {args.opts[0]}")
+    return args
 
 
 def setup_cfg(args: argparse.Namespace) -> CfgNode:
@@ -81,7 +102,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     take_settings(cfg, args.model_dir, other_data=bool(args.dataset_config_file))
     for path in (args.dataset_config_file, args.config_file):
         if path:
-            check_yaml(path)
+            check_file(path, "config")
             cfg.merge_from_file(path)
     for key, value in vars(args).items():
         if key.isupper() and value is not None:
@@ -90,9 +111,12 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
             node[leaf] = tuple(value) if isinstance(value, list) else value  # no merge: "--output-dir 2024" is text
     if args.device is not None:
         cfg.USE_CUDA = use_device(args.device)
-    cfg.merge_from_list([word for word in args.opts if word != "--"])
+    cfg.merge_from_list(args.opts)
+    trainers.fill_defaults(cfg)
     if args.OUTPUT_DIR is None and cfg.OUTPUT_DIR == get_cfg_default().OUTPUT_DIR:
         cfg.OUTPUT_DIR = output_folder(cfg, args.config_file, args.dataset_config_file, args.model_dir)
+    for node, key in ((cfg, "OUTPUT_DIR"), (cfg, "RESUME"), (cfg.MODEL, "INIT_WEIGHTS")):
+        node[key] = os.path.expanduser(node[key])
     cfg.freeze()
     return cfg
 
@@ -138,28 +162,30 @@ def check_file(path: str, kind: str) -> None:
         raise FileNotFoundError(f"no such {kind} file: {path}{did_you_mean(os.path.basename(path), files)}")
 
 
-def check_yaml(path: str) -> None:
-    """Raise FileNotFoundError or ValueError unless ``path`` is a YAML file of keys and values."""
-    check_file(path, "config")
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = yaml.safe_load(file)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"the config file {path} is not YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"the config file {path} holds a {type(content).__name__}; it should hold KEY: VALUE lines")
+def check_names(cfg: CfgNode) -> None:
+    """Raise ValueError, before anything is loaded or written, unless the config names a known method and data set."""
+    for key, flag, registry in (
+        ("TRAINER.NAME", "--trainer", TRAINER_REGISTRY),
+        ("DATASET.NAME", "--dataset-config-file", DATASET_REGISTRY),
+    ):
+        name, known = reduce(lambda node, part: node[part], key.split("."), cfg), registry.registered_names()
+        if not name:
+            raise ValueError(f"{key} is not set: give {flag}; allowed: {', '.join(known)} (--help shows all flags)")
+        check_availability(name, known)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Train or evaluate as the command line asks."""
+def run(args: argparse.Namespace, words: Sequence[str]) -> None:
+    """Train or evaluate as the command line asks; ``words`` are for the log."""
     if (args.model_dir or args.load_epoch is not None) and not args.eval_only:
         raise ValueError("--model-dir and --load-epoch go with --eval-only (to continue a run: --resume FOLDER)")
     cfg = setup_cfg(args)
+    check_names(cfg)
+    check_values(cfg)
     if cfg.SEED >= 0:
         set_random_seed(cfg.SEED)
     log = setup_logger(cfg.OUTPUT_DIR, wait=True)
     with log or nullcontext():
-        logger.info(f"Arguments: {' '.join(sys.argv[1:])}")
+        logger.info(f"Arguments: {' '.join(words)}")
         logger.info(f"Config:\n{cfg}")
         logger.info(f"Environment:\n{collect_env_info()}\n")
         if torch.cuda.is_available() and cfg.USE_CUDA:
@@ -167,39 +193,32 @@ def run(args: argparse.Namespace) -> None:
         trainer = build_trainer(cfg)
         if args.eval_only and not args.model_dir and trainer.get_model_names():
             raise ValueError(f"--eval-only needs --model-dir RUN: {cfg.TRAINER.NAME} learns, so there is a run to load")
+        lock_folder(cfg.OUTPUT_DIR)  # makes the output folder: what can be checked has been checked
         if log is not None:
-            log.open()  # makes the output folder: what can be checked has been checked
+            log.open()
         logger.info(f"{summary(trainer)}\n")
         if args.eval_only:
             trainer.load_model(args.model_dir, epoch=args.load_epoch)
             trainer.test()
         elif not args.no_train:
             warn_of_few_images(trainer)
-            trainer.train()
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error's message as one line."""
-    words = str(error.args[0] if isinstance(error, KeyError) and error.args else error).strip()
-    if "Original Traceback" in words:  # of a data loader's worker process
-        words = words.splitlines()[-1].partition(": ")[2]
-    return " ".join(words.split()) or type(error).__name__
-
-
-def main() -> int:
-    """Run the command line and return the exit code."""
-    args = parse_args()
-    try:
-        run(args)
-    except USER_ERRORS as error:
-        if args.traceback or os.environ.get("ALIGN_TRACEBACK"):
+            try:
+                trainer.train()
+            except KeyboardInterrupt as stop:
+                done = finished_epochs(Path(cfg.OUTPUT_DIR))
+                stop.args = (
+                    f"the same command resumes after epoch {done} of {cfg.OPTIM.MAX_EPOCH}"
+                    if done
+                    else "no epoch was finished: the same command starts from the beginning",
+                )
+                raise
             raise
-        print(f"train.py: error: {one_line(error)} (--traceback shows where)", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("train.py: interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
-        return 130
-    return 0
+
+
+@command("train.py")
+def main(words: Sequence[str]) -> None:
+    """Run the command line; a mistake is one line."""
+    run(parse_args(words), words)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 |---|---|
 | catalog.py | one description for each of CoOp's fifteen data sets |
 | readers.py | one reader for each annotation format |
-| custom.py | Folder, Csv and SplitJson: your images, without Python |
+| custom.py, csv_rows.py | Folder, Csv and SplitJson: your images, without Python |
+| survey.py | a look at the images of custom data before they are used |
 | registry.py | from a description to a registered class; few shots and classes selected by the config |
 | splits.py | train, val and test as rows: split files, checks, ratios, base and new classes |
 | fewshot.py | few-shot draws, CoOp's pickles among them |

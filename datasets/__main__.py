@@ -11,6 +11,7 @@ from textwrap import shorten
 from typing import Any
 
 from dassl.config import get_cfg_default
+from dassl.utils.command import Parser, command
 from dassl.utils.registry import did_you_mean
 from tabulate import tabulate
 
@@ -124,7 +125,7 @@ def stats_text(name: str, split: Split, classes: bool = True, note: str = "") ->
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m datasets", description=__doc__)
+    parser = Parser(prog="python -m datasets", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for run, help_ in (
         (_check, "compare a folder with the description of its data set; exit code 1 if there is a problem"),
@@ -145,22 +146,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(words: Sequence[str] | None = None) -> int:
+@command("python -m datasets")
+def main(words: Sequence[str]) -> int:
     """Run the command line and return the exit code."""
     parser = _parser()
     args, pairs = parser.parse_known_args(words)
     flag = next((word for word in pairs[0::2] if word.startswith("-")), None)
     if flag is not None:
         parser.error(f"unrecognized argument: {flag}")
-    try:
-        cfg = get_cfg_default()
-        extend_cfg(cfg)
-        cfg.DATASET.ROOT = args.root
-        cfg.merge_from_list(list(pairs))
-        return args.run(args, find(args.name), cfg)
-    except (OSError, ValueError, KeyError, AssertionError) as error:
-        print(f"python -m datasets: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
+    cfg = get_cfg_default()
+    extend_cfg(cfg)
+    cfg.DATASET.ROOT = args.root
+    cfg.merge_from_list(list(pairs))
+    return args.run(args, find(args.name), cfg)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dassl.utils import read_image
 from dassl.utils.registry import did_you_mean
 from tqdm import tqdm
 
@@ -13,6 +12,7 @@ from .catalog import DESCRIPTIONS
 from .config import check_custom_keys, data_root
 from .registry import Counts, DescribedDataset, Description, ListedDataset
 from .splits import Split, check_split
+from .survey import leaked, note_lines, unusual
 
 NAMED = 3  # examples named per problem
 
@@ -49,7 +49,15 @@ def check(made: type[ListedDataset], cfg: Any, images: int = 500, any_size: bool
     except (OSError, ValueError) as error:
         report.problems.append(str(error))
         return report
+    report.notes.extend(note_lines(source.left_out, "left out: "))
     _check_images(report, source.split, source.images, None, images)
+    test, training = (
+        [path for row in part if os.path.isfile(path := os.path.join(source.images, row.path))]
+        for part in (source.split.test, source.split.train + source.split.val)
+    )
+    known = set(training)
+    copies = leaked(training, [path for path in test if path not in known])
+    _add_problem(report, "images of the test have the content of one for training or validation", copies, len(test))
     return report
 
 
@@ -119,7 +127,14 @@ def _check_images(report: Report, split: Split, images: Path, counts: Counts | N
     number = len(present) if opened < 0 else min(opened, len(present))
     chosen = [present[i * len(present) // number] for i in range(number)]
     bar = tqdm(chosen, desc=f"{report.name}: images", unit="image", leave=False, disable=None)
-    unreadable = [path for path in bar if not _readable(path)]
+    unreadable, notes = [], {}
+    for path in bar:
+        try:
+            for note in unusual(path, decode=True):
+                notes.setdefault(note, []).append(path)
+        except ValueError:
+            unreadable.append(path)
+    report.notes.extend(note_lines(notes, f"of {len(chosen):,} images opened, "))
     _add_problem(report, "images that were opened cannot be read", unreadable, len(chosen))
     report.rows.append(("images opened", f"{len(paths):,}" if opened < 0 else "", f"{len(chosen):,}"))
 
@@ -128,11 +143,3 @@ def _add_problem(report: Report, problem: str, found: Sequence[str], total: int)
     if found:
         more = f" and {len(found) - NAMED:,} more" if len(found) > NAMED else ""
         report.problems.append(f"{len(found):,} of {total:,} {problem}: {', '.join(found[:NAMED])}{more}")
-
-
-def _readable(path: str) -> bool:
-    try:
-        read_image(path)
-    except Exception:  # decoders raise various types for a damaged file
-        return False
-    return True

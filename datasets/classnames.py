@@ -8,6 +8,8 @@ from dassl.utils.registry import did_you_mean
 from .files import read_json, read_text
 from .splits import Row, Split
 
+JSON_OBJECT = 'give a JSON object {"0": "name", ...} instead'
+
 
 def rename_classes(split: Split, path: Path) -> Split:
     """Return a split with the class names of a file.
@@ -21,6 +23,7 @@ def rename_classes(split: Split, path: Path) -> Split:
     """
     old = {row.label: row.classname for part in reversed(split) for row in part}
     names = _read_names(path)
+    listed = not isinstance(names, dict)
     if isinstance(names, dict):
         unknown = next((name for name in names if name not in old.values()), None)
         if unknown is not None:
@@ -31,8 +34,12 @@ def rename_classes(split: Split, path: Path) -> Split:
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated is not None:
         raise ValueError(f"{path} gives two classes the name {repeated!r}")
+    numbers = [name for _, name in sorted(old.items())]
     if set(names) == set(old.values()):
         new = {label: (names.index(name), name) for label, name in old.items()}
+    elif listed and all(name.isdecimal() for name in numbers) and sorted(numbers, key=int) != numbers:
+        order = f"{', '.join(numbers[:4])}, ..."
+        raise ValueError(f"{path} is a list, but the classes are numbers in the order of text ({order}); {JSON_OBJECT}")
     else:
         new = {label: (label, name) for label, name in zip(sorted(old), names)}
     return Split(*([Row(row.path, *new[row.label]) for row in part] for part in split))

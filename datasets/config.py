@@ -18,9 +18,22 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
+MAX_TEMPLATE = 500  # characters
+
+
 def extend_cfg(cfg: Any) -> None:
     """Add the keys of ``DEFAULTS`` to ``cfg.DATASET``."""
     cfg.DATASET.update(DEFAULTS)
+
+
+def check_template(node: Any) -> None:
+    """Raise ValueError unless ``node.TEMPLATE`` is empty or a short sentence with ``{}``."""
+    template = node.get("TEMPLATE", "")
+    if template and ("{}" not in template or len(template) > MAX_TEMPLATE):
+        found = f"{template[:100]!r} ({len(template):,} characters)"
+        raise ValueError(
+            f"DATASET.TEMPLATE is {found}; it needs {{}} in place of the class name, at most {MAX_TEMPLATE}"
+        )
 
 
 def check_custom_keys(name: str, node: Any) -> None:

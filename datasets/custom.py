@@ -1,9 +1,8 @@
 """Data sets from your files, without Python: class folders, a CSV file or a split file at ``DATASET.ROOT``."""
 
-import csv
-import io
 import os
 import random
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,15 @@ from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils.registry import did_you_mean
 
 from .classnames import names_file, rename_classes
-from .config import absolute_root
-from .files import log, read_text
-from .folders import list_classes, subfolders
+from .config import absolute_root, check_template
+from .csv_rows import HEADER, read_rows
+from .files import brief, log
+from .folders import SUFFIXES, LeftOut, list_classes, subfolders
 from .registry import ListedDataset, Source
 from .splits import Row, Rows, Split, check_images, check_split, read_split, split_by_ratios
+from .survey import note_lines, survey
 
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-HEADER = ("path", "classname", "split")
 
 
 class CustomDataset(ListedDataset):
@@ -30,10 +30,14 @@ class CustomDataset(ListedDataset):
 
     pattern = ""
     root_is_data = True  # another DATASET.ROOT is other data, not another copy of it
+    turn_images = True  # default of INPUT.EXIF
 
     @classmethod
-    def read(cls, path: Path, node: Any) -> tuple[Split, Path]:
-        """Return the split of a file or folder, and its image folder; ``node`` is ``cfg.DATASET``."""
+    def read(cls, path: Path, node: Any, left_out: LeftOut) -> tuple[Split, Path]:
+        """Return the split of a file or folder, and its image folder; ``node`` is ``cfg.DATASET``.
+
+        ``left_out`` is filled with the files in the folder that are not taken.
+        """
         raise NotImplementedError
 
     @classmethod
@@ -42,20 +46,38 @@ class CustomDataset(ListedDataset):
         node, root = cfg.DATASET, absolute_root(cfg.DATASET.ROOT)
         if not root.exists():
             raise FileNotFoundError(f"DATASET.ROOT is {cfg.DATASET.ROOT!r}, but there is no file or folder {root}")
-        if node.TEMPLATE and "{}" not in node.TEMPLATE:
-            raise ValueError(f"DATASET.TEMPLATE is {node.TEMPLATE!r}; it needs {{}} in place of the class name")
+        check_template(node)
+        left_out: LeftOut = {}
         path = _find_file(root, cls.pattern) if cls.pattern else root
-        split, images = cls.read(path, node)
+        split, images = cls.read(path, node, left_out)
         for part in ("train", "test"):
             if not getattr(split, part):
                 raise ValueError(f"data set {root} has no image for {part}")
         split = check_split(split, f"data set {root}", unique_names=True)
+        split = Split(*([row._replace(path=_slashes(row.path, images)) for row in part] for part in split))
+        _check_one_class(split, f"data set {root}")
         folder = root if root.is_dir() else root.parent
         if node.CLASSNAMES:
-            split = rename_classes(split, names_file(node.CLASSNAMES, folder))
+            file = names_file(node.CLASSNAMES, folder)
+            split = check_split(rename_classes(split, file), str(file))
         check_images(split, images, f"data set {root}")
         # two files in one folder are two data sets
-        return Source(split, folder, images, path if cls.pattern else None, draws=path.stem if cls.pattern else "")
+        file = path if cls.pattern else None
+        return Source(split, folder, images, file, draws=path.stem if file else "", left_out=left_out)
+
+    def look(self, source: Source) -> dict[str, list[str]]:
+        """Open the images of the run; log what was left out of the data set and what is unusual, and return both.
+
+        Raises:
+            ValueError: a file is not an image, or too large.
+        """
+        training, test = (
+            [datum.impath for datum in part or []] for part in ([*self.train_x, *(self.val or [])], self.test)
+        )
+        notes = survey(training, test)
+        for line in [*note_lines(source.left_out, "Left out: "), *note_lines(notes, "Images: ")]:
+            log.warning("%s", line)
+        return {**{f"left out: {reason}": paths for reason, paths in source.left_out.items()}, **notes}
 
 
 @DATASET_REGISTRY.register()
@@ -69,7 +91,7 @@ class Folder(CustomDataset):
     """
 
     @classmethod
-    def read(cls, root: Path, node: Any) -> tuple[Split, Path]:
+    def read(cls, root: Path, node: Any, left_out: LeftOut) -> tuple[Split, Path]:
         """List the class folders."""
         if not root.is_dir():
             raise NotADirectoryError(
@@ -81,14 +103,14 @@ class Folder(CustomDataset):
             if set(parts.values()) >= {"train", "test"}:
                 extra = next(name for name in names if name not in parts)
                 raise ValueError(f"{root} has train and test, and also {extra!r}; remove it or move it below them")
-            classes = list_classes(root, deep=True)
+            classes = list_classes(root, deep=True, left_out=left_out)
             return _split([(f"{c}/{path}", c) for c, paths in classes.items() for path in paths], node), root
         if sorted(parts.values()) not in (["test", "train"], ["test", "train", "val"]):
             raise ValueError(f"{root} holds {', '.join(names)}; it should hold train, test and optionally val")
         labels = {name: label for label, name in enumerate(subfolders(root / "train"))}
         rows: dict[str, Rows] = {"val": []}
         for name, part in sorted(parts.items()):
-            classes = list_classes(root / name, deep=True)
+            classes = list_classes(root / name, deep=True, left_out=left_out)
             foreign = next((c for c in classes if c not in labels), None)
             if foreign is not None:
                 raise ValueError(f"class {foreign!r} of {root / name} is not in train{did_you_mean(foreign, labels)}")
@@ -103,35 +125,49 @@ class Csv(CustomDataset):
         path,classname,split
         birds/0001.jpg,house sparrow,train
 
-    The header line is optional. The third column is train, val or test; without it the images are split by
+    The header line is optional; with one, columns may have another order, other usual names (filename, label), and
+    further columns are not read. The third column is train, val or test; without it the images are split by
     DATASET.RATIOS. Paths are relative to DATASET.IMAGES, or to the folder of the file. Labels number the sorted names.
     """
 
     pattern = "*.csv"
 
     @classmethod
-    def read(cls, path: Path, node: Any) -> tuple[Split, Path]:
+    def read(cls, path: Path, node: Any, left_out: LeftOut) -> tuple[Split, Path]:
         """Read the file."""
         images = _image_folder(path, node.IMAGES)
-        found = enumerate(csv.reader(io.StringIO(read_text(path, "CSV file"), newline="")), 1)
-        lines = [(number, [word.strip() for word in line]) for number, line in found if any(line)]
-        if lines and tuple(word.lower() for word in lines[0][1]) in (HEADER[:2], HEADER):
-            del lines[0]
-        if not lines:
-            raise ValueError(f"{path} has no rows; they should be {','.join(HEADER[:2])}[,{HEADER[2]}]")
+        lines, header = read_rows(path)
+        first = lines[0][1]
+        if (
+            not header
+            and len(first) in (2, 3)
+            and not first[0].lower().endswith(SUFFIXES)
+            and not _is_there(first[0], images)
+        ):
+            raise ValueError(
+                f"{path}, line 1: found {brief(first)}; {brief(first[0])} is no image, and a header needs a column "
+                f"{HEADER[0]} (or filename, ...) and a column {HEADER[1]} (or label, ...)"
+            )
         width = len(lines[0][1])
         for number, line in lines:
             where = f"{path}, line {number}"
             if len(line) != width or width not in (2, 3) or not all(line):
                 raise ValueError(
-                    f"{where}: found {line}; it should be path,classname or, in all lines, {','.join(HEADER)}"
+                    f"{where}: found {brief(line)}; it should be path,classname or, in all lines, {','.join(HEADER)}"
                 )
             if width == 3 and line[2].lower() not in PARTS:
-                raise ValueError(f"{where}: split {line[2]!r}; allowed: train, val, test{did_you_mean(line[2], PARTS)}")
+                raise ValueError(
+                    f"{where}: split {brief(line[2])}; allowed: train, val, test{did_you_mean(line[2], PARTS)}"
+                )
         pairs = []
         for _, (file, name, *_) in lines:
             pairs.append((Path(os.path.relpath(file, images)).as_posix() if os.path.isabs(file) else file, name))
         if width == 2:
+            twice = next((file for file, count in Counter(file for file, _ in pairs).items() if count > 1), None)
+            if twice is not None:
+                raise ValueError(
+                    f"{path}: the image {brief(twice)} is in it twice, and could be split between train and test"
+                )
             return _split(pairs, node), images
         split = Split([], [], [])
         for row, (_, line) in zip(_label(pairs), lines):
@@ -151,12 +187,32 @@ class SplitJson(CustomDataset):
     pattern = "split*.json"
 
     @classmethod
-    def read(cls, path: Path, node: Any) -> tuple[Split, Path]:
+    def read(cls, path: Path, node: Any, left_out: LeftOut) -> tuple[Split, Path]:
         """Read the file."""
         return read_split(path), _image_folder(path, node.IMAGES)
 
 
 CUSTOM_DATASETS = {made.__name__: made for made in (Folder, Csv, SplitJson)}
+
+
+def _is_there(file: str, images: Path) -> bool:
+    return os.path.isfile(os.path.join(images, _slashes(file, images)))
+
+
+def _slashes(file: str, images: Path) -> str:
+    r"""Return a path as it is written here: ``im\cat\0.jpg``, as Windows writes it, becomes ``im/cat/0.jpg``."""
+    if "\\" not in file or os.path.isfile(os.path.join(images, file)):
+        return file
+    return file.replace("\\", "/")
+
+
+def _check_one_class(split: Split, where: str) -> None:
+    known: dict[str, Row] = {}
+    for row in (row for part in split for row in part):
+        other = known.setdefault(row.path, row)
+        if other.label != row.label:
+            classes = f"{other.classname!r} and {row.classname!r}"
+            raise ValueError(f"{where}: the image {brief(row.path)} is in two classes, {classes}")
 
 
 def _label(pairs: Sequence[tuple[str, str]]) -> Rows:

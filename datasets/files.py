@@ -11,6 +11,13 @@ from dassl.utils import write_atomically
 
 log = logging.getLogger("dassl.datasets")  # a child of the run's logger, so that log.txt gets these lines
 CACHE_VARIABLE = "ALIGN_CACHE"
+ADVICE = f"set {CACHE_VARIABLE} to a folder that can be written"
+
+
+def brief(value: object, length: int = 200) -> str:
+    """Return ``repr(value)``, cut to ``length`` characters."""
+    text = repr(value)
+    return text if len(text) <= length else f"{text[:length]}... ({len(text):,} characters)"
 
 
 def read_text(path: Path, kind: str) -> str:
@@ -36,9 +43,21 @@ def read_json(path: Path, kind: str, allowed: type | tuple[type, ...] = dict) ->
         ValueError: the file is not JSON, or its content has another type.
     """
     text = read_text(path, kind)
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        twice = (
+            next((key for i, key in enumerate(keys) if key in keys[:i]), None) if len(set(keys)) < len(keys) else None
+        )
+        if twice is not None:
+            raise ValueError(f"the key {brief(twice)} is in it twice")
+        return dict(pairs)
+
     try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
+        content = json.loads(text, object_pairs_hook=unique)
+    except RecursionError:
+        raise ValueError(f"{kind} {path} is not JSON that can be read (it is nested too deeply)") from None
+    except ValueError as error:  # also of numbers with too many digits
         raise ValueError(f"{kind} {path} is not JSON ({error})") from None
     if not isinstance(content, allowed):
         names = {dict: "an object", list: "a list"}
@@ -48,7 +67,11 @@ def read_json(path: Path, kind: str, allowed: type | tuple[type, ...] = dict) ->
 
 
 def write_json(content: Any, path: Path, overwrite: bool = True) -> bool:
-    """Write a JSON file atomically and create its folder; return False if it exists and ``overwrite`` is False."""
+    """Write a JSON file atomically and create its folder; return False if it exists and ``overwrite`` is False.
+
+    Raises:
+        OSError: it cannot be written; the message names the file and ``ALIGN_CACHE``.
+    """
 
     def write(part: str) -> None:
         Path(part).write_text(json.dumps(content), encoding="utf-8")
@@ -60,22 +83,27 @@ def write_json(content: Any, path: Path, overwrite: bool = True) -> bool:
                     raise FileExistsError from None
                 # the file system has no hard links
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(str(path), write)
     except FileExistsError:
-        return False
+        if path.is_file():
+            return False
+        raise OSError(f"{path} cannot be written: {path.parent} is no folder") from None
+    except OSError as error:
+        raise OSError(f"{path} cannot be written ({error.strerror}); {ADVICE}") from None
     return True
 
 
-def cache_root(dataset_dir: Path) -> Path:
+def cache_root(dataset_dir: Path) -> Path | None:
     """Return the cache folder of a data folder, under ``$ALIGN_CACHE`` or else ``~/.cache/align``.
 
-    Its name ends with a hash of the absolute path, because folders of one name may hold different data.
+    Its name ends with a hash of the absolute path, because folders of one name may hold different data. None without
+    ``ALIGN_CACHE`` and without a home folder.
     """
-    base, folder = os.environ.get(CACHE_VARIABLE), dataset_dir.resolve()
-    name = f"{folder.name}-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
-    return (Path(base).expanduser() if base else Path.home() / ".cache" / "align") / name
+    folder, base = dataset_dir.resolve(), os.path.expanduser(os.environ.get(CACHE_VARIABLE) or "~/.cache/align")
+    name = f"{folder.name}-{hashlib.sha256(str(folder).encode(errors='surrogateescape')).hexdigest()[:8]}"
+    return None if base.startswith("~") else Path(base) / name
 
 
 def _writable(folder: Path) -> bool:
@@ -84,7 +112,7 @@ def _writable(folder: Path) -> bool:
 
 def split_folder(dataset_dir: Path) -> Path:
     """Return the folder for a split drawn by us: the data folder as in CoOp, or the cache if that is read-only."""
-    return dataset_dir if _writable(dataset_dir) else cache_root(dataset_dir)
+    return dataset_dir if _writable(dataset_dir) else cache_root(dataset_dir) or dataset_dir
 
 
 def draw_folder(dataset_dir: Path) -> Path:
@@ -95,4 +123,4 @@ def draw_folder(dataset_dir: Path) -> Path:
     usual = dataset_dir / "split_fewshot"
     if not os.environ.get(CACHE_VARIABLE) and _writable(usual if usual.exists() else dataset_dir):
         return usual
-    return cache_root(dataset_dir) / "split_fewshot"
+    return (cache_root(dataset_dir) or dataset_dir) / "split_fewshot"

@@ -1,11 +1,19 @@
-"""Sorted listings of image folders."""
+"""Sorted listings of image folders, and what they leave out."""
 
 import os
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 DRAWS = "split_fewshot"  # folder of few-shot draws, not a class
+# folders that systems and tools make in others' folders, with copies and thumbnails of the images in them
+SYSTEM_FOLDERS = (
+    "__MACOSX", "__pycache__", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found",
+)  # fmt: skip
+
+LeftOut: TypeAlias = dict[str, list[str]]
+"""Reason -> paths of the files and folders that a listing did not take."""
 
 
 def is_image(name: str) -> bool:
@@ -13,28 +21,75 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder is hidden, or one that systems make."""
+    return name.startswith(".") or name in SYSTEM_FOLDERS
+
+
 def subfolders(folder: Path, ignored: Container[str] = ()) -> list[str]:
     """Return the sorted names of the folders in ``folder``, without hidden ones, ``split_fewshot`` and ``ignored``."""
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}")
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
-    return sorted(name for name in names if name != DRAWS and name not in ignored)
+    names = [name for name in _names(folder) if not is_hidden(name) and os.path.isdir(folder / name)]
+    return [name for name in names if name != DRAWS and name not in ignored]
 
 
-def images_in(folder: Path, deep: bool = False) -> list[str]:
-    """Return the sorted paths, relative to a folder, of the images directly in it or (``deep``) at any depth."""
+def images_in(folder: Path, deep: bool = False, left_out: LeftOut | None = None) -> list[str]:
+    """Return the sorted paths, relative to a folder, of the images directly in it or (``deep``) at any depth.
+
+    Links to files and folders are followed; each folder is listed once. ``left_out`` is filled with all else.
+    """
     if not deep:
-        return sorted(filter(is_image, os.listdir(folder)))
-    found = (path for path in folder.rglob("*") if is_image(path.name) and path.is_file())
-    return sorted(path.relative_to(folder).as_posix() for path in found)
+        return list(filter(is_image, _names(folder)))
+    found: LeftOut = {} if left_out is None else left_out
+    return sorted(os.path.relpath(path, folder).replace(os.sep, "/") for path in _walk(str(folder), found, set()))
 
 
-def list_classes(folder: Path, ignored: Container[str] = (), deep: bool = False) -> dict[str, list[str]]:
+def _walk(folder: str, left_out: LeftOut, seen: set[tuple[int, int]]) -> Iterator[str]:
+    status = os.stat(folder)
+    place = (status.st_dev, status.st_ino)
+    if place in seen:
+        left_out.setdefault("folders listed already, through a link", []).append(folder)
+        return
+    seen.add(place)
+    for name in _names(Path(folder)):
+        path = os.path.join(folder, name)
+        if is_hidden(name):
+            left_out.setdefault("hidden", []).append(path)
+        elif is_image(name) and os.path.isfile(path):
+            yield path
+        elif os.path.isdir(path):
+            yield from _walk(path, left_out, seen)
+        else:
+            reason = (
+                "no file, or a link to nothing" if is_image(name) else f"named *{os.path.splitext(name)[1].lower()}"
+            )
+            left_out.setdefault(reason, []).append(path)
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except PermissionError as error:
+        raise PermissionError(
+            f"the folder {folder} cannot be listed ({error.strerror}); allow it or remove it"
+        ) from None
+
+
+def list_classes(
+    folder: Path, ignored: Container[str] = (), deep: bool = False, left_out: LeftOut | None = None
+) -> dict[str, list[str]]:
     """Return class folder -> paths of its images (``deep``: at any depth) relative to it, both sorted.
+
+    Args:
+        folder: folder of the class folders.
+        ignored: names that are no classes.
+        deep: whether images are taken at any depth.
+        left_out: filled with everything else, if ``deep``.
 
     Raises:
         FileNotFoundError: ``folder`` does not exist.
+        PermissionError: a folder cannot be listed.
         ValueError: there is no class folder, or one of them has no image.
     """
     names = subfolders(folder, ignored)
@@ -42,7 +97,13 @@ def list_classes(folder: Path, ignored: Container[str] = (), deep: bool = False)
         flat = len(images_in(folder))
         found = f"{flat} images that are not in class folders" if flat else "no class folders"
         raise ValueError(f"{folder} holds {found}; put the images of each class into a folder of its name")
-    classes = {name: images_in(folder / name, deep) for name in names}
+    if left_out is not None:
+        for name in _names(folder):
+            if is_hidden(name):
+                left_out.setdefault("hidden", []).append(str(folder / name))
+            elif not os.path.isdir(folder / name):
+                left_out.setdefault("beside the class folders", []).append(str(folder / name))
+    classes = {name: images_in(folder / name, deep, left_out) for name in names}
     empty = [name for name, files in classes.items() if not files]
     if empty:
         more = f" (and {len(empty) - 1} more)" if len(empty) > 1 else ""

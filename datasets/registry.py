@@ -1,7 +1,7 @@
 """From the description of a data set to its class in Dassl's registry; few shots and classes selected by the config."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 
-from .config import absolute_root, check_custom_keys, data_root
+from .config import absolute_root, check_custom_keys, check_template, data_root
 from .fewshot import few_shot
 from .files import cache_root, draw_folder, log, split_folder, write_json
 from .splits import Rows, Split, check_images, check_split, check_subsample, drawn_with, read_split, subsample_classes
@@ -60,8 +60,8 @@ class Description:
 
     def split_file(self, folder: Path) -> Path | None:
         """Return the existing split file: the one in ``folder``, or one drawn into the cache; None for neither."""
-        places = [folder / self.split, cache_root(folder) / self.split] if self.split else []
-        return next((path for path in places if path.is_file()), None)
+        places = [place for place in (folder, cache_root(folder)) if place is not None] if self.split else []
+        return next((path for place in places if (path := place / self.split).is_file()), None)
 
     def split_note(self, folder: Path) -> str:
         """Return a note if the split was or will be drawn by us, so that it is not the published one; else ""."""
@@ -107,6 +107,7 @@ class Source(NamedTuple):
         file: file that the split was read from; None for class folders and annotations.
         test_only: as in ``Description``.
         draws: subfolder of ``split_fewshot`` for its draws.
+        left_out: reason -> files and folders that are not images of it.
     """
 
     split: Split
@@ -115,6 +116,7 @@ class Source(NamedTuple):
     file: Path | None = None
     test_only: bool = False
     draws: str = ""
+    left_out: Mapping[str, list[str]] = {}
 
 
 class ListedDataset(DatasetBase):
@@ -127,6 +129,7 @@ class ListedDataset(DatasetBase):
 
     def __init__(self, cfg: Any) -> None:
         check_subsample(cfg.DATASET.SUBSAMPLE_CLASSES)
+        check_template(cfg.DATASET)
         source = self.source(cfg)
         self.dataset_dir, self.image_dir = str(source.folder), str(source.images)
         self.split_path = str(source.file or "")  # CoOp's name of this attribute
@@ -139,6 +142,11 @@ class ListedDataset(DatasetBase):
         train = images(split.train)
         test = train if source.test_only else images(split.test)
         super().__init__(train_x=train, val=images(split.val) or None, test=test)
+        self.image_notes = {note: len(paths) for note, paths in self.look(source).items()}
+
+    def look(self, source: Source) -> dict[str, list[str]]:
+        """Look at the images before they are used; return note -> files. Hook of custom data sets."""
+        return {}
 
 
 def select(source: Source, cfg: Any, keep: bool = True) -> Split:

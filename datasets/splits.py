@@ -8,6 +8,7 @@ shuffling each class with Python's global ``random``; the same shuffles in the s
 import functools
 import os
 import random
+import unicodedata
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -15,7 +16,9 @@ from typing import Any, NamedTuple
 
 from dassl.utils.registry import check_choice, did_you_mean
 
-from .files import read_json
+from .files import brief, read_json
+
+MAX_NAME = 500  # characters of a class name; CLIP reads 77 tokens
 
 
 class Row(NamedTuple):
@@ -71,11 +74,21 @@ def check_rows(rows: object, where: str) -> Rows:
     for number, row in enumerate(rows):
         right = isinstance(row, (list, tuple)) and len(row) == 3 and isinstance(row[0], str) and isinstance(row[2], str)
         if not right or isinstance(row[1], bool) or not isinstance(row[1], int) or row[1] < 0:
-            raise ValueError(f"{where}, row {number}: found {row!r}; it should be [path, label >= 0, classname]")
-        if os.path.isabs(row[0]) or ".." in row[0].split("/"):
-            raise ValueError(f"{where}, row {number}: the path {row[0]!r} leaves the image folder")
+            raise ValueError(f"{where}, row {number}: found {brief(row)}; it should be [path, label >= 0, classname]")
+        if os.path.isabs(row[0]) or ".." in row[0].replace("\\", "/").split("/") or row[0][:1] == "\\":
+            raise ValueError(f"{where}, row {number}: the path {brief(row[0])} leaves the image folder")
         rows[number] = Row(*row)  # in place: a million new objects would set off the garbage collector many times
     return rows
+
+
+def check_name(name: str, where: str) -> None:
+    """Raise ValueError unless a class name can be part of a sentence: short text, visible, on one line."""
+    if not name.strip(" _"):
+        raise ValueError(f"{where}: the class name {name!r} is empty")
+    if len(name) > MAX_NAME:
+        raise ValueError(f"{where}: the class name {name[:40]!r}... has {len(name):,} characters; at most {MAX_NAME}")
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
+        raise ValueError(f"{where}: the class name {name!r} has a line break, a control character or an unknown byte")
 
 
 def check_split(split: Split, where: str, unique_names: bool = False) -> Split:
@@ -92,6 +105,8 @@ def check_split(split: Split, where: str, unique_names: bool = False) -> Split:
         ValueError: a row is malformed, or the classes do not fit together.
     """
     split = Split(*(check_rows(rows, f"{where}, {part!r}") for part, rows in zip(Split._fields, split)))
+    for name in dict.fromkeys(row.classname for part in split for row in part):
+        check_name(name, where)
     known = {row.label: row.classname for row in reversed(split.train or split.test)}
     labels = {name: label for label, name in sorted(known.items(), reverse=True)}
 
@@ -151,7 +166,7 @@ def split_by_ratios(
     Raises:
         ValueError: the shares are out of range, or a class is too small to give each part an image.
     """
-    if min(train, test) <= 0 or val < 0 or abs(train + val + test - 1) > 1e-6:
+    if not (min(train, test) > 0 and val >= 0 and abs(train + val + test - 1) <= 1e-6):  # refuses NaN, too
         raise ValueError(
             f"ratios are {(train, val, test)}; they should be positive shares of train, val (may be 0) and test "
             "that add up to 1"

@@ -8,7 +8,6 @@ table goes between ``<!-- agreement -->`` and ``<!-- end -->`` of the page.
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from dassl.utils.command import Parser
 from scipy.stats import rankdata, spearmanr
 from tabulate import tabulate
 
@@ -127,7 +127,7 @@ def draw(found: dict[str, dict], path: Path) -> None:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="agreement", description=__doc__.splitlines()[0])
+    parser = Parser(prog="agreement", description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=PROJECT / "results", help="folder of CSV files")
     parser.add_argument("--page", type=Path, help="page to write the table into; default: print it")
     parser.add_argument("--figure", type=Path, help="picture to write")

@@ -56,6 +56,7 @@ class RunResult:
     ms_per_image: float | None = None  # of the test
     learned_parameters: int | None = None
     config_hash: str | None = None  # the same for equal settings, whatever the seed
+    note: str | None = None  # a deviation from the published method
 
 
 def read(output: Path, protocol: str) -> tuple[pd.DataFrame, list[str]]:
@@ -111,7 +112,8 @@ def read_folder(folder: Path) -> RunResult:
     numbers = int(named.get("shots", 0)), int(named.get("seed", 1))
     config = "/".join(filter(None, (named.get("config"), named.get("settings"))))
     more = {key: test.get(key) for key in ("macro_f1", "ms_per_image")}
-    more |= {"seconds": content.get("train_seconds"), "learned_parameters": content.get("learned_parameters")}
+    more |= {key: content.get(key) for key in ("learned_parameters", "note")}
+    more["seconds"] = content.get("train_seconds")
     more["config_hash"] = content.get("config") and config_hash(content["config"])
     run = content["method"], named["dataset"], part, *numbers, config
     return RunResult(*run, test["accuracy"], folder, content["backbone"], **more)
@@ -141,7 +143,7 @@ def read_results_file(path: Path, keys: Mapping[str, type] = RESULT_KEYS) -> dic
             accuracy = metrics.get("accuracy") if isinstance(metrics, dict) else None
             if not isinstance(accuracy, (int, float)) or not 0 <= accuracy <= 100:
                 raise ValueError(f"no accuracy between 0 and 100 in the metrics of {split!r}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         remedy = "remove the file and repeat its command, which tests without training again"
         raise ValueError(f"{path} is damaged ({error}); {remedy}") from None
     return content

@@ -8,17 +8,21 @@ interrupted one resumes. Every run is a call of ``train.py``; the commands are i
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from dassl.utils.command import Parser
 from tabulate import tabulate
 
 from experiments.collect import read_folder
 from experiments.pictures import draw_bars
 from experiments.protocols import SHOTS, RunDefaults, plan
+from experiments.report.compare_page import compare_page
+from experiments.report.page import write
+from experiments.report.reading import read_run
+from experiments.report.run_page import run_page
 from experiments.runs import PROJECT, command, run_all
 from experiments.tables import TableBuilder
 
@@ -43,7 +47,7 @@ def render(results: pd.DataFrame) -> str:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="compare", description=__doc__.splitlines()[0])
+    parser = Parser(prog="compare", description=__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="+", default=["ZeroshotCLIP", "ALIGN"], help="names, or all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--root", default="data", help="folder of the data sets; made if it is missing")
@@ -63,7 +67,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"# {title}\n\nAccuracy in percent; H is the harmonic mean of base and new.\n\n{text}\n\n"
         f"![{title}](report.png)\n\n## Commands\n\n```\n{commands}\n```\n"
     )
+    last = jobs[-1][0].folder
+    write(run_page(read_run(PROJECT / last)), PROJECT / last / "report.html")
+    write(compare_page(report.parent, report.with_suffix(".html")), report.with_suffix(".html"))
     print(f"\n{title}\n\n{text}\n\nReport, with a picture: {args.output / 'report.md'}")
+    print(f"Report with classes and images, one HTML file: {args.output / 'report.html'}")
+    print(f"Report of {jobs[-1][0].method}, with its wrong images and their plans: {last / 'report.html'}")
     print(f"Results, log, TensorBoard and checkpoints of {jobs[-1][0].method}: {jobs[-1][0].folder}")
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from dassl.utils.command import Parser
 
 from experiments.runs import PROJECT, RunSpec, command, run_all, state
 from prompting.ot.checks import check_choice
@@ -120,18 +121,26 @@ def config_files(method: str, protocol: str, dataset: str, shots: int, config: s
     return [file.as_posix() for file in files]
 
 
+def published_options(method: str, protocol: str, dataset: str, shots: int, config: str = "") -> list[str]:
+    """Return the KEY VALUE words that a protocol sets over its YAML file; none over a file of the user or a suite."""
+    if config or any(s.config for s in SUITES.values() if dataset in (s.source, *s.targets, *s.shifts)):
+        return []
+    entry = METHODS.get(method, {}).get(f"{'xd' if protocol == 'dg' else protocol}_options", {})
+    words = entry.get(dataset, entry.get("default", ""))
+    return (words.get(shots, "") if isinstance(words, dict) else words).split()
+
+
 def plan_job(
     protocol: str, method: str, seed: int, dataset: str, targets: Sequence[str], shots: int, defaults: RunDefaults
 ) -> Job:
     """Return a training on ``dataset``, in one or several stages, and the tests of its prompts on ``targets``."""
     *first, last = config_files(method, protocol, dataset, shots, defaults.config)
-    entry = {} if defaults.config else METHODS.get(method, {})
-    published = entry.get(f"{protocol}_options", {}).get(dataset, "").split()
+    published = published_options(method, protocol, dataset, shots, defaults.config)
     train, test, train_classes, test_classes = FOLDERS[protocol]
     job: list[RunSpec] = []
     for config, folder in (*((stage, "first_stage") for stage in first), (last, train)):
         previous = job[-1] if job else None
-        stage = (entry["stage_key"], str(previous.folder)) if previous else ()
+        stage = (METHODS[method]["stage_key"], str(previous.folder)) if previous else ()
         spec = RunSpec(method, dataset, config, defaults.output / folder, shots, seed, defaults.root, train_classes)
         options, learns = (*stage, *published, *defaults.options), method not in TRAINING_FREE
         job.append(replace(spec, options=options, plugins=defaults.plugins, learns=learns, first_stage=previous))
@@ -209,7 +218,7 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[int]]:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="protocols", description=__doc__.splitlines()[0])
+    parser = Parser(prog="protocols", description=__doc__.splitlines()[0])
     parser.add_argument("protocol", choices=PROTOCOLS)
     parser.add_argument("method", help="registry name; several with commas; all")
     parser.add_argument("words", nargs="*", help="data sets (names, all, mini) and seeds (numbers, or a second all)")

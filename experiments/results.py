@@ -6,7 +6,6 @@ python -m experiments.results --add output base2new   # first add the runs below
 
 from __future__ import annotations
 
-import argparse
 import re
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from dassl.utils.command import Parser
 
 from experiments import compare
 from experiments.collect import read
@@ -24,7 +24,7 @@ from prompting.ot.checks import check_choice
 
 PAGE, FOLDER = PROJECT / "docs" / "results.md", PROJECT / "results"
 MEASURED = ["accuracy", "macro_f1", "seconds", "ms_per_image", "learned_parameters", "backbone", "config"]
-COLUMNS = [*KEYS, *MEASURED, "commit", "config_hash"]
+COLUMNS = [*KEYS, *MEASURED, "commit", "config_hash", "note"]
 
 
 def add(output: Path, protocol: str, file: Path) -> int:
@@ -65,7 +65,7 @@ def fill(page: str) -> str:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="results", description=__doc__.splitlines()[0])
+    parser = Parser(prog="results", description=__doc__.splitlines()[0])
     parser.add_argument("--add", nargs=2, metavar=("FOLDER", "PROTOCOL"), help="a protocol, or compare")
     args = parser.parse_args(argv)
     if args.add:

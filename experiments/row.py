@@ -10,12 +10,12 @@ the source. Finished runs are not repeated. The other rows are those of results/
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
+from dassl.utils.command import Parser
 from tabulate import tabulate
 
 from experiments.collect import read
@@ -58,7 +58,7 @@ def rows(results: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="row", description=__doc__.splitlines()[0])
+    parser = Parser(prog="row", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("method", help="registry name")
     add("--quick", action="store_true", help="one seed, without few-shot runs")

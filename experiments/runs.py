@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from dassl.utils import command as errors
 from tqdm import tqdm
 
 from experiments.collect import RESULT_KEYS, read_results_file
@@ -85,6 +86,7 @@ def state(run: RunSpec) -> str:
     content = read_results(run)
     if content is not None:
         import train
+        from trainers.record.files import missing_files
         from trainers.record.runs import changed_keys, method_config
 
         now = method_config(train.setup_cfg(train.parse_args(run.argv())), run.method)
@@ -93,7 +95,7 @@ def state(run: RunSpec) -> str:
                 f"{run.folder} holds a run with other settings: {key} was {before!r} and is now {value!r}; "
                 "give another --output, or move the folder"
             )
-        if not _outdated(run, content):
+        if not _outdated(run, content) and not missing_files(run.results_file.parent, content):
             return "done"
     record = _run_record(run)
     return "to do" if record is None or _outdated(run, record) else "begun"
@@ -109,7 +111,7 @@ def _outdated(run: RunSpec, record: dict[str, Any]) -> bool:
 
 def _run_record(run: RunSpec) -> dict[str, Any] | None:
     """Return the content of run.json, which a training writes when it begins; None if there is none."""
-    from trainers.record.runs import read_json
+    from trainers.record.files import read_json
 
     path = run.results_file.with_name("run.json")
     return read_json(path) if path.is_file() else None
@@ -159,6 +161,9 @@ def _execute(run: RunSpec, bar: tqdm) -> None:
                 last = line.strip() or last
                 if found := re.search(r"epoch (\[\S+\]).* loss \S+ \((\S+)\).* eta (\S+)", line):
                     bar.set_postfix_str(f"epoch {found[1]}, loss {found[2]}, {found[3]} left in this run")
+    except BaseException:
+        process.terminate()  # an interrupted run saves nothing more: its last epoch is on the disk
+        raise
     finally:
         reader.close()
         process.join()
@@ -171,24 +176,15 @@ def _train(argv: Sequence[str], output: Connection) -> None:
     for stream in (1, 2):
         os.dup2(output.fileno(), stream)
     output.close()
+    # The data workers are forked as in any other run; they would inherit the start method of this process.
+    multiprocessing.set_start_method(None, force=True)
     sys.argv = ["train.py", *argv]
     import train
 
     sys.exit(train.main())
 
 
-def command(main: Callable[[Sequence[str] | None], int | None]) -> Callable[..., int]:
-    """Decorate a command: a user's mistake is one line on stderr and exit code 1, an interruption exit code 130."""
+def command(main: Callable[[Sequence[str]], int | None]) -> Callable[..., int]:
+    """Decorate a command with the module's name (``dassl.utils.command``)."""
     name = Path(inspect.getfile(main)).stem
-
-    def run(argv: Sequence[str] | None = None) -> int:
-        try:
-            return main(argv) or 0
-        except (ValueError, RuntimeError, OSError) as error:
-            print(f"{name}: error: {error}", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            print(f"{name}: interrupted; the same command continues from here", file=sys.stderr)
-            return 130
-
-    return run
+    return errors.command(name, interrupted="interrupted; the same command continues from here")(main)

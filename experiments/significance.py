@@ -8,13 +8,13 @@ give every set the same weight. Images of one drawing in other colours count as 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from dassl.utils.command import Parser
 from scipy.stats import false_discovery_control
 from tabulate import tabulate
 
@@ -123,7 +123,7 @@ def compare(groups: Groups, methods: Sequence[str], reference: str, level: float
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="significance", description=__doc__.splitlines()[0])
+    parser = Parser(prog="significance", description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path, help="folder of runs")
     parser.add_argument("--table", choices=PROTOCOLS, required=True)
     parser.add_argument("--reference", default="ALIGN", help="method that the others are compared with")

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import submitit
+from dassl.utils.command import Parser
 from tabulate import tabulate
 from tqdm import tqdm
 
@@ -118,7 +119,7 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[int | None], args: argparse.Na
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="sweep", description=__doc__.splitlines()[0])
+    parser = Parser(prog="sweep", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--protocol", choices=PROTOCOLS, required=True)
     add("--methods", nargs="+", required=True, help="registry names, or all")

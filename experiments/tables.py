@@ -7,20 +7,17 @@ OUTPUT is a folder of our runs (``results.json``), a folder of logs that CoOp, M
 file of results/. Figures are means over seeds, with the (population) standard deviation.
 """
 
-from __future__ import annotations
-
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-from tabulate import tabulate
+from dassl.utils.command import Parser
 
 from experiments.collect import read
 from experiments.protocols import PROTOCOLS, SHOTS, SUITES, TRAINING_FREE, expand, presentation_order
+from experiments.rendering import FORMATS, render
 from experiments.runs import command
 from prompting.ot.checks import check_choice
 
@@ -34,12 +31,6 @@ FIGURES = {
 CELLS = ["table", "method", "column", "mean", "std", "seeds", "published", "difference", "source"]
 KEYS = ["method", "dataset", "part", "shots", "seed"]  # of a run
 AVERAGE = "average"
-FORMATS = {"terminal": "simple", "markdown": "github", "latex": "latex_raw", "csv": ""}
-MARKS = {  # best and second best
-    "terminal": ("{}*", "{}+"),
-    "markdown": ("**{}**", "<u>{}</u>"),
-    "latex": (r"\textbf{{{}}}", r"\underline{{{}}}"),
-}
 
 
 class TableBuilder:
@@ -181,6 +172,9 @@ class TableBuilder:
         lines = [f"Accuracy in percent; mean ± standard deviation over seeds.{marks.get(form, '')}"]
         sources = sorted(set(cells["source"].dropna()))
         lines += [f"Published: {'; '.join(sources)}."] if sources else []
+        if "note" in self.results:
+            for (method, note), runs in self.results.dropna(subset="note").groupby(["method", "note"]):
+                lines.append(f"{method} on {', '.join(sorted(set(runs['dataset'])))}: {note}.")
         lines += [*(f"Missing: {line}" for line in self.missing), *(f"Nothing found in {note}" for note in notes)]
         start = {"latex": "% ", "markdown": "- "}.get(form, "")
         return "\n\n".join([*texts, "\n".join(start + line for line in lines)])
@@ -190,39 +184,9 @@ def _shots(number: int) -> str:
     return f"{number} shot{'' if number == 1 else 's'}"
 
 
-def render(cells: pd.DataFrame, form: str, published: bool) -> str:
-    """Return one table as text; published figures are in separate columns, or in rows if the table is wide."""
-    title, columns = cells["table"].iloc[0], list(cells["column"].unique())
-    wide, dash, sign = len(columns) > 3, "--" if form == "latex" else "-", r"$\pm$" if form == "latex" else "±"
-    kinds = ["", "published", "difference"] if published else [""]
-    best = {column: sorted(set(group["mean"].dropna().round(2)))[:-3:-1] for column, group in cells.groupby("column")}
-    alone = cells.groupby("column")["mean"].count() < 2  # one method: no marks
-
-    def figure(cell: Any, kind: str) -> str:
-        value = getattr(cell, kind or "mean")
-        if pd.isna(value) or kind:
-            return dash if pd.isna(value) else f"{value:{'+' if kind == 'difference' else ''}.2f}"
-        text, rank = f"{value:.2f}", round(value, 2)
-        if rank in best[cell.column] and not alone[cell.column]:
-            text = MARKS[form][best[cell.column].index(rank)].format(text)
-        return text if pd.isna(cell.std) else f"{text} {sign} {cell.std:.2f}"
-
-    lines = [["method", *(kind or column for column in columns for kind in (kinds[:1] if wide else kinds))]]
-    for method, group in cells.groupby("method", sort=False):
-        if wide:
-            lines += [[f"({k})" if k else method, *(figure(cell, k) for cell in group.itertuples())] for k in kinds]
-        else:
-            lines.append([method, *(figure(cell, kind) for cell in group.itertuples() for kind in kinds)])
-    if form == "latex":
-        lines = [[text.replace("_", r"\_") for text in line] for line in lines]
-    align = ("left", *["right"] * (len(lines[0]) - 1))
-    body = tabulate(lines[1:], headers=lines[0], tablefmt=FORMATS[form], colalign=align, disable_numparse=True)
-    return {"markdown": f"### {title}\n\n", "latex": f"% {title}\n"}.get(form, f"{title}\n\n") + body
-
-
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="tables", description=__doc__.splitlines()[0])
+    parser = Parser(prog="tables", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("output", type=Path, help="folder of runs, ours or logs of others, or a CSV file of results/")
     add("--table", choices=PROTOCOLS, required=True)

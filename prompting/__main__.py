@@ -30,11 +30,13 @@ def main(words: Sequence[str] | None = None) -> int:
         module.add_arguments(command)
         command.add_argument("--traceback", action="store_true", help="show where an error was raised")
         command.set_defaults(run=module.run)
-    args = parser.parse_args(words)
+    words = list(sys.argv[1:] if words is None else words)
+    shown = "--traceback" in words or bool(os.environ.get("ALIGN_TRACEBACK"))  # at any place, as in ``train.py``
+    args = parser.parse_args([word for word in words if word != "--traceback"])
     try:
         return args.run(args)
     except USER_ERRORS as error:
-        if args.traceback or os.environ.get("ALIGN_TRACEBACK"):
+        if shown:
             raise
         message = " ".join(str(error).split()) or type(error).__name__
         print(f"align-clip {args.command}: error: {message} (--traceback shows where)", file=sys.stderr)

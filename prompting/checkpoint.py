@@ -2,51 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import pickletools
-import zipfile
-from collections.abc import Mapping
-from typing import IO, Any
+from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from prompting.ot.checks import did_you_mean
+from prompting.ot.checks import did_you_mean, first_non_finite
+from prompting.torch_files import read_pickled
 
 # Buffers of class-name embeddings in checkpoints of the CoOp family; they depend on the classes of the training run.
 CLASS_NAME_BUFFERS = ("token_prefix", "token_suffix", "token_midfix")
 # Learned prompts that the family stores inside a tower (VPT, IVLP).
 PROMPTS_IN_TOWERS = ("VPT", "VPT_shallow")
 # Top-level names of the frozen CLIP in whole-model checkpoints of the family.
-FROZEN_PARTS = ("image_encoder", "text_encoder", "clip_model", "clip", "logit_scale", "model", "ZS_image_encoder")
-# Modules of pickled optimizers and schedulers, which files of the family contain besides tensors and plain values.
-OBJECTS = ("torch.optim.", "dassl.optim.")
-TENSORS = ("torch", "torch._utils", "collections", "__builtin__")  # modules that every pickle of tensors imports
-
-
-class _Inert:
-    """Placeholder for a pickled object that is not needed: accepts any arguments and does nothing."""
-
-    def __init__(self, *args: Any) -> None:
-        pass
-
-
-def _dict(*args: Any) -> dict[Any, Any]:
-    """Replace ``collections.defaultdict``, the type of an optimizer's state."""
-    return {}
+FROZEN_PARTS = ("image_encoder", "text_encoder", "clip_model", "clip", "logit_scale", "model")
+# A second, frozen CLIP in such checkpoints, at any level: PromptSRC's prompt_learner.ZS_image_encoder, CoPrompt's.
+TEACHERS = ("ZS_image_encoder", "model_distill")
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Return the state dict of a checkpoint file of any version of torch or Dassl, in CPU memory.
 
-    No code in the file is run: ``torch.load(weights_only=True)`` reads it, with inert placeholder classes for the
-    optimizers and schedulers that Dassl pickles.
+    No code in the file is run, and damage is found where the file carries checksums (``prompting.torch_files``). A file
+    of this project's engine is also compared with the SHA-256 of its tensors.
 
     Args:
         path: a file in the format of Dassl's trainers.
 
     Returns:
-        Names to tensors, unchanged.
+        Names to tensors, unchanged; a module's extra state (``get_extra_state``) is plain values.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -54,49 +42,53 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"no checkpoint at {path}")
-    known, wanted = list(torch.serialization.get_safe_globals()), []  # torch 2.4 returns its live list
     try:
-        wanted = _imports(path)
-        stand_ins = [_stand_in(*names) for names in wanted if names[0].startswith(OBJECTS)]
-        torch.serialization.add_safe_globals([dict, _named(_dict, "collections", "defaultdict"), *stand_ins])
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file can end in anything, an IndexError among others
-        objects = [".".join(names) for names in wanted if not names[0].startswith(OBJECTS) and names[0] not in TENSORS]
-        what = f"it is damaged, or holds what is never read: {', '.join(objects)}" if objects else "it is damaged"
-        raise ValueError(f'Unable to load checkpoint from "{path}": {what}') from error
-    finally:
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(known)
+        content = read_pickled(path)
+    except ValueError as error:
+        raise ValueError(f'Unable to load checkpoint from "{path}": {error}') from error
     if not isinstance(content, Mapping) or "state_dict" not in content:
         found = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
         raise ValueError(f"{path} is no checkpoint of a run: it holds {found or 'nothing'}")
-    return content["state_dict"]
+    state = content["state_dict"]
+    kinds = {type(state).__name__}
+    if isinstance(state, Mapping):
+        state = {str(name): value for name, value in state.items()}
+        kinds = {type(v).__name__ for k, v in state.items() if not (isinstance(v, Tensor) or _is_extra(k))}
+    if kinds:
+        raise ValueError(
+            f"{path} is no checkpoint of a run: its state_dict holds {', '.join(sorted(kinds))}, not tensors"
+        )
+    hashes = content.get("sha256")
+    if isinstance(hashes, Mapping) and hashes.get("state_dict") != tensor_hash(state):
+        reason = "it is damaged or was edited (the SHA-256 of its tensors is wrong)"
+        raise ValueError(f'Unable to load checkpoint from "{path}": {reason}')
+    return state
 
 
-def _imports(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
-    """Return (module, name) of every import of a pickled file, without unpickling it."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            found = _globals(archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl"))))
-    else:  # torch's format before 1.6: a magic number, a version, a system, the content, the names of its storages
-        with open(path, "rb") as file:
-            found = set().union(*(_globals(file) for _ in range(5)))
-    return [(module, name) for module, _, name in (line.partition(" ") for line in sorted(found))]
+def _is_extra(name: str) -> bool:
+    """Return whether a name is that of a module's extra state (``get_extra_state``), which holds any plain values."""
+    return name.split(".")[-1] == "_extra_state"
 
 
-def _globals(pickled: bytes | IO[bytes]) -> set[str]:
-    """Return "<module> <name>" of all imports of the first pickle in ``pickled``; a file is read up to its end."""
-    return {str(argument) for code, argument, _ in pickletools.genops(pickled) if code.name == "GLOBAL"}
+def tensor_hash(state: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a state dict: names, shapes, dtypes and values, in the order of names."""
+    digest = hashlib.sha256()
+    for name, value in sorted(_leaves(state), key=itemgetter(0)):
+        if isinstance(value, Tensor):
+            tensor = value.detach().cpu().contiguous()
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+            digest.update(tensor.view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+        else:  # a plain value of an extra state
+            digest.update(f"{name} {value!r}\n".encode(errors="surrogatepass"))
+    return digest.hexdigest()
 
 
-def _stand_in(module: str, name: str) -> Any:
-    return _named(type(name, (_Inert,), {}), module, name)
-
-
-def _named(thing: Any, module: str, name: str) -> Any:
-    # torch 2.4 looks a thing up by its plain name, later ones by the qualified one.
-    thing.__module__, thing.__name__, thing.__qualname__ = module, name, name
-    return thing
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, (Mapping, list, tuple)):
+        for key, part in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _leaves(part, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value
 
 
 def learned_state(model: nn.Module, names: Mapping[str, str] | None = None) -> dict[str, Tensor]:
@@ -116,6 +108,7 @@ def load_learned(
     state: Mapping[str, Tensor],
     source: str = "the checkpoint",
     names: Mapping[str, str] | None = None,
+    unused: Sequence[str] = (),
 ) -> None:
     """Copy the learned tensors of ``model`` from a checkpoint's state dict.
 
@@ -127,10 +120,12 @@ def load_learned(
         state: names to tensors, with or without the ``module.`` of a parallel run.
         source: name of the checkpoint in error messages, such as its path.
         names: names in ``model`` to names in the checkpoint, as in ``learned_state``.
+        unused: names of modules and tensors that released checkpoints of the method hold without any use.
 
     Raises:
         ValueError: a learned tensor is missing or has another shape, or the checkpoint holds learned tensors that
-            the model does not have (another depth, number of prompts, method, backbone or class list).
+            the model does not have (another depth, number of prompts, method, backbone or class list); or one holds NaN
+            or infinity.
     """
     found = {name[len("module.") :] if name.startswith("module.") else name: value for name, value in state.items()}
     wanted = learned_state(model, names)
@@ -141,7 +136,7 @@ def load_learned(
             f"{did_you_mean(missing[0], found)} "
             "(was it trained with another method, depth or number of prompts?)"
         )
-    extra = [name for name in found if name not in wanted and not _is_ignored(name)]
+    extra = [name for name in found if name not in wanted and not _is_ignored(name, unused)]
     if extra:
         raise ValueError(
             f"{source} holds {len(extra)} learned tensors that this model does not have, first {extra[0]!r} "
@@ -153,10 +148,14 @@ def load_learned(
                 f"{source} has {name!r} of shape {tuple(found[name].shape)}, this model needs {tuple(tensor.shape)} "
                 "(was it trained with another number of prompts, backbone or class list?)"
             )
+    if problem := first_non_finite((name, found[name]) for name in wanted):
+        raise ValueError(f"{source} comes from a training that failed: {problem}; load an earlier epoch")
     for name, tensor in wanted.items():
         tensor.copy_(found[name])
 
 
-def _is_ignored(name: str) -> bool:
-    first, last = name.split(".")[0], name.split(".")[-1]
-    return last in CLASS_NAME_BUFFERS or (first in FROZEN_PARTS and last not in PROMPTS_IN_TOWERS)
+def _is_ignored(name: str, unused: Sequence[str] = ()) -> bool:
+    parts = name.split(".")
+    if any(part in (*TEACHERS, *unused) for part in parts) or parts[-1] in CLASS_NAME_BUFFERS or _is_extra(name):
+        return True
+    return parts[0] in FROZEN_PARTS and parts[-1] not in PROMPTS_IN_TOWERS

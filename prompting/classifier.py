@@ -21,14 +21,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from prompting.checkpoint import learned_state, load_learned, read_state_dict
+from prompting.checkpoint import learned_state, load_learned
 from prompting.clip import load_clip
 from prompting.images import Preprocess, read_image, unnormalised
 from prompting.methods import METHODS, PromptedCLIP
 from prompting.ot.checks import check_choice, check_count
 from prompting.precision import Precision
 from prompting.ranking import likeliest
-from prompting.run_folder import ModelSettings, checkpoint_path
+from prompting.run_folder import ModelSettings, checkpoint_path, read_checkpoint
 
 ImageLike = Union[str, "os.PathLike[str]", Image.Image, Tensor]
 """A path, a PIL image, or a tensor (3, H, W): uint8 pixels of any size, or floats that are already preprocessed."""
@@ -130,7 +130,10 @@ class Classifier:
                 model.get_submodule(settings.saved_part),
             )
             names = model.released_names if part is model else None
-            load_learned(part, read_state_dict(path), str(path), names)
+            state = read_checkpoint(path)
+            if "_extra_state" in state:  # such as the classes of Tip-Adapter-F's cache
+                part.set_extra_state(state["_extra_state"])
+            load_learned(part, state, str(path), names)
         resolved.cast_(model.clip)
         classifier = cls(model.to(chosen), settings, resolved)
         return classifier if classnames is None else classifier.with_classes(classnames)
@@ -156,7 +159,10 @@ class Classifier:
             raise ValueError(f"class names must be one or more non-empty strings; found {classnames!r}")
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"the class name {twice!r} is given twice")
-        settings = replace(self.settings, classnames=names)
+        options = self.settings.options
+        if set(names) - set(self.settings.classnames):
+            options = {**options, **METHODS[self.settings.method].options_class.for_other_classes}
+        settings = replace(self.settings, classnames=names, options=options)
         model = _build(settings, self.model.clip)
         load_learned(model, learned_state(self.model))
         device = self.model.logit_scale.device

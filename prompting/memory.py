@@ -133,13 +133,13 @@ def plan_memory(model: Any, images: int, held: int = 0) -> list[MemoryPlan]:
     kept_by_others = sum(_text(model.text_encoder, *other)[0].kept() for other in others)
     n, classes = max(len(tokens.ids), 1 if prompts.text is None else len(prompts.text)), tokens.ids.shape[1]
     length = 0 if token_set is None else int(token_set.sum(-1).max())
-    m, b = (1, 0) if prompts.visual is None else prompts.visual.shape[:2]
+    visual_prompts = [v for v in (prompts.visual, *prompts.deep_visual) if v is not None]
+    m, b = visual_prompts[0].shape[:2] if visual_prompts else (1, 0)
     shape, visual = model.shape, model.image_encoder.visual
     positions = images * m * (1 + shape.patches + b)
     itemsize = tower_dtype(visual).itemsize
-    vision = Tower(
-        positions, shape.vision_width, itemsize, hidden_widths(visual), shape.vision_layers, prompts.visual is not None
-    )
+    learned = bool(visual_prompts) or any(adapter is not None for adapter in prompts.visual_adapters)
+    vision = Tower(positions, shape.vision_width, itemsize, hidden_widths(visual), shape.vision_layers, learned)
     # Text features as computed, gathered and normalised; visual ones as computed and normalised.
     features = 4 * shape.embed_dim * (3 * classes * n * (1 + length) + 2 * positions)
     transport = _transport(model, images * classes * n * m, (shape.patches + b) * length)
@@ -166,7 +166,7 @@ def _text(encoder: TextEncoder, tokens: PromptTokens, prompts: Prompts, token_se
     """Return the text tower of a step, and the positions of its longest class."""
     vectors = (prompts.text, *prompts.deep_text)
     groups = lay_out(tokens, vectors, token_set, share_prefix=can_split(encoder.transformer)).chunks[0].groups
-    hidden, learned = hidden_widths(encoder), any(v is not None for v in vectors)
+    hidden, learned = hidden_widths(encoder), any(v is not None for v in (*vectors, *prompts.text_adapters))
     # The keys and values of a prefix are kept once more for each suffix: 2 of the widths of a position.
     sizes = [group.length + 2 / (KEPT + hidden) * group.prefix for group in groups]
     positions = sum(len(group.prompts) * size for group, size in zip(groups, sizes))

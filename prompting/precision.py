@@ -6,7 +6,7 @@ Learned tensors, their gradients and the optimizer's state are float32 under eve
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from prompting.ot.checks import check_choice
+from prompting.ot.checks import check_choice, first_non_finite
 
 PRECISIONS = ("auto", "fp32", "amp", "fp16", "bf16")
 # How each precision stores frozen weights, and in which dtype autocast computes (None: no autocast).
@@ -22,6 +22,8 @@ _STORED = {"fp32": torch.float32, "amp": torch.float32, "fp16": torch.float16, "
 _COMPUTED = {"fp32": None, "amp": torch.float16, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Norms stay in float32, as in OpenAI's half-precision weights.
 _KEPT = (nn.LayerNorm, _NormBase)
+
+MAX_SKIPPED = 10  # steps in a row that the loss scaler may skip, as it halves its scale from 65,536 at each
 
 _log = logging.getLogger("prompting")
 _warned: set[tuple[str, str]] = set()
@@ -36,6 +38,14 @@ def _runs(precision: str, device: torch.device) -> bool:
     return precision == "bf16" and device.type == "cpu"
 
 
+@dataclass
+class SkippedSteps:
+    """Steps that the loss scaler skipped, because its scale made a gradient infinite."""
+
+    total: int = 0
+    in_a_row: int = 0
+
+
 @dataclass(frozen=True)
 class Precision:
     """A precision that its device supports; created by :meth:`resolve`.
@@ -44,11 +54,13 @@ class Precision:
         name: ``fp32``, ``amp``, ``fp16`` or ``bf16``.
         device: device of the model.
         scaler: the loss scaler of ``amp`` and ``fp16``, whose activations are float16; None otherwise.
+        skipped: number of steps that the loss scaler skipped.
     """
 
     name: str
     device: torch.device
     scaler: torch.amp.GradScaler | None = field(default=None, compare=False)
+    skipped: SkippedSteps = field(default_factory=SkippedSteps, compare=False, repr=False)
 
     @staticmethod
     def check(prec: str) -> None:
@@ -110,26 +122,47 @@ class Precision:
         return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
 
     def backward_and_step(
-        self, loss: Tensor, optim: torch.optim.Optimizer, before_step: Callable[[], object] | None = None
+        self,
+        loss: Tensor,
+        optim: torch.optim.Optimizer,
+        before_step: Callable[[], object] | None = None,
+        learned: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Take one optimizer step on a loss, with the loss scaler if there is one.
+
+        The scaler skips a step whose unscaled gradients are not finite, and lowers its scale.
 
         Args:
             loss: a scalar; computed under :meth:`autocast`.
             optim: the optimizer of the learned tensors; its gradients are cleared first.
             before_step: called after the backward pass, before gradients are unscaled or used.
+            learned: name -> learned tensor, for error messages; None numbers those of ``optim``.
 
         Raises:
-            FloatingPointError: if the loss is infinite or not a number.
+            FloatingPointError: a learned tensor, the loss or, without a scaler, a gradient holds infinity or NaN; or
+                the scaler has skipped ``MAX_SKIPPED`` steps in a row. The learned tensors are as before the step.
         """
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {float(loss.detach())} under precision {self.name}")
         optim.zero_grad()
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
         if before_step is not None:
             before_step()
+        if self.scaler is not None:
+            self.scaler.unscale_(optim)
+        if learned is None:
+            learned = {str(i): p for i, p in enumerate(p for group in optim.param_groups for p in group["params"])}
+        values = [(f"the learned tensor {name}", p) for name, p in learned.items()] + [("the loss", loss)]
+        gradients = [(f"the gradient of {name}", p.grad) for name, p in learned.items() if p.grad is not None]
+        problem = first_non_finite(values + gradients)
+        again = ""
+        if self.scaler is not None and problem.startswith("the gradient"):
+            self.skipped.in_a_row, self.skipped.total = self.skipped.in_a_row + 1, self.skipped.total + 1
+            again = f" in {MAX_SKIPPED} steps in a row, at loss scale {self.scaler.get_scale():g}"
+        else:
+            self.skipped.in_a_row = 0
+        if problem and not 0 < self.skipped.in_a_row < MAX_SKIPPED:
+            raise FloatingPointError(f"{problem} under precision {self.name}{again}")
         if self.scaler is None:
             optim.step()
         else:
-            self.scaler.step(optim)
+            self.scaler.step(optim)  # skips by itself
             self.scaler.update()

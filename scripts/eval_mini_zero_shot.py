@@ -11,11 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from dassl.utils.command import Parser, command
 from open_clip import SimpleTokenizer
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
@@ -63,12 +65,13 @@ def accuracies(similar: torch.Tensor, labels: torch.Tensor, test_only: bool) -> 
     return result
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+@command("eval_mini_zero_shot.py")
+def main(words: Sequence[str]) -> None:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="checkpoint (default: the committed one)")
     parser.add_argument("--sets", nargs="+", default=list(SUITE), choices=list(SUITE), metavar="SET")
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     model = load_clip(args.weights).eval()
     table = {}
     for name in args.sets:
@@ -83,4 +86,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

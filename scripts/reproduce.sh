@@ -14,9 +14,15 @@ show() { "$python" -m experiments.tables "$output" --table "$table" "${grid[@]}"
 
 "$python" -m experiments.sweep --protocol "$table" "${grid[@]}" --root "${DATA:-data}" --output "$output" $SWEEP
 status=$?
-[ $status != 130 ] || exit 130  # interrupted: a table would lack the rest
-if [ "$table" = fewshot ]; then show --plot "$output/fewshot.png"; else show; fi || exit
-show --format markdown > "$output/$table.md"
-show --format csv > "$output/$table.csv" 2> /dev/null
+[ $status -lt 128 ] || exit $status  # interrupted: a table would lack the rest
+mkdir -p "$output" && new=$(mktemp -d "$output/.table.XXXXXX") || exit
+trap 'rm -r "$new"' EXIT
+plot=()
+[ "$table" != fewshot ] || plot=(--plot "$new/fewshot.png")
+show "${plot[@]}" && show --format markdown > "$new/$table.md" && show --format csv > "$new/$table.csv" 2> /dev/null || exit
+if [ $status != 0 ]; then  # the last whole table stays
+  echo "Not written, as runs are missing: $output/$table.md" >&2
+  exit $status
+fi
+mv "$new"/* "$output/" || exit
 echo "Written: $output/$table.md, $output/$table.csv$([ "$table" != fewshot ] || echo ", $output/fewshot.png")"
-exit $status

@@ -89,6 +89,61 @@ def test_a_loss_that_is_no_number_stops(value: float) -> None:
     assert weight.item() == 1
 
 
+class BadGradient(torch.autograd.Function):
+    """Multiplies the gradient, not the value."""
+
+    @staticmethod
+    def forward(ctx, x, factor):
+        ctx.factor = factor
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * ctx.factor, None
+
+
+def test_a_gradient_that_is_no_number_stops_before_the_step() -> None:
+    weight = nn.Parameter(torch.ones(3))
+    optim = torch.optim.SGD([weight], lr=0.1)
+    loss = BadGradient.apply(weight, torch.tensor([1.0, float("inf"), float("nan")])).sum()
+    with pytest.raises(FloatingPointError, match="the gradient of ctx holds 2 NaN or infinite of 3 values under"):
+        Precision.resolve("fp32").backward_and_step(loss, optim, learned={"ctx": weight})
+    assert weight.tolist() == [1, 1, 1]
+    weight.data[0] = float("nan")  # and, as the first thing that went wrong, a learned tensor
+    with pytest.raises(FloatingPointError, match="the learned tensor 0 holds 1 NaN"):
+        Precision.resolve("fp32").backward_and_step(weight.sum(), optim)
+
+
+def test_the_scaler_judges_gradients_after_unscaling_and_may_skip_nine_steps_in_a_row() -> None:
+    weight = nn.Parameter(torch.ones(1))
+    optim, scaler = torch.optim.SGD([weight], lr=0.1), torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    prec = Precision("fp16", torch.device("cpu"), scaler)
+
+    def step(factor: float) -> float:
+        prec.backward_and_step(BadGradient.apply(weight, factor).sum(), optim)
+        return weight.item()
+
+    assert step(1e33) == pytest.approx(-1e32) and prec.skipped.total == 0  # 65,536 times as much still fits float32
+    weight.data.fill_(1.0)
+    assert step(1e35) == 1 and scaler.get_scale() == 2**15 and prec.skipped.total == 1
+    while scaler.get_scale() > 2**11:
+        assert step(1e35) == 1
+    assert step(1e35) != 1, "the lower scale lets it pass"
+    weight.data.fill_(1.0)
+    before = prec.skipped.total
+    for _ in range(9):
+        step(float("inf"))
+    step(0.0)
+    for _ in range(9):
+        step(float("inf"))
+    assert (prec.skipped.total - before, prec.skipped.in_a_row) == (18, 9)
+    with pytest.raises(
+        FloatingPointError, match=r"the gradient of 0 is inf under precision fp16 in 10 steps in a row, at"
+    ):
+        step(float("inf"))
+    assert weight.item() == 1
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("prec", ["amp", "fp16"])

@@ -84,6 +84,12 @@ def test_train_test_on_new_classes_and_test_again(call, tmp_path):
     assert results(run)["metrics"]["test"]["accuracy"] == base["metrics"]["test"]["accuracy"]
     assert "OPTIM.LR was 0.0025 and is now 0.1" in refused(call, opts=["OPTIM.LR", "0.1"])
 
+    assert base["skipped_steps"] == 0 and set(base["transport"]) == {"train", "test"}
+    for part in base["transport"].values():
+        assert part["token"]["problems"] == 16 * part["prompt"]["problems"] > part["prompt"]["not_converged"] >= 0
+        assert all(level["iterations"] >= 1 and level["entropy"] > 0 for level in part.values())
+    assert results(run)["transport"]["train"] == base["transport"]["train"]  # kept by the second evaluation
+
     new = ["DATASET.SUBSAMPLE_CLASSES", "new"]
     code, out, err = call("--eval-only", "--model-dir", run, "--load-epoch", "2", output=tmp_path / "new", opts=new)
     assert code == 0, err
@@ -104,6 +110,27 @@ def test_train_test_on_new_classes_and_test_again(call, tmp_path):
     assert call(output=tmp_path / "same")[0] == 0
     same = torch.load(tmp_path / "same" / "MultiModalPromptLearner/model.pth.tar-2")["state_dict"]
     assert all(torch.equal(same[name], value) for name, value in state.items())  # the seed decides
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["CoOp", "MaPLe", "ALIGN"])
+def test_a_rate_that_is_far_too_high_is_no_accuracy(call, tmp_path, method):
+    depth = ["TRAINER.MAPLE.PROMPT_DEPTH", "2"] if method == "MaPLe" else []
+    words = ["OPTIM.LR", "1e38", "OPTIM.MAX_EPOCH", "1", "OPTIM.WARMUP_EPOCH", "-1", *depth]
+    last = refused(call, trainer=method, config=f"configs/trainers/{method}/mini.yaml", opts=words)
+    assert re.search(r"(non-finite|NaN or infinite|is nan|is inf).*\.png.*OPTIM\.LR", last), last
+    assert not (tmp_path / "run" / "results.json").exists() and not list((tmp_path / "run").glob("*/model*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["ZeroshotCLIP", "CoOp"])
+def test_a_backbone_with_one_nan_is_refused(call, tmp_path, method):
+    state = vit_state(patch=16, grid=4, vision_layers=2, text_layers=2)
+    state["visual.proj"][3, 2] = float("nan")
+    torch.save(state, tmp_path / "torn.pt")
+    words = ["MODEL.BACKBONE.NAME", tmp_path / "torn.pt"]
+    last = refused(call, trainer=method, config=f"configs/trainers/{method}/mini.yaml", opts=words)
+    assert re.search(r"torn.pt is damaged: visual.proj holds 1 NaN or infinite of \S+ values", last)
 
 
 @pytest.mark.slow
@@ -152,6 +179,16 @@ def test_devices(name, gpus, expected, monkeypatch):
     else:
         with pytest.raises(ValueError, match=f"no device '{name}'; allowed for --device here: {expected}$"):
             train.setup_cfg(args)
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    words = ["--output-dir", "~/o", "--model-dir", "~/m", "--resume", "~/r", "MODEL.INIT_WEIGHTS", "~/w.pt"]
+    args = train.parse_args(words)
+    cfg = train.setup_cfg(args)
+    found = cfg.OUTPUT_DIR, args.model_dir, cfg.RESUME, cfg.MODEL.INIT_WEIGHTS
+    assert found == ("/home/me/o", "/home/me/m", "/home/me/r", "/home/me/w.pt")
+    assert train.setup_cfg(train.parse_args(["OUTPUT_DIR", "~/o"])).OUTPUT_DIR == "/home/me/o"
 
 
 def test_names_that_look_like_numbers_stay_names_and_zero_is_a_seed():

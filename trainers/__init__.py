@@ -11,7 +11,7 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from prompting.clip import register_checkpoint
-from trainers import speed
+from trainers import settings, speed
 from trainers.trainer import METHODS, add_nodes
 
 for _module in pkgutil.iter_modules(__path__):
@@ -22,6 +22,13 @@ register_checkpoint("mini", os.fspath(_ASSETS / "mini_clip" / "mini_clip.safeten
 
 
 def extend_cfg(cfg: CfgNode) -> None:
-    """Add every method's node to ``cfg.TRAINER``, with its defaults."""
+    """Add the config keys of every method, with their defaults."""
     add_nodes(cfg, *METHODS)
     cfg.TRAIN.update(speed.DEFAULTS)
+
+
+def fill_defaults(cfg: CfgNode) -> None:
+    """Replace None in keys that methods share by the defaults of the method ``cfg.TRAINER.NAME``, if it is one."""
+    for method in METHODS:
+        if method.__name__ == cfg.TRAINER.NAME:
+            settings.fill_defaults(cfg, method)

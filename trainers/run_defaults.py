@@ -8,7 +8,7 @@ from typing import Any
 from dassl.data.datasets import DATASET_REGISTRY
 from yacs.config import CfgNode
 
-from trainers.record.runs import Json, read_json
+from trainers.record.files import Json, read_json
 
 # Settings of a trained run that its evaluation does not take: folders, resources, and the files that training started
 # from, which its checkpoints replace.

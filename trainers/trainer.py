@@ -1,9 +1,7 @@
 """Base trainer of all methods: builds the prompted CLIP, trains its learned tensors, evaluates and records."""
 
-import re
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -16,14 +14,28 @@ from yacs.config import CfgNode
 
 from prompting.checkpoint import learned_state, load_learned, read_state_dict
 from prompting.clip import input_size, load_clip
-from prompting.methods.base import Options, PromptedCLIP
+from prompting.clip.classnames import check_features, check_tokens
+from prompting.clip.templates import template_for
+from prompting.methods.base import PromptedCLIP
 from prompting.precision import Precision
-from prompting.run_folder import checkpoint_path
+from prompting.run_folder import checkpoint_path, read_checkpoint
+from trainers.record.files import lock_folder
 from trainers.record.log import logger
 from trainers.record.predictions import RecordingEvaluator
 from trainers.record.results import record_result
-from trainers.record.runs import check_same_run, record_epoch, seconds_before, write_run
+from trainers.record.runs import (
+    check_checkpoint,
+    check_same_run,
+    checkpoint_record,
+    record_epoch,
+    seconds_before,
+    write_run,
+)
+from trainers.record.transport import record_transport
+from trainers.settings import MethodSettings, add_nodes
 from trainers.speed import configure_speed
+
+__all__ = ["METHODS", "PromptTrainer", "add_nodes", "register"]
 
 METHODS: list[type["PromptTrainer"]] = []
 """The registered trainers; ``register`` fills it."""
@@ -31,59 +43,29 @@ Batch = dict[str, Any]
 """Images, labels and paths, as Dassl's data loader gives them."""
 
 
-class PromptTrainer(TrainerX):
+class PromptTrainer(MethodSettings, TrainerX):
     """Trains the learned tensors of a prompted CLIP by its ``training_loss``.
 
     Class attributes of a method:
         model_class: model class (``prompting.methods``).
-        node: config node under ``cfg.TRAINER``, whose keys are the model's options in capitals and ``PREC``.
+        node: config node under ``cfg.TRAINER``, whose keys are the model's options in capitals and ``PREC``. Methods
+            may share a node.
+        other_keys: the full names of keys that are published outside the node, such as {"LAMBDA": "LOSS.LAMBDA"}.
         default_precision: default of ``PREC``.
         model_name: folder of its checkpoints.
         saved_part: submodule whose state is saved, such as ``prompt_learner`` in released CoOp checkpoints; "" saves
             the whole model.
+        unused: names of modules and tensors that released checkpoints hold without any use.
     """
 
-    model_class: ClassVar[type[PromptedCLIP[Any]]]
-    node: ClassVar[str]
-    default_precision: ClassVar[str] = "fp16"
     model_name: ClassVar[str]
     saved_part: ClassVar[str] = ""
+    unused: ClassVar[tuple[str, ...]] = ()
     evaluator: RecordingEvaluator
 
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__(cfg)
         self.evaluator = RecordingEvaluator(self.evaluator)
-
-    @classmethod
-    def defaults(cls) -> dict[str, Any]:
-        """Return the keys of the method's config node with their defaults."""
-        options = cls.model_class.options_class.defaults()
-        return {**{name.upper(): value for name, value in options.items()}, "PREC": cls.default_precision}
-
-    @classmethod
-    def options(cls, cfg: CfgNode) -> Options:
-        """Return the model's options from the method's config node.
-
-        Raises:
-            ValueError: a value that is not allowed; the message names its key.
-        """
-        node, options_class = cfg.TRAINER[cls.node], cls.model_class.options_class
-        with cls.keys_in_errors():
-            return options_class(**{name: node[name.upper()] for name in options_class.defaults()})
-
-    @classmethod
-    @contextmanager
-    def keys_in_errors(cls) -> Iterator[None]:
-        """Replace option names by config keys in the model's errors: ``n_ctx`` becomes TRAINER.<NODE>.N_CTX."""
-        names = list(cls.model_class.options_class.defaults())
-        try:
-            yield
-        except ValueError as error:
-            unmistakable = "|".join(name for name in names if "_" in name) or names[0]
-            pattern = rf"\b({unmistakable})\b|\b({'|'.join(names)})\b(?= is | to )"
-            message = re.sub(pattern, lambda match: match[0].upper(), str(error))
-            starts_with_key = str(error).split(" ", 1)[0] in names
-            raise ValueError(f"TRAINER.{cls.node}.{message}" if starts_with_key else message) from error
 
     @classmethod
     def build_clip(
@@ -97,26 +79,31 @@ class PromptTrainer(TrainerX):
 
     def check_cfg(self, cfg: CfgNode) -> None:
         """Check the method's settings before data and CLIP are loaded."""
-        Precision.check(cfg.TRAINER[self.node].PREC)
+        Precision.check(self.settings(cfg)["PREC"])
         self.options(cfg)
 
     def build_model(self) -> None:
         """Load CLIP, build the model on it, and build optimizer and schedule of the learned tensors."""
         cfg = self.cfg
-        self.precision = Precision.resolve(cfg.TRAINER[self.node].PREC, self.device)
+        self.precision = Precision.resolve(self.settings(cfg)["PREC"], self.device)
+        names, own = self.dm.dataset.classnames, getattr(self.dm.dataset, "root_is_data", False)
+        check_tokens(names, refuse=own)
         logger.info(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
-        clip_model = load_clip(cfg.MODEL.BACKBONE.NAME)
+        # On the device before the model is built: a teacher's features are computed there, in float32.
+        clip_model = load_clip(cfg.MODEL.BACKBONE.NAME).to(self.device)
         size, expected = tuple(cfg.INPUT.SIZE), tuple(input_size(clip_model))
         if size != expected:
             raise ValueError(
                 f"INPUT.SIZE is {size}, the backbone {cfg.MODEL.BACKBONE.NAME} takes {expected}: set it to that"
             )
+        check_features(clip_model, names, cfg.DATASET.get("TEMPLATE", "") or template_for(cfg.DATASET.NAME), refuse=own)
         # Only this project's engine splits a batch over processes.
         reduce = getattr(self, "sum_shares", None)
-        self.model = self.build_clip(cfg, self.dm.dataset.classnames, clip_model, all_reduce_sum=reduce)
+        self.model = self.build_clip(cfg, names, clip_model, all_reduce_sum=reduce)
         self.precision.cast_(self.model.clip)
         self.model.to(self.device)
         self.memory_plan = configure_speed(self.model, cfg, self.device)
+        self.before_optimizer()
         learned = learned_state(self.model)
         logger.info(
             f"Learning {sum(tensor.numel() for tensor in learned.values()):,} parameters: {', '.join(sorted(learned))}"
@@ -124,12 +111,15 @@ class PromptTrainer(TrainerX):
         saved = self.model.get_submodule(self.saved_part)
         if start := self.start_file():
             logger.info(f"Starting from {start}")
-            load_learned(saved, read_state_dict(start), start, released_names(saved))
+            load_learned(saved, read_state_dict(start), start, released_names(saved), self.unused)
         if learned:
             self.optim = build_optimizer(list(learned.values()), cfg.OPTIM)
             self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
             self.register_model(self.model_name, saved, self.optim, self.sched)
         self.scaler = self.precision.scaler
+
+    def before_optimizer(self) -> None:
+        """Hook: the model is built and on its device; optimizer and schedule are not built yet."""
 
     def start_file(self) -> str:
         """Return the checkpoint whose learned tensors training starts from; "" for none."""
@@ -144,17 +134,17 @@ class PromptTrainer(TrainerX):
 
     def forward_backward(self, batch: Batch) -> dict[str, float]:
         """Take one optimizer step on ``batch`` and return loss and accuracy."""
-        images, labels = self.parse_batch_train(batch)
+        inputs = self.parse_batch_train(batch)
         with self.precision.autocast():
-            loss, logits = self.model.training_loss(images, labels)
-        self.detect_anomaly(loss)
-        self.precision.backward_and_step(loss, self.optim, getattr(self, "share_gradients", None))
+            loss, logits = self.model.training_loss(*inputs)
+        share = getattr(self, "share_gradients", None)
+        self.precision.backward_and_step(loss, self.optim, share, learned_state(self.model))
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
-        return {"loss": loss.item(), "acc": compute_accuracy(logits, labels)[0].item()}
+        return {"loss": loss.item(), "acc": compute_accuracy(logits, inputs[1])[0].item()}
 
-    def parse_batch_train(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the images (B, 3, H, W) and labels (B,) of ``batch`` on the device."""
+    def parse_batch_train(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Return the images (B, 3, H, W) and labels (B,) of ``batch`` on the device: the arguments of the loss."""
         return batch["img"].to(self.device), batch["label"].to(self.device)
 
     def parse_batch_test(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -184,11 +174,22 @@ class PromptTrainer(TrainerX):
             path = checkpoint_path(Path(directory) / name, epoch)
             logger.info(f"Loading weights to {name} from {path}")
             part = self._models[name]
-            load_learned(part, read_state_dict(path), str(path), released_names(part))
+            load_learned(part, read_checkpoint(path), str(path), released_names(part), self.unused)
             self.loaded_from = str(path)
+
+    def training_state(self) -> dict[str, Any]:
+        """Return the engine's training state with a record of the run; a subclass may add to it."""
+        return {**super().training_state(), "run": checkpoint_record(self)}
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Restore the state; raise ``ValueError`` if it is of another run."""
+        if "run" in state:
+            check_checkpoint(self, state["run"])
+        super().load_training_state(state)
 
     def before_train(self) -> None:
         """Start or resume training; raise ``ValueError`` if the folder holds a run with other settings."""
+        lock_folder(self.output_dir)
         check_same_run(self)
         super().before_train()
         self.train_seconds = seconds_before(self)
@@ -199,10 +200,14 @@ class PromptTrainer(TrainerX):
         super().run_epoch()
         self.train_seconds += time.perf_counter() - start
         record_epoch(self)
+        record_transport(self, "train")
+        if self.precision.skipped.total:
+            logger.info(f"The loss scaler has skipped {self.precision.skipped.total} steps")
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
         """Evaluate on ``split`` (default ``TEST.SPLIT``), record the result, and return the accuracy in percent."""
+        lock_folder(self.output_dir)
         split = split or self.cfg.TEST.SPLIT
         if split == "val" and self.val_loader is None:
             logger.warning("There are no validation images: evaluating on the test images instead")
@@ -214,6 +219,7 @@ class PromptTrainer(TrainerX):
         self.evaluator.paths = getattr(self, "evaluated_paths", []) or self.evaluator.paths
         if not self.get_model_names():
             write_run(self)
+        record_transport(self, split)
         record_result(self, split, accuracy, seconds, self.evaluator)
         return accuracy
 
@@ -226,12 +232,6 @@ def register(trainer: TrainerT) -> TrainerT:
     TRAINER_REGISTRY.register()(trainer)
     METHODS.append(trainer)
     return trainer
-
-
-def add_nodes(cfg: CfgNode, *methods: type[PromptTrainer]) -> None:
-    """Add the config nodes of ``methods``, with their defaults, to ``cfg.TRAINER``."""
-    for method in methods:
-        cfg.TRAINER[method.node] = CfgNode(method.defaults())
 
 
 def released_names(part: nn.Module) -> dict[str, str] | None:

@@ -12,3 +12,12 @@ class UPT(PromptTrainer):
     node = "UPT"
     default_precision = "auto"
     model_name = saved_part = "prompt_learner"
+
+
+@register
+class Unified(PromptTrainer):
+    """UPT under the authors' name and config node: the reading ``released``."""
+
+    model_class = upt.Unified
+    node = "COOP"
+    model_name = saved_part = "prompt_learner"

@@ -5,11 +5,13 @@ python -m datasets.mini --sheet FILE.png: draw a few pictures of each, with the 
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import logging
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from dassl.utils.command import Parser, command
 from PIL import Image, ImageDraw
 
 from .draw import SIZE
@@ -28,13 +30,14 @@ def sheet(path: Path, columns: int = 12, margin: int = 100) -> None:
     image.save(path)
 
 
-def main() -> None:
+@command("python -m datasets.mini")
+def main(words: Sequence[str]) -> None:
     """Draw the sets that the command line names, and say which were there already."""
-    parser = argparse.ArgumentParser(prog="python -m datasets.mini", description="Draw the mini data sets.")
+    parser = Parser(prog="python -m datasets.mini", description="Draw the mini data sets.")
     parser.add_argument("--root", type=Path, help="folder of data sets")
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="draw a sheet of examples instead")
     parser.add_argument("--sets", nargs="+", default=["all"], metavar="SET", help=f"all, or of: {', '.join(SUITE)}")
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     if args.sheet:
         sheet(args.sheet)
         return
@@ -47,12 +50,9 @@ def main() -> None:
             parser.error(f"unknown set {name!r}; allowed: all, {', '.join(SUITE)}{hint}")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name in SUITE if "all" in args.sets else args.sets:
-        try:
-            if not ensure(SUITE[name], args.root):
-                logging.info("%s is there already: %s", SUITE[name].name, args.root / name)
-        except FileExistsError as error:
-            parser.error(str(error))
+        if not ensure(SUITE[name], args.root):
+            logging.info("%s is there already: %s", SUITE[name].name, args.root / name)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -6,17 +6,19 @@ Writes sheets, manifest and NOTICE of the benchmark there, and the pre-training 
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
 import subprocess
+import sys
 import tarfile
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from dassl.utils.command import Parser, command
 
 from .iconify import IconSet, read_sets, trademarks
 from .likeness import copies_of, distinct
@@ -87,20 +89,18 @@ def own_words(pictures: list[Picture], known: list[Picture]) -> list[Picture]:
     return chosen
 
 
-def main() -> None:
+@command("python -m datasets.mini.build")
+def main(words: Sequence[str]) -> None:
     """Fetch, render, choose and write."""
-    parser = argparse.ArgumentParser(prog="python -m datasets.mini.build", description=__doc__.split("\n\n")[1])
+    parser = Parser(prog="python -m datasets.mini.build", description=__doc__.split("\n\n")[1])
     parser.add_argument("--package", type=Path, help=f"an unpacked {PACKAGE}; default: fetch {VERSION}")
     parser.add_argument("--cache", type=Path, default=default_folder(), help="folder of pre-training pictures")
     parser.add_argument("--out", type=Path, default=WORLD, help="folder of the benchmark's pictures")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that render")
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        package = args.package or fetch(args.cache, VERSION)
-        sets = read_sets(package)
-    except (RuntimeError, FileNotFoundError) as error:
-        parser.error(str(error))
+    package = args.package or fetch(args.cache, VERSION)
+    sets = read_sets(package)
     version = json.loads((package / "package.json").read_text(encoding="utf-8"))["version"]
     rendered = args.cache / "rendered"
     log.info("%d sets; rendered %d icons now", len(sets), render_sets(sets, package, rendered, args.workers))
@@ -121,4 +121,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

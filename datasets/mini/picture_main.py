@@ -5,11 +5,13 @@ python -m datasets.mini.picture_main --sheet FILE.png: draw a few test images of
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import logging
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from dassl.utils.command import Parser, command
 from PIL import Image, ImageDraw
 
 from .pack import SIDE
@@ -30,12 +32,11 @@ def sheet(path: Path, columns: int = 16, margin: int = 110) -> None:
     page.save(path)
 
 
-def main(words: list[str] | None = None) -> None:
+@command("python -m datasets.mini.picture_main")
+def main(words: Sequence[str]) -> None:
     """Write the sets that the command line names, and say which were there already."""
     suite = read_suite()
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets.mini.picture_main", description="Write the picture suite."
-    )
+    parser = Parser(prog="python -m datasets.mini.picture_main", description="Write the picture suite.")
     parser.add_argument("--root", type=Path, help="folder of data sets")
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="draw a sheet of examples instead")
     parser.add_argument("--sets", nargs="+", default=["all"], metavar="SET", help=f"all, or of: {', '.join(suite)}")
@@ -52,12 +53,9 @@ def main(words: list[str] | None = None) -> None:
             parser.error(f"unknown set {name!r}; allowed: all, {', '.join(suite)}{hint}")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name in suite if "all" in args.sets else args.sets:
-        try:
-            if not ensure(suite[name], args.root):
-                logging.info("%s is there already: %s", suite[name].name, args.root / name)
-        except FileExistsError as error:
-            parser.error(str(error))
+        if not ensure(suite[name], args.root):
+            logging.info("%s is there already: %s", suite[name].name, args.root / name)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

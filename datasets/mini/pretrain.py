@@ -10,10 +10,13 @@ import argparse
 import json
 import logging
 import os
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from dassl.utils.command import Parser, command
 from open_clip import SimpleTokenizer
 from torch import nn
 from tqdm import tqdm
@@ -162,7 +165,7 @@ def next_stage(weights: Path) -> Stage | None:
 
 def arguments() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = argparse.ArgumentParser(prog="python -m datasets.mini.pretrain", description=__doc__)
+    parser = Parser(prog="python -m datasets.mini.pretrain", description=__doc__)
     add = parser.add_argument
     add("--evaluate", action="store_true", help="print zero-shot accuracy of the weights on every set")
     add("--probe", action="store_true", help="with --evaluate: a linear probe on the base classes as well")
@@ -184,9 +187,10 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
+@command("python -m datasets.mini.pretrain")
+def main(words: Sequence[str]) -> None:
     """Train the stages that are missing, or evaluate."""
-    args = arguments().parse_args()
+    args = arguments().parse_args(words)
     args.autocast, args.shape = {"none": None, "bfloat16": torch.bfloat16}[args.autocast], SHAPE
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     weights = args.out / "mini_clip.safetensors"
@@ -206,4 +210,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,5 +1,6 @@
 """CLIP for prompt tuning: a loader, tokenized prompts, and both towers with prompts passed in as data."""
 
+from prompting.clip.adapters import BlockAdapter
 from prompting.clip.loading import OPENAI_NAMES, checkpoint_file, load_clip, register_checkpoint
 from prompting.clip.shape import ClipShape, input_size
 from prompting.clip.text import TextEncoder, TextFeatures
@@ -15,6 +16,7 @@ from prompting.clip.vision import VisionEncoder, VisualFeatures
 
 __all__ = [
     "OPENAI_NAMES",
+    "BlockAdapter",
     "ClipShape",
     "PromptTokens",
     "TextEncoder",

@@ -135,7 +135,7 @@ def check_shape(name: str, value: Tensor, allowed: list[tuple[int, ...]]) -> Non
 
 
 def check_prompts(
-    kind: str, first: Tensor | None, deep: Sequence[Tensor], layers: int, sizes: tuple[int, int, int]
+    kind: str, first: Tensor | None, deep: Sequence[Tensor | None], layers: int, sizes: tuple[int, int, int]
 ) -> None:
     """Raise ``ValueError`` unless prompts fit a tower.
 
@@ -153,6 +153,15 @@ def check_prompts(
         if vectors is not None:
             b = length if vectors is first or vectors.dim() < 2 else min(length, vectors.shape[-2])
             check_shape(name, vectors, [(-1, b, width), *([(-1, classes, b, width)] if kind == "text" else [])])
+
+
+def check_inserted(vectors: Sequence[Tensor | None], block: int, length: int) -> None:
+    """Raise ``ValueError`` unless the first of the vectors, one or None per block, enter ``block`` and fill ``length``
+    positions."""
+    found = [(i, vector.shape[-2]) for i, vector in enumerate(vectors) if vector is not None][:1]
+    if found != [(block, length)]:
+        text = f"{found[0][1]} vectors for block {found[0][0]}" if found else "no vectors"
+        raise ValueError(f"insert_at {block} needs {length} vectors for this block and none before; found {text}")
 
 
 def common_number(name: str, sizes: list[int]) -> int:

@@ -5,8 +5,6 @@ The architecture is inferred from the shapes of the tensors.
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,8 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+
+from prompting.torch_files import is_torchscript, read_pickled, read_torchscript
 
 # OpenAI's rule: attention heads are 64 wide; narrower towers have one head.
 HEAD_WIDTH = 64
@@ -32,7 +32,7 @@ _TEXT_PARTS = ("token_embedding.", "positional_embedding", "transformer.", "ln_f
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a checkpoint file.
+    """Read the tensors of a checkpoint file. No code in the file is run.
 
     Args:
         path: OpenAI's JIT archive, a pickled state dict (plain, or under ``state_dict``), or a safetensors file.
@@ -46,10 +46,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(str(path))
-        if _is_torchscript(path):
-            return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
-        loaded: Any = torch.load(str(path), map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError, zipfile.BadZipFile) as error:
+        if is_torchscript(path):
+            return read_torchscript(path)
+        loaded: Any = read_pickled(path)
+    except (ValueError, SafetensorError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{path} is not a readable CLIP checkpoint ({', '.join(SUFFIXES)}): {reason}") from error
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
@@ -57,14 +57,6 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise ValueError(f"{path} holds no state dict: expected names to tensors, found {type(loaded).__name__}")
     return dict(loaded)
-
-
-def _is_torchscript(path: Path) -> bool:
-    """Return whether a file is a TorchScript archive: a zip file with code in it."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name or name.endswith("constants.pkl") for name in archive.namelist())
 
 
 def build_clip(state: Mapping[str, Tensor], source: str) -> open_clip.CLIP:

@@ -49,6 +49,7 @@ class Chunk(NamedTuple):
     Attributes:
         classes: the k classes.
         groups: the groups, in the order of their positions.
+        early_groups: the same for the blocks before inserted positions, which they do not attend to; [] without any.
         ids: (X,) token ids.
         positions: (X,) positions in the prompt.
         eos: (N, k) indices of the EOS positions, below X.
@@ -59,6 +60,7 @@ class Chunk(NamedTuple):
 
     classes: slice
     groups: list[Group]
+    early_groups: list[Group]
     ids: Tensor
     positions: Tensor
     eos: Tensor
@@ -94,6 +96,7 @@ def lay_out(
     vectors: Vectors = (),
     token_set: Tensor | None = None,
     *,
+    inserted: bool = False,
     share_prefix: bool = True,
     classes_at_once: int | None = None,
 ) -> Layout:
@@ -104,6 +107,8 @@ def lay_out(
         vectors: the context and the deep prompts, (N|1, b, d) or class-specific (N|1, K, b, d). A shared prefix ends
             before class-specific vectors.
         token_set: (N|1, K, T) bool, the positions whose outputs are returned; None is EOS only.
+        inserted: the context positions are inserted before a later block: they count for no position, and early blocks
+            do not attend to them.
         share_prefix: False runs all T positions of every prompt, with P = 0, in one group.
         classes_at_once: classes of a chunk, 1 or more; None is all K.
 
@@ -111,7 +116,8 @@ def lay_out(
         The layout, on the CPU.
 
     Raises:
-        ValueError: different numbers of prompts, or a token set of another shape.
+        ValueError: different numbers of prompts, a token set of another shape, or inserted positions that differ
+            between prompts.
     """
     given = [v for v in vectors if v is not None]
     n, (classes, length) = common_number("text", [len(tokens.ids), *map(len, given)]), tokens.ids.shape[1:]
@@ -131,13 +137,20 @@ def lay_out(
         # (N, K, L): the positions of each set in ascending order, then padding.
         sets = torch.where(token_set, order, length).sort(-1).values[..., : int(sizes.max())].clamp(max=length - 1)
         mask = (torch.arange(sets.shape[2]) < sizes.unsqueeze(-1)).transpose(0, 1)
-    inserted = context if learned and not in_prefix else None
+    if inserted and bool((context != context[:1, :1]).any()):
+        raise ValueError("inserted context positions differ between prompts; they must be the same in all")
+    in_suffix, hidden = (
+        context if learned and not in_prefix else None,
+        context[0, 0] if inserted else context.new_empty(0),
+    )
     shared, at_once, prefix_chunk = int(prefix.max()), classes_at_once or classes, None
     parts = [slice(start, start + at_once) for start in range(0, classes, at_once)]
-    chunks = [_chunk(part, shared, prefix, last, ids, eos, inserted, sets) for part in parts]
+    chunks = [_chunk(part, shared, prefix, last, ids, eos, hidden, in_suffix, sets) for part in parts]
     if shared:
         ends = torch.full_like(eos, shared - 1)
-        prefix_chunk = _chunk(slice(1), 0, torch.zeros_like(prefix), ends, ids, ends, context if in_prefix else None)
+        prefix_chunk = _chunk(
+            slice(1), 0, torch.zeros_like(prefix), ends, ids, ends, hidden, context if in_prefix else None
+        )
     return Layout(prefix_chunk, chunks, None if mask is None or bool(mask.all()) else mask)
 
 
@@ -148,11 +161,12 @@ def _chunk(
     last: Tensor,
     ids: Tensor,
     eos: Tensor,
+    hidden: Tensor,
     context: Tensor | None = None,
     sets: Tensor | None = None,
 ) -> Chunk:
     """Group positions prefix (N,) to last (N, K) of some classes, behind N prefixes of ``shared`` positions each. EOS
-    (N, K), context (N, K, b) and token sets (N, K, L) are positions in the prompts."""
+    (N, K), hidden (b,), context (N, K, b) and token sets (N, K, L) are positions in the prompts."""
     starts = prefix.unsqueeze(1)
     lengths, ids = last[:, classes] + 1 - starts, ids[:, classes]
     groups, parts = [], []
@@ -161,6 +175,10 @@ def _chunk(
         groups.append(Group(prompts, p, s, torch.ones(s, p + s, dtype=torch.bool).tril(p)))
         positions = torch.arange(p, p + s).repeat(len(prompts))
         parts.append((prompts.repeat_interleave(s), members.repeat_interleave(s), positions))
+    early_groups = []
+    if len(hidden):
+        masks = [g.mask.index_fill(1, hidden[hidden < g.mask.shape[1]], False) for g in groups]
+        early_groups = [group._replace(mask=mask) for group, mask in zip(groups, masks)]
     index = tuple(torch.cat(part) for part in zip(*parts))  # prompt, class and position of each row
     before = len(ids) * shared
     rows = torch.zeros_like(ids)  # of each position, in prefixes + suffixes
@@ -169,8 +187,9 @@ def _chunk(
     return Chunk(
         classes,
         groups,
+        early_groups,
         ids[index],
-        index[2],
+        index[2] - (index[2].unsqueeze(1) > hidden).sum(1),
         eos=rows.gather(2, eos[:, classes].unsqueeze(-1)).squeeze(-1) - before,
         context=None if context is None else rows.gather(2, context[:, classes]) - before,
         token_set=None if sets is None else rows.gather(2, sets[:, classes]),

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from prompting.clip.formats import SUFFIXES, build_clip, read_state
-from prompting.ot.checks import did_you_mean
+from prompting.ot.checks import did_you_mean, first_non_finite
+from prompting.torch_files import read_pickled
 
 if TYPE_CHECKING:
     from prompting.precision import Precision
@@ -36,6 +37,10 @@ OTHER_NAMES = {"ViT-H/14": ("ViT-H-14", "laion2b_s32b_b79k")}
 _ALIASES = {"ViT-L/14@336": "ViT-L/14@336px"}
 # Environment variable with a folder that is searched before ~/.cache/clip.
 FOLDER_VARIABLE = "CLIP_CACHE_DIR"
+# Environment variable: 1 loads a file of a published name whose SHA-256 is not the published one.
+UNKNOWN_VARIABLE = "CLIP_ALLOW_UNKNOWN"
+# Formats that open_clip reads and that hold no code; other files are read as pickles.
+OPEN_CLIP_SUFFIXES = (".safetensors", ".npz", ".npy")
 
 _log = logging.getLogger("prompting")
 _registered: dict[str, Path] = {}
@@ -91,10 +96,16 @@ def load_clip(
         An open_clip ``CLIP`` or ``CustomTextCLIP`` whose parameters take no gradient.
 
     Raises:
-        ValueError: an unknown name, or a file or model object that is not a complete CLIP.
+        ValueError: an unknown name, a file or model object that is not a complete CLIP, a file with NaN, or a file of
+            one of OpenAI's names with another SHA-256 than the published one (unless ``CLIP_ALLOW_UNKNOWN=1``).
         FileNotFoundError: a file that does not exist and, for names, cannot be downloaded.
     """
-    model = _from_module(source) if isinstance(source, nn.Module) else _from_name(os.fspath(source), folder)
+    if isinstance(source, nn.Module):
+        model = _from_module(source)
+    else:
+        model = _from_name(os.fspath(source), folder)
+        if problem := first_non_finite(model.named_parameters()):
+            raise ValueError(f"the backbone {os.fspath(source)} is damaged: {problem}; download it again")
     if device is not None:
         model = model.to(device)
     model = model.requires_grad_(False).eval()
@@ -130,6 +141,16 @@ def _from_file(path: Path, what: str) -> nn.Module:
     return build_clip(read_state(path), str(path))
 
 
+def openai_files(name: str, folder: str | os.PathLike[str] | None = None) -> list[Path]:
+    """Return where the file of one of OpenAI's nine names is searched, in order; see ``load_clip``."""
+    return _places(open_clip.get_pretrained_url(OPENAI_NAMES[name], "openai").split("/")[-1], folder)
+
+
+def _places(file: str, folder: str | os.PathLike[str] | None) -> list[Path]:
+    folders = (folder, os.environ.get(FOLDER_VARIABLE), "~/.cache/clip")
+    return [Path(directory).expanduser() / file for directory in folders if directory]
+
+
 def _from_published(name: str, folder: str | os.PathLike[str] | None) -> nn.Module:
     """Load the weights of a name in OpenAI's style from a file in one of the folders, else download them."""
     architecture, tag = OTHER_NAMES.get(name) or (OPENAI_NAMES[name], "openai")
@@ -140,15 +161,17 @@ def _from_published(name: str, folder: str | os.PathLike[str] | None) -> nn.Modu
     else:
         page = open_clip.get_pretrained_cfg(architecture, tag)["hf_hub"].strip("/")
         source, digest, file = f"https://huggingface.co/{page}", "", f"{architecture}.pt"
-    folders = (folder, os.environ.get(FOLDER_VARIABLE), "~/.cache/clip")
-    tried = [Path(directory).expanduser() / file for directory in folders if directory]
+    tried = _places(file, folder)
     for path in tried:
         if path.is_file() and not by_openai:
             return _from_open_clip(architecture, str(path))
         if path.is_file():
             found = _sha256(path)
             if found != digest:
-                _log.warning("%s is not the published %s: SHA-256 %s, published %s", path, name, found, digest)
+                differs = f"{path} is not the published {name}: SHA-256 {found}, published {digest}"
+                if os.environ.get(UNKNOWN_VARIABLE) != "1":
+                    raise ValueError(f"{differs}. To use this file, name its path, or set {UNKNOWN_VARIABLE}=1")
+                _log.warning(differs)
             return _from_file(path, name)
     try:
         return open_clip.create_model(architecture, pretrained=tag, force_quick_gelu=by_openai)
@@ -166,6 +189,11 @@ def _from_open_clip(name: str, pretrained: str) -> nn.Module:
     if not os.path.isfile(pretrained) and not open_clip.is_pretrained_cfg(name, pretrained):
         tags = open_clip.list_pretrained_tags_by_model(name)
         raise _unknown(f"weights of {name} (a tag or a file)", pretrained, tags, ", ".join(tags))
+    if os.path.isfile(pretrained) and Path(pretrained).suffix not in OPEN_CLIP_SUFFIXES:
+        try:
+            read_pickled(pretrained, objects=False)  # older versions of open_clip run code in the file
+        except ValueError as error:
+            raise ValueError(f"{pretrained} does not load as {name}: {error}") from error
     try:
         return open_clip.create_model(name, pretrained=pretrained)
     except Exception as error:

@@ -15,12 +15,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from prompting.clip import adapters as adapting
 from prompting.clip import blocks
+from prompting.clip.adapters import BlockAdapter
+from prompting.clip.blocks import BlockFunctions
 from prompting.clip.layout import Chunk, Group, Vectors, lay_out
 from prompting.clip.shape import text_tower, tower_dtype
 from prompting.clip.tokens import PromptTokens
 
 KeyValues = Sequence[Optional[tuple[Tensor, Tensor]]]  # for each block, keys and values (N, P, d_l) of the prefixes
+
+
+class _Learned(NamedTuple):
+    """What a call puts into the tower; see ``TextEncoder.forward``."""
+
+    vectors: Vectors
+    insert_at: int
+    adapters: list[BlockAdapter | None]  # of the input and of each block
 
 
 class TextFeatures(NamedTuple):
@@ -62,15 +73,17 @@ class TextEncoder(blocks.Frozen):
         self.text_projection: Any = tower.text_projection
         self.classes_at_once: int | None = None
         self.recompute_blocks = 0
-        self.functions = blocks.BlockFunctions()
+        self.functions = BlockFunctions()
         self.eval()
 
     def forward(
         self,
         tokens: PromptTokens,
         context: Tensor | None = None,
-        deep: Sequence[Tensor] = (),
+        deep: Sequence[Tensor | None] = (),
         *,
+        insert_at: int = 0,
+        adapters: Sequence[BlockAdapter | None] = (),
         token_set: Tensor | None = None,
         detach_tokens: bool = False,
     ) -> TextFeatures:
@@ -79,8 +92,12 @@ class TextEncoder(blocks.Frozen):
         Args:
             tokens: the prompts; their leading axis is N, or 1 if the fixed words are the same for all prompts.
             context: learned vectors (N, b, d_l), or class-specific (N, K, b, d_l); None keeps the words of the prompt.
-            deep: at most layers - 1 tensors (N, b', d_l) or (N, K, b', d_l) with b' <= b; ``deep[i]`` replaces the
-                first b' context positions before block i + 1 (block 0 reads ``context``).
+            deep: at most layers - 1 tensors (N, b', d_l) or (N, K, b', d_l) with b' <= b, or None; ``deep[i]`` replaces
+                the first b' context positions before block i + 1 (block 0 reads ``context``).
+            insert_at: block before which the context positions are inserted, to take ``deep[insert_at - 1]``; they have
+                no position embedding then, and are the same in all prompts. 0 is the input.
+            adapters: ``adapters[0].output``, a function of the token embeddings, is added to them; ``adapters[i]`` acts
+                in block i - 1. None, and a shorter list, leave a block as it is.
             token_set: bool (N|1, K, T); also return the outputs at these positions (L is the size of the largest set).
             detach_tokens: return ``tokens`` without a gradient, and skip their backward pass in the last block.
 
@@ -94,37 +111,41 @@ class TextEncoder(blocks.Frozen):
         """
         vectors, layers, weight = (context, *deep), len(self.transformer.resblocks), self.token_embedding.weight
         blocks.check_prompts("text", context, deep, layers, (*tokens.context.shape[1:], weight.shape[1]))
+        if insert_at:
+            blocks.check_inserted(vectors, insert_at, tokens.context.shape[2])
         share = blocks.can_split(self.transformer)
-        layout = lay_out(tokens, vectors, token_set, share_prefix=share, classes_at_once=self.classes_at_once)
+        learned = _Learned(vectors, insert_at, adapting.pad_adapters(adapters, layers))
+        at_once, inserted = self.classes_at_once, insert_at > 0
+        layout = lay_out(tokens, vectors, token_set, inserted=inserted, share_prefix=share, classes_at_once=at_once)
         layout = tree_map_only(Tensor, lambda tensor: tensor.to(weight.device), layout)
         prefix_kv: KeyValues = [None] * layers
         prefix_outputs = None
         if layout.prefix is not None:
-            last, prefix_kv = self._run(layout.prefix, vectors, prefix_kv, keep=True)
+            last, prefix_kv = self._run(layout.prefix, learned, prefix_kv, keep=True)
             with torch.set_grad_enabled(torch.is_grad_enabled() and not detach_tokens):
-                prefix_outputs = self._finish(*last)
-        run = partial(self._run_suffixes, vectors, prefix_kv, prefix_outputs, detach_tokens)
+                prefix_outputs = self._finish(learned, *last)
+        run = partial(self._run_suffixes, learned, prefix_kv, prefix_outputs, detach_tokens)
         parts = [blocks.maybe_recompute(len(layout.chunks) > 1, run, chunk) for chunk in layout.chunks]
         prompt, *outputs = (torch.cat(part) for part in zip(*parts))
         return TextFeatures(prompt, outputs[0] if outputs else None, layout.mask)
 
     def _run_suffixes(
-        self, vectors: Vectors, prefix_kv: KeyValues, prefix_outputs: Tensor | None, detach_tokens: bool, chunk: Chunk
+        self, learned: _Learned, prefix_kv: KeyValues, prefix_outputs: Tensor | None, detach_tokens: bool, chunk: Chunk
     ) -> tuple[Tensor, ...]:
         """Return the outputs (k, N, D) at EOS and, with a token set, (k, N, L, D)."""
-        last, _ = self._run(chunk, vectors, prefix_kv)
+        last, _ = self._run(chunk, learned, prefix_kv)
         # In the last block, only positions that are returned run after the attention.
         at_eos = [part.index_select(0, chunk.eos.flatten()) for part in last]
-        prompt = self._finish(*at_eos).unflatten(0, chunk.eos.shape).transpose(0, 1)
+        prompt = self._finish(learned, *at_eos).unflatten(0, chunk.eos.shape).transpose(0, 1)
         if chunk.token_set is None:
             return (prompt,)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not detach_tokens):
-            outputs = self._finish(*last)
+            outputs = self._finish(learned, *last)
             outputs = outputs if prefix_outputs is None else torch.cat([prefix_outputs, outputs])
             return prompt, F.embedding(chunk.token_set.transpose(0, 1), outputs)
 
     def _run(
-        self, chunk: Chunk, vectors: Vectors, prefix_kv: KeyValues, keep: bool = False
+        self, chunk: Chunk, learned: _Learned, prefix_kv: KeyValues, keep: bool = False
     ) -> tuple[tuple[Tensor, ...], KeyValues]:
         """Run a chunk up to the attention of the last block.
 
@@ -133,31 +154,38 @@ class TextEncoder(blocks.Frozen):
             keys and values of each block with ``keep``.
         """
         split, kept = blocks.can_split(self.transformer), []
+        vectors, insert_at, (input_adapter, *adapters) = learned
         x = self.token_embedding(chunk.ids).to(tower_dtype(self))
-        x = chunk.insert(x, vectors[0]) + self.positional_embedding[chunk.positions].to(x.dtype)
-        for i, block in enumerate(self.transformer.resblocks):
+        x = adapting.adapt_input(chunk.insert(x, vectors[0]), input_adapter)
+        x = x + self.positional_embedding[chunk.positions].to(x.dtype)
+        for i, (block, adapter) in enumerate(zip(self.transformer.resblocks, adapters)):
             x = chunk.insert(x, vectors[i]) if 0 < i < len(vectors) else x
-            recompute = i < self.recompute_blocks
+            recompute, groups = i < self.recompute_blocks, chunk.groups if i >= insert_at else chunk.early_groups
             if not split:  # whole prompts are one group
-                (_, _, length, mask), whole = chunk.groups[0], partial(blocks.whole_block, self.transformer, block)
-                x = blocks.maybe_recompute(recompute, whole, x.unflatten(0, (-1, length)), mask).flatten(0, 1)
+                (_, _, length, mask), whole = groups[0], partial(adapting.whole_block, self.transformer, block)
+                x = blocks.maybe_recompute(recompute, whole, x.unflatten(0, (-1, length)), mask, adapter).flatten(0, 1)
                 continue
+            functions = adapting.adapt(self.functions, adapter)
             if i + 1 < len(prefix_kv):
-                x, *kv = blocks.maybe_recompute(recompute, self._block, block, chunk.groups, prefix_kv[i], x)
+                x, *kv = blocks.maybe_recompute(recompute, self._block, functions, block, groups, prefix_kv[i], x)
             else:
-                attended, *kv = self._attend(block, chunk.groups, prefix_kv[i], x)
+                attended, *kv = self._attend(functions, block, groups, prefix_kv[i], x)
             if keep:
                 kept.append(tuple(part.unflatten(0, (-1, chunk.groups[0].length)) for part in kv))
         return (x, attended) if split else (x,), kept
 
-    def _block(self, block: Any, groups: list[Group], prefix_kv: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _block(
+        self, functions: BlockFunctions, block: Any, groups: list[Group], prefix_kv: Any, x: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the outputs of a block for the rows x (X, d_l) of all groups, and their keys and values."""
-        attended, k, v = self._attend(block, groups, prefix_kv, x)
-        return self.functions.finish(block, x, attended), k, v
+        attended, k, v = self._attend(functions, block, groups, prefix_kv, x)
+        return functions.finish(block, x, attended), k, v
 
-    def _attend(self, block: Any, groups: list[Group], prefix_kv: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _attend(
+        self, functions: BlockFunctions, block: Any, groups: list[Group], prefix_kv: Any, x: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the attention outputs of a block for the rows x (X, d_l) of all groups, and their keys and values."""
-        projected, parts = self.functions.project_in(block, x, len(x)), []
+        projected, parts = functions.project_in(block, x, len(x)), []
         sizes = [len(group.prompts) * group.length for group in groups]
         for group, *qkv in zip(groups, *(part.split(sizes) for part in projected)):
             q, k, v = (part.unflatten(0, (-1, group.length)) for part in qkv)  # (g, S, d_l)
@@ -166,8 +194,9 @@ class TextEncoder(blocks.Frozen):
             parts.append(blocks.attend(q, k, v, block.attn.num_heads, group.mask).flatten(0, 1))
         return torch.cat(parts), *projected[1:]
 
-    def _finish(self, x: Tensor, attended: Tensor | None = None) -> Tensor:
+    def _finish(self, learned: _Learned, x: Tensor, attended: Tensor | None = None) -> Tensor:
         """Finish the last block at some positions x (..., d_l), and map its outputs to (..., D)."""
         if attended is not None:
-            x = self.functions.finish(self.transformer.resblocks[-1], x, attended)
+            functions = adapting.adapt(self.functions, learned.adapters[-1])
+            x = functions.finish(self.transformer.resblocks[-1], x, attended)
         return blocks.project_out(self.ln_final(x), self.text_projection)

@@ -136,11 +136,14 @@ def tokenize_prompts(
     return _stack(rows, names, clip_model)
 
 
-def tokenize_texts(texts: Sequence[str] | Sequence[Sequence[str]], *, clip_model: nn.Module) -> PromptTokens:
-    """Tokenize sentences without learned vectors (b = 0); every token but SOS and EOS counts as a word.
+def tokenize_texts(
+    texts: Sequence[str] | Sequence[Sequence[str]], *, n_ctx: int = 0, clip_model: nn.Module
+) -> PromptTokens:
+    """Tokenize sentences; every token but SOS, EOS and the placeholders of learned vectors counts as a word.
 
     Args:
         texts: K sentences, or N lists of K sentences (one list per template).
+        n_ctx: b, the number of learned vectors between SOS and each sentence.
         clip_model: the model whose context length limits the sentences.
 
     Returns:
@@ -155,8 +158,8 @@ def tokenize_texts(texts: Sequence[str] | Sequence[Sequence[str]], *, clip_model
         raise ValueError(f"texts must be K sentences or N lists of K; found lists of {[len(row) for row in lists]}")
     rows = []
     for row in lists:
-        encoded = [clip_tokenizer().encode(text) for text in row]
-        rows.append([_Prompt(ids, [], list(range(len(ids)))) for ids in encoded])
+        encoded = [clip_tokenizer().encode(" ".join([PLACEHOLDER] * n_ctx + [text])) for text in row]
+        rows.append([_Prompt(ids, list(range(n_ctx)), list(range(n_ctx, len(ids)))) for ids in encoded])
     return _stack(rows, lists[0], clip_model)
 
 

@@ -14,7 +14,9 @@ import torch
 from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
+from prompting.clip import adapters as adapting
 from prompting.clip import blocks
+from prompting.clip.adapters import BlockAdapter
 from prompting.clip.shape import NEEDS_VIT, ClipShape, tower_dtype, vision_tower
 
 # Positions of the images that run together in evaluation on a CPU. The C library maps larger tensors anew each time,
@@ -60,10 +62,12 @@ class VisionEncoder(blocks.Frozen):
         self,
         images: Tensor,
         prompts: Tensor | None = None,
-        deep: Sequence[Tensor] = (),
+        deep: Sequence[Tensor | None] = (),
         *,
+        adapters: Sequence[BlockAdapter | None] = (),
         return_tokens: bool = False,
         detach_tokens: bool = False,
+        token_projection: Tensor | None = None,
     ) -> VisualFeatures:
         """Encode B images, each with M sets of prompts.
 
@@ -73,10 +77,13 @@ class VisionEncoder(blocks.Frozen):
         Args:
             images: (B, 3, H, W), normalised, of the tower's input size.
             prompts: learned vectors (M, b, d_v); None is M = 1 without prompts.
-            deep: at most layers - 1 tensors (M, b', d_v) with b' <= b; ``deep[i]`` replaces the last b' positions
-                before block i + 1 (block 0 reads ``prompts``).
+            deep: at most layers - 1 tensors (M, b', d_v) with b' <= b, or None; ``deep[i]`` replaces the last b'
+                positions before block i + 1 (block 0 reads ``prompts``). Without ``prompts``, the first are appended.
+            adapters: ``adapters[0].output``, a function of the input after the first norm, is added to it;
+                ``adapters[i]`` acts in block i - 1. None, and a shorter list, leave a block as it is.
             return_tokens: also return the outputs at patches and prompts.
             detach_tokens: return ``tokens`` without a gradient, and skip their backward pass in the last block.
+            token_projection: (d_v, D), maps the normalised outputs at ``tokens`` in place of the tower's projection.
 
         Returns:
             ``prompt`` (B, M, D), not normalised; ``tokens`` (B, M, J, D) or None.
@@ -90,30 +97,33 @@ class VisionEncoder(blocks.Frozen):
         """
         blocks.check_shape("images", images, [(-1, 3, *self.shape.image_size)])
         if isinstance(self.visual, ModifiedResNet):
-            if prompts is not None or len(deep):
+            if prompts is not None or len(deep) or len(adapters):
                 raise ValueError(NEEDS_VIT)
             prompt, tokens = self._run_resnet(images, return_tokens)
             tokens = tokens.detach() if tokens is not None and detach_tokens else tokens
             return VisualFeatures(prompt, tokens)
-        length = prompts.shape[-2] if prompts is not None and prompts.dim() > 1 else -1
-        blocks.check_prompts("visual", prompts, deep, self.shape.vision_layers, (1, length, self.shape.vision_width))
-        if prompts is None and len(deep):
-            raise ValueError("deep visual prompts need visual prompts at the input; found none")
-        m = blocks.common_number("visual", [len(vectors) for vectors in (prompts, *deep) if vectors is not None])
+        given, layers = [vectors for vectors in (prompts, *deep) if vectors is not None], self.shape.vision_layers
+        length = given[0].shape[-2] if given and given[0].dim() > 1 else -1
+        blocks.check_prompts("visual", prompts, deep, layers, (1, length, self.shape.vision_width))
+        m = blocks.common_number("visual", [len(vectors) for vectors in given])
+        places = adapting.pad_adapters(adapters, layers)
         at_once = max(1, ROWS_AT_ONCE // (m * (1 + self.shape.patches)))
         if torch.is_grad_enabled() or images.device.type != "cpu":
             at_once = len(images)
-        parts = [self._run_vit(part, m, prompts, deep, return_tokens, detach_tokens) for part in images.split(at_once)]
+        run = partial(self._run_vit, m, prompts, deep, places, return_tokens, detach_tokens, token_projection)
+        parts = [run(part) for part in images.split(at_once)]
         return VisualFeatures(*(torch.cat(part) for part in zip(*parts) if part[0] is not None))
 
     def _run_vit(
         self,
-        images: Tensor,
         m: int,
         prompts: Tensor | None,
-        deep: Sequence[Tensor],
+        deep: Sequence[Tensor | None],
+        places: list[BlockAdapter | None],
         return_tokens: bool,
         detach_tokens: bool,
+        token_projection: Tensor | None,
+        images: Tensor,
     ) -> tuple[Tensor, Tensor | None]:
         """Return the outputs (B, M, D) at CLS and, if asked for, (B, M, J, D) at patches and prompts."""
         visual = self.visual
@@ -121,53 +131,64 @@ class VisionEncoder(blocks.Frozen):
         cls = visual.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
         # The first norm acts on each position alone, so patches pass through it once per image.
         x = visual.ln_pre(torch.cat([cls, x], 1) + visual.positional_embedding.to(x.dtype))  # (B, 1 + O, d_v)
-        prompts = None if prompts is None else visual.ln_pre(prompts.to(x.dtype))  # (M|1, b, d_v)
+        x, patches, (input_adapter, *adapters) = adapting.adapt_input(x, places[0]), x.shape[1], places
+        if prompts is not None:
+            prompts = adapting.adapt_input(visual.ln_pre(prompts.to(x.dtype)), input_adapter)  # (M|1, b, d_v)
 
         resblocks, split = visual.transformer.resblocks, blocks.can_split(visual.transformer)
-        length, tokens = x.shape[1] + (0 if prompts is None else prompts.shape[1]), x
-        for i, block in enumerate(resblocks):
-            if 0 < i <= len(deep):  # the previous block has left out the positions of these prompts
-                x = torch.cat([x, _repeat(deep[i - 1].to(x.dtype), m, images.shape[0])], 1)
-            run = partial(self._first_block, block, split, prompts, m) if i == 0 else partial(self._block, block, split)
+        length, tokens = patches + (0 if prompts is None else prompts.shape[1]), x
+        deep = [*deep, *[None] * len(resblocks)]
+        for i, (block, adapter, after) in enumerate(zip(resblocks, adapters, deep)):
+            before = deep[i - 1] if i > 0 else None
+            if before is not None:  # the previous block has left out the positions of these prompts
+                x = torch.cat([x, _repeat(before.to(x.dtype), m, images.shape[0])], 1)
+                length = x.shape[1]
+            run = partial(self._first_block, prompts, m) if i == 0 else self._block
+            run = partial(run, block, split, adapter)
             # Number of leading outputs that the next block, or the caller, reads.
-            read = length - deep[i].shape[1] if i < len(deep) else length
+            read = length if after is None or length == patches else length - after.shape[1]
             if i + 1 == len(resblocks) and (detach_tokens or not return_tokens):
                 if return_tokens:
                     with torch.no_grad():
                         tokens = run(length, x)[:, 1:]
                 read = 1
             x = blocks.maybe_recompute(i < self.recompute_blocks, run, read, x)
-        out = self._project(x, m)
-        if return_tokens and detach_tokens:
-            with torch.no_grad():
-                tokens = self._project(tokens, m)
+        out = self._project(x if token_projection is None else x[:, :1], m, visual.proj)  # all in one, or CLS alone
+        if return_tokens and (detach_tokens or token_projection is not None):
+            projection = visual.proj if token_projection is None else token_projection
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not detach_tokens):
+                tokens = self._project(tokens if detach_tokens else x[:, 1:], m, projection)
         else:
             tokens = out[:, :, 1:]
         return out[:, :, 0], tokens if return_tokens else None
 
-    def _first_block(self, block: Any, split: bool, prompts: Tensor | None, m: int, read: int, x: Tensor) -> Tensor:
+    def _first_block(
+        self, prompts: Tensor | None, m: int, block: Any, split: bool, adapter: Any, read: int, x: Tensor
+    ) -> Tensor:
         """Run the first block on patches x (B, 1 + O, d_v) and prompts (M|1, b, d_v); return (B * M, read, d_v)."""
         if not split:
-            return self._block(block, split, read, _append(x, prompts, m))
+            return self._block(block, split, adapter, read, _append(x, prompts, m))
+        functions = adapting.adapt(self.functions, adapter)
         # Before the first attention the M copies of an image are equal.
-        q, k, v = self.functions.project_in(block, x, x.shape[1])
+        q, k, v = functions.project_in(block, x, x.shape[1])
         if prompts is not None:
-            projected = self.functions.project_in(block, prompts, prompts.shape[1])
+            projected = functions.project_in(block, prompts, prompts.shape[1])
             q, k, v = (_append(part, prompt, m) for part, prompt in zip((q, k, v), projected))
-        return self.functions.finish(
+        return functions.finish(
             block, _append(x, prompts, m)[:, :read], blocks.attend(q[:, :read], k, v, block.attn.num_heads)
         )
 
-    def _block(self, block: Any, split: bool, read: int, x: Tensor) -> Tensor:
+    def _block(self, block: Any, split: bool, adapter: Any, read: int, x: Tensor) -> Tensor:
         """Return the leading ``read`` outputs of a block."""
         if not split:
-            return blocks.whole_block(self.visual.transformer, block, x)[:, :read]
-        q, k, v = self.functions.project_in(block, x, read)
-        return self.functions.finish(block, x[:, :read], blocks.attend(q, k, v, block.attn.num_heads))
+            return adapting.whole_block(self.visual.transformer, block, x, adapter=adapter)[:, :read]
+        functions = adapting.adapt(self.functions, adapter)
+        q, k, v = functions.project_in(block, x, read)
+        return functions.finish(block, x[:, :read], blocks.attend(q, k, v, block.attn.num_heads))
 
-    def _project(self, x: Tensor, m: int) -> Tensor:
+    def _project(self, x: Tensor, m: int, projection: Any) -> Tensor:
         """Map outputs (B * M, length, d_v) to (B, M, length, D)."""
-        return blocks.project_out(self.visual.ln_post(x), self.visual.proj).unflatten(0, (-1, m))
+        return blocks.project_out(self.visual.ln_post(x), projection).unflatten(0, (-1, m))
 
     def _run_resnet(self, images: Tensor, return_tokens: bool) -> tuple[Tensor, Tensor | None]:
         """Return the outputs (B, 1, D) of the attention pool and, if asked for, (B, 1, O, D) at each position."""

@@ -42,8 +42,8 @@ def portable(classifier: Classifier, iterations: int | None = None) -> ExportedM
     if isinstance(model, CoCoOp):
         raise ValueError("CoCoOp cannot be exported: its class features depend on the image and need the text tower")
     prompts: Prompts = model.prompt_learner()
-    vision, tensors = _vision(model, prompts)
     head, head_tensors = _head(model, prompts)
+    vision, tensors = _vision(model, prompts)
     if head["kind"] == "transport":
         head["iterations"] = iterations or head["max_iter"]
     config = {
@@ -70,14 +70,17 @@ def _vision(model: PromptedCLIP[Any], prompts: Prompts) -> tuple[Json, Tensors]:
         raise ValueError(f"the blocks of this ViT ({activation.__name__}) are not CLIP's; they cannot be exported")
     width = model.shape.vision_width
     first = torch.zeros(1, 0, width) if prompts.visual is None else prompts.visual
-    number = max(len(vectors) for vectors in (first, *prompts.deep_visual))
+    deep = [vectors for vectors in prompts.deep_visual if vectors is not None]
+    if len(deep) < len(prompts.deep_visual):
+        raise ValueError(f"{type(model).__name__} cannot be exported: some of its blocks have no prompts of their own")
+    number = max(len(vectors) for vectors in (first, *deep))
     tensors = {
         "conv.weight": visual.conv1.weight,
         "cls": visual.class_embedding.reshape(1, -1),
         "positions": visual.positional_embedding,
         "first": first.expand(number, -1, -1),
         "projection": torch.eye(width) if visual.proj is None else _matrix(visual.proj),
-        **{f"deep.{i}": vectors.expand(number, -1, -1) for i, vectors in enumerate(prompts.deep_visual)},
+        **{f"deep.{i}": vectors.expand(number, -1, -1) for i, vectors in enumerate(deep)},
         **{f"ln_post.{name}": value for name, value in visual.ln_post.named_parameters()},
         **{f"ln_pre.{name}": value for name, value in visual.ln_pre.named_parameters()},
     }
@@ -96,7 +99,7 @@ def _vision(model: PromptedCLIP[Any], prompts: Prompts) -> tuple[Json, Tensors]:
         "patches": model.shape.patches,
         "prompts": number,
         "prompt_length": first.shape[1],
-        "deep_lengths": [vectors.shape[1] for vectors in prompts.deep_visual],
+        "deep_lengths": [vectors.shape[1] for vectors in deep],
     }
     return sizes, {f"vision.{name}": value for name, value in tensors.items()}
 
@@ -134,10 +137,18 @@ def _head(model: PromptedCLIP[Any], prompts: Prompts) -> tuple[Json, Tensors]:
         return _transport(model.head.settings, text, "patches" if model.transports_patches else "prompts", pooled)
     if isinstance(model, ProDA):
         return {"kind": "cosine", "pooled": False}, {"classes": model.class_features()}
-    if isinstance(model, CosineCLIP) and type(model).forward is CosineCLIP.forward:
+    kind: Any = type(model)
+    if (
+        isinstance(model, CosineCLIP)
+        and kind.forward is CosineCLIP.forward
+        and kind.features is CosineCLIP.features
+        and not prompts.visual_adapters
+    ):
         classes = F.normalize(model.class_features(prompts).float(), dim=-1)
         return {"kind": "cosine", "pooled": False}, {"classes": classes}
-    raise ValueError(f"{type(model).__name__} cannot be exported: its score is neither a cosine nor a transport")
+    raise ValueError(
+        f"{type(model).__name__} cannot be exported: it changes image features or scores by more than prompts"
+    )
 
 
 def _transport(settings: HeadSettings, text: Any, image_set: str, pooled: Tensor | None = None) -> tuple[Json, Tensors]:

@@ -2,7 +2,7 @@
 
 from prompting.learners.coupled import IndependentPrompts, ProjectedPrompts
 from prompting.learners.textual import ClassContexts, Prompts, TextPrompts
-from prompting.learners.unified import UnifiedPrompts
+from prompting.learners.unified import ReleasedUnifiedPrompts, UnifiedPrompts
 from prompting.learners.visual import VisualPrompts
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "IndependentPrompts",
     "ProjectedPrompts",
     "Prompts",
+    "ReleasedUnifiedPrompts",
     "TextPrompts",
     "UnifiedPrompts",
     "VisualPrompts",

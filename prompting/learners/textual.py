@@ -8,6 +8,8 @@ from typing import NamedTuple, Optional
 import torch
 from torch import Tensor, nn
 
+from prompting.clip.adapters import BlockAdapter
+
 INIT_STD = 0.02  # of prompts that are not initialised from words (CoOp, section 3.1)
 
 
@@ -15,13 +17,16 @@ class Prompts(NamedTuple):
     """Prompts for the two encoders; ``None`` or empty for a tower without prompts.
 
     Shapes: ``text`` (N, b, d_l), or (N, K, b, d_l) if class-specific; ``deep_text`` one (N, b, d_l) for each later
-    block; ``visual`` (M, b, d_v); ``deep_visual`` one (M, b, d_v) for each later block.
+    block; ``visual`` (M, b, d_v); ``deep_visual`` one (M, b, d_v) for each later block. ``text_adapters`` and
+    ``visual_adapters`` act on the input and in the blocks. Deep prompts and adapters may be None (``prompting.clip``).
     """
 
     text: Optional[Tensor] = None
-    deep_text: Sequence[Tensor] = ()
+    deep_text: Sequence[Optional[Tensor]] = ()
     visual: Optional[Tensor] = None
-    deep_visual: Sequence[Tensor] = ()
+    deep_visual: Sequence[Optional[Tensor]] = ()
+    text_adapters: Sequence[Optional[BlockAdapter]] = ()
+    visual_adapters: Sequence[Optional[BlockAdapter]] = ()
 
 
 def fresh(*shape: int) -> Tensor:

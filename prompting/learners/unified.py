@@ -52,3 +52,48 @@ class UnifiedPrompts(nn.Module):
             visual = self.proj(visual)
         first, *deep = zip(text.split(1), visual.split(1))
         return Prompts(first[0], [t for t, _ in deep], first[1], [v for _, v in deep])
+
+
+class ReleasedUnifiedPrompts(nn.Module):
+    """A shared prompt U and the block that the authors' trainer maps it with.
+
+    H = LN_1(U + out_proj(W_v U)),  O = H + W_2 relu(W_1 LN_2(H)), with dropout on attention weights, hidden units and
+    both terms added; the first ``text_length`` vectors of O are the text prompt; the others, mapped linearly to d_v,
+    are the visual prompt. Attention gets each vector as a sequence of length 1, so that a vector attends to itself
+    alone: query and key projections receive no gradient, and the prompts of the two towers share weights only.
+
+    Args:
+        text_length: number of vectors in the text prompt, >= 1.
+        visual_length: number of vectors in the visual prompt, >= 1.
+        width: d_l, the width of U and of the block.
+        visual_width: d_v.
+        dropout: probability, in training.
+
+    Raises:
+        ValueError: a length below 1.
+
+    Source: trainers/unified.py of the released code; its parameter names.
+    """
+
+    def __init__(
+        self, text_length: int, visual_length: int, width: int, visual_width: int, dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        check_positive("unified", text_length=text_length, visual_length=visual_length)
+        self.lengths = (text_length, visual_length)
+        self.uni_ctx = nn.Parameter(fresh(1, text_length + visual_length, width))
+        self.self_attn = nn.MultiheadAttention(width, 1, dropout=dropout)
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.linear1, self.linear2 = nn.Linear(width, width), nn.Linear(width, width)
+        self.mlp = nn.Linear(width, visual_width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self) -> Prompts:
+        """Return text and visual prompts, N = M = 1."""
+        shared = self.uni_ctx  # a sequence of length 1 for each of the text_length + visual_length vectors
+        with torch.autocast(shared.device.type, enabled=False):
+            attended = self.self_attn(shared, shared, shared, need_weights=False)[0]
+            mixed = self.norm1(shared + self.dropout(attended))
+            hidden = self.dropout(torch.relu(self.linear1(self.norm2(mixed))))
+            text, visual = (mixed + self.dropout(self.linear2(hidden))).split(self.lengths, dim=1)
+            return Prompts(text, visual=self.mlp(visual))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from prompting.clip import TextFeatures, token_set_mask, tokenize_prompts, word_vectors
 from prompting.learners import IndependentPrompts, ProjectedPrompts, Prompts, TextPrompts, VisualPrompts
 from prompting.methods.base import Options, PromptedCLIP
-from prompting.ot import HeadSettings, HierarchicalOT
+from prompting.ot import HeadSettings, HierarchicalInput, HierarchicalOT
 from prompting.ot.checks import check_choice
 
 logger = logging.getLogger(__name__)
@@ -105,8 +105,8 @@ class ALIGN(PromptedCLIP[ALIGNOptions]):
             self.tokens, prompts.text, prompts.deep_text, token_set=token_set, detach_tokens=self.detach_tokens
         )
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the logits (B, K) of ``images`` (B, 3, H, W): Eq. 7, or those of the reading ``released``."""
+    def features(self, images: Tensor) -> HierarchicalInput:
+        """Return what the head scores; ``self.head.score(...)`` of it gives the plans, too."""
         prompts = self.prompt_learner()
         image = self.image_encoder(
             images,
@@ -119,10 +119,11 @@ class ALIGN(PromptedCLIP[ALIGNOptions]):
         visual = image.prompt  # (B, M, D)
         if self.transports_patches:
             visual = image.tokens[:, :, : self.shape.patches].flatten(1, 2)  # (B, M * O, D)
-        score = self.head(
-            visual, text.prompt, image.tokens, text.tokens, s_mask=text.mask, logit_scale=self.logit_scale
-        )
-        return score.logits
+        return HierarchicalInput(visual, text.prompt, image.tokens, text.tokens, text.mask)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits (B, K) of ``images`` (B, 3, H, W): Eq. 7, or those of the reading ``released``."""
+        return self.head.score(self.features(images), logit_scale=self.logit_scale).logits
 
 
 @dataclass(frozen=True)

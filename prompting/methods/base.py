@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from prompting.checkpoint import learned_state, load_learned
 from prompting.clip import ClipShape, PromptTokens, TextEncoder, VisionEncoder, load_clip
+from prompting.clip.templates import template_for
 from prompting.heads import cosine_logits
 from prompting.learners import ClassContexts, Prompts
 
@@ -25,6 +26,7 @@ class Options:
     """Settings of a method. In a config file, field ``n_ctx`` is key ``N_CTX`` of the method's node."""
 
     without_config_key: ClassVar[tuple[str, ...]] = ()
+    for_other_classes: ClassVar[dict[str, Any]] = {}  # values that class names beyond those of the training need
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -59,6 +61,7 @@ class PromptedCLIP(nn.Module, Generic[OptionsT]):
     prompt_learner: Callable[[], Prompts]
     tokens: PromptTokens
     chunks_text: bool = False  # whether ``forward`` splits the classes into chunks, so that no memory plan is needed
+    note: str = ""  # deviation from the published method that tables of results must tell
     transports_patches: bool = False  # whether the visual features of the prompt level are O patches
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -114,10 +117,28 @@ class PromptedCLIP(nn.Module, Generic[OptionsT]):
         self.clip.eval()
         return self
 
-    def training_loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the training loss, cross entropy (Eq. 8), and the logits (B, K) of ``images`` (B, 3, H, W)."""
+    def loss_terms(self, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the terms of the training loss by name, with their weights, and the logits (B, K).
+
+        Args:
+            images: (B, 3, H, W), normalised.
+            labels: (B,) int64.
+        """
         logits = self(images)
-        return F.cross_entropy(logits, labels), logits
+        return {"ce": F.cross_entropy(logits, labels)}, logits
+
+    def training_loss(self, *batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the training loss, the sum of ``loss_terms(*batch)``, and the logits (B, K)."""
+        terms, logits = self.loss_terms(*batch)
+        return torch.stack(list(terms.values())).sum(), logits
+
+    def sentence(self, templates: Mapping[str, str] | None = None) -> str:
+        """Return the sentence with ``{}`` for a class name: the given one, or that of the data set.
+
+        Args:
+            templates: the method's sentences by data set, where they differ from CoOp's.
+        """
+        return self.template or (templates or {}).get(self.dataset) or template_for(self.dataset)
 
     def cached(self, compute: Callable[[], T]) -> T:
         """Return ``compute()``; in evaluation, compute once and keep the result until a learned tensor changes."""
@@ -146,12 +167,16 @@ class CosineCLIP(PromptedCLIP[OptionsT]):
 
     def class_features(self, prompts: Prompts) -> Tensor:
         """Return the class features (K, D)."""
-        text = self.text_encoder(self.tokens, prompts.text, prompts.deep_text)
+        text = self.text_encoder(self.tokens, prompts.text, prompts.deep_text, adapters=prompts.text_adapters)
         return F.normalize(text.prompt, dim=-1).mean(1)
+
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features (B, D) of ``images``, of any length, and the class features (K, D)."""
+        prompts = self.prompt_learner()
+        text = self.cached(lambda: self.class_features(prompts))
+        image = self.image_encoder(images, prompts.visual, prompts.deep_visual, adapters=prompts.visual_adapters)
+        return image.prompt[:, 0], text
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits cos(image, class) / tau, (B, K), of ``images`` (B, 3, H, W)."""
-        prompts = self.prompt_learner()
-        text = self.cached(lambda: self.class_features(prompts))
-        image = self.image_encoder(images, prompts.visual, prompts.deep_visual)
-        return cosine_logits(image.prompt[:, 0], text, self.logit_scale)
+        return cosine_logits(*self.features(images), self.logit_scale)

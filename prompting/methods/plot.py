@@ -10,7 +10,7 @@ from torch import Tensor
 from prompting.heads import cosine_logits
 from prompting.methods.base import OptionsT, PromptedCLIP
 from prompting.methods.contexts import ContextOptions, learned_contexts
-from prompting.ot import HierarchicalOT
+from prompting.ot import HierarchicalInput, HierarchicalOT
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,17 @@ class TransportCLIP(PromptedCLIP[OptionsT]):
         """Return the features to transport (B, M, D), and the pooled feature (B, D)."""
         raise NotImplementedError
 
+    def text_features(self) -> Tensor:
+        """Return the prompt features (K, N, D) of the classes."""
+        return self.cached(lambda: self.text_encoder(self.tokens, self.prompt_learner().text).prompt)
+
+    def features(self, images: Tensor) -> HierarchicalInput:
+        """Return what the head scores; ``self.head.score(...)`` of it gives the plans, too."""
+        return HierarchicalInput(self.image_set(images)[0], self.text_features())
+
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (B, K) of ``images`` (B, 3, H, W)."""
-        text = self.cached(
-            lambda: self.text_encoder(self.tokens, self.prompt_learner().text).prompt  # (K, N, D)
-        )
+        text = self.text_features()
         features, pooled = self.image_set(images)
         logits = self.head(features, text, logit_scale=self.logit_scale).logits
         return logits + cosine_logits(pooled, text.mean(1), self.logit_scale) if self.adds_pooled else logits

@@ -1,9 +1,11 @@
 """ProDA: many text prompts whose class weights are modelled as one Gaussian (arXiv 2205.03340).
 
-From the paper (parts of its text could be read; the authors' code is not public): one Gaussian over the weights of all
-classes, estimated from prompts with the class name at the front, in the middle or at the end; the upper bound of the
-expected loss with the covariance term; the orthogonality between the features of prompts without a class name; the mean
-weight for evaluation.
+The authors' repository (bbbdylan/proda) is a README that points to an archive of raw code for another benchmark
+(ELEVATER), which could not be read.
+
+From the paper (parts of its text could be read): one Gaussian over the weights of all classes, estimated from prompts
+with the class name at the front, in the middle or at the end; the upper bound of the expected loss with the covariance
+term; the orthogonality between the features of prompts without a class name; the mean weight for evaluation.
 
 Public re-implementations agree in: 32 prompts of 16 vectors that start as N(0, 0.02), a quarter of them with the class
 name at the front, a quarter in the middle, the others at the end; 4 prompts a step for the bound, all of them for the
@@ -105,15 +107,16 @@ class ProDA(PromptedCLIP[ProDAOptions]):
         with torch.autocast(image.device.type, enabled=False):
             return self.logit_scale * image @ weights.T
 
-    def training_loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return L_up of a random batch of prompts + alpha L_so of all prompts, and the mean logits (B, K)."""
+    def loss_terms(self, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Return L_up of a random batch of prompts and alpha L_so of all prompts, and the mean logits (B, K)."""
         contexts = self.contexts
         chosen = torch.randperm(len(contexts))[: self.batch]
         weights = self.cached(lambda: self.class_weights(contexts, chosen))
         image = self.image_features(images)
         logits, spread = gaussian_logits(image, weights, labels, self.logit_scale)
         semantic = self.text_encoder(self.nameless, contexts).prompt[0]  # (N, D)
-        return F.cross_entropy(logits + spread / 2, labels) + self.alpha * orthogonality(semantic), logits
+        bound = F.cross_entropy(logits + spread / 2, labels)
+        return {"upper_bound": bound, "orthogonality": self.alpha * orthogonality(semantic)}, logits
 
 
 def prompt_positions(number: int) -> list[str]:

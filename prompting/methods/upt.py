@@ -1,14 +1,13 @@
 """UPT: one shared prompt, from which a one-block transformer makes the prompts of both towers (arXiv 2210.07225).
 
-From the paper (parts of its text could be read): one shared prompt U; a transformer block U' = SA(U) + LN(U),
-V = FFN(LN(U')) + LN(U'); V split into the prompts of the two towers; frozen towers; cross entropy.
+Reading ``paper`` (parts of its text could be read): one shared prompt U; a transformer block U' = SA(U) + LN(U),
+V = FFN(LN(U')) + LN(U'); V split into the prompts of the two towers; frozen towers; cross entropy. Chosen here: heads
+as wide as CLIP's, GELU, no dropout, and deep prompts, one U for each block of the towers.
 
-A public trainer of this name agrees in: the width of U (d_l) and its start N(0, 0.02); 4 vectors for each tower; an FFN
-as wide as U; a linear map to d_v.
-
-That trainer differs in: one head (here heads as wide as CLIP's), ReLU (here GELU), dropout 0.1 (here none, so that
-training and evaluation see the same prompts), LN(U + SA(U)) and a plain residual (here the paper's formulas), prompts
-at the input only (here deep prompts, one U per block of the towers; depth 1 equals that trainer).
+Reading ``released`` is the first author's trainer, named ``Unified``: one head and attention of each vector
+to itself alone, so that the prompts of the two towers never mix; ReLU; dropout 0.1; LN(U + SA(U)) and a plain residual;
+prompts at the input only. That code calls a function that does not exist, and its number of vectors is a constant, 4;
+here it runs, with any number.
 """
 
 from __future__ import annotations
@@ -17,17 +16,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prompting.clip import tokenize_prompts
-from prompting.learners import UnifiedPrompts
+from prompting.learners import ReleasedUnifiedPrompts, UnifiedPrompts
 from prompting.methods.base import CosineCLIP, Options
+from prompting.methods.coop import CoOpOptions
+from prompting.ot.checks import check_choice
 
 
 @dataclass(frozen=True)
 class UPTOptions(Options):
-    """Settings of UPT."""
+    """Settings of UPT.
+
+    Raises:
+        ValueError: an unknown reading.
+    """
 
     n_ctx_text: int = 4
     n_ctx_vision: int = 4
-    prompt_depth: int = 9  # number of blocks of each tower with prompts, the first included
+    prompt_depth: int = 9  # number of blocks of each tower with prompts, the first included; released prompts the first
+    reading: str = "paper"  # or released
+
+    def __post_init__(self) -> None:
+        check_choice("reading", self.reading, ("paper", "released"))
 
 
 class UPT(CosineCLIP[UPTOptions]):
@@ -37,7 +46,32 @@ class UPT(CosineCLIP[UPTOptions]):
     options_class = UPTOptions
 
     def build(self, classnames: Sequence[str], options: UPTOptions) -> None:
-        self.shape.check_depth(text=options.prompt_depth, vision=options.prompt_depth)
         lengths, widths = (options.n_ctx_text, options.n_ctx_vision), (self.shape.text_width, self.shape.vision_width)
-        self.prompt_learner = UnifiedPrompts(*lengths, *widths, options.prompt_depth)
+        if options.reading == "released":
+            self.shape.check_depth(text=1, vision=1)
+            self.prompt_learner = ReleasedUnifiedPrompts(*lengths, *widths)
+        else:
+            self.shape.check_depth(text=options.prompt_depth, vision=options.prompt_depth)
+            self.prompt_learner = UnifiedPrompts(*lengths, *widths, options.prompt_depth)
         self.tokens = tokenize_prompts(classnames, n_ctx=options.n_ctx_text, clip_model=self.clip)
+
+
+class Unified(CosineCLIP[CoOpOptions]):
+    """UPT's reading ``released`` under the name, node and keys of the released code: b text and b visual vectors.
+
+    The words of ``ctx_init`` say b and stand in the token ids only; no value starts from them. ``csc`` is not used.
+    """
+
+    name = "Unified"
+    options_class = CoOpOptions
+
+    def build(self, classnames: Sequence[str], options: CoOpOptions) -> None:
+        self.shape.check_depth(text=1, vision=1)
+        words = options.ctx_init
+        length = len(words.split()) if words else options.n_ctx
+        widths = self.shape.text_width, self.shape.vision_width
+        self.prompt_learner = ReleasedUnifiedPrompts(length, length, *widths)
+        position = options.class_token_position
+        self.tokens = tokenize_prompts(
+            classnames, n_ctx=length, prefixes=[words], position=position, clip_model=self.clip
+        )

@@ -57,12 +57,45 @@ def check_tensor(name: str, value: object, shape: str, sizes: Sequence[int | Non
     return value
 
 
+class NonFiniteError(ValueError, FloatingPointError):
+    """An input holds NaN or infinity."""
+
+
 def check_finite(name: str, value: Tensor) -> None:
-    """Raise ValueError if ``value`` holds NaN or infinity (one host sync)."""
+    """Raise NonFiniteError if ``value`` holds NaN or infinity (one host sync)."""
     finite = torch.isfinite(value)
     if not bool(finite.all()):
-        bad = value.numel() - int(finite.sum())
-        raise ValueError(f"{name} holds {bad} non-finite of {value.numel()} values; allowed: finite values where valid")
+        found = f"{value.numel() - int(finite.sum())} non-finite of {value.numel()} values"
+        raise NonFiniteError(f"{name} holds {found}; allowed: finite values where valid")
+
+
+@torch.no_grad()
+def first_non_finite(named: Iterable[tuple[str, Tensor]]) -> str:
+    """Return what is wrong with the first tensor that holds NaN or infinity, "" for none (one host sync)."""
+    tensors = [(name, tensor.detach()) for name, tensor in named if tensor.is_floating_point() and tensor.numel()]
+    if not tensors:
+        return ""
+    peaks = torch.stack([tensor.abs().amax().float() for _, tensor in tensors])
+    for (name, tensor), finite in zip(tensors, peaks.isfinite().tolist()):
+        bad = 0 if finite else int((~tensor.isfinite()).sum())  # 0 also for a float64 beyond float32
+        if bad:
+            held = f"holds {bad:,} NaN or infinite of {tensor.numel():,} values"
+            return f"{name} {held if tensor.numel() > 1 else f'is {tensor.item()}'}"
+    return ""
+
+
+def check_resolution(largest: Tensor, lam: float) -> None:
+    """Raise ValueError if ``largest``, the largest (cost - row minimum) / lam, has a rounding error of one or more.
+
+    exp(-cost / lam), and so the plan, would be wrong by a factor.
+    """
+    kind, found = torch.finfo(largest.dtype), float(largest)
+    if not found * kind.eps <= 1:  # NaN is 0 times an infinite 1 / lam
+        more = "" if largest.dtype == torch.float64 else ", or float64 costs"
+        raise ValueError(
+            f"lam is {lam:g}, too small for these costs: the largest (cost - row minimum) / lam is {found:.4g}; "
+            f"allowed: at most {1 / kind.eps:.4g}, beyond which {kind.dtype} has rounding errors above 1{more}"
+        )
 
 
 def check_mask(name: str, mask: object, shape: Sequence[int], device: torch.device) -> Tensor | None:

@@ -16,7 +16,28 @@ from .checks import check_finite, check_mask, check_number, check_tensor
 from .settings import HeadSettings
 from .sinkhorn import sinkhorn
 from .solver import SinkhornOutput
+from .statistics import TransportStatistics
 from .tokens import solve_tokens, unit
+
+
+class HierarchicalInput(NamedTuple):
+    """The features that the head scores; the fields are the leading arguments of ``HierarchicalOT``."""
+
+    z: Tensor
+    """(B, M, D) prompt-level visual features."""
+    h: Tensor
+    """(K, N, D) prompt-level text features."""
+    r: Tensor | None = None
+    """(B, M, J, D) visual tokens."""
+    s: Tensor | None = None
+    """(K, N, L, D) text tokens."""
+    s_mask: Tensor | None = None
+    """(K, N, L) bool, True = valid text token; None: all valid."""
+
+    def select(self, classes: Tensor) -> HierarchicalInput:
+        """Return the input with some of the K classes, given by their indices."""
+        s, s_mask = (None if value is None else value[classes] for value in (self.s, self.s_mask))
+        return self._replace(h=self.h[classes], s=s, s_mask=s_mask)
 
 
 class HierarchicalOutput(NamedTuple):
@@ -113,6 +134,9 @@ def hierarchical_ot(
 class HierarchicalOT(nn.Module):
     """``hierarchical_ot`` as a module with fixed settings and no parameters.
 
+    ``statistics.read()`` returns how many of the problems since the last reading did not converge, their iterations and
+    the entropy of their plans.
+
     Args:
         settings: a ``HeadSettings``; None for the defaults.
         all_reduce_sum: as for ``hierarchical_ot``, for training; in evaluation each process scores whole batches.
@@ -132,6 +156,7 @@ class HierarchicalOT(nn.Module):
         super().__init__()
         self.settings = replace(settings or HeadSettings(), **changes)
         self.all_reduce_sum = all_reduce_sum
+        self.statistics = TransportStatistics()
 
     @property
     def uses_tokens(self) -> bool:
@@ -158,7 +183,18 @@ class HierarchicalOT(nn.Module):
         """Score z (B, M, D), r (B, M, J, D) against h (K, N, D), s (K, N, L, D); see ``hierarchical_ot``."""
         more: dict[str, Any] = {"r_mask": r_mask, "s_mask": s_mask, "return_plans": return_plans}
         reduce = self.all_reduce_sum if torch.is_grad_enabled() else None
-        return hierarchical_ot(z, h, r, s, self.settings, logit_scale=logit_scale, all_reduce_sum=reduce, **more)
+        out = hierarchical_ot(z, h, r, s, self.settings, logit_scale=logit_scale, all_reduce_sum=reduce, **more)
+        for level, solved in (("prompt", out.prompt), ("token", out.token)):
+            if solved is not None:
+                self.statistics.add(level, solved)
+        return out
+
+    def score(
+        self, features: HierarchicalInput, *, logit_scale: float | Tensor = 1.0, return_plans: bool = False
+    ) -> HierarchicalOutput:
+        """Score the features of a model: ``head.score(model.features(images), return_plans=True)`` gives the plans."""
+        z, h, r, s, s_mask = features
+        return self(z, h, r, s, s_mask=s_mask, logit_scale=logit_scale, return_plans=return_plans)
 
     def extra_repr(self) -> str:
         return ", ".join(f"{field.name}={getattr(self.settings, field.name)!r}" for field in fields(self.settings))

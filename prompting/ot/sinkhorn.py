@@ -29,7 +29,8 @@ def sinkhorn(
 
     plan = argmin_T <T, cost> - lam h(T), h(T) = -sum T ln T, with T 1 = u = 1/J and T' 1 = v = 1/L over valid entries.
     The iteration is r = u / (K c), c = v / (K' r) with K = exp(-cost / lam), from c = 1. It ends with c, so that the
-    column sums (and the total, 1) are exact up to rounding, the row sums up to the tolerance.
+    column sums (and the total, 1) are exact up to rounding, converged or not; the row sums up to the tolerance, where
+    ``converged`` says so.
 
     Args:
         cost: (..., J, L), any floating dtype; half precision is computed in float32. Values on masked entries are
@@ -46,7 +47,8 @@ def sinkhorn(
         SinkhornOutput. The values of a problem do not depend on other problems (``change``: on other groups).
 
     Raises:
-        TypeError, ValueError: one line with the value found and the values allowed.
+        TypeError, ValueError: one line with the value found and the values allowed; also for costs / lam that the
+            dtype does not resolve.
 
     Source:
         Cuturi, Sinkhorn Distances, NeurIPS 2013; ALIGN (arXiv 2309.13847), Eqs. 4 and 5. The stop rule ``change`` is

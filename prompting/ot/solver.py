@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .checks import check_finite
+from .checks import check_finite, check_resolution
 from .settings import SinkhornSettings
 
 # Largest (cost - row minimum) / lambda of the kernel scaling: r and c stay within exp(+-2 * 40), which float32
@@ -37,6 +37,8 @@ class SinkhornOutput(NamedTuple):
     """(...) |plan 1 - u|_1, the error of the row sums; the column sums are exact up to rounding."""
     converged: Tensor
     """(...) bool: whether the tolerance was met within ``max_iter`` iterations; False with ``tol=0``."""
+    entropy: Tensor
+    """(...) h(plan) = -sum plan ln plan, in nats, at most ln(J L)."""
 
     def map(self, change: Callable[[Tensor], Tensor]) -> SinkhornOutput:
         """Return the output with ``change`` applied to each tensor."""
@@ -80,14 +82,12 @@ class Matrix:
         """The product of two scalings, never its logarithm."""
         return (x + y).exp() if self.log else x * y
 
-    def plan(self, r: Tensor, c: Tensor) -> Tensor:
-        """diag(r) K diag(c), (P, L, J)."""
-        return (self.values + r + c.mT).exp() if self.log else self.values * r * c.mT
+    def plan(self, r: Tensor, c: Tensor, v: Tensor) -> Tensor:
+        """diag(r) K diag(c), (P, L, J); from logarithms, by a softmax, so that rounding leaves the column sums at v."""
+        return (self.values + r).softmax(2) * v.mT if self.log else self.values * r * c.mT
 
     def average(self, r: Tensor, c: Tensor, cost: Tensor) -> Tensor:
-        """<plan, cost>, (P,); without autograd it overwrites K, so it must come last."""
-        if self.log:
-            return (self.plan(r, c) * cost).sum((1, 2))
+        """<plan, cost>, (P,), of the kernel; without autograd it overwrites K, so it must come last."""
         weighted = self.values * cost if torch.is_grad_enabled() else self.values.mul_(cost)
         return (torch.bmm(c, weighted) * r).sum((1, 2))
 
@@ -147,6 +147,7 @@ def solve(
         scaling = "kernel" if scaling == "auto" else scaling
     else:
         check_finite("cost", cost)
+        check_resolution(largest.max(), settings.lam)
         if scaling == "kernel":
             raise ValueError(
                 f"scaling is 'kernel' but the largest (cost - row minimum) / lam is {float(largest.max()):.4g}; "
@@ -168,17 +169,29 @@ def solve(
     r, c, row_total, iterations, converged = iterate(
         matrix, u, v, shift / settings.lam, settings, group, all_reduce_sum
     )
-    with torch.no_grad():
-        error = (matrix.product(r, row_total) - u).abs_().sum((1, 2))
+    plan = matrix.plan(r, c, v) if return_plan or matrix.log else None
+    if plan is not None and matrix.log:
+        row_sums, distance = plan.detach().sum(1, keepdim=True), (plan * cost).sum((1, 2))
+        entropy = torch.special.entr(plan.detach()).sum((1, 2))
+    else:
+        row_sums, distance = (r * row_total).detach(), matrix.average(r, c, cost)
     f = settings.lam * matrix.logarithm(r, row_mask) + shift
     g = settings.lam * matrix.logarithm(c, col_mask)
+    with torch.no_grad():
+        error = (row_sums - u).abs_().sum((1, 2))
+        if not matrix.log:  # ln plan = (f + g - cost) / lam
+            potential = torch.linalg.vecdot(row_sums, f) + torch.linalg.vecdot(v, g)  # (P, 1)
+            entropy = (distance - potential.squeeze(1)) / settings.lam
+        elif settings.stop == "marginal":  # the stop rule saw row sums with the rounding errors of the logarithms
+            converged = converged & (error <= 1.1 * settings.tol)
     return SinkhornOutput(
-        matrix.plan(r, c).mT if return_plan else None,
-        matrix.average(r, c, cost),
+        plan.mT if return_plan and plan is not None else None,
+        distance,
         (f.squeeze(1), g.squeeze(1)),
         iterations.repeat_interleave(group),
         error,
         converged.repeat_interleave(group),
+        entropy,
     )
 
 

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .settings import SinkhornSettings
 from .sinkhorn import sinkhorn
-from .solver import SinkhornOutput, cached_elements, concatenate
+from .solver import KERNEL_LIMIT, SinkhornOutput, cached_elements, concatenate
 
 
 def unit(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,7 +119,11 @@ class _EnvelopeDistance(torch.autograd.Function):
         with torch.autocast(r.device.type, enabled=False):
             # In place: (cos - 1 + f + g) / lam, the plan, plan * upstream; (B, M, K, N, L, J).
             pull = cosines(r, s).add_(f.unsqueeze(-2)).add_((g - 1.0).unsqueeze(-1))
-            pull = pull.div_(ctx.lam).exp_().mul_(upstream[..., None, None]).flatten(2, 4)  # (B, M, K N L, J)
+            pull = pull.div_(ctx.lam).exp_()
+            if ctx.lam < 2 / KERNEL_LIMIT:  # large exponents have rounding errors: restore the column sums
+                v = torch.ones_like(s[..., :1]) if s_mask is None else s_mask.unsqueeze(-1).to(s.dtype)
+                pull.mul_(v / v.sum(-2, keepdim=True) / pull.sum(-1, keepdim=True).clamp_min(1e-30))
+            pull = pull.mul_(upstream[..., None, None]).flatten(2, 4)  # (B, M, K N L, J)
             grad_r = -(pull.mT @ s.flatten(0, 2)) if ctx.needs_input_grad[0] else None
             grad_s = -torch.einsum("bmxj,bmjd->xd", pull, r).view_as(s) if ctx.needs_input_grad[1] else None
         return grad_r, grad_s, None, None, None, None, None, None

@@ -4,7 +4,9 @@ python -m scripts.bench.eval                                          # K 10 .. 
 python -m scripts.bench.eval --device cuda --precision bf16 --images 4 100
 """
 
+import sys
+
 from scripts.bench.running import main
 
 if __name__ == "__main__":
-    main("eval", __doc__)
+    sys.exit(main("eval", __doc__))

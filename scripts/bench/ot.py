@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from dassl.utils.command import Parser, command
 from torch import Tensor
 
 from prompting import ot as head
@@ -99,7 +100,7 @@ def table(results: list[dict[str, Any]]) -> str:
 
 def cases_of(words: list[str] | None = None) -> tuple[list[dict[str, Any]], Path]:
     """Return the cases of a command line, and the file for their results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add, sizes = parser.add_argument, [(198, 8), (198, 20), (51, 8), (8, 8), (4, 4)]
     add("--problems", type=int, default=3200)
     add("--sizes", type=int, nargs=2, action="append", metavar=("J", "L"), help="may be repeated")
@@ -119,4 +120,4 @@ if __name__ == "__main__":
     if sys.argv[1:] and sys.argv[1].startswith("{"):  # one case
         print(json.dumps(measure(json.loads(sys.argv[1]))))
     else:
-        print(table(run_cases(Path(__file__), *cases_of())))
+        sys.exit(command("ot")(lambda words: print(table(run_cases(Path(__file__), *cases_of(words)))))())

@@ -8,16 +8,20 @@ Each case runs in a separate process, with the .venv of its checkout. Ratios are
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from dassl.utils.command import command
 
 from scripts.bench.running import MEASURE, PROJECT, arguments, call, cases_of
 
 KEYS, FIGURES = ["kind", "method", "classes", "max_memory"], ["seconds", "cpu_seconds", "peak_gb"]
 
 
-def main() -> None:
+@command("revisions")
+def main(words: Sequence[str]) -> None:
     """Run all cases, write their results, and print the ratios."""
     parser = arguments("revisions", __doc__)
     parser.add_argument("old", type=Path, help="the checkout to compare this one with")
@@ -25,7 +29,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=["step", "eval"], choices=["step", "eval"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.set_defaults(classes=[50], naive_up_to=0)
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     checkouts = {"old": args.old.resolve(), "new": PROJECT}
     cases = [case for kind in args.kinds for name in args.methods for case in cases_of(kind, args, name)]
     args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -42,4 +46,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -9,12 +9,14 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from math import inf
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from dassl.utils.command import Parser, command
 from tqdm import tqdm
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -67,7 +69,7 @@ def table(results: list[Case]) -> str:
 
 def arguments(kind: str, doc: str) -> argparse.ArgumentParser:
     """Return the command line of ``step`` or ``eval``."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--classes", type=int, nargs="+", default=[10, 50, 100, 500, 1000], help="K")
     add("--prompts", type=int, nargs="+", default=[4], help="M = N")
@@ -95,7 +97,12 @@ def cases_of(kind: str, args: argparse.Namespace, method: str = "MMP") -> list[C
     return cases
 
 
-def main(kind: str, doc: str) -> None:
+def main(kind: str, doc: str) -> int:
     """Run all cases of the command line of ``step`` or ``eval`` and print their table."""
-    args = arguments(kind, doc).parse_args()
-    print(table(run_cases(MEASURE, cases_of(kind, args), args.out)))
+
+    @command(kind)
+    def run(words: Sequence[str]) -> None:
+        args = arguments(kind, doc).parse_args(words)
+        print(table(run_cases(MEASURE, cases_of(kind, args), args.out)))
+
+    return run()

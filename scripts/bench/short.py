@@ -6,19 +6,24 @@ python -m scripts.bench.short [--minutes 10] [--out output/bench]
 from __future__ import annotations
 
 import argparse
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+
+from dassl.utils.command import Parser, command
 
 from scripts.bench import ot
 from scripts.bench.running import MEASURE, OUTPUT, arguments, cases_of, run_cases, table
 
 
-def main() -> None:
+@command("short")
+def main(words: Sequence[str]) -> None:
     """Run all, then print the tables; cases for which the time is too short are listed as such."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0, help="what does not end in these is left out")
     parser.add_argument("--out", type=Path, default=OUTPUT)
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     end = time.monotonic() + 60 * args.minutes
     cases, _ = ot.cases_of("--sizes 198 8 --sizes 8 8 --iterations 5 100 --at-least 3".split())
     texts = [ot.table(run_cases(Path(ot.__file__), cases, args.out / "ot.json", end))]
@@ -30,4 +35,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -5,7 +5,9 @@ python -m scripts.bench.step --classes 1000 --max-memory 8
 python -m scripts.bench.step --device cuda --precision bf16 --images 4 100 --max-memory 0
 """
 
+import sys
+
 from scripts.bench.running import main
 
 if __name__ == "__main__":
-    main("step", __doc__)
+    sys.exit(main("step", __doc__))

@@ -232,7 +232,6 @@ def test_text_errors(vit: nn.Module, context: tuple, deep: list[tuple], message:
         ("vit", 16, None, [], r"images has shape \(1, 3, 16, 16\); allowed: \(any, 3, 12, 12\)"),
         ("vit", 12, (1, 2, 64), [], r"visual prompt has shape \(1, 2, 64\); allowed: \(any, 2, 128\)"),
         ("vit", 12, (1, 2, 128), [(1, 3, 128)], r"deep visual prompt 0 has shape \(1, 3, 128\)"),
-        ("vit", 12, None, [(1, 2, 128)], "need visual prompts at the input"),
         ("vit", 12, (1, 2, 128), [(1, 2, 128)] * 3, "at most 2"),
         ("resnet", 64, (1, 2, 256), [], "visual prompts need a ViT backbone; this one is a ResNet"),
     ],

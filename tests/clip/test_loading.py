@@ -118,6 +118,7 @@ def test_built_as_open_clip_builds_it() -> None:
 
 
 def test_openai_files_in_the_cache(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(loading.UNKNOWN_VARIABLE, "1")
     folders = {"home": home / ".cache" / "clip", "variable": tmp_path / "v", "argument": tmp_path / "a"}
     for seed, folder in enumerate(folders.values()):
         folder.mkdir(parents=True)
@@ -130,17 +131,22 @@ def test_openai_files_in_the_cache(home: Path, tmp_path: Path, monkeypatch: pyte
     same(load_clip("ViT-L/14@336px", folder=folders["argument"]), expected[2])
 
 
-def test_published_hashes_are_compared(home: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+def test_another_file_of_a_published_name_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
     path = home / ".cache" / "clip" / "RN50.pt"
     path.parent.mkdir(parents=True)
     torch.save(resnet_state(), path)
-    with caplog.at_level(logging.WARNING, "prompting"):
-        load_clip("RN50")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     published = "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762"
-    assert [r.getMessage() for r in caplog.records if digest in r.getMessage() and published in r.getMessage()]
+    with pytest.raises(ValueError, match=f"not the published RN50.*{digest}.*{published}.*path.*CLIP_ALLOW_UNKNOWN=1$"):
+        load_clip("RN50")
+    same(load_clip(path), resnet_state())
+    monkeypatch.setenv(loading.UNKNOWN_VARIABLE, "1")
+    with caplog.at_level(logging.WARNING, "prompting"):
+        same(load_clip("RN50"), resnet_state())
+    assert [r for r in caplog.records if digest in r.getMessage() and published in r.getMessage()]
 
     caplog.clear()
+    monkeypatch.delenv(loading.UNKNOWN_VARIABLE)
     monkeypatch.setattr(open_clip, "get_pretrained_url", lambda *_: f"https://host/models/{digest}/RN50.pt")
     load_clip("RN50")
     assert not caplog.records
@@ -175,7 +181,7 @@ def test_names_without_a_file_go_to_open_clip(home: Path, vit_weights: dict[str,
     same(load_clip("ViT-H/14"), vit_weights)
     file = home / ".cache" / "clip" / "ViT-H-14.pt"
     file.parent.mkdir(parents=True)
-    file.touch()
+    torch.save({}, file)
     same(load_clip("ViT-H/14"), vit_weights)
     assert asked == [
         ("ViT-B-16", "openai", True),

@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +17,10 @@ from dassl.utils import (
     save_checkpoint,
     set_random_seed,
 )
+from torch import nn
 from torch.utils._pytree import tree_leaves
+
+from prompting.checkpoint import read_state_dict
 
 
 def trained(cfg, stop_at=None, seed=1):
@@ -38,7 +43,7 @@ def test_layout(make_cfg, tmp_path):
     assert files == {"checkpoint", "model-best.pth.tar", "model.pth.tar-2", "model.pth.tar-4", "model.pth.tar-5"}
     assert (out / "tiny" / "checkpoint").read_text() == "model.pth.tar-5\n"
     last = torch.load(out / "tiny" / "model.pth.tar-5", weights_only=True)  # tensors and plain values, nothing else
-    assert set(last) == {"state_dict", "epoch", "optimizer", "scheduler", "val_result", "trainer"}
+    assert set(last) == {"state_dict", "epoch", "optimizer", "scheduler", "val_result", "trainer", "sha256"}
     assert (last["epoch"], last["val_result"], set(last["state_dict"])) == (5, None, {"weight", "bias"})
     best = torch.load(out / "tiny" / "model-best.pth.tar", weights_only=True)
     assert best["val_result"] == trainer.best_result == last["trainer"]["best_result"]
@@ -49,12 +54,12 @@ def test_names_lose_module_and_an_interrupted_save_leaves_the_old_file(tmp_path,
     save_checkpoint(state, str(tmp_path), is_best=True)
     assert list(state["state_dict"]) == ["module.w", "submodule.w"]  # the caller's dictionary is left alone
 
-    def half(obj, path):
+    def half(path, content):
         with open(path, "wb") as file:
             file.write(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(torch, "save", half)
+    monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(state, str(tmp_path), model_name="model-best.pth.tar")
     assert set(os.listdir(tmp_path)) == {"model.pth.tar-3", "model-best.pth.tar", "checkpoint"}
@@ -220,3 +225,86 @@ def test_missing_and_damaged_files_and_those_that_bring_code_are_refused(tmp_pat
         load_checkpoint(str(tmp_path / "nothing.pt"))
     with pytest.raises(ValueError, match="None"):
         load_checkpoint(None)
+
+
+def flips(path, number, seed=0):
+    """Contents of a file with one random bit changed each."""
+    content, draw = path.read_bytes(), random.Random(seed)
+    for _ in range(number):
+        flipped = bytearray(content)
+        flipped[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        yield bytes(flipped)
+
+
+@pytest.mark.parametrize("form", ["ours", "torch's"])
+def test_no_flipped_bit_changes_a_tensor_in_silence(tmp_path, form):
+    path = tmp_path / "model.pth.tar-3"
+    state = {"state_dict": {"w": torch.randn(64), "n": torch.tensor(3)}, "epoch": 3, "optimizer": {"lr": [0.1, None]}}
+    if form == "ours":
+        save_checkpoint(state, str(tmp_path))
+    else:
+        torch.save(state, path)
+    expected, refused = load_checkpoint(str(path)), 0
+    for content in flips(path, 100):
+        path.write_bytes(content)
+        for read in (lambda: load_checkpoint(str(path))["state_dict"], lambda: read_state_dict(path)):
+            try:
+                found = read()
+            except ValueError as error:
+                assert "weights_only" not in str(error) and "\n" not in str(error)
+                refused += 1
+            else:
+                assert all(torch.equal(found[name], value) for name, value in expected["state_dict"].items())
+    assert refused > 40
+
+
+def test_content_that_was_edited_is_refused(tmp_path):
+    """Checksums of the file do not see it: the hashes in it do."""
+    state = {"state_dict": {"w": torch.ones(2)}, "epoch": 3, "optimizer": {"lr": 0.1}}
+    save_checkpoint(state, str(tmp_path))
+    path = tmp_path / "model.pth.tar-3"
+    held = torch.load(path, weights_only=True)
+    torch.save({**held, "optimizer": {"lr": 0.2}}, path)
+    with pytest.raises(ValueError, match="model.pth.tar-3.*SHA-256 of 'optimizer'"):
+        load_checkpoint(str(path))
+    torch.save({**held, "state_dict": {"w": torch.zeros(2)}}, path)
+    for read in (load_checkpoint, read_state_dict):
+        with pytest.raises(ValueError, match="model.pth.tar-3.*SHA-256"):
+            read(str(path))
+
+
+def test_extra_state_of_a_module_is_read_and_hashed(tmp_path):
+    extra = {"labels": [0, 1], "classnames": ["a", "b"], "beta": 1.5}
+    save_checkpoint({"state_dict": {"_extra_state": extra, "w": torch.ones(2)}, "epoch": 3}, str(tmp_path))
+    path = tmp_path / "model.pth.tar-3"
+    assert read_state_dict(path)["_extra_state"] == load_checkpoint(str(path))["state_dict"]["_extra_state"] == extra
+    held = torch.load(path, weights_only=True)
+    held["state_dict"]["_extra_state"]["beta"] = 2.5
+    torch.save(held, path)
+    for read in (load_checkpoint, read_state_dict):
+        with pytest.raises(ValueError, match="model.pth.tar-3.*SHA-256"):
+            read(str(path))
+
+
+def test_a_damaged_last_checkpoint_names_the_newest_whole_one(tmp_path):
+    for epoch in (1, 2, 3):
+        save_checkpoint({"state_dict": nn.Linear(1, 1).state_dict(), "epoch": epoch}, str(tmp_path))
+        os.utime(tmp_path / f"model.pth.tar-{epoch}", (epoch, epoch))
+    for epoch, other in ((3, "whole checkpoint there is model.pth.tar-2"), (2, "is model.pth.tar-1"), (1, "is whole")):
+        path = tmp_path / f"model.pth.tar-{epoch}"
+        path.write_bytes(path.read_bytes()[:-200])
+        (tmp_path / "checkpoint").write_text(f"{path.name}\n")
+        with pytest.raises(ValueError, match=f'"{path}": .*{other}'):
+            resume_from_checkpoint(str(tmp_path), nn.Linear(1, 1))
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="no checkpoint in that folder is whole"):
+        resume_from_checkpoint(str(tmp_path), nn.Linear(1, 1))
+
+
+def test_the_last_epoch_is_kept_until_the_next_checkpoint(make_cfg, tmp_path):
+    folder = tmp_path / "out" / "tiny"
+    trained(make_cfg("TRAIN.CHECKPOINT_FREQ", 2), stop_at=3)  # after three whole epochs
+    assert set(os.listdir(folder)) == {"checkpoint", "model.pth.tar-2", "model-last.pth.tar"}
+    assert load_checkpoint(str(folder / "model-last.pth.tar"))["epoch"] == 3
+    trained(make_cfg("TRAIN.CHECKPOINT_FREQ", 2), seed=9)
+    assert set(os.listdir(folder)) == {"checkpoint", "model.pth.tar-2", "model.pth.tar-4", "model.pth.tar-5"}

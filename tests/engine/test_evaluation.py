@@ -70,6 +70,21 @@ def test_confusion_matrix_files(make_cfg, predictions):
         assert file.read(4) == b"\x89PNG"
 
 
+def test_class_names_with_dollars_are_drawn_and_a_picture_that_fails_keeps_the_result(make_cfg, caplog, tmp_path):
+    names = dict(enumerate(["$", "$x_{", "5 $ a $", "\udcff"]))
+    scores, labels = torch.eye(4), torch.arange(4)
+    for blocked in (False, True):
+        cfg = make_cfg("TEST.COMPUTE_CMAT", True, "OUTPUT_DIR", str(tmp_path / str(blocked)))
+        if blocked:
+            (tmp_path / "True" / "cmat.csv").mkdir(parents=True)
+        evaluator = Classification(cfg, names)
+        evaluator.process(scores, labels)
+        with caplog.at_level("WARNING"):
+            assert evaluator.evaluate()["accuracy"] == 100.0
+        assert ("The confusion matrix: not written" in caplog.text) == blocked
+    assert (tmp_path / "False" / "cmat.png").is_file()
+
+
 def test_no_files_by_default_and_no_picture_without_matplotlib(make_cfg, predictions, tmp_path, monkeypatch):
     assert list(run(make_cfg(), *predictions)) == ["accuracy", "error_rate", "macro_f1"]
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)

@@ -3,6 +3,8 @@
 import contextlib
 import io
 import logging
+import os
+import subprocess
 import sys
 
 import pytest
@@ -49,6 +51,27 @@ def test_a_log_that_waits_makes_no_folder_and_prints_warnings_only(tmp_path, cap
     with pytest.raises(ValueError), setup_logger(str(tmp_path / "other"), wait=True):
         raise ValueError("no such data")
     assert not (tmp_path / "other").exists()
+
+
+PROGRAM = """
+import logging, sys
+from dassl.utils import setup_logger
+with setup_logger(sys.argv[1]):
+    for i in range(30):
+        logging.getLogger("dassl.some.module").info(f"line {i}")
+        print(f"and {i}", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_whose_console_has_gone_goes_on_in_its_file(tmp_path):
+    """As under ``| head``."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-c", PROGRAM, tmp_path], stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (tmp_path / "log.txt").read_text() == "".join(f"line {i}\nand {i}\n" for i in range(30))
 
 
 def test_closing_gives_the_console_back(tmp_path, capsys):

@@ -40,10 +40,12 @@ def test_order_of_hooks_and_the_best_model_has_a_strictly_better_score(make_cfg,
     for name in ("before_train", "before_epoch", "run_epoch", "after_train"):
         monkeypatch.setattr(trainer, name, lambda name=name: events.append(name))
     monkeypatch.setattr(trainer, "test", lambda split: next(scores))
-    monkeypatch.setattr(trainer, "save_model", lambda epoch, folder, **kw: events.append(kw.get("val_result")))
+    monkeypatch.setattr(
+        trainer, "save_model", lambda epoch, folder, **kw: events.append(kw.get("val_result") or kw["model_name"])
+    )
     trainer.train()
-    epoch = ["before_epoch", "run_epoch"]
-    assert events == ["before_train", *epoch, 50.0, *epoch, *epoch, 70.0, None, "after_train"]
+    epoch, last = ["before_epoch", "run_epoch"], "model-last.pth.tar"
+    assert events == ["before_train", *epoch, 50.0, last, *epoch, last, *epoch, 70.0, "", "after_train"]
 
 
 def test_splits_and_the_output_file(make_cfg, tmp_path):
@@ -164,3 +166,19 @@ def test_meters():
     for values in ({"loss": 1.0, "acc": torch.tensor(50.0)}, None, {"loss": 2.0}):
         meter.update(values)
     assert str(meter) == "loss 2.0000 (1.5000) acc 50.0000 (50.0000)"
+
+
+def test_a_training_outlives_tensorboard(make_cfg, monkeypatch, caplog):
+    from torch.utils.tensorboard import SummaryWriter
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    for name in ("add_scalar", "__init__", "close"):
+        with monkeypatch.context() as patch, caplog.at_level("WARNING"):
+            patch.setattr(SummaryWriter, name, full)
+            trainer = build_trainer(make_cfg("OPTIM.MAX_EPOCH", 1, "OUTPUT_DIR", f"{make_cfg().OUTPUT_DIR}-{name}"))
+            trainer.train()
+        assert "accuracy" in trainer.test_results["test"]
+        assert caplog.text.count("TensorBoard's") == 1 and "No space left" in caplog.text
+        caplog.clear()

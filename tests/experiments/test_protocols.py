@@ -1,14 +1,14 @@
 """What the protocols plan: which runs, with which settings, from which checkpoint; and when a run is done."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex
 import subprocess
+from functools import reduce
 from pathlib import Path
 
 import pytest
+from yacs.config import CfgNode
 
 import train
 from experiments import protocols
@@ -54,6 +54,23 @@ def test_reproduce_says_how_it_is_called():
     assert run.returncode == 2 and "TABLE (base2new, xd, dg, fewshot) METHOD" in run.stderr
 
 
+@pytest.mark.parametrize("sweep, tables, written", [(0, 0, True), (1, 0, False), (143, 0, False), (0, 1, False)])
+def test_reproduce_replaces_a_table_only_by_a_whole_one(sweep, tables, written, tmp_path):
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\ncase $2 in *sweep) exit {sweep};; *) echo new; exit {tables};; esac\n")
+    python.chmod(0o755)
+    output = tmp_path / "my output"
+    output.mkdir()
+    for name in ("xd.md", "xd.csv"):
+        (output / name).write_text("old\n")
+    env = {**os.environ, "PYTHON": str(python), "OUTPUT": str(output)}
+    run = subprocess.run([PROJECT / "scripts" / "reproduce.sh", "xd", "CoOpp"], env=env, capture_output=True, text=True)
+    assert (run.returncode == 0) == written, run.stderr
+    assert {path.name: path.read_text() for path in output.iterdir()} == {
+        name: "new\n" if written else "old\n" for name in ("xd.md", "xd.csv")
+    }
+
+
 @pytest.mark.parametrize(
     "protocol, word, source, targets",
     [
@@ -82,7 +99,10 @@ def settings(method, dataset, shots, **defaults):
 # Published epochs for 1, 2, 4, 8 and 16 shots, and for ImageNet.
 EPOCHS = {
     **dict.fromkeys(("ALIGN", "MMP", "MaPLe"), ((30, 50, 50, 80, 80), 20)),
-    **dict.fromkeys(("CoOp", "PLOT", "PLOTPP", "ProDA", "UPT"), ((50, 100, 100, 200, 200), 50)),
+    **dict.fromkeys(("CoOp", "PLOT", "PLOTPP", "ProDA", "UPT", "Unified", "ProGrad"), ((50, 100, 100, 200, 200), 50)),
+    "PromptSRC": ((50,) * 5, 50),
+    "KgCoOp": ((100,) * 5, 100),
+    "CoPrompt": ((8,) * 5, 8),
 }
 
 
@@ -93,11 +113,52 @@ def test_few_shot_epochs_are_those_published(method):
     assert settings(method, "imagenet", 4).OPTIM.MAX_EPOCH == imagenet
 
 
+COPROMPT = ("TRAINER.CoPrompt.PROMPT_DEPTH", "TRAINER.CoPrompt.N_CTX", "TRAINER.W", "OPTIM.MAX_EPOCH")
+KGCOOP = ("TRAINER.COOP.N_CTX", "TRAINER.COOP.W", "TRAINER.COOP.CTX_INIT")
+GPA = ("TRAINER.PROMPTSRC.GPA_MEAN", "TRAINER.PROMPTSRC.GPA_STD")
+
+
+@pytest.mark.parametrize(
+    "protocol, method, dataset, shots, keys, values",
+    [
+        ("base2new", "KgCoOp", "dtd", 16, KGCOOP, (4, 8.0, True)),
+        ("fewshot", "KgCoOp", "imagenet", 4, KGCOOP, (4, 8.0, True)),
+        ("dg", "KgCoOp", "imagenet_a", 16, KGCOOP, (4, 8.0, True)),
+        ("base2new", "ProGrad", "dtd", 16, ("MODEL.BACKBONE.NAME", "LOSS.LAMBDA"), ("ViT-B/16", 1.0)),
+        ("fewshot", "ProGrad", "dtd", 8, ("MODEL.BACKBONE.NAME", "LOSS.LAMBDA"), ("RN50", 0.8)),
+        ("fewshot", "ProGrad", "dtd", 4, ("LOSS.LAMBDA",), (1.0,)),
+        ("fewshot", "ProGrad", "caltech101", 16, ("LOSS.LAMBDA",), (1.0,)),
+        ("fewshot", "PromptSRC", "eurosat", 1, GPA, (45, 5)),
+        ("fewshot", "PromptSRC", "food101", 16, GPA, (30, 30)),
+        ("base2new", "PromptSRC", "eurosat", 16, GPA, (15, 1)),
+        ("xd", "PromptSRC", "eurosat", 16, GPA, (6, 10)),
+        ("base2new", "CoPrompt", "food101", 16, COPROMPT, (9, 4, 0.5, 5)),
+        ("base2new", "CoPrompt", "dtd", 16, COPROMPT, (12, 2, 8.0, 8)),
+        ("xd", "CoPrompt", "dtd", 16, COPROMPT, (12, 4, 8.0, 8)),  # of the source
+    ],
+)
+def test_published_options(protocol, method, dataset, shots, keys, values):
+    """In the training and in its tests; none over the YAML file of the mini suite."""
+    (job,) = plan(protocol, [method], [dataset], [1], RunDefaults(), [shots])
+    for run in job:
+        cfg = train.setup_cfg(train.parse_args(run.argv()))
+        assert tuple(reduce(CfgNode.__getitem__, key.split("."), cfg) for key in keys) == values
+    (job,) = plan("base2new", [method], ["mini_source"], [1], RunDefaults())
+    assert not any(key in run.argv() for run in job for key in keys)
+
+
 def test_options_of_the_user_precede_those_of_a_data_set():
     assert settings("PLOT", "imagenet", 1).TRAINER.PLOT.TRADE_OFF is True
     assert settings("PLOT", "imagenet", 1, options=("TRAINER.PLOT.TRADE_OFF", "False")).TRAINER.PLOT.TRADE_OFF is False
     assert settings("PLOT", "stanford_cars", 1).DATALOADER.TRAIN_X.BATCH_SIZE == 32
     assert settings("PLOT", "stanford_cars", 1, config="rn50").DATALOADER.TRAIN_X.BATCH_SIZE == 128
+
+
+def test_settings_of_tip_adapter_f_by_data_set():
+    flowers = settings("TipAdapterF", "oxford_flowers", 4)
+    node = flowers.TRAINER.TIPADAPTERF
+    assert (flowers.MODEL.BACKBONE.NAME, node.INIT_ALPHA, tuple(node.SEARCH_SCALE)) == ("RN50", 10.0, (50.0, 50.0))
+    assert (flowers.OPTIM.MAX_EPOCH, settings("TipAdapterF", "eurosat", 4).OPTIM.MAX_EPOCH) == (20, 100)
 
 
 def test_a_training_free_method_has_one_run_for_all_shots():
@@ -181,6 +242,10 @@ def test_done_begun_and_to_do(job):
     assert state(trained) == "done" and state(tested) == "to do"
     finish(tested)
     assert state(tested) == "done"
+    content = json.loads(tested.results_file.read_text())
+    tested.results_file.write_text(json.dumps({**content, "files": {"predictions.csv": "0" * 64}}))
+    assert state(tested) == "to do"  # a promised file is missing
+    finish(tested)
     finish(trained, learned="y")  # trained again since it was tested
     assert [state(trained), state(tested)] == ["done", "to do"]
 

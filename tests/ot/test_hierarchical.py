@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from prompting.ot import HeadSettings, HierarchicalOT, hierarchical_ot, tokens
+from prompting.ot import HeadSettings, HierarchicalOT, hierarchical_ot, sinkhorn, tokens
 from tests.reference import ot_naive as naive
 
 LAMBDAS = {"lambda_prompt": 0.1, "lambda_token": 0.1}
@@ -159,6 +159,42 @@ def test_module_is_the_function_and_has_no_parameters():
     assert by_names.settings == settings and out.token.plan is not None
     assert not head.state_dict() and "reading='released'" in repr(head) and head.uses_tokens
     assert not HierarchicalOT(beta=0.0).uses_tokens
+
+
+@pytest.mark.parametrize("reading", ["paper", "released"])
+def test_statistics_of_the_module_are_those_of_its_problems(reading):
+    f = naive.features(4, common=1.0)
+    head = HierarchicalOT(reading=reading, max_iter=4, tol=1e-4)
+    outs = [head(**f), head(**{name: 0.5 * x + 0.1 for name, x in f.items()})]
+    found = head.statistics.read()
+    for level in ("prompt", "token"):
+        solved = [getattr(out, level) for out in outs]
+        flat = {name: torch.cat([getattr(x, name).flatten() for x in solved]) for name in solved[0]._fields[3:]}
+        assert found[level] == {
+            "problems": len(flat["converged"]),
+            "not_converged": int((~flat["converged"]).sum()),
+            "iterations": pytest.approx(float(flat["iterations"].double().mean())),
+            "entropy": pytest.approx(float(flat["entropy"].mean())),
+        }
+    assert found["token"]["not_converged"] > 0 and head.statistics.read() == {}
+    head(**f)
+    twice = head.statistics.read(lambda x: 2 * x)  # as if another process had the same problems
+    assert twice["prompt"]["problems"] == found["prompt"]["problems"]
+
+
+def test_gradient_of_the_tokens_keeps_column_sums_at_tiny_lambda():
+    """It is that of ``sinkhorn``, whose plan keeps them."""
+    torch.manual_seed(0)
+    r = F.normalize(torch.randn(3, 8), dim=-1).requires_grad_()
+    s = F.normalize(torch.randn(4, 8), dim=-1)
+    settings = HeadSettings(lambda_token=1e-6).solver(1e-6)
+    cost = 1 - r @ s.mT
+    (want,) = torch.autograd.grad(sinkhorn(cost, settings).distance, r)
+    (grad,) = torch.autograd.grad(
+        tokens.solve_tokens(r[None, None], s[None, None], None, None, settings, False, 2**20).distance.sum(), r
+    )
+    torch.testing.assert_close(grad, want, atol=1e-2, rtol=0)
+    assert float((grad.norm() / want.norm() - 1).abs()) < 0.05
 
 
 def test_sums_over_processes_are_those_of_training():

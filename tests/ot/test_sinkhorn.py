@@ -189,16 +189,49 @@ def test_float32_kernel_is_right_up_to_its_limit():
     torch.testing.assert_close(single.plan.double(), double.plan, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("lam", [1e-2, 1e-4, 1e-7])
-def test_tiny_lambda_stays_finite(lam):
+@pytest.mark.parametrize("lam", [1e-2, 1e-4, 3e-7])
+def test_tiny_lambda_stays_finite_with_exact_column_sums(lam):
     cost = costs(17, 6, 7, 5, dtype=torch.float32).requires_grad_()
     for gradient in ("envelope", "unrolled"):
         for stop in ("marginal", "change"):
             out = sinkhorn(cost, lam=lam, gradient=gradient, stop=stop, max_iter=20)
             (grad,) = torch.autograd.grad(out.distance.sum(), cost)
             assert all(bool(torch.isfinite(x).all()) for x in (out.plan, out.distance, *out.potentials, grad))
-            if lam > 1e-5:  # below, float32 cannot tell the scaled potentials apart to better than one
-                assert float((out.plan.detach().sum(-2) - 0.2).abs().max()) < 0.002
+            assert float((out.plan.detach().sum(-2) - 0.2).abs().max()) < 1e-6
+            assert float(out.distance.detach().max()) <= 2, "a mean of costs"
+
+
+@pytest.mark.parametrize("dtype, smallest", [(torch.float32, 2e-7), (torch.float64, 4e-16)])
+def test_costs_beyond_the_resolution_of_the_dtype_are_refused(dtype, smallest):
+    cost = torch.tensor([[0.0, 2.0], [2.0, 0.0]], dtype=dtype)
+    assert sinkhorn(cost, lam=2 * smallest).plan.tolist() == [[0.5, 0], [0, 0.5]]
+    for lam in (smallest, 1e-12 * smallest, 1e-320):
+        with pytest.raises(ValueError, match=f"lam is {lam:g}, too small for these costs: .* at most [48]"):
+            sinkhorn(cost, lam=lam)
+    with pytest.raises(ValueError, match="lam is 0.1, too small"):
+        sinkhorn(cost * 1e30, lam=0.1)
+
+
+@pytest.mark.parametrize("scaling", ["kernel", "log"])
+@pytest.mark.parametrize("gradient", ["envelope", "unrolled"])
+def test_column_sums_and_mass_hold_without_convergence(scaling, gradient):
+    cost = costs(30, 40, 9, 7, high=3.9, dtype=torch.float32).requires_grad_(gradient == "unrolled")
+    out = sinkhorn(cost, lam=0.1, max_iter=1, tol=1e-6, scaling=scaling, gradient=gradient)
+    assert not out.converged.any() and float(out.error.detach().min()) > 0.01
+    assert float((out.plan.detach().sum(-2) - 1 / 7).abs().max()) < 1e-6
+    torch.testing.assert_close(out.error, (out.plan.detach().sum(-1) - 1 / 9).abs().sum(-1), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("lam", [0.1, 0.004])  # kernel and log
+@pytest.mark.parametrize("max_iter", [1, 200])
+def test_entropy_is_that_of_the_plan(lam, max_iter):
+    cost = costs(31, 6, 5, 4)
+    rows, cols = torch.arange(5) < torch.tensor([5, 1, 3, 5, 2, 4])[:, None], torch.tensor([True, False, True, True])
+    for masks in ({}, {"row_mask": rows, "col_mask": cols}):
+        out = sinkhorn(cost, lam=lam, max_iter=max_iter, **masks)
+        for plan, entropy in zip(out.plan, out.entropy):
+            assert float(entropy) == pytest.approx(-sum(p * np.log(p) for p in plan.flatten().tolist() if p > 0))
+    assert float(sinkhorn(torch.zeros(5, 4), lam=lam).entropy) == pytest.approx(np.log(20))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -40,6 +40,18 @@ def test_whole_model_checkpoint(model, prefix):
     assert torch.equal(model.clip.weight, frozen)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_learned_tensors_that_are_not_finite_are_refused(model, value):
+    state, before = whole_model(), model.prompt_learner.ctx.detach().clone()
+    state["image_encoder.conv1.weight"][0, 0] = value  # is not read
+    load_learned(model, state)
+    state["prompt_learner.deep.0"][1, 2] = value
+    model.prompt_learner.ctx.data.copy_(before)
+    with pytest.raises(ValueError, match=r"a.tar comes from a training that failed: prompt_learner.deep.0 holds 1 NaN"):
+        load_learned(model, state, "a.tar")
+    assert torch.equal(model.prompt_learner.ctx, before)
+
+
 PROMPT = "image_encoder.transformer.resblocks.1.VPT_shallow"
 
 
@@ -127,6 +139,9 @@ def test_what_is_no_checkpoint(tmp_path):
         read_state_dict(tmp_path / "nothing.tar")
     with pytest.raises(ValueError, match="is no checkpoint of a run: it holds epoch, optimizer"):
         read_state_dict(write(tmp_path / "other.tar", epoch=1, optimizer={}))
+    for state, kind in ((None, "NoneType"), ({"a": 3}, "int"), ([torch.ones(2)], "list"), ({"a": {"b": 1}}, "dict")):
+        with pytest.raises(ValueError, match=f"odd.tar is no checkpoint of a run: its state_dict holds {kind}, not"):
+            read_state_dict(write(tmp_path / "odd.tar", state_dict=state))
     (tmp_path / "half.tar").write_bytes((tmp_path / "other.tar").read_bytes()[:-40])
     (tmp_path / "empty.tar").write_bytes(b"")
     old = write(tmp_path / "whole.tar", zipped=False, state_dict={"a": torch.ones(3)})

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from prompting.clip import PromptTokens
+from prompting.clip.adapters import BlockAdapter
 
 State = dict[str, Tensor]
 
@@ -34,15 +35,20 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool) -> Tensor:
     return out
 
 
-def block(x: Tensor, state: State, name: str, heads: int, causal: bool) -> Tensor:
+def block(x: Tensor, state: State, name: str, heads: int, causal: bool, adapter: BlockAdapter | None = None) -> Tensor:
     """One residual attention block of x (L, d)."""
-    y = layer_norm(x, state, f"{name}.ln_1")
-    q, k, v = (y @ state[f"{name}.attn.in_proj_weight"].T + state[f"{name}.attn.in_proj_bias"]).chunk(3, 1)
+    inner, attention, output = adapter or (None, None, None)
+    normed = layer_norm(x, state, f"{name}.ln_1")
+    q, k, v = (normed @ state[f"{name}.attn.in_proj_weight"].T + state[f"{name}.attn.in_proj_bias"]).chunk(3, 1)
+    if inner is not None:
+        q, k, v = (part if more is None else part + more for part, more in zip((q, k, v), inner(normed)))
     y = attend(q, k, v, heads, causal)
+    x = x if attention is None else x + attention(y)
     x = x + y @ state[f"{name}.attn.out_proj.weight"].T + state[f"{name}.attn.out_proj.bias"]
     y = layer_norm(x, state, f"{name}.ln_2") @ state[f"{name}.mlp.c_fc.weight"].T + state[f"{name}.mlp.c_fc.bias"]
     y = y * torch.sigmoid(1.702 * y)
-    return x + y @ state[f"{name}.mlp.c_proj.weight"].T + state[f"{name}.mlp.c_proj.bias"]
+    x = x + y @ state[f"{name}.mlp.c_proj.weight"].T + state[f"{name}.mlp.c_proj.bias"]
+    return x if output is None else x + output(normed)
 
 
 def run_blocks(x: Tensor, model: nn.Module, name: str, deep: list, causal: bool, own_blocks: bool) -> Tensor:

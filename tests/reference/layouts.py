@@ -1,12 +1,14 @@
 """Small folders in the real layout and file formats of each data set, with what should be read from them.
 
-Each maker fills ``root`` and returns the class names in the order of their labels. Every image is the same small JPEG.
+Each maker fills ``root`` and returns the class names in the order of their labels. Every image is the same small JPEG,
+followed by its name, so that the files differ.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +24,9 @@ WNIDS = {"n01440764": "tench", "n01443537": "goldfish", "n01484850": "great whit
 def jpeg() -> bytes:
     """Return a small JPEG file."""
     buffer = io.BytesIO()
-    Image.new("RGB", (8, 6), (200, 30, 60)).save(buffer, "JPEG")
+    image = Image.new("RGB", (8, 6), (200, 30, 60))
+    image.paste((20, 90, 160), (0, 0, 4, 6))
+    image.save(buffer, "JPEG")
     return buffer.getvalue()
 
 
@@ -31,7 +35,7 @@ def put(folder: Path, names: Iterable[str]) -> None:
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(jpeg())
+        path.write_bytes(jpeg() + os.fsencode(f"{folder.name}/{name}"))
 
 
 def text(path: Path, lines: Iterable[str]) -> None:

@@ -12,6 +12,7 @@ from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 from dassl.engine import build_trainer
 from PIL import Image
+from yacs.config import CfgNode
 
 import datasets
 import trainers
@@ -58,10 +59,14 @@ def config(method, *words):
     cfg = get_cfg_default()
     trainers.extend_cfg(cfg)
     datasets.extend_cfg(cfg)
-    node = METHODS[method].node
-    mini = yaml.safe_load((CONFIGS / method / "mini.yaml").read_text())["TRAINER"][node]
-    pairs = [word for pair in mini.items() for word in pair] + list(words)
-    pairs[::2] = [key if "." in key or key in cfg else f"TRAINER.{node}.{key}" for key in pairs[::2]]
+    trainer, mini = METHODS[method], CfgNode(yaml.safe_load((CONFIGS / method / "mini.yaml").read_text()))
+    values = {}
+    for key in trainer.defaults():
+        *nodes, leaf = trainer.full_key(key).split(".")
+        node = functools.reduce(lambda outer, name: outer.get(name, {}), nodes, mini)
+        values.update({key: node[leaf]} if leaf in node else {})
+    pairs = [word for pair in values.items() for word in pair] + list(words)
+    pairs[::2] = [key if "." in key or key in cfg else trainer.full_key(key) for key in pairs[::2]]
     cfg.merge_from_list(pairs)
     return cfg
 
@@ -69,7 +74,11 @@ def config(method, *words):
 def build(method, *words, clip=None, classnames=NAMES, seed=0):
     """A method's model, drawn from ``seed``."""
     torch.manual_seed(seed)
-    return METHODS[method].build_clip(config(method, *words), classnames, clip or tiny_vit())
+    model = METHODS[method].build_clip(config(method, *words), classnames, clip or tiny_vit())
+    if method == "TipAdapterF":  # which learns nothing without a cache
+        model.adapter.resize(range(len(classnames)), classnames)
+        model.fill_cache([[draw_images(model.clip, len(classnames))]])
+    return model
 
 
 def draw_images(clip, number=2, seed=1):

@@ -10,11 +10,17 @@ import torch
 from prompting.checkpoint import learned_state
 from tests.reference.methods import NAMES, build, draw_images, relearn, tiny_vit, train_on_four
 
-EPOCHS = {"CoOp": 50, "CoCoOp": 10, "PLOT": 50, "PLOTPP": 50, "MaPLe": 5, "IVLP": 5, "VPT": 5, "MMP": 20, "ALIGN": 20}
+EPOCHS = {
+    "CoOp": 50, "CoCoOp": 10, "PLOT": 50, "PLOTPP": 50, "MaPLe": 5, "IVLP": 5, "VPT": 5, "MMP": 20, "ALIGN": 20,
+    "PromptSRC": 20, "KgCoOp": 100, "ProGrad": 100, "CoPrompt": 8, "TCP": 50, "MultiModalAdapter": 5, "MMRL": 10,
+}  # fmt: skip
 FOLDER = {
-    **dict.fromkeys(("MaPLe", "MMP", "ALIGN"), "MultiModalPromptLearner"),
-    "IVLP": "VLPromptLearner",
+    **dict.fromkeys(("MaPLe", "MMP", "ALIGN", "CoPrompt"), "MultiModalPromptLearner"),
+    **dict.fromkeys(("IVLP", "PromptSRC"), "VLPromptLearner"),
+    "MultiModalAdapter": "adapter_learner",
+    "MMRL": "MultiModalRepresentationLearner",
 }  # the others: prompt_learner
+LEARNER_ONLY = ("CoOp", "CoCoOp", "PLOT", "KgCoOp", "ProGrad", "TCP", "MultiModalAdapter")
 OTHER_CLASSES, LENGTH, WIDTH = 7, 20, 64  # the checkpoint's run had other classes than ours
 
 
@@ -27,13 +33,24 @@ def published_state(method, model):
     """The state dict of a published file that holds the learned tensors of ``model``."""
     learned = {name: tensor.detach().clone() for name, tensor in learned_state(model, model.released_names).items()}
     prefix = "prompt_learner."
-    if method in ("CoOp", "CoCoOp", "PLOT"):  # the prompt learner alone
-        state = {name[len(prefix) :]: tensor for name, tensor in learned.items()}
+    if method in LEARNER_ONLY:
+        state = {name.partition(".")[2]: tensor for name, tensor in learned.items()}
+        if method == "MultiModalAdapter":  # its own buffers
+            tokens = {"tokenized_prompts": torch.ones(OTHER_CLASSES, 77, dtype=torch.int64)}
+            return {**state, **tokens, "token_embedding": torch.randn(OTHER_CLASSES, 77, WIDTH)}
+        if method == "KgCoOp":  # without any use
+            state.update(bias_vectors=torch.randn(1, 512))
+            state.update({f"meta_net.linear1.{kind}": torch.randn(512, 512) for kind in ("weight", "bias")})
         return {**state, **token_buffers(OTHER_CLASSES * (2 if method == "PLOT" else 1))}
     frozen = {f"image_encoder.{name}": value for name, value in model.clip.visual.state_dict().items()}
     frozen.update({f"text_encoder.{name}": value for name, value in model.text_encoder.state_dict().items()})
     if method != "VPT":
         frozen.update({prefix + name: value for name, value in token_buffers(OTHER_CLASSES).items()})
+    teacher = {"PromptSRC": "prompt_learner.ZS_image_encoder", "CoPrompt": "model_distill.visual"}.get(method)
+    if teacher:
+        frozen.update({f"{teacher}.{name}": value for name, value in model.clip.visual.state_dict().items()})
+    if method == "MMRL":
+        frozen["representation_learner.prompt_embeddings"] = torch.randn(OTHER_CLASSES, 77, WIDTH)
     frozen["logit_scale"] = torch.tensor(4.6052)
     return {name: value.half() if value.is_floating_point() else value for name, value in {**frozen, **learned}.items()}
 
@@ -72,7 +89,7 @@ def test_evaluates_as_the_learned_tensors(method, tmp_path):
         before = trainer.model_inference(images)
         trainer.load_model(str(tmp_path / "released"), epoch=EPOCHS[method])
         after = trainer.model_inference(images)
-        if method not in ("CoOp", "CoCoOp", "PLOT"):  # whole models are stored in float16
+        if method not in LEARNER_ONLY:  # whole models are stored in float16
             for tensor in learned_state(source).values():
                 tensor.copy_(tensor.half())
         names = trainer.dm.dataset.classnames
@@ -89,3 +106,17 @@ def rebuild(method, source, names):
     model = build(method, classnames=names).eval()
     model.load_state_dict(learned_state(source, source.released_names))
     return model
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_file_of_promptsrc_is_one_of_ivlp(prefix, tmp_path):
+    """Its second image tower lies inside the prompt learner."""
+    source = relearn(build("PromptSRC"))
+    state = {prefix + name: value for name, value in published_state("PromptSRC", source).items()}
+    assert f"{prefix}prompt_learner.ZS_image_encoder.conv1.weight" in state
+    model = build("IVLP", "N_CTX_VISION", 4, "N_CTX_TEXT", 4)
+    model.load_state_dict(state)
+    for tensor in learned_state(source).values():
+        tensor.data.copy_(tensor.half())
+    images = draw_images(tiny_vit())
+    torch.testing.assert_close(model.eval()(images), source.eval()(images), atol=1e-5, rtol=1e-4)

@@ -13,8 +13,11 @@ import torch
 from dassl.data.datasets import DATASET_REGISTRY
 from torch import nn
 
-from prompting.methods.coop import CoOp
+from prompting.precision import Precision
+from prompting.run_folder import checkpoint_path, finished_epochs, read_checkpoint
 from tests.reference.layouts import put
+from trainers.coop import CoOp
+from trainers.record.files import missing_files
 from trainers.record.predictions import RecordingEvaluator, write_predictions
 from trainers.record.results import record_result
 from trainers.record.runs import changed_keys, check_same_run, seconds_before, tensor_hash
@@ -130,8 +133,10 @@ def trainer(make_cfg, tmp_path):
     data = SimpleNamespace(train_x=images, val=[], test=images, classnames=NAMES, split_path="none.json")
     return SimpleNamespace(
         cfg=cfg, dm=SimpleNamespace(dataset=data), model=nn.Linear(2, 2), max_epoch=1, device=torch.device("cpu"),
-        precision=SimpleNamespace(name="fp32"), output_dir=str(tmp_path), model_class=CoOp, node="COOP",
-        model_name="prompt_learner", saved_part="prompt_learner", get_model_names=lambda: ["prompt_learner"],
+        precision=Precision.resolve("fp32"), output_dir=str(tmp_path),
+        model_class=CoOp.model_class, options=CoOp.options, settings=CoOp.settings,
+        model_name=CoOp.model_name, saved_part=CoOp.saved_part,
+        get_model_names=lambda: [CoOp.model_name],
     )  # fmt: skip
 
 
@@ -195,6 +200,62 @@ def test_a_damaged_file_is_kept_or_named(trainer, record, tmp_path):
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(ValueError, match=r"run.json is damaged \(.*\); move it away, or give another --output-dir"):
         seconds_before(trainer)
+
+
+def test_a_result_is_done_when_its_files_are_whole(trainer, record, tmp_path):
+    folder = tmp_path / "prompt_learner"
+    folder.mkdir()
+    (folder / "model.pth.tar-1").write_bytes(b"tensors")
+    record_result(trainer, "test", 75.0, 2.0, record)
+    (content,) = read_results(tmp_path)
+    assert set(content["files"]) == {"predictions.csv", "prompt_learner/model.pth.tar-1"}
+    assert missing_files(tmp_path, content) == []
+    for name in content["files"]:
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(whole[:-1])
+        assert missing_files(tmp_path, content) == [name]
+        (tmp_path / name).unlink()
+        assert missing_files(tmp_path, content) == [name]
+        (tmp_path / name).write_bytes(whole)
+
+
+def test_metrics_are_kept_where_the_predictions_cannot_be_written(trainer, record, tmp_path, caplog):
+    (tmp_path / "predictions.csv").mkdir()
+    (tmp_path / "predictions.csv" / "in the way").touch()
+    with caplog.at_level(logging.WARNING):
+        record_result(trainer, "test", 75.0, 2.0, record)
+    (content,) = read_results(tmp_path)
+    assert content["metrics"]["test"]["accuracy"] == 75.0 and missing_files(tmp_path, content) == ["predictions.csv"]
+    assert "The result is kept, but not the predictions" in caplog.text and "predictions.csv" in caplog.text
+
+
+def test_image_names_that_are_not_utf8(trainer, record, tmp_path):
+    record.paths[0] = "/data/set/caf\udce9.png"  # as Python reads b"caf\xe9.png"
+    trainer.dm.dataset.test[0].impath = record.paths[0]
+    trainer.cfg.DATASET.ROOT = "/data"
+    record_result(trainer, "test", 75.0, 2.0, record)
+    (content,) = read_results(tmp_path)
+    assert missing_files(tmp_path, content) == []
+    assert (tmp_path / "predictions.csv").read_bytes().splitlines()[1].startswith(b"set/caf\xe9.png,")
+
+
+def test_model_folders_and_damaged_checkpoints(tmp_path):
+    folder = tmp_path / "run" / "Learner"
+    folder.mkdir(parents=True)
+    for epoch in (1, 2, 10):
+        torch.save({"state_dict": {"w": torch.ones(1)}}, folder / f"model.pth.tar-{epoch}")
+    assert checkpoint_path(folder, None).name == "model.pth.tar-10"
+    with pytest.raises(
+        FileNotFoundError, match=f"{folder} holds epochs 1, 2, 10 itself; name the run's folder, .*run$"
+    ):
+        checkpoint_path(folder / "Learner", None)
+    path = folder / "model.pth.tar-10"
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(ValueError, match="model.pth.tar-10.*newest whole one there is that of epoch 2"):
+        read_checkpoint(path)
+    (folder / "checkpoint").write_text("model-last.pth.tar\n")
+    torch.save({"state_dict": {"w": torch.ones(1)}, "epoch": 11}, folder / "model-last.pth.tar")
+    assert checkpoint_path(folder, None).name == "model-last.pth.tar" and finished_epochs(tmp_path / "run") == 11
 
 
 def test_a_folder_refuses_a_run_that_starts_from_other_prompts(trainer, tmp_path):

@@ -12,6 +12,7 @@ from dassl.evaluation import EvaluatorBase
 from torch import Tensor
 
 from prompting.ranking import likeliest
+from trainers.record.files import write_file
 from trainers.record.log import logger
 
 TOP = 5
@@ -89,11 +90,10 @@ def write_predictions(
         logger.warning(f"No predictions.csv: the evaluator saw {seen}")
         return
     path = Path(folder) / ("predictions_val.csv" if split == "val" else "predictions.csv")
-    text = record.as_csv(root, classnames)
-    if split != "val" and path.is_file() and path.read_text(encoding="utf-8") != text:
+    content = record.as_csv(root, classnames).encode("utf-8", "surrogateescape")  # the bytes of the images' names
+    if split != "val" and path.is_file() and path.read_bytes() != content:
         archive(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    write_file(path, content)
 
 
 def archive(path: Path) -> None:

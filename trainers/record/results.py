@@ -14,12 +14,13 @@ from pathlib import Path
 import torch
 from dassl.data.datasets import Datum
 from dassl.engine import TrainerX
-from dassl.utils import write_json
 
-from prompting.checkpoint import learned_state
+from prompting.checkpoint import learned_state, tensor_hash
 from prompting.memory import peak_bytes
+from trainers.record.files import Json, file_hash, read_json, write_json, writes
+from trainers.record.log import logger
 from trainers.record.predictions import RecordingEvaluator, archive, write_predictions
-from trainers.record.runs import Json, changed_keys, method_config, read_json, tensor_hash, writes
+from trainers.record.runs import changed_keys, method_config
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "Pillow")
 
@@ -56,10 +57,26 @@ def record_result(trainer: TrainerX, split: str, accuracy: float, seconds: float
         if same and (split == "val" or before["metrics"].get(split, entry)["accuracy"] == entry["accuracy"]):
             result["metrics"] = {**before["metrics"], **result["metrics"]}
             result["train_seconds"] = result["train_seconds"] or before["train_seconds"]
+            result["transport"] = {**before.get("transport", {}), **result["transport"]}
         else:
             archive(path)
-    write_json(result, str(path))
-    write_predictions(record, split, trainer.output_dir, data_folder(cfg.DATASET.ROOT), result["classnames"])
+    if split == "test":
+        result["files"] = {"predictions.csv": None}  # promised, not written yet: the metrics go first
+    write_json(result, path)
+    try:
+        write_predictions(record, split, trainer.output_dir, data_folder(cfg.DATASET.ROOT), result["classnames"])
+        if split == "test":
+            result["files"] = hashes(path.parent, "predictions.csv", trainer.max_epoch)
+            write_json(result, path)
+    except OSError as error:
+        logger.warning(f"The result is kept, but not the predictions: {error}")
+
+
+def hashes(folder: Path, predictions: str, epochs: int) -> dict[str, str | None]:
+    """Return the SHA-256 of the files that a finished run consists of besides ``results.json``, by name."""
+    saved = [path for name in (f"model.pth.tar-{epochs}", "model-best.pth.tar") for path in folder.glob(f"*/{name}")]
+    names = [predictions, *(path.relative_to(folder).as_posix() for path in saved)]
+    return {name: file_hash(folder / name) for name in names}
 
 
 def describe(trainer: TrainerX) -> Json:
@@ -83,15 +100,19 @@ def describe(trainer: TrainerX) -> Json:
         "peak_memory_mb": None if peak is None else peak / 2**20,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({threads} threads)",
         "precision": str(trainer.precision.name),
+        "skipped_steps": trainer.precision.skipped.total,  # by the loss scaler, in this process
+        "transport": dict(getattr(trainer, "transport", {})),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {"python": platform.python_version(), **{name: version_of(name) for name in PACKAGES}},
         "split_sha256": file_hash(getattr(data, "split_path", None)),
         "split_drawn": getattr(data, "split_drawn", None),  # how a split that is not published was drawn
+        "image_notes": getattr(data, "image_notes", None),  # what custom data leave out, and unusual images
         "train_images_sha256": listing_hash(data.train_x, root),
         "val_images_sha256": listing_hash(data.val, root) if data.val else None,
         "test_images_sha256": listing_hash(data.test, root),
         "classnames": list(data.classnames),
         "config": method_config(cfg, cfg.TRAINER.NAME),
+        **({"note": trainer.model.note} if getattr(trainer.model, "note", "") else {}),
     }
 
 
@@ -115,12 +136,7 @@ def data_folder(root: str) -> str:
 def listing_hash(items: Iterable[Datum], root: str) -> str:
     """Return the SHA-256 of a list of images: path relative to ``root`` and label of each, in order."""
     lines = (f"{os.path.relpath(item.impath, root)}\t{item.label}\n" for item in items)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def file_hash(path: str | None) -> str | None:
-    """Return the SHA-256 of a file; None if it does not exist."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path and Path(path).is_file() else None
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def version_of(package: str) -> str | None:

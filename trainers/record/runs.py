@@ -1,25 +1,22 @@
 """``run.json``: the settings of the run that owns an output folder, and its training time."""
 
-import hashlib
 import json
 import os
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
+from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY, TrainerX
-from dassl.utils import write_json
-from torch import Tensor
 from yacs.config import CfgNode
 
-from prompting.checkpoint import learned_state
+from prompting.checkpoint import learned_state, tensor_hash
 from prompting.clip import checkpoint_file
 from prompting.run_folder import ModelSettings
-
-Json = dict[str, Any]
-"""The content of a JSON file."""
+from trainers.record.files import Json, read_json, write_json, writes
+from trainers.record.log import logger
 
 # Settings that may change when a run is resumed: folders, speed, output and evaluation. DATASET.ROOT may not change for
 # custom data, where it names the data (``changed_keys``).
@@ -43,10 +40,19 @@ def flat(config: Json, prefix: str = "") -> Json:
 
 
 def method_config(cfg: CfgNode, method: str) -> Json:
-    """Return a resolved config as plain dicts and lists, with only the node of ``method`` under ``TRAINER``."""
-    config = json.loads(json.dumps(cfg))
-    node = getattr(TRAINER_REGISTRY.get(method), "node", method)
+    """Return a resolved config as plain dicts and lists, without the keys of other methods than ``method``."""
+    config, trainer = json.loads(json.dumps(cfg)), TRAINER_REGISTRY.get(method)
+    node = getattr(trainer, "node", method)
     config["TRAINER"] = {key: config["TRAINER"][key] for key in ("NAME", node) if key in config["TRAINER"]}
+    if hasattr(trainer, "settings"):
+        config["TRAINER"].pop(node, None)  # it may hold keys of methods that share it
+        others = map(TRAINER_REGISTRY.get, TRAINER_REGISTRY.registered_names())
+        for top in {key.split(".")[0] for other in others for key in getattr(other, "other_keys", {}).values()}:
+            if top not in get_cfg_default():  # such as LOSS of ProGrad
+                config.pop(top, None)
+        for key, value in json.loads(json.dumps(trainer.settings(cfg))).items():
+            *nodes, leaf = trainer.full_key(key).split(".")
+            reduce(lambda inner, name: inner.setdefault(name, {}), nodes, config)[leaf] = value
     return config
 
 
@@ -67,37 +73,16 @@ def _root_is_data(data: Json) -> bool:
     return name in DATASET_REGISTRY.registered_names() and getattr(DATASET_REGISTRY.get(name), "root_is_data", False)
 
 
-def writes() -> bool:
-    """Return whether this process writes files: rank 0, or a single process."""
-    return not (dist.is_available() and dist.is_initialized() and dist.get_rank())
-
-
-def read_json(path: Path) -> Json:
-    """Return the content of a JSON file of a run.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); move it away, or give another --output-dir") from None
-
-
-def tensor_hash(tensors: dict[str, Tensor]) -> str:
-    """Return the SHA-256 of named tensors: names, shapes and values, in the order of names."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
-        digest.update(value.view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
-    return digest.hexdigest()
+def describe_run(trainer: TrainerX) -> Json:
+    """Return what defines a run: settings, class names, and the hash of the prompts that it starts from."""
+    config = method_config(trainer.cfg, trainer.cfg.TRAINER.NAME)
+    start = getattr(trainer, "start_sha256", None)
+    return {"config": config, "classnames": list(trainer.dm.dataset.classnames), "start_sha256": start}
 
 
 def model_settings(trainer: Any) -> ModelSettings:
     """Return what the library needs to rebuild the model of a ``PromptTrainer`` (``prompting.classifier``)."""
     cfg, learns = trainer.cfg, bool(trainer.get_model_names())
-    names = trainer.model_class.options_class.defaults()
     images = {"size": list(cfg.INPUT.SIZE), "interpolation": cfg.INPUT.INTERPOLATION}
     if "normalize" in cfg.INPUT.TRANSFORMS:
         images |= {"mean": list(cfg.INPUT.PIXEL_MEAN), "std": list(cfg.INPUT.PIXEL_STD)}
@@ -105,32 +90,28 @@ def model_settings(trainer: Any) -> ModelSettings:
         images |= {"mean": [0.0] * 3, "std": [1.0] * 3}
     return ModelSettings(
         method=trainer.model_class.name,
-        options=json.loads(json.dumps({name: cfg.TRAINER[trainer.node][name.upper()] for name in names})),
+        options=json.loads(json.dumps(vars(trainer.options(cfg)))),
         classnames=tuple(trainer.dm.dataset.classnames),
         backbone=cfg.MODEL.BACKBONE.NAME,
         backbone_file=checkpoint_file(cfg.MODEL.BACKBONE.NAME),
         dataset=cfg.DATASET.NAME,
         template=cfg.DATASET.get("TEMPLATE", ""),
-        precision=cfg.TRAINER[trainer.node].PREC,
+        precision=trainer.settings(cfg)["PREC"],
         checkpoint=trainer.model_name if learns else "",
         saved_part=trainer.saved_part,
         images=images,
     )
 
 
-def describe_run(trainer: TrainerX) -> Json:
-    """Return the settings of a run in ``run.json``: config, class names, and how the library makes the model."""
-    return {
-        "config": method_config(trainer.cfg, trainer.cfg.TRAINER.NAME),
-        "classnames": list(trainer.dm.dataset.classnames),
-        "model": model_settings(trainer).as_json(),
-    }
+def run_file(trainer: TrainerX) -> Json:
+    """Return the content of ``run.json``: :func:`describe_run`, and how the library makes the model."""
+    return {**describe_run(trainer), "model": model_settings(trainer).as_json()}
 
 
 def write_run(trainer: TrainerX) -> None:
     """Write ``run.json`` of a method that learns nothing."""
     if writes():
-        write_json(describe_run(trainer), os.path.join(trainer.output_dir, "run.json"))
+        write_json(run_file(trainer), Path(trainer.output_dir) / "run.json")
 
 
 def check_same_run(trainer: TrainerX) -> None:
@@ -141,28 +122,77 @@ def check_same_run(trainer: TrainerX) -> None:
     """
     start = getattr(trainer, "start_file", str)()
     trainer.start_sha256 = tensor_hash(learned_state(trainer.model)) if start else None
-    asked = {**describe_run(trainer), "start_sha256": trainer.start_sha256}
+    asked = describe_run(trainer)
     times: dict[str, float] = {}
     for folder in dict.fromkeys((Path(trainer.cfg.RESUME or trainer.output_dir), Path(trainer.output_dir))):
         path = folder / "run.json"
         if not path.is_file() or not (any(folder.glob("*/checkpoint")) or (folder / "results.json").is_file()):
             continue
         before = read_json(path)
-        changed = changed_keys(before["config"], asked["config"])
-        if changed:
-            key, old, new = changed[0]
-            raise ValueError(
-                f"{folder} holds a run with other settings: {key} was {old!r} and is now {new!r}"
-                f"{f' ({len(changed)} keys differ)' if len(changed) > 1 else ''}; give another --output-dir"
-            )
-        if before["classnames"] != asked["classnames"]:
-            raise ValueError(f"{folder} holds a run on other classes; give another --output-dir")
-        if before.get("start_sha256", trainer.start_sha256) != trainer.start_sha256:
-            found = f"a run that started from other prompts than {start} holds now"
-            raise ValueError(f"{folder} holds {found}; give another --output-dir")
-        times = times or before.get("train_seconds", {})
+        compare_runs(trainer, before, asked, str(folder), grows=folder != Path(trainer.output_dir))
+        seconds = before.get("train_seconds")
+        times.update(seconds if isinstance(seconds, dict) else {})
     if writes():
-        write_json({**asked, "train_seconds": times}, os.path.join(trainer.output_dir, "run.json"))
+        write_json({**run_file(trainer), "train_seconds": times}, Path(trainer.output_dir) / "run.json")
+
+
+def compare_runs(trainer: TrainerX, before: Json, asked: Json, where: str, grows: bool = False) -> None:
+    """Raise ``ValueError`` unless two results of ``describe_run`` are those of the same run.
+
+    Args:
+        trainer: the trainer of the run.
+        before: the record that was found.
+        asked: that of this run.
+        where: name of the record's place in error messages.
+        grows: whether this run may have more epochs.
+    """
+    for key in ("config", "classnames"):
+        if not isinstance(before.get(key), type(asked[key])):
+            raise ValueError(f"{where} has no {key} in its run.json; move it away, or give another --output-dir")
+    changed = changed_keys(before["config"], asked["config"])
+    key, old, new = changed[0] if changed else ("", 0, 0)
+    if grows and len(changed) == 1 and key == "OPTIM.MAX_EPOCH" and new > old:
+        logger.info(f"{where} holds a run of {old} epochs; it goes on with the learning rates of {new} epochs")
+    elif changed:
+        raise ValueError(
+            f"{where} holds a run with other settings: {key} was {old!r} and is now {new!r}"
+            f"{f' ({len(changed)} keys differ)' if len(changed) > 1 else ''}; give another --output-dir"
+        )
+    if before["classnames"] != asked["classnames"]:
+        raise ValueError(f"{where} holds a run on other classes; give another --output-dir")
+    if before.get("start_sha256", asked["start_sha256"]) != asked["start_sha256"]:
+        found = f"a run that started from other prompts than {getattr(trainer, 'start_file', str)()} holds now"
+        raise ValueError(f"{where} holds {found}; give another --output-dir")
+
+
+def checkpoint_record(trainer: TrainerX) -> Json:
+    """Return what a checkpoint says of its run: :func:`describe_run`, finished epochs, and on what it was computed."""
+    return {
+        **describe_run(trainer),
+        "epoch": trainer.epoch + 1,
+        "torch": str(torch.__version__),
+        "device": torch.device(trainer.device).type,
+    }
+
+
+def check_checkpoint(trainer: TrainerX, record: Json) -> None:
+    """Compare the record in a checkpoint with the run that resumes from it.
+
+    Raises:
+        ValueError: the checkpoint is of another run, or an unfinished one with another number of data workers, which
+            draw the random crops.
+    """
+    where, asked = f"the checkpoint in {trainer.resumed_from}", checkpoint_record(trainer)
+    compare_runs(trainer, record, asked, where, grows=Path(trainer.resumed_from) != Path(trainer.output_dir))
+    before, now = (one["config"]["DATALOADER"]["NUM_WORKERS"] for one in (record, asked))
+    if before != now and record["epoch"] < trainer.max_epoch:
+        raise ValueError(
+            f"{where} was written with DATALOADER.NUM_WORKERS {before} and cannot go on with {now}: the workers draw "
+            f"the random crops. Set it to {before}, or give another --output-dir"
+        )
+    for key in ("torch", "device"):
+        if record[key] != asked[key] and record["epoch"] < trainer.max_epoch:
+            logger.warning(f"Resuming on {key} {asked[key]} what began on {record[key]}: the last digits may differ")
 
 
 def record_epoch(trainer: TrainerX) -> None:
@@ -171,7 +201,7 @@ def record_epoch(trainer: TrainerX) -> None:
         path = Path(trainer.output_dir) / "run.json"
         content = read_json(path)
         content["train_seconds"][str(trainer.epoch + 1)] = trainer.train_seconds
-        write_json(content, str(path))
+        write_json(content, path)
 
 
 def seconds_before(trainer: TrainerX) -> float:

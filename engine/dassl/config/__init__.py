@@ -3,9 +3,10 @@
 from yacs.config import CfgNode as _YacsNode
 
 from .defaults import DEFAULTS
+from .limits import check_values
 from .node import ConfigKeyError, RootConfig
 
-__all__ = ["ConfigKeyError", "RootConfig", "clean_cfg", "get_cfg_default"]
+__all__ = ["ConfigKeyError", "RootConfig", "check_values", "clean_cfg", "get_cfg_default"]
 
 
 def get_cfg_default() -> RootConfig:

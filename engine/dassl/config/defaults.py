@@ -15,6 +15,7 @@ DEFAULTS: dict[str, Any] = {
         "INTERPOLATION": "bilinear",
         "TRANSFORMS": (),  # see dassl.data.transforms.AVAI_CHOICES
         "NO_TRANSFORM": False,
+        "EXIF": None,  # not in Dassl; turn images as their EXIF data say; None: in custom data sets only
         "PIXEL_MEAN": [0.485, 0.456, 0.406],
         "PIXEL_STD": [0.229, 0.224, 0.225],
         "CROP_PADDING": 4,

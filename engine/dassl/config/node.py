@@ -1,9 +1,12 @@
 """A yacs config whose errors suggest the nearest key."""
 
+from collections.abc import Callable
 from typing import Any
 
 from dassl.utils.registry import NamedKeyError, nearest
 from yacs.config import CfgNode as YacsNode
+
+from .files import read_yaml
 
 
 class ConfigKeyError(NamedKeyError, AssertionError):
@@ -24,6 +27,21 @@ class RootConfig(YacsNode):
     def _decode_cfg_value(cls, value: Any) -> Any:
         return YacsNode._decode_cfg_value(value)
 
+    def merge_from_file(self, cfg_filename: str) -> None:
+        """Merge a YAML file into this tree; its suffix does not matter, and no code in it runs.
+
+        Raises:
+            ConfigKeyError: a key does not exist in this tree.
+            ValueError: the file is not YAML, has a key twice, or a value of another type.
+        """
+        content = read_yaml(cfg_filename)
+        try:
+            self.merge_from_other_cfg(YacsNode(content))
+        except ConfigKeyError:
+            raise
+        except (ValueError, AssertionError) as error:
+            raise ValueError(f"{cfg_filename}: {' '.join(str(error).split())}") from None
+
     def merge_from_other_cfg(self, cfg_other: YacsNode) -> None:
         """Merge another tree into this one.
 
@@ -31,9 +49,7 @@ class RootConfig(YacsNode):
             ConfigKeyError: a key does not exist in this tree.
             ValueError: a value's type is not that of the value it replaces.
         """
-        for key in leaf_keys(cfg_other):
-            self._check_key(key)
-        super().merge_from_other_cfg(cfg_other)
+        self._merge(leaf_keys(cfg_other), super().merge_from_other_cfg, cfg_other)
 
     def merge_from_list(self, cfg_list: list[Any]) -> None:
         """Merge ``[KEY, value, KEY, value, ...]``, as given on a command line.
@@ -47,9 +63,30 @@ class RootConfig(YacsNode):
         """
         if len(cfg_list) % 2:
             raise ValueError(f"Config keys and values come in pairs, but got {len(cfg_list)} words: {list(cfg_list)}")
-        for key in cfg_list[0::2]:
-            self._check_key(str(key))
-        super().merge_from_list(cfg_list)
+        self._merge(list(map(str, cfg_list[0::2])), super().merge_from_list, cfg_list)
+
+    def _merge(self, keys: list[str], merge: Callable[[Any], None], values: Any) -> None:
+        for key in keys:
+            self._check_key(key)
+        before = {key: self._value(key) for key in keys}
+        try:
+            merge(values)
+        except (RecursionError, MemoryError, TypeError) as error:  # of Python's parser of literals
+            found = f"{type(error).__name__}: {error}"
+            raise ValueError(f"a value of {', '.join(keys):.200} cannot be read ({found:.200})") from None
+        except (ValueError, AssertionError) as error:  # of another type: yacs shows both values, whole groups too
+            words = " ".join(str(error).split())
+            short = words if len(words) < 300 else f"{words[:150]} ... {words[-100:]}"
+            raise type(error)(short) from None
+        for key, value in before.items():  # yacs takes None for any value
+            if self._value(key) is None and value not in (None, ""):
+                raise ValueError(f"{key} is None; it should be a {type(value).__name__}, such as {value!r}")
+
+    def _value(self, full_key: str) -> Any:
+        node: Any = self
+        for part in full_key.split("."):
+            node = node.get(part) if isinstance(node, YacsNode) else None
+        return node
 
     def _check_key(self, full_key: str) -> None:
         node: Any = self
@@ -59,8 +96,9 @@ class RootConfig(YacsNode):
             elif isinstance(node, YacsNode) and node.is_new_allowed():
                 return
             else:
-                guess = nearest(full_key.upper(), leaf_keys(self))
-                raise ConfigKeyError(f"Non-existent config key: {full_key} (do you mean {guess}?)")
+                guess = nearest(full_key[:100].upper(), leaf_keys(self))
+                shown = full_key if full_key.isprintable() else ascii(full_key)
+                raise ConfigKeyError(f"Non-existent config key: {shown:.200} (do you mean {guess}?)")
 
 
 def leaf_keys(node: YacsNode, prefix: str = "") -> list[str]:

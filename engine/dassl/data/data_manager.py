@@ -1,6 +1,7 @@
 """Data loaders from a config."""
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
@@ -11,10 +12,19 @@ from torch.utils.data import DataLoader, Dataset
 from yacs.config import CfgNode
 
 from .datasets import Datum, build_dataset
-from .loader import ImageCache, PersistentLoader, SharedBytes, seed_worker
+from .loader import ImageCache, PersistentLoader, SharedBytes, check_workers, seed_worker
 from .samplers import build_sampler
 
 logger = logging.getLogger(__name__)
+
+
+def __getattr__(name: str) -> Any:
+    """Return what plugins import from here, but torchvision (which takes seconds to import) is needed for."""
+    if name not in ("INTERPOLATION_MODES", "build_transform"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import transforms
+
+    return getattr(transforms, name)
 
 
 class DatasetWrapper(Dataset):
@@ -32,6 +42,7 @@ class DatasetWrapper(Dataset):
 
     Attributes:
         cache: cache of decoded images, or None.
+        turn: whether images are turned as their EXIF data say.
 
     Raises:
         ValueError: several views need a transform.
@@ -53,6 +64,7 @@ class DatasetWrapper(Dataset):
         self.is_train = is_train
         self.k_tfm = cfg.DATALOADER.K_TRANSFORMS if is_train else 1
         self.return_img0 = cfg.DATALOADER.RETURN_IMG0
+        self.turn = bool(cfg.INPUT.EXIF)
         if self.k_tfm > 1 and transform is None:
             raise ValueError(f"DATALOADER.K_TRANSFORMS is {self.k_tfm}, but there is no transform to apply")
         from .transforms import build_plain_transform  # here, because torchvision takes seconds to import
@@ -73,14 +85,19 @@ class DatasetWrapper(Dataset):
     def __getitem__(self, idx: int) -> dict[str, Any]:
         item = self.data_source[idx]
         output = {"label": item.label, "domain": item.domain, "impath": item.impath, "index": idx}
-        image = read_image(item.impath) if self.cache is None else self.cache.read(idx, item.impath)
+        place = (item.impath, self.turn)
+        image = read_image(*place) if self.cache is None else self.cache.read(idx, *place)
         if self.transform is None:
             output["img"] = image
         else:
             several = isinstance(self.transform, (list, tuple))
             transforms: Any = self.transform if several else [self.transform]
-            for i, transform in enumerate(transforms, 1):
-                views = [transform(image) for _ in range(self.k_tfm)]
+            try:
+                all_views = [[transform(image) for _ in range(self.k_tfm)] for transform in transforms]
+            except Exception as error:  # such as a crop that is larger than the image
+                size, reason = f"{image.width} x {image.height}", " ".join(str(error).split())
+                raise ValueError(f"The transform of {item.impath} ({size}) fails: {reason:.300}") from error
+            for i, views in enumerate(all_views, 1):
                 output["img" if i == 1 else f"img{i}"] = views[0] if len(views) == 1 else views
         if self.return_img0:
             output["img0"] = self.to_tensor(image)
@@ -132,6 +149,11 @@ def build_data_loader(
     shared = not is_train and distributed.size() > 1
     dataset = (dataset_wrapper or DatasetWrapper)(cfg, data_source, transform=tfm, is_train=is_train)
     ours = isinstance(dataset, DatasetWrapper)
+    if ours and tfm is not None:
+        height, width = cfg.INPUT.SIZE
+        views = dataset.k_tfm + dataset.return_img0
+        size = min(batch_size, len(data_source)) * views * 3 * height * width * 4
+        check_workers(workers, math.ceil(len(data_source) / batch_size), size)
     if ours and memory is not None:
         dataset.cache = ImageCache(len(data_source), memory)
     loader = (PersistentLoader if ours and persistent and workers else DataLoader)(
@@ -159,7 +181,7 @@ def image_memory(cfg: CfgNode) -> SharedBytes | None:
     if not megabytes or cfg.OPTIM.MAX_EPOCH <= 1:
         return None
     try:
-        return SharedBytes(megabytes * 2**20 // distributed.local_size())
+        return SharedBytes(megabytes * 2**20 // distributed.local_size(), processes=cfg.DATALOADER.NUM_WORKERS > 0)
     except (OSError, OverflowError) as error:
         raise ValueError(
             f"DATALOADER.CACHE_MB: {megabytes} MiB cannot be allocated ({error}); 0 disables the cache"
@@ -201,7 +223,10 @@ class DataManager:
             domains = {"n_domain": node.N_DOMAIN, "n_ins": node.N_INS} if is_train else {}
             how = {"dataset_wrapper": dataset_wrapper, **domains, **(repeated if each_epoch else {})}
             tfm = transforms[is_train]
-            return build_data_loader(cfg, node.SAMPLER, source, node.BATCH_SIZE, tfm=tfm, is_train=is_train, **how)
+            made = build_data_loader(cfg, node.SAMPLER, source, node.BATCH_SIZE, tfm=tfm, is_train=is_train, **how)
+            if isinstance(made.dataset, DatasetWrapper) and cfg.INPUT.EXIF is None:
+                made.dataset.turn = getattr(dataset, "turn_images", False)
+            return made
 
         nodes, validated = cfg.DATALOADER, cfg.TEST.FINAL_MODEL == "best_val"
         unlabelled = nodes.TRAIN_X if nodes.TRAIN_U.SAME_AS_X else nodes.TRAIN_U

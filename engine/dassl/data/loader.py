@@ -1,7 +1,11 @@
 """Faster loading that changes nothing: decoded images shared by workers, and workers that live for several epochs."""
 
 import mmap
+import os
 import random
+import shutil
+import sys
+import threading
 from collections.abc import Iterator
 from multiprocessing import Value
 from typing import Any
@@ -12,6 +16,46 @@ from dassl.utils import read_image
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
+OPEN_FILES = 64  # of a run without workers, about twice as many as seen
+SHARED_MEMORY = "/dev/shm"  # where workers put their batches on Linux
+
+
+def check_workers(workers: int, batches: int, batch_bytes: int) -> None:
+    """Check that the system's limits suffice for worker processes; the limit of open files is raised if it may be.
+
+    Workers that run into these limits end without a reason, or let the run wait for ever.
+
+    Args:
+        workers: worker processes per loader.
+        batches: batches of the loader; a worker prepares two ahead.
+        batch_bytes: size of a batch's tensors.
+
+    Raises:
+        ValueError: a limit is too small.
+    """
+    if not workers:
+        return
+    advice = "set DATALOADER.NUM_WORKERS 0, or fewer workers, or raise the limit"
+    needed = OPEN_FILES + 3 * (4 * workers + 8)  # three loaders; measured: 4 files a worker and 6 a loader
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        pass
+    else:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        limits = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
+        if limits and min(limits) < needed:
+            if hard in limits and hard < needed:
+                found = f"a process may open {hard} files, {workers} workers need about {needed}"
+                raise ValueError(f"{found}; {advice} (ulimit -n)")
+            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    if sys.platform == "linux":
+        free = shutil.disk_usage(SHARED_MEMORY).free if os.path.isdir(SHARED_MEMORY) else 0
+        needed = min(2 * workers, batches) * batch_bytes + 2**18  # the rest for locks
+        if free < needed:
+            found = f"{SHARED_MEMORY} has {free / 2**20:.1f} MiB free, {workers} workers need {needed / 2**20:.1f} MiB"
+            raise ValueError(f"{found}; {advice} (docker run --shm-size)")
+
 
 class SharedBytes:
     """A write-once buffer shared by this process and its forked children.
@@ -20,11 +64,13 @@ class SharedBytes:
 
     Args:
         budget: size in bytes, at least 1.
+        processes: whether child processes use it too; their lock needs /dev/shm.
     """
 
-    def __init__(self, budget: int) -> None:
+    def __init__(self, budget: int, processes: bool = True) -> None:
         self.data = memoryview(mmap.mmap(-1, budget))  # not in /dev/shm, which is small in many containers
-        self.used = Value("q", 0)  # bytes in use, and the lock of all caches
+        lock = True if processes else threading.RLock()
+        self.used = Value("q", 0, lock=lock)  # bytes in use, and the lock of all caches
 
 
 class ImageCache:
@@ -46,8 +92,8 @@ class ImageCache:
     def __reduce__(self) -> Any:
         return type(None), ()
 
-    def read(self, index: int, path: str) -> Image.Image:
-        """Return image ``index`` of the split, whose file is ``path``.
+    def read(self, index: int, path: str, turn: bool = False) -> Image.Image:
+        """Return image ``index`` of the split, whose file is ``path``; ``turn`` as for ``read_image``.
 
         Raises:
             FileNotFoundError: the file does not exist.
@@ -58,7 +104,7 @@ class ImageCache:
             start, height, width = self._table[index].tolist()
         if height:
             return Image.frombytes("RGB", (width, height), data[start : start + 3 * height * width])
-        image = read_image(path)
+        image = read_image(path, turn)
         pixels = image.tobytes()
         with used.get_lock():
             start, end = used.value, used.value + len(pixels)

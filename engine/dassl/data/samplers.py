@@ -123,7 +123,7 @@ class RandomClassSampler(_EpochSampler):
         return order
 
 
-_SAMPLERS: dict[str, Callable[..., Sampler]] = {
+SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "RandomSampler": lambda source, batch, n_domain, n_ins: RandomSampler(source),
     "SequentialSampler": lambda source, batch, n_domain, n_ins: SequentialSampler(source),
     "RandomDomainSampler": lambda source, batch, n_domain, n_ins: RandomDomainSampler(source, batch, n_domain),
@@ -153,5 +153,5 @@ def build_sampler(
     Raises:
         ValueError: unknown name, or the data does not suffice for the settings.
     """
-    check_availability(sampler_type, list(_SAMPLERS))
-    return _SAMPLERS[sampler_type](data_source, batch_size, n_domain, n_ins)
+    check_availability(sampler_type, list(SAMPLERS))
+    return SAMPLERS[sampler_type](data_source, batch_size, n_domain, n_ins)

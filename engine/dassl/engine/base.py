@@ -5,11 +5,24 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from dassl.utils import distributed
+from dassl.utils import by_product, distributed
+from dassl.utils.finite import first_non_finite
 
 from .checkpointing import ModelRegistry, Names
 
 logger = logging.getLogger(__name__)
+
+REMEDY = "try a smaller OPTIM.LR, or full precision (PREC fp32), and look at these images"
+
+
+class AnomalyError(FloatingPointError):
+    """A value that is NaN or infinite, and where it occurred."""
+
+
+def few_paths(paths: list[Any]) -> str:
+    """Return the first four paths, and how many there are besides, as text."""
+    more = f" and {len(paths) - 4} more" if len(paths) > 4 else ""
+    return (", ".join(map(str, paths[:4])) or "unknown") + more
 
 
 class TrainerBase(ModelRegistry):
@@ -34,17 +47,41 @@ class TrainerBase(ModelRegistry):
             sched.step()
 
     def detect_anomaly(self, loss: torch.Tensor) -> None:
-        """Raise FloatingPointError, with the images of the batch, if the loss of any process is not finite."""
+        """Raise AnomalyError, with the images of the batch, if the loss of any process is not finite."""
         finite = torch.isfinite(loss).all()
-        problem = distributed.first_message("" if finite else self._anomaly("loss", loss.detach().flatten().tolist()))
-        if problem:
-            raise FloatingPointError(problem)
+        self._stop("" if finite else f"Loss is infinite or NaN! (loss = {loss.detach().flatten().tolist()})")
 
-    def _anomaly(self, name: str, value: Any) -> str:
-        paths = [p for batch in self._batch if isinstance(batch, Mapping) for p in batch.get("impath", [])]
-        shown = ", ".join(map(str, paths[:4])) + (f" and {len(paths) - 4} more" if len(paths) > 4 else "")
+    def _stop(self, problem: str) -> None:
+        """Raise AnomalyError in all processes if one has a problem."""
+        problem = distributed.first_message(problem and str(self.locate(problem)))
+        if problem:
+            raise AnomalyError(problem)
+
+    def locate(self, problem: str | Exception) -> Exception:
+        """Return an error for a non-finite value: with epoch, batch, learning rate, images and what to try."""
+        if isinstance(problem, AnomalyError):
+            return problem
+        rates = [group["lr"] for optim in self._optims.values() if optim is not None for group in optim.param_groups]
         where = f"epoch {getattr(self, 'epoch', 0) + 1}, batch {getattr(self, 'batch_idx', 0) + 1}"
-        return f"Loss is infinite or NaN! ({name} = {value} at {where}; images: {shown or 'unknown'})"
+        where += f", learning rate {rates[0]:.4g}" if rates else ""
+        paths = [p for batch in self._batch if isinstance(batch, Mapping) for p in batch.get("impath", [])]
+        return AnomalyError(f"{problem} at {where}; images: {few_paths(paths)}; {REMEDY}")
+
+    def _check_step(self, names: Names = None, **losses: torch.Tensor) -> None:
+        """Raise AnomalyError if a learned tensor, a loss or a gradient of any process is not finite."""
+        params = [item for name in self.get_model_names(names) for item in self._models[name].named_parameters()]
+        params = [(name, p) for name, p in params if p.requires_grad]
+        problem = first_non_finite(
+            [(f"the learned tensor {name}", p) for name, p in params]
+            + [(name, loss) for name, loss in losses.items()]
+            + [(f"the gradient of {name}", p.grad) for name, p in params if p.grad is not None]
+        )
+        if problem.startswith(tuple(losses)):
+            problem = f"Loss is infinite or NaN! ({problem})"
+        shared = problem.startswith("the gradient")  # the sum over processes; a bad loss is known to one of them
+        self._stop("" if shared else problem)
+        if shared:
+            raise self.locate(problem)
 
     def model_zero_grad(self, names: Names = None) -> None:
         """Clear the gradients of models."""
@@ -75,11 +112,12 @@ class TrainerBase(ModelRegistry):
         """Clear the gradients, compute new ones and step.
 
         Raises:
-            FloatingPointError: the loss is infinite or NaN.
+            FloatingPointError: the loss, a learned tensor or a gradient holds infinity or NaN; nothing was changed.
         """
         self.model_zero_grad(names)
-        self.model_backward(loss)
+        loss.backward()
         self.share_gradients(names)
+        self._check_step(names, loss=loss)
         self.model_update(names)
 
     def prograd_backward_and_update(
@@ -98,12 +136,10 @@ class TrainerBase(ModelRegistry):
             names: models to update.
 
         Raises:
-            FloatingPointError: a loss is infinite or NaN.
+            FloatingPointError: a loss, a learned tensor or a gradient holds infinity or NaN; nothing was changed.
         """
         names = self.get_model_names(names)
         params = [p for name in names for p in self._models[name].parameters() if p.requires_grad]
-        for loss in (loss_a, loss_b):
-            self.detect_anomaly(loss)
         general = torch.autograd.grad(loss_b, params, retain_graph=True, allow_unused=True)
         distributed.weighted_sum_([b for b in general if b is not None], self._share)
         self.model_zero_grad(names)
@@ -115,6 +151,7 @@ class TrainerBase(ModelRegistry):
             dot = (param.grad * b).sum()
             if dot < 0:  # implies that b is not zero
                 param.grad = param.grad - lambda_ * dot / b.square().sum() * b
+        self._check_step(names, loss_a=loss_a, loss_b=loss_b)
         self.model_update(names)
 
     # ---- TensorBoard
@@ -125,18 +162,23 @@ class TrainerBase(ModelRegistry):
             from torch.utils.tensorboard import SummaryWriter  # imported late: it takes seconds
 
             logger.info("Initialize tensorboard (log_dir=%s)", log_dir)
-            self._writer = SummaryWriter(log_dir=log_dir)
+            with by_product(f"TensorBoard's events in {log_dir}"):
+                self._writer = SummaryWriter(log_dir=log_dir)
 
     def close_writer(self) -> None:
         """Close the TensorBoard writer, if one is open."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with by_product("TensorBoard's last events"):
+                writer.close()
 
     def write_scalar(self, tag: str, scalar_value: float, global_step: int | None = None) -> None:
-        """Write a value to TensorBoard if a writer is open."""
-        if self._writer is not None:
-            self._writer.add_scalar(tag, scalar_value, global_step)
+        """Write a value to TensorBoard if a writer is open; one that fails, as on a full disk, is given up."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with by_product("TensorBoard's events from here on"):
+                writer.add_scalar(tag, scalar_value, global_step)
+                self._writer = writer
 
     # ---- hooks
 
@@ -150,6 +192,7 @@ class TrainerBase(ModelRegistry):
                 distributed.sync_rng()
                 self.before_epoch()
                 self.run_epoch()
+                self._check_step()  # the last batch's
                 self.after_epoch()
             self._close_bar()
             self.after_train()

@@ -2,12 +2,19 @@
 
 from typing import Any
 
-from dassl.utils import Registry
+from dassl.config import check_values
+from dassl.utils import Registry, check_availability
 from yacs.config import CfgNode
 
 TRAINER_REGISTRY = Registry("TRAINER")
 
 
 def build_trainer(cfg: CfgNode) -> Any:
-    """Return the registered trainer ``cfg.TRAINER.NAME``; raise ValueError if the name is unknown."""
+    """Return the registered trainer ``cfg.TRAINER.NAME``.
+
+    Raises:
+        ValueError: the name is unknown, or a value of the config is not allowed.
+    """
+    check_availability(cfg.TRAINER.NAME, TRAINER_REGISTRY.registered_names())
+    check_values(cfg)
     return TRAINER_REGISTRY.build(cfg.TRAINER.NAME, cfg, verbose=cfg.VERBOSE)

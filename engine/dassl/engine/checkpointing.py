@@ -9,6 +9,7 @@ from typing import Any
 import torch.nn as nn
 from dassl.utils import check_availability, distributed, load_checkpoint, save_checkpoint, tolist_if_not
 from dassl.utils.checkpoint import BEST_NAME, POINTER_NAME, epoch_name, read_latest, restore
+from dassl.utils.finite import first_non_finite, named_tensors
 from dassl.utils.tools import get_rng_state, set_rng_state
 
 logger = logging.getLogger(__name__)
@@ -84,9 +85,12 @@ class ModelRegistry:
             is_best: also save as the best model.
             val_result: validation accuracy, or None.
             model_name: file name; ``model.pth.tar-<epoch + 1>`` if empty.
+
+        Raises:
+            FloatingPointError: a tensor holds NaN or infinity; nothing is written.
         """
         shared = self.training_state()
-        for name in self.get_model_names() if distributed.is_main() else ():
+        for name in self.get_model_names():
             optim, sched = self._optims[name], self._scheds[name]
             state = {
                 "state_dict": self._models[name].state_dict(),
@@ -96,6 +100,10 @@ class ModelRegistry:
                 "val_result": None if val_result is None else float(val_result),
                 "trainer": shared,
             }
+            if problem := first_non_finite(named_tensors({key: state[key] for key in ("state_dict", "optimizer")})):
+                raise FloatingPointError(f"{name} of epoch {epoch + 1} is not saved: {problem}; try a smaller OPTIM.LR")
+            if not distributed.is_main():
+                continue
             save_checkpoint(state, os.path.join(directory, name), is_best=is_best, model_name=model_name)
         distributed.broadcast("saved")
 
@@ -125,7 +133,10 @@ class ModelRegistry:
             state = checkpoint.get("trainer") or {"best_result": _best_score(os.path.dirname(path), checkpoint)}
         if len(set(epochs.values())) > 1:
             raise ValueError(f"The models in {directory} were saved after different epochs: {epochs}")
-        self.load_training_state(state)
+        try:
+            self.load_training_state(state)
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise ValueError(f"The trainer state in {directory} is damaged: {type(error).__name__}: {error}") from error
         return next(iter(epochs.values()))
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:

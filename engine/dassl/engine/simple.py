@@ -13,10 +13,10 @@ from dassl.evaluation import build_evaluator
 from dassl.modeling import SimpleNet
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import check_availability, count_num_param, distributed, load_pretrained_weights, progress, write_json
-from dassl.utils.checkpoint import BEST_NAME
+from dassl.utils.checkpoint import BEST_NAME, LAST_NAME, drop_temporary
 from yacs.config import CfgNode
 
-from .base import TrainerBase
+from .base import REMEDY, AnomalyError, TrainerBase, few_paths
 from .checkpointing import Names
 
 logger = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class SimpleTrainer(TrainerBase):
         super().train(self.start_epoch, self.max_epoch)
 
     def before_train(self) -> None:
-        """Resume if there is a checkpoint; open TensorBoard.
+        """Resume from a checkpoint in the output folder, or else in ``RESUME``; open TensorBoard.
 
         Raises:
             FileNotFoundError: the folder ``RESUME`` has no checkpoint.
@@ -106,13 +106,21 @@ class SimpleTrainer(TrainerBase):
         if resume and self.get_model_names() and not self.has_checkpoint(resume):
             wanted = ", ".join(self.get_model_names())
             raise FileNotFoundError(f'No checkpoint to resume from in "{resume}" (it needs the folders {wanted})')
-        self.start_epoch = self.resume_model_if_exist(resume or self.output_dir)
+        # the same command again goes on from its own checkpoints, not from those that it once resumed from
+        self.resumed_from = resume if resume and not self.has_checkpoint(self.output_dir) else self.output_dir
+        self.start_epoch = self.resume_model_if_exist(self.resumed_from)
         if distributed.is_main():
+            for name in self.get_model_names():
+                drop_temporary(os.path.join(self.output_dir, name))
             self.init_writer(os.path.join(self.output_dir, "tensorboard"))
         self.time_start = time.time()
 
     def after_epoch(self) -> None:
-        """Validate if ``TEST.FINAL_MODEL`` is best_val; save as ``TRAIN.CHECKPOINT_FREQ`` says."""
+        """Validate if ``TEST.FINAL_MODEL`` is best_val; save.
+
+        An epoch that ``TRAIN.CHECKPOINT_FREQ`` does not keep is saved to ``model-last.pth.tar`` up to the next one, so
+        that an interrupted run resumes from its last whole epoch.
+        """
         cfg, done = self.cfg, self.epoch + 1
         if cfg.TEST.FINAL_MODEL == "best_val" and not cfg.TEST.NO_TEST:
             result = self.test(split="val")
@@ -120,8 +128,8 @@ class SimpleTrainer(TrainerBase):
                 self.best_result = result
                 self.save_model(self.epoch, self.output_dir, val_result=result, model_name=BEST_NAME)
         frequency = cfg.TRAIN.CHECKPOINT_FREQ
-        if done == self.max_epoch or (frequency > 0 and done % frequency == 0):
-            self.save_model(self.epoch, self.output_dir)
+        kept = done == self.max_epoch or (frequency > 0 and done % frequency == 0)
+        self.save_model(self.epoch, self.output_dir, model_name="" if kept else LAST_NAME)
 
     def after_train(self) -> None:
         """Test the last or the best model, and close TensorBoard."""
@@ -180,8 +188,9 @@ class SimpleTrainer(TrainerBase):
             split, loader = "test", self.test_loader
         logger.info(f"Evaluate on the *{split}* set")
         self.evaluated_paths = []
-        scored = self._score(progress(loader, desc=f"evaluate {split}", leave=False))
+        scored = self._score(progress(loader, desc=f"evaluate {split}", leave=False), split)
         for paths, output, label in distributed.gather_in_order(scored, len(loader)):
+            self._check_scores(output if isinstance(output, torch.Tensor) else output[0], paths, split)
             self.evaluator.process(output, label)
             self.evaluated_paths += paths
             if rows is not None:
@@ -193,11 +202,24 @@ class SimpleTrainer(TrainerBase):
             self.write_scalar(f"{split}/{name}", value, self.epoch)
         return next(iter(results.values()))
 
-    def _score(self, batches: Iterable[Any]) -> Iterator[tuple[list[str], Any, torch.Tensor]]:
+    def _score(self, batches: Iterable[Any], split: str) -> Iterator[tuple[list[str], Any, torch.Tensor]]:
         for batch in batches:
             images, label = self.parse_batch_test(batch)
             paths = batch.get("impath", []) if isinstance(batch, Mapping) else []
-            yield paths, self.model_inference(images), label
+            try:
+                yield paths, self.model_inference(images), label
+            except FloatingPointError as error:
+                raise AnomalyError(f"{error} in the evaluation on {split}; images: {few_paths(paths)}") from error
+
+    def _check_scores(self, scores: torch.Tensor, paths: list[str], split: str) -> None:
+        """Raise AnomalyError if a score is NaN or infinite: its class would be chosen without meaning."""
+        bad = ~scores.isfinite().flatten(1).all(1)
+        if bad.any():
+            named = [path for path, wrong in zip(paths, bad.tolist()) if wrong]
+            raise AnomalyError(
+                f"{int(bad.sum())} of {len(bad)} images of a batch have NaN or infinite scores in the evaluation on "
+                f"{split}; images: {few_paths(named)}; {REMEDY}, or load an earlier epoch"
+            )
 
     def model_inference(self, input: Any) -> Any:
         """Return scores (B, K) for images (B, 3, H, W)."""

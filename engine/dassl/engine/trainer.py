@@ -13,6 +13,7 @@ from dassl.modeling import SimpleNet
 from dassl.utils import AverageMeter, MetricMeter, check_availability, distributed, progress
 
 from .base import TrainerBase
+from .reexports import find
 from .simple import SimpleTrainer
 
 __all__ = ["SimpleNet", "SimpleTrainer", "TrainerBase", "TrainerX", "TrainerXU"]
@@ -33,13 +34,18 @@ class _EpochTrainer(SimpleTrainer):
         for self.batch_idx, whole in enumerate(batches):
             data_time.update(time.time() - end)
             self._batch, self._share = distributed.take_share(whole)
-            summary = distributed.weighted_mean(self.forward_backward(*self._batch), self._share)
+            try:
+                summary = distributed.weighted_mean(self.forward_backward(*self._batch), self._share)
+            except (FloatingPointError, RuntimeError) as error:
+                if isinstance(error, RuntimeError) and "overflow" not in str(error):  # of an optimizer's step size
+                    raise
+                raise self.locate(error) from error
             batch_time.update(time.time() - end)
             losses.update(summary)
             for name, meter in losses.meters.items():
                 # trainers that call optimizer.step() themselves have not checked the loss
                 if "loss" in name.lower() and not math.isfinite(meter.val):
-                    raise FloatingPointError(self._anomaly(name, meter.val))
+                    raise self.locate(f"Loss is infinite or NaN! ({name} = {meter.val})")
             self._report(losses, batch_time, data_time)
             end = time.time()
 
@@ -100,3 +106,7 @@ class TrainerXU(_EpochTrainer):
     def parse_batch_train(self, batch_x: Any, batch_u: Any) -> tuple[torch.Tensor, ...]:  # type: ignore[override]
         """Return labelled images, their labels and unlabelled images on the trainer's device."""
         return tuple(part.to(self.device) for part in (batch_x["img"], batch_x["label"], batch_u["img"]))
+
+
+def __getattr__(name: str) -> Any:
+    return find(name)

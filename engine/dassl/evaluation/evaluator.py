@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from dassl.utils import mkdir_if_missing
+from dassl.utils import by_product, mkdir_if_missing
 from yacs.config import CfgNode
 
 from .build import EVALUATOR_REGISTRY
@@ -106,7 +106,8 @@ class Classification(EvaluatorBase):
             results["ece"] = expected_calibration_error(self._confidence, true == pred)
             logger.info(f"Expected calibration error: {results['ece']:.1f}% ({path} has precision and F1 a class)")
         if self.cfg.TEST.COMPUTE_CMAT:
-            self._save_confusion(true, pred)
+            with by_product("The confusion matrix"):
+                self._save_confusion(true, pred)
         return results
 
     def _report_classes(self, true: np.ndarray, pred: np.ndarray, path: str) -> float:
@@ -123,7 +124,8 @@ class Classification(EvaluatorBase):
             accuracy = 100.0 * correct / total
             logger.info(f"* class: {label} ({name})\ttotal: {total:,}\tcorrect: {correct:,}\tacc: {accuracy:.1f}%")
             rows.append([label, name, total, correct, accuracy, 100 * of_precision, 100 * of_f1])
-        _write_csv(path, [["label", "class", "total", "correct", "accuracy", "precision", "f1"], *rows])
+        with by_product(path):
+            _write_csv(path, [["label", "class", "total", "correct", "accuracy", "precision", "f1"], *rows])
         mean = float(np.mean([row[4] for row in rows]))
         logger.info(f"* average: {mean:.1f}%")
         return mean
@@ -147,7 +149,7 @@ class Classification(EvaluatorBase):
 
 
 def _write_csv(path: str, rows: list[list[Any]]) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         csv.writer(file).writerows(rows)
 
 
@@ -189,6 +191,7 @@ def draw_confusion(path: str, matrix: np.ndarray, names: Sequence[str]) -> None:
     figure.colorbar(image, label="% of the true class", shrink=0.8)
     axes.set(xlabel="predicted", ylabel="true")
     if len(names) <= 60:
-        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
-        axes.set_yticks(range(len(names)), names, fontsize=6)
+        names = [name.encode("utf-8", "backslashreplace").decode() for name in names]  # of folders that are not UTF-8
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=6, parse_math=False)
+        axes.set_yticks(range(len(names)), names, fontsize=6, parse_math=False)
     figure.savefig(path, dpi=150)

@@ -6,10 +6,13 @@ from .logger import RunLog, progress, setup_logger
 from .meters import AverageMeter, MetricMeter
 from .registry import NamedKeyError, Registry, check_availability, get_most_similar_str_to_a_from_b
 from .tools import (
+    by_product,
     check_isfile,
     collect_env_info,
     listdir_nohidden,
     mkdir_if_missing,
+    open_image,
+    orientation,
     read_image,
     read_json,
     set_random_seed,

@@ -10,6 +10,7 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
+from .command import drop_output
 from .distributed import is_main
 from .tools import mkdir_if_missing
 
@@ -27,7 +28,10 @@ class _Tee:
         self._pending = ""
 
     def write(self, text: str) -> int:
-        self._pending += text  # print() writes the line end separately; no bar may be drawn in between
+        # letters that the console's encoding lacks, as in a file name that is not UTF-8, are shown as escapes
+        encoding = getattr(self.console, "encoding", None) or "utf-8"
+        # print() writes the line end separately; no bar may be drawn in between
+        self._pending += text.encode(encoding, "backslashreplace").decode(encoding)
         if "\n" in text:
             self.flush()
         return len(text)
@@ -37,12 +41,19 @@ class _Tee:
         # after the run, the console (of a notebook or test) or the log may be closed
         if not self.quiet and not getattr(self.console, "closed", False):
             # tqdm clears bars on stderr only if it is told the current stdout, which may be the tee
-            with tqdm.external_write_mode(file=sys.stdout):
-                self.console.write(text)
-            self.console.flush()
+            try:
+                with tqdm.external_write_mode(file=sys.stdout):
+                    self.console.write(text)
+                self.console.flush()
+            except BrokenPipeError:  # of "| head": a run goes on and writes its log file
+                drop_output()
         if text and not self._file.closed:
-            self._file.write(text)
-            self._file.flush()
+            try:
+                self._file.write(text)
+                self._file.flush()
+            except OSError as error:  # a full disk: the run goes on without the file
+                _close(self._file)
+                print(f"{self._file.name}: the log ends here ({error.strerror})", file=sys.stderr)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.console, name)
@@ -56,6 +67,8 @@ class _PrintHandler(logging.Handler):
             with loud() if record.levelno >= logging.WARNING else contextlib.nullcontext():
                 tqdm.write(self.format(record))
                 sys.stdout.flush()
+        except BrokenPipeError:
+            raise
         except Exception:
             self.handleError(record)
 
@@ -96,7 +109,7 @@ class RunLog(contextlib.AbstractContextManager):
         self._tee.flush()
         if sys.stdout is self._tee:
             sys.stdout = self._tee.console
-        self._file.close()
+        _close(self._file)
 
     def __exit__(self, *exc: object) -> None:
         self.close()
@@ -116,6 +129,11 @@ def loud() -> Iterator[None]:
         if quiet:
             tee.flush()
             tee.quiet = True
+
+
+def _close(file: IO[str]) -> None:
+    with contextlib.suppress(OSError):
+        file.close()
 
 
 _current: RunLog | None = None

@@ -37,10 +37,8 @@ def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
 def check_availability(requested: str, available: Sequence[str]) -> None:
     """Raise ValueError, with the nearest entry, unless ``requested`` is in ``available``."""
     if requested not in available:
-        raise ValueError(
-            f"The requested one is expected to belong to {available}, "
-            f"but got [{requested}] (do you mean [{nearest(requested, available)}]?)"
-        )
+        hint = f" (do you mean [{nearest(requested, available)}]?)" if available else ", and nothing is registered"
+        raise ValueError(f"The requested one is expected to belong to {available}, but got [{requested}]{hint}")
 
 
 class Registry:

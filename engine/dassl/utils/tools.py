@@ -1,10 +1,12 @@
 """Helpers for files, images, random generators and lists."""
 
+import contextlib
 import json
+import logging
 import os
 import random
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,10 @@ import numpy as np
 import PIL
 import torch
 from PIL import Image
+
+from .registry import check_availability, get_most_similar_str_to_a_from_b  # noqa: F401  plugins import them from here
+
+logger = logging.getLogger(__name__)
 
 
 def mkdir_if_missing(dirname: str) -> None:
@@ -35,13 +41,34 @@ def listdir_nohidden(path: str, sort: bool = False) -> list[str]:
 
 
 def write_atomically(path: str, write: Callable[[str], Any]) -> None:
-    """Let ``write`` fill a temporary file in the folder of ``path``, then rename it: a failure keeps the old file."""
+    """Let ``write`` fill a temporary file in the folder of ``path``, then rename it: a failure keeps the old file.
+
+    The content is on the disk before the old file goes, so that neither a crash nor a loss of power leaves half of it.
+
+    Raises:
+        OSError: the file cannot be written, as on a full disk; the error names ``path``.
+    """
     temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.getpid()}.tmp")
     try:
         write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, path) from error
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+
+
+@contextlib.contextmanager
+def by_product(name: str) -> Iterator[None]:
+    """Turn an error in the block, which writes something besides the results, into a warning that names it."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        logger.warning("%s: not written (%s)", name, reason)
 
 
 def read_json(fpath: str) -> Any:
@@ -55,20 +82,82 @@ def write_json(obj: Any, fpath: str) -> None:
     write_atomically(fpath, lambda temporary: Path(temporary).write_text(json.dumps(obj, indent=4), encoding="utf-8"))
 
 
-def read_image(path: str) -> Image.Image:
-    """Return an image file as an RGB PIL image.
+# EXIF orientation -> transposition that shows the picture upright
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@contextlib.contextmanager
+def open_image(path: str) -> Iterator[Image.Image]:
+    """Open an image file whose pixels are decoded when they are first used; errors inside name the file.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the file is not an image, or damaged.
+        ValueError: the file is not an image, damaged, or has more pixels than Pillow decodes (2 * MAX_IMAGE_PIXELS).
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"No such image: {path}")
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"Unreadable image: {path} ({error})") from None
+            if image.format == "EPS":
+                raise ValueError("PostScript is a program, not a picture")  # Pillow would run Ghostscript on it
+            yield image
+    except Exception as error:  # decoders raise any type for a damaged file
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"Unreadable image: {path} ({words:.300})") from None
+
+
+def orientation(image: Image.Image) -> Image.Transpose | None:
+    """Return how to turn an open image so that it is upright; None if it is, or if its EXIF data cannot be read."""
+    try:
+        return TURNS.get(image.getexif().get(0x0112))
+    except Exception:  # damaged EXIF data tells nothing, and the picture may be whole
+        return None
+
+
+def read_image(path: str, turn: bool = False) -> Image.Image:
+    """Return an image file as an RGB PIL image.
+
+    Pixels wider than 8 bits are scaled to 8: those of 12 and 16 bits from the range of their format; 32-bit integers
+    and floating point from the first of the ranges 0 to 1 (floating point only), 0 to 255 and 0 to 65535 that holds
+    them, else from their smallest to their largest value.
+
+    Args:
+        path: the file.
+        turn: turn the picture as its EXIF data say.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not an image, damaged, too large, or has a pixel that is not finite.
+    """
+    with open_image(path) as image:
+        image.load()  # Pillow turns TIFF files here, and forgets their orientation
+        turned = orientation(image) if turn else None
+        result = (_eight_bits(image) if image.mode[0] in "IF" else image).convert("RGB")
+        return result if turned is None else result.transpose(turned)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Return a picture of mode I, I;16 or F as one of mode L; see :func:`read_image` for the scale."""
+    values = np.asarray(image).astype(np.float32)
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite([low, high]).all():
+        raise ValueError("a pixel is not a finite number")
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        bits = getattr(image, "tag_v2", {}).get(258, (16,))[0]  # BitsPerSample of a TIFF file: 12 or 16
+        bottom, top = 0.0, 2.0**bits - 1
+    else:
+        tops = [1.0, 255.0, 65535.0] if image.mode == "F" else [255.0, 65535.0]
+        bottom, top = next(((0.0, top) for top in tops if low >= 0 and high <= top), (low, high))
+    scale = 255 / ((top - bottom) or 1.0)
+    return Image.fromarray(np.rint(values * scale - bottom * scale).clip(0, 255).astype(np.uint8))
 
 
 def set_random_seed(seed: int) -> None:

@@ -5,6 +5,12 @@ from typing import Any
 
 import torch.nn as nn
 
+from .checkpoint import (  # noqa: F401  plugins import them from here
+    load_checkpoint,
+    load_pretrained_weights,
+    resume_from_checkpoint,
+    save_checkpoint,
+)
 from .registry import check_availability, nearest
 
 
@@ -28,7 +34,8 @@ def open_specified_layers(model: nn.Module, open_layers: str | list[str]) -> Non
     for name in names:
         if not hasattr(model, name):
             children = [child for child, _ in model.named_children()]
-            raise ValueError(f"{name} is not a layer of the model: {children} (do you mean {nearest(name, children)}?)")
+            hint = f" (do you mean {nearest(name, children)}?)" if children else ""
+            raise ValueError(f"{name} is not a layer of the model: {children}{hint}")
     for name, child in model.named_children():
         child.train(name in names)
         child.requires_grad_(name in names)

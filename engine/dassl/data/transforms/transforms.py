@@ -10,6 +10,7 @@ from torchvision.transforms import InterpolationMode
 from yacs.config import CfgNode
 
 from . import augment as A
+from .randaugment import RandAugment
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ def _train_steps(cfg: CfgNode, chosen: Sequence[str]) -> list[Step]:
         ("random_resized_crop", f"random resized crop (size={size}, scale={scale})", resized_crop),
         ("random_flip", "random flip", T.RandomHorizontalFlip()),
         *map(policy, ("imagenet", "cifar10", "svhn")),
-        ("randaugment", f"randaugment (n={n}, m={m})", T.RandAugment(n, m)),
+        ("randaugment", f"randaugment (n={n}, m={m})", RandAugment(n, m)),
         ("randaugment_fixmatch", f"randaugment_fixmatch (n={n})", A.RandAugmentFixMatch(n)),
         ("randaugment2", f"randaugment2 (n={n})", A.RandAugment2(n)),
         ("colorjitter", f"color jitter ({jitter_text})", T.ColorJitter(**jitter)),

@@ -1,0 +1,82 @@
+"""A look at the images of a custom data set before it is used: headers, content, and notes on what is unusual."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from dassl.utils import open_image, orientation
+
+SHOWN = 3  # examples per note
+TURNED, ALPHA, WIDE = "turned by EXIF data", "with transparency", "with more than 8 bits a pixel"
+LEAKED = "test images that are also for training or validation"
+
+
+def unusual(path: str, decode: bool = False) -> list[str]:
+    """Return what is unusual about an image: orientation, transparency, wide pixels; decoded, also "of one colour".
+
+    Without ``decode`` only the header is read, and transparency means that there is an alpha channel.
+
+    Raises:
+        ValueError: the file is not an image, or too large.
+    """
+    with open_image(path) as image:
+        # Pillow reads a PNG file to its end to find EXIF data
+        found = [TURNED] if (decode or image.format != "PNG") and orientation(image) is not None else []
+        if image.mode[0] in "IF":
+            found.append(WIDE)
+        alpha = image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info
+        if not decode:
+            return [*found, ALPHA] if alpha else found
+        if alpha and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+            found.append(ALPHA)
+        extremes = image.getextrema() if image.mode != "P" else image.convert("RGB").getextrema()
+        channels = extremes if isinstance(extremes[0], tuple) else (extremes,)
+        return [*found, "of one colour"] if all(low == high for low, high in channels) else found
+
+
+def leaked(training: Iterable[str], test: Iterable[str]) -> list[str]:
+    """Return the test images whose content is that of a training image, in their order."""
+    sizes: dict[int, list[str]] = {}
+    for path in dict.fromkeys(training):
+        sizes.setdefault(os.path.getsize(path), []).append(path)
+    digests: dict[int, set[bytes]] = {}
+    found = []
+    for path in dict.fromkeys(test):
+        size = os.path.getsize(path)
+        if size in sizes:
+            if size not in digests:
+                digests[size] = {_digest(other) for other in sizes[size]}
+            if _digest(path) in digests[size]:
+                found.append(path)
+    return found
+
+
+def _digest(path: str) -> bytes:
+    return hashlib.sha256(Path(path).read_bytes()).digest()
+
+
+def survey(training: Sequence[str], test: Sequence[str]) -> dict[str, list[str]]:
+    """Open every image and return note -> images.
+
+    Args:
+        training: images for training and validation.
+        test: images of the test.
+
+    Raises:
+        ValueError: a file is not an image, or too large; the message names it.
+    """
+    notes: dict[str, list[str]] = {}
+    for path in dict.fromkeys([*training, *test]):
+        for note in unusual(path):
+            notes.setdefault(note, []).append(path)
+    return {**notes, **({LEAKED: found} if (found := leaked(training, test)) else {})}
+
+
+def note_lines(notes: Mapping[str, Sequence[str]], start: str) -> list[str]:
+    """Return one line per note: its number of paths, the note, and some of the paths."""
+    lines = []
+    for note, paths in notes.items():
+        more = f" and {len(paths) - SHOWN:,} more" if len(paths) > SHOWN else ""
+        lines.append(f"{start}{len(paths):,} {note}: {', '.join(paths[:SHOWN])}{more}")
+    return lines

@@ -1,0 +1,63 @@
+"""Ending a run by a signal: as an exception in the main process, with its worker processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from .distributed import is_main
+
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal that ends the program.
+
+    Args:
+        number: the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[None]:
+    """Raise :class:`Stopped` on Ctrl-C, SIGTERM and SIGHUP in the block; a signal that is ignored stays ignored.
+
+    Of several processes, only the main one does: the others end at once.
+    """
+    process = os.getpid()
+
+    def stop(number: int, frame: Any) -> None:
+        if os.getpid() != process:  # a forked worker
+            os._exit(128 + number)
+        raise Stopped(number)
+
+    before = {}
+    if is_main() and threading.current_thread() is threading.main_thread():
+        before = {s: signal.getsignal(s) for s in SIGNALS if signal.getsignal(s) != signal.SIG_IGN}
+    try:
+        for number in before:
+            signal.signal(number, stop)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def end_workers() -> None:
+    """End the worker processes of this one at once; further signals are ignored."""
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would report workers that were killed
+    for child in multiprocessing.active_children():
+        child.kill()
+        child.join()

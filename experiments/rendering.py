@@ -1,0 +1,43 @@
+"""A table of results as text: terminal, Markdown or LaTeX."""
+
+from typing import Any
+
+import pandas as pd
+from tabulate import tabulate
+
+FORMATS = {"terminal": "simple", "markdown": "github", "latex": "latex_raw", "csv": ""}
+MARKS = {  # best and second best
+    "terminal": ("{}*", "{}+"),
+    "markdown": ("**{}**", "<u>{}</u>"),
+    "latex": (r"\textbf{{{}}}", r"\underline{{{}}}"),
+}
+
+
+def render(cells: pd.DataFrame, form: str, published: bool) -> str:
+    """Return one table as text; published figures are in separate columns, or in rows if the table is wide."""
+    title, columns = cells["table"].iloc[0], list(cells["column"].unique())
+    wide, dash, sign = len(columns) > 3, "--" if form == "latex" else "-", r"$\pm$" if form == "latex" else "±"
+    kinds = ["", "published", "difference"] if published else [""]
+    best = {column: sorted(set(group["mean"].dropna().round(2)))[:-3:-1] for column, group in cells.groupby("column")}
+    alone = cells.groupby("column")["mean"].count() < 2  # one method: no marks
+
+    def figure(cell: Any, kind: str) -> str:
+        value = getattr(cell, kind or "mean")
+        if pd.isna(value) or kind:
+            return dash if pd.isna(value) else f"{value:{'+' if kind == 'difference' else ''}.2f}"
+        text, rank = f"{value:.2f}", round(value, 2)
+        if rank in best[cell.column] and not alone[cell.column]:
+            text = MARKS[form][best[cell.column].index(rank)].format(text)
+        return text if pd.isna(cell.std) else f"{text} {sign} {cell.std:.2f}"
+
+    lines = [["method", *(kind or column for column in columns for kind in (kinds[:1] if wide else kinds))]]
+    for method, group in cells.groupby("method", sort=False):
+        if wide:
+            lines += [[f"({k})" if k else method, *(figure(cell, k) for cell in group.itertuples())] for k in kinds]
+        else:
+            lines.append([method, *(figure(cell, kind) for cell in group.itertuples() for kind in kinds)])
+    if form == "latex":
+        lines = [[text.replace("_", r"\_") for text in line] for line in lines]
+    align = ("left", *["right"] * (len(lines[0]) - 1))
+    body = tabulate(lines[1:], headers=lines[0], tablefmt=FORMATS[form], colalign=align, disable_numparse=True)
+    return {"markdown": f"### {title}\n\n", "latex": f"% {title}\n"}.get(form, f"{title}\n\n") + body

@@ -1,0 +1,79 @@
+"""Which images a method gets right that another gets wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from experiments.report.drawing import photo
+from experiments.report.reading import EvaluatedRun
+
+
+@dataclass(frozen=True)
+class Changes:
+    """The comparison of methods on the images of one setting."""
+
+    setting: str
+    reference: str
+    rows: list[dict[str, Any]]
+    """Per method: images that are right, that it fixes and that it breaks, compared with the reference."""
+    images: list[dict[str, Any]]
+    """Images on which the methods disagree most, with the prediction of each."""
+    disagreed: int
+    """Number of images on which not all methods are right or all wrong."""
+    total: int
+    left_out: list[str]
+    """Methods that were tested on other images."""
+
+
+def changed_images(setting: str, runs: dict[str, EvaluatedRun], most: int) -> Changes | None:
+    """Return which images each method fixes and breaks, compared with the first one; None for fewer than two methods.
+
+    Args:
+        setting: name of the setting.
+        runs: one run of each method.
+        most: largest number of images to show.
+    """
+    if len(runs) < 2:
+        return None
+    reference, first = next(iter(runs.items()))
+    paths = set(first.predictions["path"])
+    same = {name: run for name, run in runs.items() if set(run.predictions["path"]) == paths}
+    if len(same) < 2:
+        return None
+    tables = {name: run.predictions.set_index("path") for name, run in same.items()}
+    right = pd.DataFrame({name: table["correct"] == 1 for name, table in tables.items()})
+    rows = [
+        {
+            "method": name,
+            "right": int(right[name].sum()),
+            "fixed": int((right[name] & ~right[reference]).sum()),
+            "broken": int((~right[name] & right[reference]).sum()),
+        }
+        for name in same
+    ]
+    share = right.mean(axis=1)
+    mixed = share[(share > 0) & (share < 1)]
+    order = (mixed - 0.5).abs().sort_values(kind="stable").index
+    # By turns over the classes, so that one class does not fill the gallery.
+    turn = first.predictions.set_index("path").loc[order].groupby("label", sort=False).cumcount()
+    images = [_card(path, first, tables) for path in turn.sort_values(kind="stable").index[:most]]
+    left_out = [name for name in runs if name not in same]
+    return Changes(setting, reference, rows, images, len(mixed), len(right), left_out)
+
+
+def _card(path: str, first: EvaluatedRun, tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
+    guesses = []
+    for name, table in tables.items():
+        row = table.loc[path]
+        guesses.append((name, row["predicted_class"], 100 * row["probability_1"], bool(row["correct"])))
+    one = tables[next(iter(tables))].loc[path]
+    return {
+        "src": photo(first.image(path)),
+        "true": one["class"],
+        "label": one["label"],
+        "path": path,
+        "guesses": guesses,
+    }

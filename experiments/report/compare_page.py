@@ -1,0 +1,229 @@
+"""The report that compares the runs below a folder."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import matplotlib.ticker
+import pandas as pd
+from matplotlib.axes import Axes
+
+from experiments.collect import collect
+from experiments.protocols import presentation_order
+from experiments.report.compare_images import Changes, changed_images
+from experiments.report.drawing import chart
+from experiments.report.page import render
+from experiments.report.reading import EvaluatedRun, read_run
+from prompting.explain.curves import Panel, draw_panel, read_curves
+from prompting.explain.style import INK, colour
+
+SECTIONS = [
+    ("accuracy", "Accuracy"),
+    ("training", "Training"),
+    ("classes", "Classes"),
+    ("changes", "Image by image"),
+    ("runs", "Runs"),
+]
+KEYS = ["dataset", "part", "shots"]  # of a setting, in which methods are compared
+PARTS = ("base", "new", "source", "target", "all")
+MOST_TILES = 6
+MOST_NOTES = 4
+COMPARED_CURVES = ("loss", "accuracy (%)", "entropy of the plans (nats)")
+
+
+def compare_page(folder: Path, page: Path, root: str | Path | None = None, most: int = 24) -> str:
+    """Return the comparison as HTML.
+
+    Args:
+        folder: folder of runs, at any depth.
+        page: file that the page will be, for links to the reports of runs.
+        root: folder of the data sets; None takes each run's.
+        most: largest number of images of a setting.
+
+    Raises:
+        ValueError: there is no tested run.
+    """
+    results, notes = collect(folder)
+    if not results:
+        raise ValueError(f"there is no tested run below {folder}{f' ({notes[0]})' if notes else ''}")
+    runs: dict[Path, EvaluatedRun] = {}
+    for one in results:
+        try:
+            runs[one.folder] = read_run(one.folder, root, needs_predictions=False)
+        except (FileNotFoundError, ValueError) as error:
+            notes.append(f"{error}; its classes are left out")
+    table = pd.DataFrame(results)
+    table["setting"] = [_setting(row, table) for row in table.to_dict("records")]
+    table = table.sort_values(["dataset", "part", "shots"], key=_order, kind="stable")
+    methods = presentation_order(set(table["method"]))
+    seeds = sorted(set(table["seed"]))
+    wide = accuracies(table)
+    changes = [
+        found
+        for setting, rows in table.groupby("setting", sort=False)
+        if (found := _changes(setting, rows, runs, methods, most)) is not None
+    ]
+    return render(
+        "compare.html.j2",
+        title=f"{len(methods)} methods compared" if len(methods) > 1 else f"Runs of {methods[0]}",
+        subtitle=f"{len(results)} runs on {', '.join(dict.fromkeys(table['dataset']))}; "
+        f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}",
+        key_numbers=_key_numbers(wide),
+        sections=SECTIONS,
+        notes=notes if len(notes) <= MOST_NOTES else [*notes[:MOST_NOTES], f"... and {len(notes) - MOST_NOTES} more."],
+        columns=list(dict.fromkeys(wide["column"])),
+        rows=_rows(table, wide, methods),
+        accuracy_chart=chart(partial(_dots, wide=wide, methods=methods), "accuracy of each method", _size(methods)),
+        curves=_curves(table, methods),
+        classes=_classes(table, runs, methods),
+        changes=changes,
+        runs=[_run(one, folder, page) for one in table.to_dict("records")],
+    )
+
+
+def _order(values: pd.Series) -> pd.Series:
+    """Put the halves and the source of a protocol first; other values keep their order."""
+    return values.map({part: i for i, part in enumerate(PARTS)}) if values.name == "part" else values
+
+
+def _key_numbers(wide: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return the best accuracy of each of the last columns, with its method: H, if there is one, first."""
+    best = wide.loc[wide.groupby("column", sort=False)["mean"].idxmax()]
+    best = best.iloc[::-1].head(MOST_TILES)
+    return [
+        (f"{row.mean_:.2f} %", f"{row.column}: {row.method}")
+        for row in best.rename(columns={"mean": "mean_"}).itertuples()
+    ]
+
+
+def _setting(row: dict[str, Any], table: pd.DataFrame) -> str:
+    """Name data set, classes and shots, leaving out those that all runs have in common."""
+    words = {"dataset": row["dataset"], "part": row["part"], "shots": f"{row['shots']} shots"}
+    varied = [words[key] for key in KEYS if table[key].nunique() > 1]
+    return ", ".join(varied) or row["dataset"]
+
+
+def accuracies(table: pd.DataFrame) -> pd.DataFrame:
+    """Return mean and standard deviation over seeds of each method in each setting, and of H where it has both halves.
+
+    Columns: method, column, mean, std.
+    """
+    rows = table[["method", "setting", "seed", "accuracy"]].rename(columns={"setting": "column"})
+    halves = table.pivot_table(index=["method", "dataset", "shots", "seed"], columns="part", values="accuracy")
+    if {"base", "new"} <= set(halves.columns):
+        halves = halves.dropna(subset=["base", "new"])
+        h = (2 * halves["base"] * halves["new"] / (halves["base"] + halves["new"])).rename("accuracy").reset_index()
+        several = h["dataset"].nunique() > 1
+        h["column"] = [f"{name}, H" if several else "H" for name in h["dataset"]]
+        rows = pd.concat([rows, h[rows.columns]])
+    groups = rows.groupby(["method", "column"], sort=False)["accuracy"]
+    return pd.DataFrame({"mean": groups.mean(), "std": groups.std(ddof=0).where(groups.count() > 1)}).reset_index()
+
+
+def _rows(table: pd.DataFrame, wide: pd.DataFrame, methods: list[str]) -> list[dict[str, Any]]:
+    """Return the accuracies and costs of each method, with the best of each column marked."""
+    best, rows = wide.groupby("column")["mean"].max(), []
+    for method in methods:
+        mine = wide[wide["method"] == method].set_index("column")
+        runs = table[table["method"] == method]
+        cells = [
+            {
+                "mean": mine["mean"].get(column),
+                "std": mine["std"].get(column),
+                "best": mine["mean"].get(column) == value and len(methods) > 1,
+            }
+            for column, value in best.reindex(dict.fromkeys(wide["column"])).items()
+        ]
+        costs = {
+            key: runs[key].dropna().astype(float).mean() for key in ("learned_parameters", "seconds", "ms_per_image")
+        }
+        rows.append({"method": method, "cells": cells, **costs})
+    return rows
+
+
+def _size(methods: list[str]) -> tuple[float, float]:
+    return 4.6, 1.1 + 0.27 * len(methods)
+
+
+def _dots(axes: Axes, wide: pd.DataFrame, methods: list[str]) -> None:
+    """Draw the accuracies of each method on one line, with a bar of one standard deviation."""
+    columns = list(dict.fromkeys(wide["column"]))
+    marks = ["o", "s", "D", "^", "v", "P"]
+    for i, column in enumerate(columns):
+        part = wide[wide["column"] == column].set_index("method").reindex(methods)
+        tone = INK if column.endswith("H") else colour(i)
+        axes.errorbar(
+            part["mean"], range(len(methods)), xerr=part["std"].fillna(0), fmt=marks[i % len(marks)], color=tone,
+            ms=6, lw=1.4, label=column,
+        )  # fmt: skip
+    axes.set_yticks(range(len(methods)), methods)
+    axes.set_ylim(len(methods) - 0.4, -0.6)
+    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(6, integer=True))
+    axes.set_xlabel("accuracy (%)")
+    axes.legend(ncols=min(3, len(columns)), loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+
+
+def _curves(table: pd.DataFrame, methods: list[str]) -> list[str]:
+    """Return charts with the epoch means of each method's first training that has curves."""
+    found: dict[str, dict[str, Panel]] = {}
+    for row in table.sort_values("seed", kind="stable").to_dict("records"):
+        if row["method"] not in found:
+            try:
+                found[row["method"]] = {panel.title: panel for panel in read_curves(row["folder"])}
+            except FileNotFoundError:
+                continue
+    charts = []
+    for title in COMPARED_CURVES:
+        lines = {}
+        for method in (m for m in methods if title in found.get(m, {})):
+            panel = found[method][title]
+            points = panel.lines.get("prompt level") or next(iter(panel.lines.values()))
+            lines[method] = [(x, y) for x, y in points if abs(x - round(x)) < 1e-6]
+        if lines := {name: points for name, points in lines.items() if points}:
+            numbers = [methods.index(name) for name in lines]
+            shown = "entropy of the prompt plans (nats)" if title.startswith("entropy") else title
+            charts.append(chart(partial(draw_panel, panel=Panel(shown, lines), colours=numbers), shown, (4.4, 3.0)))
+    return charts
+
+
+def _classes(
+    table: pd.DataFrame, runs: dict[Path, EvaluatedRun], methods: list[str]
+) -> list[tuple[str, list[str], list[dict[str, Any]]]]:
+    """Return for each setting its methods and the accuracy of every class, the most different classes first."""
+    found = []
+    for setting, rows in table.groupby("setting", sort=False):
+        columns = {}
+        for method in methods:
+            ours = [runs[folder] for folder in rows[rows["method"] == method]["folder"] if folder in runs]
+            if ours:
+                columns[method] = pd.concat([_class_accuracy(run) for run in ours], axis=1).mean(axis=1)
+        wide = pd.DataFrame(columns)
+        wide = wide.loc[(wide.max(axis=1) - wide.min(axis=1)).sort_values(ascending=False, kind="stable").index]
+        lines = [{"name": name, "cells": list(values)} for name, values in zip(wide.index, wide.to_numpy().tolist())]
+        found += [(str(setting), list(columns), lines)] if lines else []
+    return found
+
+
+def _class_accuracy(run: EvaluatedRun) -> pd.Series:
+    known = run.test.get("class_accuracy") or [None] * len(run.classnames)
+    return pd.Series(known, index=run.classnames, dtype=float)
+
+
+def _changes(
+    setting: Any, rows: pd.DataFrame, runs: dict[Path, EvaluatedRun], methods: list[str], most: int
+) -> Changes | None:
+    """Compare the first seed of each method image by image; None for fewer than two comparable methods."""
+    chosen: dict[str, EvaluatedRun] = {}
+    for row in rows.sort_values("seed", kind="stable").to_dict("records"):
+        if row["folder"] in runs and not runs[row["folder"]].predictions.empty:
+            chosen.setdefault(row["method"], runs[row["folder"]])
+    return changed_images(str(setting), {m: chosen[m] for m in methods if m in chosen}, most)
+
+
+def _run(row: dict[str, Any], folder: Path, page: Path) -> dict[str, Any]:
+    report = row["folder"] / "report.html"
+    link = Path(os.path.relpath(report, page.parent)).as_posix() if report.is_file() and report != page else ""
+    return {**row, "link": link, "folder": row["folder"].relative_to(folder).as_posix()}

@@ -1,0 +1,127 @@
+"""A run's files as the report needs them: results, predictions of every image, and where the images are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.collect import ALL_KEYS, read_results_file
+from experiments.runs import PROJECT
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """A run that was tested."""
+
+    folder: Path
+    results: dict[str, Any]
+    predictions: pd.DataFrame
+    """Of predictions.csv: path, label, class, predicted, predicted_class, correct, top_1, probability_1, ..."""
+    root: Path
+    """Folder that the paths are relative to."""
+
+    @property
+    def classnames(self) -> list[str]:
+        return self.results["classnames"]
+
+    @property
+    def test(self) -> dict[str, Any]:
+        """The metrics of the test."""
+        return self.results["metrics"]["test"]
+
+    @property
+    def name(self) -> str:
+        """The run in a few words."""
+        one = self.results
+        return f"{one['method']} on {one['dataset']}"
+
+    @property
+    def part(self) -> str:
+        """Classes, shots and seed in a few words."""
+        one = self.results
+        return f"{one['classes']} classes, {one['shots']} shots, seed {one['seed']}"
+
+    @cached_property
+    def trained_folder(self) -> Path:
+        """The folder of the training: the run's, or that of the run whose checkpoint it tests."""
+        loaded = self.results.get("loaded_from")
+        for folder in [self.folder, *([_resolved(loaded).parent.parent] if loaded else [])]:
+            if (folder / "tensorboard").is_dir() and any((folder / "tensorboard").glob("events*")):
+                return folder
+        return self.folder
+
+    @cached_property
+    def confusion(self) -> Array:
+        """(K, K) number of images by true (row) and predicted class (column)."""
+        counts = np.zeros((len(self.classnames),) * 2, dtype=int)
+        np.add.at(counts, (self.predictions["label"], self.predictions["predicted"]), 1)
+        return counts
+
+    def image(self, path: str) -> Path:
+        """Return the file of an image in ``predictions``."""
+        return self.root / path
+
+
+def read_run(folder: Path, root: str | Path | None = None, needs_predictions: bool = True) -> EvaluatedRun:
+    """Return a tested run.
+
+    Args:
+        folder: output folder.
+        root: folder of the data sets; None takes the run's.
+        needs_predictions: False leaves ``predictions`` empty where there is no predictions.csv.
+
+    Raises:
+        FileNotFoundError: results.json or predictions.csv is missing.
+        ValueError: results.json is damaged, or the run is not tested.
+    """
+    for name in ("results.json", *(["predictions.csv"] if needs_predictions else [])):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} has no {name}: the run is not finished, or is no run of train.py")
+    results = read_results_file(folder / "results.json", {**ALL_KEYS, "config": dict, "classnames": list})
+    if "test" not in results["metrics"]:
+        raise ValueError(f"{folder} is not tested yet (results.json has no metrics of test)")
+    place = _resolved(str(root or results["config"]["DATASET"]["ROOT"]))
+    file, text = folder / "predictions.csv", {"class": str, "predicted_class": str}
+    table = pd.read_csv(file, dtype=text, keep_default_na=False) if file.is_file() else pd.DataFrame()  # a class "NA"
+    return EvaluatedRun(folder, results, table, place.parent if place.is_file() else place)
+
+
+def _resolved(path: str) -> Path:
+    """Return a path of a run: as it is, or, where that does not exist, in the checkout, where runs are started."""
+    found = Path(path).expanduser()
+    return found if found.exists() or found.is_absolute() else PROJECT / found
+
+
+def class_table(run: EvaluatedRun) -> pd.DataFrame:
+    """Return one row a class: accuracy (recall), precision and confidence in percent, images, and main confusion."""
+    counts = run.confusion
+    images, hits, guesses = counts.sum(1), counts.diagonal(), counts.sum(0)
+    wrong = counts * (1 - np.eye(len(counts), dtype=int))
+    main, often = wrong.argmax(1), wrong.max(1)
+    confidence = run.predictions.groupby("label")["probability_1"].mean()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return pd.DataFrame(
+            {
+                "label": range(len(counts)),
+                "name": run.classnames,
+                "images": images,
+                "accuracy": 100 * hits / images,
+                "precision": 100 * hits / guesses,
+                "confidence": 100 * confidence.reindex(range(len(counts))),
+                "taken_for": [run.classnames[m] if n else "" for m, n in zip(main, often)],
+                "times": often,
+            }
+        )
+
+
+def mistakes(run: EvaluatedRun) -> pd.DataFrame:
+    """Return the wrong images, the most confident first."""
+    wrong = run.predictions[run.predictions["correct"] == 0]
+    return wrong.sort_values("probability_1", ascending=False, kind="stable")

@@ -1,0 +1,201 @@
+"""The report of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.report.drawing import chart, photo
+from experiments.report.page import render
+from experiments.report.plan_views import PLAN_NOTES, plan_views
+from experiments.report.reading import EvaluatedRun, class_table, mistakes
+from prompting.explain.curves import draw_panel, read_curves
+from trainers.record.runs import flat
+
+SECTIONS = [
+    ("curves", "Training"),
+    ("classes", "Classes"),
+    ("confusion", "Confusions"),
+    ("examples", "Best and worst"),
+    ("mistakes", "Wrong images"),
+    ("settings", "Settings"),
+]
+MATRIX_CLASSES = 60  # in the confusion matrix
+EXAMPLE_CLASSES, EXAMPLE_IMAGES = 3, 6
+
+
+def run_page(run: EvaluatedRun, most: int = 24) -> str:
+    """Return the report of a run as HTML.
+
+    Args:
+        run: a tested run.
+        most: largest number of wrong images in the gallery.
+    """
+    classes, wrong, notes = class_table(run), mistakes(run), []
+    shown = wrong.head(most)
+    if missing := sum(not run.image(path).is_file() for path in run.predictions["path"]):
+        notes.append(
+            f"{missing} of {len(run.predictions)} images were not found in {run.root}: they are left blank here. "
+            "Give the folder of the data sets with --root."
+        )
+    views: list[list[dict[str, Any]]] = [[] for _ in range(len(shown))]
+    plan_kind = ""
+    if len(shown) and not missing:
+        try:
+            views, plan_kind = plan_views(run, shown)
+        except (ValueError, OSError) as error:
+            notes.append(f"The plans of the wrong images are left out: {error}")
+    charts, no_charts = _charts(run)
+    return render(
+        "run.html.j2",
+        title=run.name,
+        subtitle=run.part,
+        sections=SECTIONS,
+        notes=notes,
+        key_numbers=_key_numbers(run),
+        charts=charts,
+        no_charts=no_charts,
+        classes=classes.to_dict("records"),
+        matrix=confusion_matrix(run),
+        examples=_examples(run, classes),
+        wrong_note=_wrong_note(len(wrong), len(run.predictions), len(shown)),
+        has_plans=bool(plan_kind),
+        plan_note=PLAN_NOTES.get(plan_kind, ""),
+        mistakes=[_mistake(run, row, view) for row, view in zip(shown.to_dict("records"), views)],
+        mistake_classes=sorted({(row.label, row["class"]) for _, row in shown.iterrows()}, key=lambda one: one[1]),
+        facts=_facts(run),
+        config=sorted(flat(run.results["config"]).items()),
+    )
+
+
+def _wrong_note(wrong: int, images: int, shown: int) -> str:
+    if not wrong:
+        return f"None of the {images} images is wrong."
+    some = "" if shown == wrong else f" The {shown} with the most confident mistakes are shown."
+    return f"{wrong} of {images} images ({100 * wrong / images:.1f} %) are wrong.{some}"
+
+
+def _key_numbers(run: EvaluatedRun) -> list[tuple[str, str]]:
+    one, test = run.results, run.test
+    tiles = [(f"{test['accuracy']:.2f} %", "accuracy")]
+    tiles += [(f"{test['macro_f1']:.2f} %", "macro F1")] if "macro_f1" in test else []
+    tiles += [(f"{len(run.predictions):,}", "test images"), (f"{one['learned_parameters']:,}", "learned parameters")]
+    tiles += [(f"{one['train_seconds']:.0f} s", "training")] if one.get("train_seconds") else []
+    tiles.append((f"{test['ms_per_image']:.1f} ms", "per image, in the test"))
+    for level, found in one.get("transport", {}).get("test", {}).items():
+        failed = 100 * found["not_converged"] / found["problems"]
+        tiles.append((f"{failed:.2g} %", f"{level} problems not converged"))
+    return tiles
+
+
+def _charts(run: EvaluatedRun) -> tuple[list[str], str]:
+    """Return the training curves, or the reason why there are none."""
+    if not run.results["learned_parameters"]:
+        return [], f"{run.results['method']} learns nothing."
+    try:
+        panels = read_curves(run.trained_folder)
+    except FileNotFoundError as error:
+        return [], f"{error}."
+    epochs = max(x for panel in panels for points in panel.lines.values() for x, _ in points)
+    return [chart(partial(draw_panel, panel=panel, epochs=epochs), panel.title) for panel in panels], ""
+
+
+def confusion_matrix(run: EvaluatedRun) -> dict[str, Any]:
+    """Return positions and shares of the cells that are not zero, of the classes with most confusions."""
+    counts = run.confusion
+    errors = counts * (1 - np.eye(len(counts), dtype=int))
+    order = np.argsort(-(errors.sum(0) + errors.sum(1)), kind="stable")[:MATRIX_CLASSES]
+    chosen = np.sort(order)
+    names, totals = [run.classnames[i] for i in chosen], counts.sum(1)
+    part = counts[np.ix_(chosen, chosen)]
+    cells = [
+        {
+            "row": int(i),
+            "column": int(k),
+            "count": int(part[i, k]),
+            "total": int(totals[chosen[i]]),
+            "opacity": float(np.sqrt(part[i, k] / totals[chosen[i]])),
+        }
+        for i, k in zip(*part.nonzero())
+    ]
+    cell, margin = (24 if len(names) <= 30 else 15), 12 + int(6.3 * max(map(len, names)))
+    side = margin + cell * len(names) + 2
+    return {
+        "names": names,
+        "cells": cells,
+        "cell": cell,
+        "margin": margin,
+        "width": side,
+        "height": side,
+        "left_out": len(counts) - len(names),
+    }
+
+
+def _examples(run: EvaluatedRun, classes: pd.DataFrame) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Return the best and the worst classes with sample images, wrong ones first in the worst."""
+    tested = classes[classes["images"] > 0].sort_values("accuracy", ascending=False, kind="stable")
+    number = min(EXAMPLE_CLASSES, max(1, len(tested) // 2))
+    best, worst = tested.head(number), tested.tail(number)[::-1]
+    return [("Best", _groups(run, best, False)), ("Worst", _groups(run, worst, True))]
+
+
+def _groups(run: EvaluatedRun, classes: pd.DataFrame, wrong_first: bool) -> list[dict[str, Any]]:
+    groups = []
+    for one in classes.to_dict("records"):
+        rows = run.predictions[run.predictions["label"] == one["label"]]
+        rows = rows.sort_values("correct", ascending=wrong_first, kind="stable").head(EXAMPLE_IMAGES)
+        thumbs = [
+            {
+                "src": photo(run.image(row["path"]), 96),
+                "alt": row["class"],
+                "wrong": not row["correct"],
+                "caption": "" if row["correct"] else row["predicted_class"],
+            }
+            for row in rows.to_dict("records")
+        ]
+        groups.append({**one, "thumbs": thumbs})
+    return groups
+
+
+def _mistake(run: EvaluatedRun, row: dict[str, Any], views: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the content of a wrong image's card."""
+    ranks = [i for i in range(1, 6) if f"top_{i}" in row]
+    top = [
+        (
+            run.classnames[int(row[f"top_{i}"])],
+            100 * float(row[f"probability_{i}"]),
+            int(row[f"top_{i}"]) == row["label"],
+        )
+        for i in ranks
+    ]
+    src = views[0]["image"] if views else photo(run.image(row["path"]))
+    return {
+        "label": row["label"],
+        "true": row["class"],
+        "predicted": row["predicted_class"],
+        "confidence": 100 * row["probability_1"],
+        "src": src,
+        "views": views,
+        "top": top,
+        "path": row["path"],
+    }
+
+
+def _facts(run: EvaluatedRun) -> list[tuple[str, Any]]:
+    one = run.results
+    keys = ("method", "backbone", "dataset", "classes", "shots", "seed", "epochs", "precision", "device", "finished")
+    facts = [(key.replace("_", " "), one.get(key)) for key in keys]
+    peak = one.get("peak_memory_mb")
+    versions = ", ".join(f"{name} {version}" for name, version in one.get("versions", {}).items() if version)
+    return [
+        *facts,
+        ("peak memory", f"{peak:.0f} MB" if peak else "-"),
+        ("versions", versions),
+        ("learned tensors (SHA-256)", one.get("learned_sha256")),
+        ("folder", run.folder),
+        ("trained in", run.trained_folder),
+    ]

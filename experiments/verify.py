@@ -1,0 +1,195 @@
+"""Check a machine against published figures: which data sets and weights are there, and does CLIP get its accuracies?
+
+    python -m experiments.verify DATA [--tuned METHOD] [--datasets dtd ...] [--backbones ViT-B/16 ...]
+
+Zero-shot CLIP runs on every data set that is there, with every one of OpenAI's weights that is there and has published
+figures. ``--tuned`` adds one cell of base-to-new with one seed. Exit code 1 if a figure is missed.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from dassl.utils.command import Parser
+from tabulate import tabulate
+
+from experiments.collect import collect
+from experiments.runs import PROJECT, command
+from experiments.tables import AVERAGE, PUBLISHED
+from prompting.clip.loading import OPENAI_NAMES, openai_files
+from prompting.ot.checks import check_choice
+
+CLIP = "CLIP"
+ZERO_SHOT = 0.5  # points that zero-shot figures may differ: precision, image libraries, rounding
+TUNED = {"base": 2.0, "new": 4.0, "H": 3.0}  # one seed against a mean of three
+# Small data sets first: the first one that is there is trained on.
+ORDER = "dtd caltech101 oxford_flowers ucf101 oxford_pets fgvc_aircraft eurosat stanford_cars food101 sun397".split()
+
+
+class Cell(NamedTuple):
+    """A published figure to meet: an accuracy in percent on ``classes`` (all, base, new or H) of a data set."""
+
+    method: str
+    dataset: str
+    backbone: str
+    classes: str
+    expected: float
+    tolerance: float
+    source: str
+
+
+def cells_of(figures: Sequence[dict[str, Any]], method: str, table: str = "") -> Iterator[Cell]:
+    """Yield the cells of a method by data set; zero-shot figures of all protocols, each once."""
+    seen = set()
+    for f in figures:
+        if f["method"] != method or f["dataset"] == AVERAGE or "variant" in f or table not in ("", f["table"]):
+            continue
+        for key, expected in f["values"].items():
+            classes = "all" if key == "accuracy" else key
+            place = f["dataset"], f["backbone"], classes
+            if place in seen or (method == CLIP and key == "H"):
+                continue
+            seen.add(place)
+            tolerance = ZERO_SHOT if method == CLIP else TUNED[classes]
+            yield Cell(method, *place, expected, tolerance, f["source"])
+
+
+def by_size(cell: Cell) -> int:
+    """Return the place of a cell's data set in the order of sizes; ImageNet and its variants are last."""
+    return ORDER.index(cell.dataset) if cell.dataset in ORDER else len(ORDER)
+
+
+def found_datasets(root: Path) -> dict[str, str]:
+    """Return what is known of each of the fifteen data sets by the stem of its YAML file: "" if it is not there."""
+    from datasets import CATALOG
+
+    found = {}
+    for path in sorted((PROJECT / "configs/datasets").glob("*.yaml")):
+        made = CATALOG.get(yaml.safe_load(path.read_text(encoding="utf-8"))["DATASET"]["NAME"])
+        if made is not None:
+            folder = root / made.description.folder
+            note = made.description.split_note(folder) if folder.is_dir() else ""
+            found[path.stem] = ("found" + (f"; {note}" if note else "")) if folder.is_dir() else ""
+    return found
+
+
+def found_weights(name: str) -> str:
+    """Return the file of OpenAI's weights, "" if there is none; other backbones are left to the loader."""
+    if name not in OPENAI_NAMES:
+        return "given"
+    return next((str(path) for path in openai_files(name) if path.is_file()), "")
+
+
+def call(words: Sequence[str]) -> str:
+    """Run Python with ``words`` in the project's folder; return the last line of a failure, or ""."""
+    done = subprocess.run([sys.executable, *words], cwd=PROJECT, capture_output=True, text=True)
+    return "" if done.returncode == 0 else (done.stderr.strip() or done.stdout.strip() or "failed").splitlines()[-1]
+
+
+def zero_shot(cell: Cell, args: argparse.Namespace) -> float | str:
+    """Return the accuracy of zero-shot CLIP, or the reason why there is none."""
+    name = f"{cell.dataset}-{cell.classes}-{cell.backbone}".replace("/", "-")
+    folder = args.output / "zero_shot" / name.replace(" ", "_")
+    words = ["train.py", "--root", str(args.data), "--trainer", "ZeroshotCLIP", "--eval-only", "--seed", "1"]
+    words += ["--dataset-config-file", f"configs/datasets/{cell.dataset}.yaml", "--output-dir", str(folder)]
+    words += ["--config-file", "configs/trainers/ZeroshotCLIP/vit_b16.yaml", "DATASET.NUM_SHOTS", "0"]
+    words += ["MODEL.BACKBONE.NAME", cell.backbone, *args.set, "DATASET.SUBSAMPLE_CLASSES", cell.classes]
+    error = call(words)
+    return error or json.loads((folder / "results.json").read_text())["metrics"]["test"]["accuracy"]
+
+
+def tuned(cells: Sequence[Cell], args: argparse.Namespace) -> list[float | str]:
+    """Train and test base-to-new; return the accuracies of ``cells``, or the reason why there are none."""
+    method, dataset, backbone = args.tuned, cells[0].dataset, cells[0].backbone
+    words = ["-m", "experiments.protocols", "base2new", method, dataset, "1", "--quiet", "--root", str(args.data)]
+    words += ["--output", str(args.output / "tuned"), "--set", "MODEL.BACKBONE.NAME", backbone, *args.set]
+    error = call(words)
+    if error:
+        return [error] * len(cells)
+    results, _ = collect(args.output / "tuned")
+    by_part = {one.part: one.accuracy for one in results if (one.method, one.dataset) == (method, dataset)}
+    base, new = by_part["base"], by_part["new"]
+    by_part["H"] = 2 * base * new / (base + new) if base + new else 0.0
+    return [by_part[cell.classes] for cell in cells]
+
+
+def judge(cell: Cell, got: float | str) -> list[Any]:
+    """Return a row of the table."""
+    head = [cell.method, cell.dataset, cell.backbone, cell.classes, f"{cell.expected:.2f}"]
+    if isinstance(got, str):
+        return [*head, "-", "-", f"{cell.tolerance:.1f}", "FAIL", got]
+    passes = abs(round(got - cell.expected, 2)) <= cell.tolerance
+    difference = f"{got - cell.expected:+.2f}"
+    return [*head, f"{got:.2f}", difference, f"{cell.tolerance:.1f}", "pass" if passes else "FAIL", cell.source]
+
+
+def choose_tuned(args: argparse.Namespace, figures: list[dict[str, Any]], there: Sequence[str]) -> list[Cell]:
+    """Return the cells of the shortest training of ``--tuned`` whose data set and weights are there."""
+    names = PUBLISHED["names"]
+    name = names.get(args.tuned, args.tuned)
+    cells = [cell for cell in cells_of(figures, name, "base2new") if name != CLIP]
+    if not cells:
+        known = {f["method"] for f in figures if f["table"] == "base2new" and f["dataset"] != AVERAGE}
+        allowed = [trainer for trainer, method in names.items() if method in known - {CLIP}]
+        check_choice("--tuned (methods with published figures by data set)", args.tuned, allowed)
+    usable = [cell for cell in cells if cell.dataset in there and found_weights(cell.backbone)]
+    if not usable:
+        raise ValueError(f"no data set of {args.tuned}'s published figures is there with its weights")
+    first = min(usable, key=by_size)
+    return [cell for cell in usable if (cell.dataset, cell.backbone) == (first.dataset, first.backbone)]
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Look what is there, run, and print the table."""
+    parser = Parser(prog="verify", description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("data", type=Path, help="folder of the data sets, as --root of train.py")
+    add("--tuned", metavar="METHOD", help="also train this method on one data set and test both halves, with one seed")
+    add("--datasets", nargs="+", default=[], help="only these (stems of configs/datasets)")
+    add("--backbones", nargs="+", default=[], help="only these")
+    output = Path(os.environ.get("OUTPUT", "output")) / "verify"
+    add("--output", type=Path, default=output, help="folder of the results")
+    add("--figures", type=Path, help="JSON file of figures instead of experiments/published.json")
+    add("--set", nargs="+", default=[], metavar="KEY VALUE", help="config words for all runs")
+    args = parser.parse_args(argv)
+    args.data, args.output = args.data.absolute(), args.output.absolute()
+
+    figures = (PUBLISHED if args.figures is None else json.loads(args.figures.read_text()))["figures"]
+    datasets = found_datasets(args.data)
+    for name in args.datasets:
+        check_choice("data set", name, list(datasets))
+    rows = [(name, note or "not there") for name, note in datasets.items()]
+    print(f"{tabulate(rows, ['data set', str(args.data)])}\n")
+    print(tabulate([(n, found_weights(n) or "not there") for n in OPENAI_NAMES], ["weights", "file"]), "\n", flush=True)
+
+    there = [name for name, note in datasets.items() if note and name in (args.datasets or datasets)]
+    known = [cell for cell in cells_of(figures, CLIP) if cell.backbone in (args.backbones or [cell.backbone])]
+    cells = sorted((cell for cell in known if cell.dataset in there and found_weights(cell.backbone)), key=by_size)
+    chosen = choose_tuned(args, figures, there) if args.tuned else []
+    if not cells and not chosen:
+        raise ValueError(f"nothing to verify: no data set in {args.data} with weights that have published figures")
+    table = []
+    for i, cell in enumerate(cells, 1):
+        print(f"[{i}/{len(cells)}] zero-shot {cell.backbone} on {cell.dataset}, {cell.classes}", file=sys.stderr)
+        table.append(judge(cell, zero_shot(cell, args)))
+    if chosen:
+        print(f"{args.tuned} on {chosen[0].dataset}: training and two tests", file=sys.stderr)
+        table += [judge(cell, got) for cell, got in zip(chosen, tuned(chosen, args))]
+    heads = ["method", "data set", "weights", "classes", "expected", "got", "difference", "within", "", "source"]
+    print(tabulate(table, heads, disable_numparse=True))
+    failed = sorted({row[1] for row in table if row[8] == "FAIL"})
+    print(f"\n{len(table) - sum(row[8] == 'FAIL' for row in table)} of {len(table)} figures are met")
+    if failed:
+        print(f"look first at: python -m datasets check {failed[0]} --root {args.data}")
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

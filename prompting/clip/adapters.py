@@ -1,0 +1,80 @@
+"""Adapters: learned functions whose values are added inside frozen blocks, or to the embedded input of a tower."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from prompting.clip import blocks
+from prompting.clip.blocks import BlockFunctions
+
+
+class BlockAdapter(NamedTuple):
+    """Learned additions to one frozen block, functions of single positions; None adds nothing.
+
+    With y = ln_1(x) the block computes out_proj(attention(q, k, v)) of projections q, k, v of y, then its MLP.
+
+    Attributes:
+        projections: y (..., d) -> additions (..., d) to q, k and v, or None for each.
+        attention: attention outputs (..., d), heads concatenated -> an addition to their output projection.
+        output: y (..., d) -> an addition to the output of the block, in parallel to all of it.
+    """
+
+    projections: Callable[[Tensor], Sequence[Tensor | None]] | None = None
+    attention: Callable[[Tensor], Tensor] | None = None
+    output: Callable[[Tensor], Tensor] | None = None
+
+
+def adapt(functions: BlockFunctions, adapter: BlockAdapter | None) -> BlockFunctions:
+    """Return the functions of a block with its adapter; the functions themselves without one."""
+    if adapter is None:
+        return functions
+    projections, attention, output = adapter
+
+    def adapted_project_in(block: Any, x: Tensor, queries: int) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = functions.project_in(block, x, queries)
+        if projections is None:
+            return q, k, v
+        dq, dk, dv = projections(block.ln_1(x))
+        return _add(q, None if dq is None else dq[..., :queries, :]), _add(k, dk), _add(v, dv)
+
+    def adapted_finish(block: Any, x: Tensor, attended: Tensor) -> Tensor:
+        inner = x if attention is None else _add(x, block.ls_1(attention(attended)))
+        y = functions.finish(block, inner, attended)
+        return y if output is None else _add(y, output(block.ln_1(x)))
+
+    return BlockFunctions(adapted_project_in, adapted_finish)
+
+
+def adapt_input(x: Tensor, adapter: BlockAdapter | None) -> Tensor:
+    """Return x + output(x), the embedded input of a tower with its adapter; x without one."""
+    return x if adapter is None or adapter.output is None else _add(x, adapter.output(x))
+
+
+def whole_block(
+    transformer: Any, block: Any, x: Tensor, mask: Tensor | None = None, adapter: BlockAdapter | None = None
+) -> Tensor:
+    """Call a block of any class as a whole, as ``blocks.whole_block``, with its adapter.
+
+    Raises:
+        ValueError: an adapter inside the attention.
+    """
+    y = blocks.whole_block(transformer, block, x, mask)
+    if adapter is None:
+        return y
+    if adapter.projections or adapter.attention:
+        raise ValueError("adapters inside the attention need open_clip's standard blocks, without hooks")
+    return y if adapter.output is None else _add(y, adapter.output(block.ln_1(x)))
+
+
+def pad_adapters(adapters: Sequence[BlockAdapter | None], layers: int) -> list[BlockAdapter | None]:
+    """Return the adapters of the input and of all blocks; raise ``ValueError`` for more than ``layers`` + 1."""
+    if len(adapters) > layers + 1:
+        raise ValueError(f"adapters for {len(adapters)} places; the input and {layers} blocks are {layers + 1}")
+    return [*adapters, *[None] * (layers + 1 - len(adapters))]
+
+
+def _add(x: Tensor, change: Tensor | None) -> Tensor:
+    return x if change is None else x + change.to(x.dtype)

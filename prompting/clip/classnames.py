@@ -1,0 +1,71 @@
+"""Class names that are one for CLIP: the same tokens, or text features that hardly differ."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from prompting.clip.templates import fill
+from prompting.clip.text import TextEncoder
+from prompting.clip.tokens import clean_name, clip_tokenizer, tokenize_texts
+
+_log = logging.getLogger("prompting")
+SAME = 0.9999  # cosine from which text features are taken for equal
+ADVICE = "give other names (DATASET.CLASSNAMES)"
+
+
+def check_tokens(names: Sequence[str], refuse: bool) -> None:
+    """Compare the tokens of class names; needs no CLIP.
+
+    Args:
+        names: K class names.
+        refuse: raise an error for equal names, as for custom data, instead of a warning.
+
+    Raises:
+        ValueError: a name has no token, or ``refuse`` and two names have the same ones.
+    """
+    groups = defaultdict(list)
+    for name in names:
+        groups[tuple(clip_tokenizer().encode(clean_name(name)))].append(name)
+    if () in groups:
+        raise ValueError(f"CLIP reads no token in the class name {groups[()][0]!r:.100}; {ADVICE}")
+    _report([(a, b) for group in groups.values() for a, b in zip(group, group[1:])], "have the same tokens", refuse)
+
+
+@torch.no_grad()
+def check_features(clip: nn.Module, names: Sequence[str], template: str, refuse: bool) -> None:
+    """Compare the text features of class names, with the frozen CLIP of a run.
+
+    Args:
+        clip: a loaded CLIP, in float32.
+        names: K class names, whose tokens differ.
+        template: sentence with ``{}``.
+        refuse: raise an error for equal features, as for custom data, instead of a warning.
+
+    Raises:
+        ValueError: ``refuse``, and two names have text features with a cosine of ``SAME`` or more.
+    """
+    names = list(dict.fromkeys(names))
+    tokens, encoder = tokenize_texts([fill(template, name) for name in names], clip_model=clip), TextEncoder(clip)
+    parts = [encoder(tokens.select(slice(k, k + 256))).prompt[:, 0] for k in range(0, len(names), 256)]
+    features = F.normalize(torch.cat(parts).float(), dim=-1)
+    pairs = []
+    for k, feature in enumerate(features[:-1]):
+        near = (features[k + 1 :] @ feature >= SAME).nonzero().flatten().tolist()
+        pairs += [(names[k], names[k + 1 + i]) for i in near]
+    _report(pairs, f"have text features with a cosine of {SAME} or more", refuse)
+
+
+def _report(pairs: list[tuple[str, str]], problem: str, refuse: bool) -> None:
+    if not pairs:
+        return
+    more = f" (and {len(pairs) - 1:,} more pairs)" if len(pairs) > 1 else ""
+    found = f"the class names {pairs[0][0]!r:.100} and {pairs[0][1]!r:.100}{more} are one for this CLIP: they {problem}"
+    if refuse:
+        raise ValueError(f"{found}; {ADVICE}, or a CLIP that knows them (MODEL.BACKBONE.NAME)")
+    _log.warning("%s", found)

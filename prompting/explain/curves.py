@@ -1,0 +1,134 @@
+"""Training curves from TensorBoard's files: loss, accuracy, learning rate, and how the transport went."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from prompting.explain.loading import read_settings
+from prompting.explain.style import MUTED, SETTINGS, colour
+
+Points = list[tuple[float, float]]
+"""Pairs of epoch and value."""
+LEVELS = ("prompt", "token")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One chart: its lines by name, and the value that a uniform plan would have."""
+
+    title: str
+    lines: dict[str, Points] = field(default_factory=dict)
+    uniform: float | None = None
+    percent: bool = False
+
+
+def read_curves(folder: Path) -> list[Panel]:
+    """Return the charts of a run that TensorBoard's files in ``folder`` have values for.
+
+    Values within an epoch are running means since its start, as in the log; the last one is the epoch's mean.
+
+    Raises:
+        FileNotFoundError: the run has no TensorBoard file: it learned nothing, or its folder is incomplete.
+    """
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = folder / "tensorboard"
+    if not any(events.glob("events*")):
+        raise FileNotFoundError(f"{folder} has no curves: there is no TensorBoard file in {events}")
+    reader = EventAccumulator(str(events), size_guidance={"scalars": 0})
+    reader.Reload()
+    batches = batches_per_epoch(folder)
+
+    def points(tag: str, per_epoch: bool = False) -> Points:
+        """Values by epoch; a batch that a resumed run repeated counts once."""
+        found = {event.step: event.value for event in reader.Scalars(tag)} if tag in reader.Tags()["scalars"] else {}
+        return [((step + 1) if per_epoch else (step + 1) / batches, value) for step, value in sorted(found.items())]
+
+    accuracy = {"training": points("train/acc"), "validation": points("val/accuracy", per_epoch=True)}
+    panels = [
+        Panel("loss", {"training": points("train/loss")}),
+        Panel("accuracy (%)", accuracy),
+        Panel("learning rate", {"learning rate": points("train/lr")}),
+    ]
+    for title, name in (
+        ("entropy of the plans (nats)", "entropy"),
+        ("iterations of the transport", "iterations"),
+        ("problems not converged (%)", "not_converged"),
+    ):
+        lines = {level: points(f"train/transport_{level}_{name}", per_epoch=True) for level in LEVELS}
+        uniform = uniform_entropy(folder) if name == "entropy" else None
+        panels.append(Panel(title, {f"{k} level": v for k, v in lines.items()}, uniform, name == "not_converged"))
+    kept = [Panel(p.title, {k: v for k, v in p.lines.items() if v}, p.uniform, p.percent) for p in panels]
+    return [panel for panel in kept if panel.lines]
+
+
+def batches_per_epoch(folder: Path) -> int:
+    """Return the number of batches in an epoch, as the newest log that tells it says; 1 if none does."""
+    for log in sorted(folder.glob("log.txt*"), key=lambda path: path.stat().st_mtime, reverse=True):
+        if found := re.findall(r"batch \[\d+/(\d+)\]", log.read_text(encoding="utf-8", errors="replace")):
+            return int(found[-1])
+    return 1
+
+
+def uniform_entropy(folder: Path) -> float | None:
+    """Return ln(M N), the entropy of a uniform plan of the prompt level; None if the settings do not tell M and N."""
+    trainer = read_settings(folder)["config"]["TRAINER"]
+    node: dict[str, Any] = next((value for key, value in trainer.items() if key != "NAME"), {})
+    for keys in (("VISION_PROMPT_NUMBER", "TEXT_PROMPT_NUMBER"), ("M", "N")):
+        if all(key in node for key in keys):
+            return math.log(node[keys[0]] * node[keys[1]])
+    return None
+
+
+def draw_panel(axes: Axes, panel: Panel, epochs: float | None = None, colours: Sequence[int] = ()) -> None:
+    """Draw one chart: values within epochs as a thin line, those at the ends of epochs as a thick one.
+
+    Args:
+        axes: to draw on.
+        panel: the chart.
+        epochs: end of the horizontal axis; None fits the values.
+        colours: number of each line's colour (``style.colour``); by default they are counted.
+    """
+    for i, (name, points) in zip(colours or range(len(panel.lines)), panel.lines.items()):
+        points = [(x, 100 * y if panel.percent else y) for x, y in points]
+        ends = [(x, y) for x, y in points if abs(x - round(x)) < 1e-6]
+        if len(ends) < len(points) and panel.title != "learning rate":
+            axes.plot(*zip(*points), color=colour(i), lw=0.8, alpha=0.35)
+            axes.plot(*zip(*ends), color=colour(i), marker="o", ms=3, label=name) if ends else None
+        else:
+            axes.plot(*zip(*points), color=colour(i), marker="o" if len(points) < 40 else "", ms=3, label=name)
+    if panel.uniform is not None:
+        axes.axhline(panel.uniform, color=MUTED, ls="--", lw=1, label="prompt level, uniform plan")
+    axes.set_title(panel.title)
+    axes.set_xlabel("epoch")
+    low = min(y for points in panel.lines.values() for _, y in points)
+    if low >= 0 and panel.uniform is None:
+        axes.set_ylim(bottom=0)
+    if epochs:
+        axes.set_xlim(0, epochs)
+    if len(panel.lines) > 1 or panel.uniform is not None or colours:
+        axes.legend(fontsize=8, ncols=1 if len(panel.lines) < 6 else 2)
+
+
+def curves_figure(panels: list[Panel], title: str) -> Figure:
+    """Draw all charts of a run, three in a row."""
+    columns, rows = min(3, len(panels)), -(-len(panels) // 3)
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(3.4 * columns + 0.3, 2.5 * rows + 0.45), dpi=150, layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for axes in grid.flat[len(panels) :]:
+            axes.set_visible(False)
+        epochs = max(x for panel in panels for points in panel.lines.values() for x, _ in points)
+        for axes, panel in zip(grid.flat, panels):
+            draw_panel(axes, panel, epochs)
+        figure.suptitle(title, x=0.01, ha="left", weight="bold", size=12)
+    return figure

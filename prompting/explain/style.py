@@ -1,0 +1,50 @@
+"""Colours and settings that all pictures share; readable with every kind of colour blindness."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.colors import LinearSegmentedColormap, to_hex
+from matplotlib.figure import Figure
+
+INK, MUTED, FAINT = "#23272f", "#6b7280", "#d5d9e0"
+MORE, LESS = "#d95f02", "#2b6cb0"  # more mass than a uniform plan, less mass
+CYCLE = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c6bb1", "#999999", "#b8a200", "#23272f"]
+"""Okabe and Ito's colours and three more, for methods and classes."""
+RATIO = LinearSegmentedColormap.from_list("ratio", [LESS, "#a9c4e4", "#f6f6f4", "#f6bd8b", MORE])
+"""Of log2(mass / uniform mass): blue below a uniform plan, orange above, almost white for uniform mass."""
+
+SETTINGS: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+}
+"""Matplotlib's settings for charts (``matplotlib.rc_context``)."""
+
+
+def colour(number: int) -> str:
+    """Return the colour of series ``number``; they repeat after ten."""
+    return to_hex(CYCLE[number % len(CYCLE)])
+
+
+def heading(figure: Figure, title: str, note: str) -> None:
+    """Write a title, and under it in grey what the picture shows, at the top left of a figure without a layout."""
+    height = figure.get_size_inches()[1]
+    figure.text(
+        0.25 / figure.get_size_inches()[0], 1 - 0.14 / height, title, size=13, weight="bold", va="top", color=INK
+    )
+    figure.text(0.25 / figure.get_size_inches()[0], 1 - 0.42 / height, note, size=9, va="top", color=MUTED)

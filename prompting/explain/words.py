@@ -1,0 +1,106 @@
+"""The vocabulary words nearest to each learned text vector, as in CoOp's ``interpret_prompt.py``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from prompting.clip.shape import text_tower
+from prompting.clip.tokens import clip_tokenizer
+from prompting.explain.style import INK, MUTED, SETTINGS
+from prompting.methods import PromptedCLIP
+
+SPECIAL = {"<start_of_text>": "[start]", "<end_of_text>": "[end]"}
+MOST_ROWS = 48  # vectors in a picture
+
+
+@dataclass(frozen=True)
+class NearWords:
+    """The nearest words of one learned vector, the nearest first."""
+
+    name: str
+    words: list[str]
+    distances: list[float]
+    """Euclidean, between the vector and the words' token embeddings."""
+
+
+@torch.no_grad()
+def nearest_words(model: PromptedCLIP[Any], top: int = 5, classnames: tuple[str, ...] = ()) -> list[NearWords]:
+    """Return the ``top`` nearest vocabulary words of each learned vector at the input of the text tower.
+
+    Deep prompts are left out: they enter later blocks, where no word has an embedding.
+
+    Args:
+        model: a model with learned text vectors.
+        top: number of words, >= 1.
+        classnames: K class names, for contexts that are specific to a class.
+
+    Raises:
+        ValueError: the method learns no text vectors, or ``top`` is below 1.
+    """
+    learner = getattr(model, "prompt_learner", None)
+    context = learner().text if learner is not None else None
+    if context is None:
+        raise ValueError(
+            f"{model.name or type(model).__name__} learns no text vectors that could be compared with words"
+        )
+    vocabulary = text_tower(model.clip).token_embedding.weight.float()
+    if not 1 <= top <= len(vocabulary):
+        raise ValueError(f"top is {top}; allowed: 1 to {len(vocabulary)} words")
+    rows = context.flatten(0, -2).float()  # one row a vector
+    unknown = vocabulary.norm(dim=1) == 0  # words that never occurred in the training of this CLIP
+    parts = [torch.cdist(part, vocabulary).masked_fill(unknown, torch.inf) for part in rows.split(256)]
+    nearest = [part.topk(top, largest=False) for part in parts]
+    distances, indices = (torch.cat(values).tolist() for values in zip(*nearest))
+    names = _names(context, classnames)
+    decoder = clip_tokenizer().decoder
+    return [
+        NearWords(name, [SPECIAL.get(decoder[i], decoder[i].replace("</w>", "")) for i in found], values)
+        for name, found, values in zip(names, indices, distances)
+    ]
+
+
+def _names(context: Tensor, classnames: tuple[str, ...]) -> list[str]:
+    """Name the vectors of a context (N, b, d_l) or (N, K, b, d_l)."""
+    names = []
+    for index in torch.cartesian_prod(*(torch.arange(size) for size in context.shape[:-1])).view(-1, context.dim() - 1):
+        n, *middle, i = index.tolist()
+        of_class = f", {classnames[middle[0]] if classnames else f'class {middle[0] + 1}'}" if middle else ""
+        names.append(f"prompt {n + 1}{of_class}, [{i + 1}]")
+    return names
+
+
+def words_figure(found: list[NearWords], title: str) -> Figure:
+    """Draw the nearest words as a table; a vector that has moved far from all words has pale cells."""
+    rows, columns = found[:MOST_ROWS], len(found[0].words)
+    left = 0.35 + 0.085 * max(len(row.name) for row in rows)
+    width, height = left + 1.25 * columns + 0.3, 0.95 + 0.34 * len(rows) + 0.2
+    with mpl.rc_context({**SETTINGS, "axes.grid": False}):
+        figure = Figure(figsize=(max(width, 6.5), height), dpi=150)
+        width = figure.get_size_inches()[0]
+        figure.text(0.25 / width, 1 - 0.14 / height, title, size=13, weight="bold", va="top")
+        note = "Nearest first, with the Euclidean distance. Darker: nearer to the word."
+        if len(found) > len(rows):
+            note += f" The first {len(rows)} of {len(found)} vectors."
+        figure.text(0.25 / width, 1 - 0.46 / height, note, color=MUTED, va="top")
+        axes = figure.add_axes((left / width, 0.2 / height, 1.25 * columns / width, 0.34 * len(rows) / height))
+        values = torch.tensor([row.distances for row in rows])
+        axes.imshow(
+            values.numpy(), cmap="Blues_r", aspect="auto", vmin=0, vmax=1.4 * float(values.max()) or 1.0, alpha=0.8
+        )
+        dark = 0.6 * float(values.max())
+        for i, row in enumerate(rows):
+            for k, (word, distance) in enumerate(zip(row.words, row.distances)):
+                tone = "white" if distance < dark else INK
+                axes.text(k - 0.45, i, word[:14], va="center", color=tone, size=8.5)
+                axes.text(k + 0.46, i, f"{distance:.2f}", va="center", ha="right", color=tone, size=6.5)
+        axes.set_yticks(range(len(rows)), [row.name for row in rows])
+        axes.set_xticks([])
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+    return figure

@@ -1,0 +1,182 @@
+"""CLIP-LoRA: low-rank updates of the attention projections in both towers (arXiv 2405.18541).
+
+q = W x + bias + s B A dropout(x), k and v alike (and the output projection with "o" in PARAMS); A (r, d) and B (d, r)
+are learned, s = alpha / sqrt(r). One sentence for all data sets, logits 100 cos(f, w), loss = cross entropy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prompting import teacher
+from prompting.clip import tokenize_texts
+from prompting.clip.adapters import BlockAdapter
+from prompting.clip.templates import DEFAULT, fill
+from prompting.heads import cosine_logits
+from prompting.learners import Prompts
+from prompting.methods.base import CosineCLIP, Options
+from prompting.ot.checks import check_choice
+
+ENCODERS = ("both", "text", "vision")
+MODULES = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "proj"}  # names in released files
+READINGS = ("released", "corrected")
+POSITIONS = ("all", "bottom", "mid", "up", "half-bottom", "half-up", "top3", "top")
+SCALE = 100.0  # of the released logits
+
+
+def blocks_at(position: str, layers: int) -> range:
+    """Return the blocks that a position names: thirds, halves or the last blocks of a tower of ``layers`` blocks."""
+    third, half = layers // 3, layers // 2
+    ends = {
+        "all": (0, layers), "bottom": (0, third), "mid": (third, layers - third), "up": (layers - third, layers),
+        "half-bottom": (0, half), "half-up": (half, layers), "top3": (max(layers - 3, 0), layers),
+        "top": (layers - 1, layers),
+    }  # fmt: skip
+    return range(*ends[position])
+
+
+@dataclass(frozen=True)
+class CLIPLoRAOptions(Options):
+    """Settings of CLIP-LoRA.
+
+    Raises:
+        ValueError: an unknown position, encoder, parameter or reading; a rank, alpha or dropout out of range.
+    """
+
+    r: int = 2  # rank
+    alpha: int = 1
+    dropout_rate: float = 0.25  # of the input of A, in training
+    position: str = "all"  # blocks with updates
+    encoder: str = "both"  # towers with updates
+    params: tuple[str, ...] = ("q", "k", "v")  # projections with updates; o is that of the output
+    n_iters: int = 500  # training steps for each shot; 0 trains OPTIM.MAX_EPOCH epochs
+    reading: str = "released"  # or corrected: s = alpha / r, and logits by 1 / tau
+
+    def __post_init__(self) -> None:
+        check_choice("position", self.position, POSITIONS)
+        check_choice("encoder", self.encoder, ENCODERS)
+        check_choice("reading", self.reading, READINGS)
+        for name in self.params:
+            check_choice("params", name, tuple(MODULES))
+        for name, value, least in (("r", self.r, 1), ("alpha", self.alpha, 1), ("n_iters", self.n_iters, 0)):
+            if value < least:
+                raise ValueError(f"{name} is {value}; allowed: {least} or more")
+        if not 0 <= self.dropout_rate < 1:
+            raise ValueError(f"dropout_rate is {self.dropout_rate}; allowed: 0 or more, below 1")
+
+
+class LowRank(nn.Module):
+    """s B A dropout(x) of inputs x (..., d); A starts as a linear layer does, B at zero."""
+
+    def __init__(self, width: int, rank: int, scale: float, dropout: float) -> None:
+        super().__init__()
+        self.scale, self.dropout = scale, nn.Dropout(dropout)
+        self.w_lora_A = nn.Parameter(nn.init.kaiming_uniform_(torch.empty(rank, width), a=5**0.5))
+        self.w_lora_B = nn.Parameter(torch.zeros(width, rank))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the update (..., d)."""
+        return self.scale * F.linear(F.linear(self.dropout(x), self.w_lora_A), self.w_lora_B)
+
+
+class LowRankUpdates(nn.Module):
+    """Updates of the blocks of both towers, by tower ("text", "visual"), block and projection.
+
+    Args:
+        widths: by tower, d_l and d_v; a tower that is left out has no updates.
+        blocks: by tower, the blocks with updates.
+        options: rank, alpha, dropout, projections and reading.
+    """
+
+    def __init__(self, widths: Mapping[str, int], blocks: Mapping[str, range], options: CLIPLoRAOptions) -> None:
+        super().__init__()
+        scale = options.alpha / (options.r if options.reading == "corrected" else options.r**0.5)
+
+        def updates(width: int) -> nn.ModuleDict:
+            made = {MODULES[p]: LowRank(width, options.r, scale, options.dropout_rate) for p in options.params}
+            return nn.ModuleDict(made)
+
+        towers = {tower: {str(i): updates(width) for i in blocks[tower]} for tower, width in widths.items()}
+        self.towers = nn.ModuleDict({tower: nn.ModuleDict(content) for tower, content in towers.items()})
+
+    def forward(self) -> Prompts:
+        """Return the adapters of both towers."""
+        text, visual = (self._of(self.towers[t]) if t in self.towers else [] for t in ("text", "visual"))
+        return Prompts(text_adapters=text, visual_adapters=visual)
+
+    def _of(self, tower: Any) -> list[BlockAdapter | None]:
+        """Return the adapters of a tower by place."""
+        adapters: list[BlockAdapter | None] = [None] * (2 + max(map(int, tower)))
+        for i, block in tower.items():
+            q, k, v, o = (block[name] if name in block else None for name in MODULES.values())
+
+            def projections(y: Tensor, updates: Sequence[nn.Module | None] = (q, k, v)) -> list[Tensor | None]:
+                return [None if update is None else update(y) for update in updates]
+
+            adapters[int(i) + 1] = BlockAdapter(projections, o)  # place 0 is the input
+        return adapters
+
+
+class CLIPLoRA(CosineCLIP[CLIPLoRAOptions]):
+    """CLIP with low-rank updates of its attention and the sentence "a photo of a <class name>."."""
+
+    name = "CLIP_LoRA"
+    options_class = CLIPLoRAOptions
+
+    def build(self, classnames: Sequence[str], options: CLIPLoRAOptions) -> None:
+        widths = {"text": self.shape.text_width, "visual": self.shape.vision_width}
+        layers = {"text": self.shape.text_layers, "visual": self.shape.vision_layers}
+        widths = {t: w for t, w in widths.items() if options.encoder in ("both", {"visual": "vision"}.get(t, t))}
+        self.shape.check_depth(vision=1 if "visual" in widths else 0)
+        blocks = {tower: blocks_at(options.position, layers[tower]) for tower in widths}
+        self.prompt_learner = LowRankUpdates(widths, blocks, options)
+        self.released_names = {
+            f"prompt_learner.{name}": released_name(name) for name, _ in self.prompt_learner.named_parameters()
+        }
+        sentences = [fill(self.template or DEFAULT, name) for name in classnames]
+        self.tokens = tokenize_texts(sentences, clip_model=self.clip)
+        fixed = None if "text" in widths else teacher.text_features(self.text_encoder, [sentences], self.clip)[0]
+        self.register_buffer("fixed_text", fixed, persistent=False)  # (K, D) of the frozen tower
+        self.options = options
+
+    def class_features(self, prompts: Prompts) -> Tensor:
+        """Return the class features (K, D)."""
+        fixed = cast("Tensor | None", self.fixed_text)
+        return super().class_features(prompts) if fixed is None else F.normalize(fixed, dim=-1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits 100 cos(image, class), (B, K), of ``images`` (B, 3, H, W)."""
+        scale = self.logit_scale if self.options.reading == "corrected" else SCALE
+        return cosine_logits(*self.features(images), scale)
+
+    def load_released(self, content: Mapping[str, Mapping[str, Any]], source: str) -> None:
+        """Copy the updates from a published file: {"weights": {"layer_0": {"q_proj": {..}}, ..}, "metadata": {..}}.
+
+        Raises:
+            ValueError: the file was made with other settings.
+        """
+        metadata = {key: value for key, value in content["metadata"].items() if hasattr(self.options, key)}
+        for key, value in metadata.items():
+            here = getattr(self.options, key)
+            if (sorted(here) != sorted(value)) if key == "params" else here != value:
+                raise ValueError(f"{source} was trained with {key} {value!r}; this model has {here!r}")
+        towers: Any = self.get_submodule("prompt_learner.towers")
+        blocks = [f"towers.{t}.{i}" for t, tower in towers.items() for i in tower]  # text first
+        self.load_state_dict({
+            released_name(f"{blocks[int(layer.rpartition('_')[2])]}.{module}.{name}"): tensor
+            for layer, modules in content["weights"].items()
+            for module, tensors in modules.items()
+            for name, tensor in tensors.items()
+        })  # fmt: skip
+
+
+def released_name(name: str) -> str:
+    """Return an update's published name: towers.text.0.q_proj.X is transformer.resblocks.0.attn.q_proj.X."""
+    _, tower, block, rest = name.split(".", 3)
+    return f"{'visual.' if tower == 'visual' else ''}transformer.resblocks.{block}.attn.{rest}"

@@ -1,0 +1,131 @@
+"""TCP: CoOp with class-aware tokens, made from hand-written sentences, inside the text tower (arXiv 2311.18231).
+
+c_k = meta_net(w0_k), w0_k the frozen CLIP's feature of a sentence about class k. Before block LAYER, c_k replaces the
+outputs at the context positions. loss = cross entropy + 8 (1 - mean over classes cos(w, w0)).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prompting import teacher
+from prompting.clip import blocks, tokenize_texts, word_vectors
+from prompting.clip.templates import fill
+from prompting.heads import cosine_logits
+from prompting.learners import Prompts
+from prompting.learners.textual import fresh, with_prompt_axis
+from prompting.methods.base import CosineCLIP, Options
+from prompting.ot.checks import check_choice
+
+logger = logging.getLogger("prompting")
+
+LENGTH = 4  # context vectors, and class-aware tokens
+WEIGHT = 8.0  # of the distance to the teacher
+PHRASE = "a photo of a"
+TEMPLATES = {  # the teacher's sentences, where they differ from CoOp's
+    "DescribableTextures": "a photo of a {}, a type of texture.",
+    "FGVCAircraft": "a photo of an aircraft {}.",
+    "Food101": "a photo of a {}, a type of food.",
+}
+SENTENCES = {  # the words after the context; those of other data sets are "{}."
+    "OxfordPets": "{}, a type of pet.",
+    "OxfordFlowers": "{}, a type of flower.",
+    "FGVCAircraft": "{}, a type of aircraft.",
+    "Food101": "{}, a type of food.",
+    "DescribableTextures": "{} texture.",
+    "StanfordCars": "{}, a type of car",
+    "UCF101": "person doing {}.",
+}
+
+
+@dataclass(frozen=True)
+class TCPOptions(Options):
+    """Settings of TCP.
+
+    Raises:
+        ValueError: another context length, with which the published code fails; a class name that is not at the end.
+    """
+
+    n_ctx: int = LENGTH
+    csc: bool = False  # class-specific contexts
+    ctx_init: bool = False  # start from "a photo of a"
+    class_token_position: str = "end"
+    alpha: float = 1.0  # has no effect
+    w: float = 1.0  # has no effect: the published weight is a constant
+    layer: int = 8  # block, counted from 0, before which the class-aware tokens enter; published as a constant
+
+    def __post_init__(self) -> None:
+        check_choice("class_token_position", self.class_token_position, ("end",))
+        if self.n_ctx != LENGTH:
+            raise ValueError(f"n_ctx is {self.n_ctx}; allowed: {LENGTH}, as many as class-aware tokens")
+        if self.layer < 1:
+            raise ValueError(f"layer is {self.layer}; allowed: 1 or more")
+
+
+class ClassAwarePrompts(nn.Module):
+    """A learned context, and class-aware tokens made from features of the classes.
+
+    Args:
+        context: initial value, (4, d_l) or class-specific (K, 4, d_l).
+        features: w0 (K, D), of unit length.
+        layer: block before which the class-aware tokens enter.
+    """
+
+    def __init__(self, context: Tensor, features: Tensor, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.ctx = nn.Parameter(context)
+        inner, outer = features.shape[1] // 4, context.shape[-2] * context.shape[-1]
+        layers = {
+            "linear1": nn.Linear(features.shape[1], inner),
+            "gelu": blocks.QuickGELU(),
+            "linear2": nn.Linear(inner, outer),
+        }
+        self.meta_net = nn.Sequential(OrderedDict(layers))
+        self.register_buffer("features", features, persistent=False)
+
+    def forward(self) -> Prompts:
+        """Return the context (1, 4, d_l) and, for block ``layer``, the class-aware tokens (1, K, 4, d_l)."""
+        tokens = self.meta_net(self.get_buffer("features")).unflatten(1, self.ctx.shape[-2:])
+        context = with_prompt_axis(self.ctx, 4 if self.ctx.dim() == 3 else 3)
+        return Prompts(context, [*[None] * (self.layer - 1), tokens.unsqueeze(0)])
+
+
+class TCP(CosineCLIP[TCPOptions]):
+    """CLIP with a learned context and class-aware tokens, whose class features stay close to the frozen CLIP's."""
+
+    name = "TCP"
+    options_class = TCPOptions
+
+    def build(self, classnames: Sequence[str], options: TCPOptions) -> None:
+        if options.layer >= self.shape.text_layers:
+            raise ValueError(f"layer is {options.layer}; the text tower's blocks are 0 to {self.shape.text_layers - 1}")
+        if options.w not in (1.0, WEIGHT):
+            logger.warning(
+                "TCP: W has no effect; the weight of the distance to the teacher is %g, as published", WEIGHT
+            )
+        template = self.sentence(TEMPLATES)
+        target = teacher.text_features(self.text_encoder, [[fill(template, n) for n in classnames]], self.clip)[0]
+        shape = (len(classnames), LENGTH) if options.csc and not options.ctx_init else (LENGTH,)
+        context = word_vectors(self.clip, PHRASE) if options.ctx_init else fresh(*shape, self.shape.text_width)
+        self.prompt_learner = ClassAwarePrompts(context, F.normalize(target, dim=-1), options.layer)
+        sentences = [fill(SENTENCES.get(self.dataset, "{}."), name) for name in classnames]
+        self.tokens = tokenize_texts(sentences, n_ctx=LENGTH, clip_model=self.clip)
+
+    @property
+    def fixed_classes(self) -> str:
+        """What ties the model to its class names; "" if it takes any names."""
+        return "class-specific contexts" if self.get_parameter("prompt_learner.ctx").dim() == 3 else ""
+
+    def loss_terms(self, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the cross entropy, the distance of the class features to the teacher's, and the logits."""
+        image, text = self.features(images)
+        logits = cosine_logits(image, text, self.logit_scale)
+        distance = teacher.cosine_distance(text, self.get_buffer("prompt_learner.features"))
+        return {"ce": F.cross_entropy(logits, labels), "knowledge": WEIGHT * distance}, logits

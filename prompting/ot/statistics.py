@@ -1,0 +1,43 @@
+"""How the transport of a head went: convergence, iterations and entropy, over all problems since the last reading."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .solver import SinkhornOutput
+
+
+class TransportStatistics:
+    """Sums over problems, per level. Adding does not synchronise with a GPU; ``read`` does."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def add(self, level: str, solved: SinkhornOutput) -> None:
+        """Add the problems of one call of the solver."""
+        values = (torch.ones_like(solved.entropy), ~solved.converged, solved.iterations, solved.entropy)
+        sums = torch.stack([value.sum(dtype=torch.float64) for value in values])
+        self._sums[level] = self._sums[level] + sums if level in self._sums else sums
+
+    def read(self, all_reduce_sum: Callable[[Tensor], Tensor] | None = None) -> dict[str, dict[str, float]]:
+        """Return the statistics per level, and start anew; a level without problems is left out.
+
+        Args:
+            all_reduce_sum: sums a tensor over processes; all of them must call ``read`` then.
+
+        Returns:
+            Per level ("prompt", "token"): ``problems``, ``not_converged`` (numbers of problems), ``iterations`` and
+            ``entropy`` (means over problems; nats).
+        """
+        found = {}
+        for level in ("prompt", "token"):
+            sums = self._sums.pop(level, torch.zeros(4, dtype=torch.float64)).cpu()
+            problems, failed, iterations, entropy = (all_reduce_sum(sums) if all_reduce_sum else sums).tolist()
+            if problems:
+                means = {"iterations": iterations / problems, "entropy": entropy / problems}
+                found[level] = {"problems": int(problems), "not_converged": int(failed), **means}
+        return found

@@ -1,0 +1,203 @@
+"""Files that are not what they should be, and folders that cannot be written."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from datasets import files
+from datasets.files import cache_root, draw_folder, split_folder, write_json
+from datasets.splits import check_name
+from tests.reference.layouts import LAYOUTS, class_folders, put, text
+
+
+@pytest.fixture
+def images(tmp_path):
+    put(tmp_path, [f"im/{name}/{i}.jpg" for name in ("cat", "dog") for i in range(6)])
+    return [f"im/{name}/{i}.jpg" for name in ("cat", "dog") for i in range(6)]
+
+
+def lines_of(images, header="", order="{path},{name}", part=False):
+    made = [order.format(path=path, name=path.split("/")[1], part=("train", "test")[k % 2]) for k, path in
+            enumerate(images)]  # fmt: skip
+    return [header, *made] if header else made
+
+
+@pytest.mark.parametrize(
+    ("header", "order"),
+    [
+        ("filename,label", "{path},{name}"),
+        ("Image,Category", "{path},{name}"),
+        ("label,filename", "{name},{path}"),
+        ("id,file_name,width,class", "7,{path},640,{name}"),
+        ("path,classname", '"{path}","{name}"'),
+        ("", "{path},{name}"),
+    ],
+)
+def test_headers_of_other_programs_are_read(tmp_path, make, images, header, order):
+    text(tmp_path / "own.csv", lines_of(images, header, order))
+    made = make("Csv", tmp_path)
+    assert made.classnames == ["cat", "dog"]
+    assert sum(len(part) for part in (made.train_x, made.val, made.test)) == len(images)
+    text(tmp_path / "own.csv", lines_of(images, header and f"subset,{header}", f"{{part}},{order}" if header else
+                                        "{path},{name},{part}"))  # fmt: skip
+    made = make("Csv", tmp_path)
+    assert (len(made.train_x), made.val, len(made.test)) == (6, None, 6)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("picture_url,kind\nim/cat/0.jpg,cat\n", "line 1: found .*'picture_url' is no image, and a header needs"),
+        ("filename,label,class\nim/cat/0.jpg,cat,cat\n", "its header names 'label' and 'class', which mean the same"),
+        ("filename,label\nim/cat/0.jpg,cat,x\n", "line 2: 3 columns, but the header has 2"),
+        ('im/cat/0.jpg,"cat\nim/dog/0.jpg,dog\nim/dog/1.jpg,dog\n', "line 3: this is not CSV"),
+        ("im/cat/0.jpg,cat\nim/cat/0.jpg,cat\nim/dog/0.jpg,dog\n", "'im/cat/0.jpg' is in it twice"),
+        ("im/cat/0.jpg,cat,train\nim/cat/0.jpg,dog,train\nim/dog/0.jpg,dog,test\n", "is in two classes, 'cat' and"),
+        ("im/cat/0.jpg," + "x" * 10**6 + "\n", "line 1: this is not CSV|1,000,000 characters"),
+        ("im/cat/0.jpg," + "x" * 1000 + ",train\n" + "im/cat/1.jpg," + "x" * 1000 + ",test\n", "1,000 characters"),
+        ("im/cat/0.jpg\0,cat\n", "own.csv"),
+        ('im/cat/0.jpg,"a\nb",train\nim/cat/1.jpg,"a\nb",test\n', r"'a\\nb' has a line break"),
+        ("im/cat/0.jpg,_,train\nim/cat/1.jpg,_,test\n", "'_' is empty"),
+        ("im\\..\\..\\x.jpg,cat,train\nim/cat/1.jpg,cat,test\n", "leaves the image folder"),
+        ("im/cat/0.jpg;cat\n", "line 1: found"),
+    ],
+    ids=lambda value: value[:30],
+)
+def test_csv_files_that_cannot_be_read_right_are_named(tmp_path, make, images, content, words):
+    (tmp_path / "own.csv").write_text(content)
+    with pytest.raises((ValueError, OSError), match=words) as caught:
+        make("Csv", tmp_path)
+    assert len(str(caught.value)) < 700 and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["Csv", "SplitJson"])
+def test_paths_as_windows_writes_them(tmp_path, make, images, kind):
+    wanted = [(path.replace("/", "\\"), k // 6, path.split("/")[1]) for k, path in enumerate(images)]
+    if kind == "Csv":
+        parts = ("train", "test")
+        text(tmp_path / "own.csv", [f"{path},{name},{parts[k % 2]}" for k, (path, _, name) in enumerate(wanted)])
+    else:
+        (tmp_path / "split.json").write_text(json.dumps({"train": wanted[::2], "test": wanted[1::2]}))
+    made = make(kind, tmp_path)
+    found = [os.path.relpath(d.impath, tmp_path) for part in (made.train_x, made.test) for d in part]
+    assert found == [*images[::2], *images[1::2]]
+
+
+ROW = '["im/cat/0.jpg", 0, "cat"]'
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[" * 10**5, "nested too deeply"),
+        ('{"train": ' + "[" * 10**5 + "]" * 10**5 + "}", "nested too deeply"),
+        (f'{{"train": [{ROW}], "train": [], "test": [{ROW}]}}', "the key 'train' is in it twice"),
+        (f'{{"train": [["im/cat/0.jpg", {"9" * 5000}, "cat"]], "test": [{ROW}]}}', "split.json"),
+        (f'{{"train": [["im/cat/0.jpg", 0, "\\ud800"]], "test": [{ROW}]}}', "an unknown byte"),
+        (f'{{"train": [["im/cat/0.jpg", 0, "{"x" * 10**6}"]], "test": [{ROW}]}}', "1,000,000 characters"),
+        (f'{{"train": [["im/cat/0.jpg", 0, "x", "{"x" * 10**6}"]], "test": [{ROW}]}}', "row 0: found"),
+        (f'{{"train": [["im/cat/0.jpg", 0.5, "cat"]], "test": [{ROW}]}}', "row 0: found"),
+        (f'{{"train": [["im/cat/0.jpg", NaN, "cat"]], "test": [{ROW}]}}', "row 0: found"),
+        (f'{{"train": [["im/cat\\u0000/0.jpg", 0, "cat"]], "test": [{ROW}]}}', "no such image"),
+        (f'{{"train": [["im/cat", 0, "cat"]], "test": [{ROW}]}}', "No image file"),
+        (f'{{"train": [["im/{"x" * 5000}/0.jpg", 0, "cat"]], "test": [{ROW}]}}', "no such image"),
+    ],
+    ids=lambda value: value[:30],
+)
+def test_split_files_that_cannot_be_read_right_are_named(tmp_path, make, images, content, words):
+    (tmp_path / "split.json").write_text(content)
+    with pytest.raises((ValueError, OSError), match=words) as caught:
+        make("SplitJson", tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_names_of_any_script_are_names():
+    for name in ("Käse", "猫", "a/b", "C#", "100%", "x" * 500, "it's", "“quoted”"):
+        check_name(name, "here")
+
+
+@pytest.fixture
+def homeless(monkeypatch):
+    """No home folder: no HOME, and a user whom the system does not know."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 4242424)
+    assert os.path.expanduser("~") == "~"
+
+
+def test_without_a_home_folder_data_are_read_and_drawn(tmp_path, make, homeless):
+    LAYOUTS["Food101"][0](tmp_path)
+    made = make("Food101", tmp_path, NUM_SHOTS=2)
+    folder = tmp_path / "food-101"
+    assert len(made.train_x) == 4 and (folder / "split_fewshot").is_dir()
+    assert cache_root(folder) is None and not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize("home", [True, False], ids=["home", "no home"])
+@pytest.mark.parametrize("name", ["Food101", "Folder"])
+def test_where_nothing_can_be_written_align_cache_is_named(tmp_path, make, monkeypatch, request, home, name):
+    """Everything is read-only: what the system says then is played, because the tests may run as root."""
+    if not home:
+        request.getfixturevalue("homeless")
+    if name == "Folder":
+        class_folders(tmp_path / "data", ["cat", "dog"])
+    else:
+        LAYOUTS[name][0](tmp_path / "data")
+    locked = True
+
+    def refuse(function, position=0):
+        def call(*args, **options):
+            path = str(args[position])
+            if locked and not path.startswith(str(tmp_path / "free")):
+                raise OSError(30, "Read-only file system", path)
+            return function(*args, **options)
+
+        return call
+
+    monkeypatch.setattr(files, "_writable", lambda folder: not locked)
+    monkeypatch.setattr(os, "mkdir", refuse(os.mkdir))
+    monkeypatch.setattr(files, "write_atomically", refuse(files.write_atomically))
+    with pytest.raises(OSError, match=r"cannot be written \(Read-only file system\); set ALIGN_CACHE to a folder"):
+        make(name, tmp_path / "data", NUM_SHOTS=2)
+    monkeypatch.setenv("ALIGN_CACHE", str(tmp_path / "free"))
+    assert len(make(name, tmp_path / "data", NUM_SHOTS=2).train_x) == 4
+    before = sorted((tmp_path / "data").rglob("*"))
+    locked = False
+    assert sorted((tmp_path / "data").rglob("*")) == before
+
+
+def test_the_cache_is_used_for_a_read_only_folder(tmp_path, monkeypatch, home):
+    monkeypatch.setattr(files, "_writable", lambda folder: False)
+    for folder in (split_folder(tmp_path), draw_folder(tmp_path).parent):
+        assert folder.parent == home / ".cache" / "align"
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    (tmp_path / "x").write_text("")
+    with pytest.raises(OSError, match=r"x/y\.json cannot be written: .*x is no folder"):
+        write_json({}, tmp_path / "x" / "y.json")
+
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match=r"z/y\.json cannot be written \(No space left on device\); set ALIGN_CACHE"):
+        write_json({}, tmp_path / "z" / "y.json")
+
+
+def test_a_template_without_a_place_or_of_any_length(tmp_path, make):
+    LAYOUTS["EuroSAT"][0](tmp_path)
+    class_folders(tmp_path / "own", ["cat", "dog"])
+    for name, root in (("EuroSAT", tmp_path), ("Folder", tmp_path / "own")):
+        for template in ("a photo", "{} " + "x" * 10**6):
+            with pytest.raises(ValueError, match=r"TEMPLATE is .* needs \{\}") as caught:
+                make(name, root, TEMPLATE=template)
+            assert len(str(caught.value)) < 300
+
+
+def test_ratios_that_are_not_numbers(tmp_path, make):
+    class_folders(tmp_path, ["cat", "dog"])
+    for ratios in ((float("nan"), 0.2, 0.3), (0.5, float("nan"), 0.5), (0.5, 0.2, float("inf"))):
+        with pytest.raises(ValueError, match="add up to 1"):
+            make("Folder", tmp_path, RATIOS=ratios)

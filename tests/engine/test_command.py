@@ -1,0 +1,119 @@
+"""Every command turns a mistake into one line that names what is wrong, and says nothing when its reader has gone."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from dassl.utils import NamedKeyError
+from dassl.utils.command import LONGEST, Parser, command, one_line
+
+PROJECT = Path(__file__).resolve().parents[2]
+COMMANDS = {
+    "train.py": ["train.py", "--config-file", "nowhere.yaml"],
+    "python -m datasets": ["-m", "datasets", "stats", "Folder", "--root", "/nowhere/at/all"],
+    "python -m datasets.mini": ["-m", "datasets.mini", "--sheet", "/nowhere/at/all.png"],
+    "compare": ["-m", "experiments.compare", "--methods", "ALIGNN"],
+    "sweep": ["-m", "experiments.sweep", "--protocol", "xd", "--methods", "ALIGNN"],
+    "tables": ["-m", "experiments.tables", "/nowhere", "--table", "xd"],
+    "results": ["-m", "experiments.results", "--add", "/nowhere", "xd"],
+    "protocols": ["-m", "experiments.protocols", "xd", "ALIGNN"],
+    "eval_mini_zero_shot.py": ["scripts/eval_mini_zero_shot.py", "--weights", "/nowhere.pt"],
+}
+ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def raised(error):
+    """The line for an error that is raised here."""
+    try:
+        raise error
+    except BaseException as caught:
+        return one_line(caught)
+
+
+def built_in(run):
+    """The line for an error of a built-in function."""
+    try:
+        run()
+    except BaseException as caught:
+        return one_line(caught)
+
+
+def deep(n=0):
+    return deep(n + 1)
+
+
+@pytest.mark.parametrize(
+    "line, expected",
+    [
+        (raised(ValueError("the file a.csv\n  has no column path")), "the file a.csv has no column path"),
+        (raised(NamedKeyError('no key "A"')), 'no key "A"'),
+        (built_in(lambda: {}["epoch"]), "missing key 'epoch' (KeyError in test_command.py:"),
+        (built_in(lambda: int("x")), "invalid literal for int() with base 10: 'x' (ValueError in test_command.py:"),
+        (built_in(lambda: None.items()), "'NoneType' object has no attribute 'items' (AttributeError in test_command"),
+        (built_in(lambda: open("/nowhere/x")), "No such file or directory: /nowhere/x"),
+        (built_in(lambda: os.rename(b"/nowhere/x", b"/y")), "No such file or directory: /nowhere/x"),
+        (built_in(deep), "nested too deeply maximum recursion depth exceeded"),
+        (raised(MemoryError()), "out of memory (MemoryError in test_command.py:"),
+        (raised(MemoryError()), "; use smaller batches, or set TRAIN.MAX_MEMORY_GB"),
+        (built_in(lambda: torch.zeros(2) @ torch.zeros(3)), "(RuntimeError in test_command.py:"),
+        (raised(ValueError()), "no message (ValueError in test_command.py:"),
+        (raised(OSError(24, "Too many open files", "a.jpg")), "a.jpg; set DATALOADER.NUM_WORKERS 0"),
+        (raised(RuntimeError("DataLoader worker (pid 7) is killed")), "killed; set DATALOADER.NUM_WORKERS 0"),
+        (raised(ValueError("a\x1b[2J\udcffb")), "a\\x1b[2J\\udcffb"),
+    ],
+)
+def test_one_line_for_every_kind(line, expected):
+    assert expected in line and "\n" not in line
+
+
+def test_a_message_of_a_million_characters_is_shortened():
+    assert len(raised(ValueError("x" * 10**6))) < LONGEST + 10
+
+
+def test_codes_and_traceback(capsys, monkeypatch):
+    monkeypatch.delenv("ALIGN_TRACEBACK", raising=False)
+
+    @command("tool", interrupted="interrupted; go on")
+    def main(words):
+        parser = Parser(prog="tool")
+        parser.add_argument("--colour", action="store_true")
+        parser.add_argument("kind", nargs="?")
+        args = parser.parse_args(words)
+        if args.kind:
+            raise {"bad": ValueError("bad thing"), "stop": KeyboardInterrupt()}[args.kind]
+
+    assert main([]) == 0 and capsys.readouterr() == ("", "")
+    assert main(["bad"]) == 1
+    assert capsys.readouterr().err == "tool: error: bad thing (--traceback shows where)\n"
+    assert main(["bad", "--traceback"]) == 1
+    assert capsys.readouterr().err.startswith("Traceback")
+    assert main(["stop"]) == 130 and capsys.readouterr().err == "tool: interrupted; go on\n"
+    with pytest.raises(SystemExit) as caught:
+        main(["--color"])
+    assert caught.value.code == 2
+    line = "tool: error: unrecognized arguments: --color; did you mean '--colour'? (--help shows all flags)\n"
+    assert capsys.readouterr().err == line
+    monkeypatch.setattr(sys, "argv", ["tool", "bad"])
+    assert main() == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_refuses_a_mistake_in_one_line(name):
+    done = subprocess.run([sys.executable, *COMMANDS[name]], cwd=PROJECT, env=ENV, capture_output=True, text=True)
+    lines = done.stderr.strip().splitlines()
+    assert done.returncode == 1 and lines[-1].startswith(f"{name}: error: "), done
+    assert not done.stdout and "Traceback" not in done.stderr and len(lines) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["-m", "datasets", "layout", "all"], ["train.py", "--help"]])
+def test_a_reader_that_has_gone_is_no_error(words):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, *words], cwd=PROJECT, env=ENV, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert done.stderr == b""

@@ -1,0 +1,51 @@
+"""The frozen CLIP's features and the distances to them, in plain loops."""
+
+import math
+
+import pytest
+import torch
+
+from prompting import teacher
+from prompting.clip import TextEncoder, VisionEncoder
+from tests.reference.methods import draw_images, tiny_vit
+
+STREAM = torch.Generator().manual_seed(0)
+A, B = torch.randn(2, 3, 5, generator=STREAM).double()
+
+
+def test_features_are_those_of_the_clip_and_take_no_gradient():
+    clip, images = tiny_vit(), draw_images(tiny_vit())
+    rows = [["a cat.", "a long dog."], ["one cat there.", "dog."]]
+    text = teacher.text_features(TextEncoder(clip), rows, clip)
+    image = teacher.image_features(VisionEncoder(clip), images)
+    assert text.shape[:2] == (2, 2) and not text.requires_grad and not image.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(image, clip.encode_image(images), atol=1e-4, rtol=1e-4)
+        for s, row in enumerate(rows):
+            for k, sentence in enumerate(row):
+                expected = teacher.text_features(TextEncoder(clip), [[sentence]], clip)[0, 0]
+                torch.testing.assert_close(text[s, k], expected, atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="at least one sentence"):
+        teacher.text_features(TextEncoder(clip), [], clip)
+
+
+def unit(row):
+    length = math.sqrt(sum(x * x for x in row))
+    return [x / length for x in row]
+
+
+def test_distances_by_hand():
+    pairs = [(unit(a), unit(b)) for a, b in zip(A.tolist(), B.tolist())]
+    cosines = [sum(x * y for x, y in zip(a, b)) for a, b in pairs]
+    gaps = [x - y for a, b in pairs for x, y in zip(a, b)]
+    assert teacher.cosine_distance(A, B).item() == pytest.approx(1 - sum(cosines) / 3, abs=1e-6)
+    assert teacher.absolute_distance(A, B).item() == pytest.approx(sum(map(abs, gaps)) / 15, abs=1e-6)
+    assert teacher.squared_distance(A, B).item() == pytest.approx(sum(gap * gap for gap in gaps) / 15, abs=1e-6)
+
+
+def test_divergence_by_hand():
+    total = 0.0
+    for z, z0 in zip(A.tolist(), B.tolist()):
+        p, p0 = ([math.exp(x) / sum(map(math.exp, row)) for x in row] for row in (z, z0))
+        total += sum(y * (math.log(y) - math.log(x)) for x, y in zip(p, p0))
+    assert teacher.divergence(A, B).item() == pytest.approx(total / 15, abs=1e-6)

@@ -1,0 +1,92 @@
+"""CoPrompt: sentences from files, the second view, adapters, and its kinds of distance."""
+
+import json
+import random
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.reference.methods import NAMES, build, draw_images, relearn, tiny_vit, train_on_four
+
+LABELS = torch.tensor([0, 2])
+
+
+def write(folder, content):
+    folder.mkdir(exist_ok=True)
+    (folder / "oxford_pets_prompt.json").write_text(json.dumps(content))
+    return ("SENTENCES", str(folder), "DATASET.NAME", "OxfordPets")
+
+
+def test_a_sentence_is_drawn_in_each_step(tmp_path):
+    """Sentence j of every class, by Python's random numbers."""
+    content = {name: [f"a {name}.", f"{name} there.", f"see {name}."] for name in NAMES}
+    model = relearn(build("CoPrompt", "W", 8.0, *write(tmp_path, content)))
+    images = draw_images(tiny_vit())
+    targets = model.get_buffer("teacher_text")
+    assert targets.shape[:2] == (3, 3)
+    text = model.features(images)[1]
+    random.seed(3)
+    picks = [random.randrange(3) for _ in range(6)]
+    random.seed(3)
+    found = [model.loss_terms(images, LABELS)[0]["text"] for _ in range(6)]
+    expected = [8 * (1 - F.cosine_similarity(text, targets[j]).mean()) for j in picks]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    assert len(set(picks)) == 3
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda c: c.pop("airplane"), "has no sentences for 1 of 3 classes, first 'airplane'"),
+        (lambda c: c["face"].append("more"), r"has \[2, 3\] sentences for its classes; each needs the same number"),
+    ],
+)
+def test_files_that_do_not_fit(change, message, tmp_path):
+    content = {name: ["one.", "two."] for name in NAMES}
+    change(content)
+    with pytest.raises(ValueError, match=message):
+        build("CoPrompt", *write(tmp_path, content))
+
+
+def test_without_a_file_the_template_is_read_and_said(caplog):
+    model = build("CoPrompt", "DATASET.NAME", "DescribableTextures")
+    (message,) = caplog.messages
+    assert message == f"CoPrompt on DescribableTextures: {model.note}"
+    assert model.note == "no file of sentences in gpt_file: the teacher reads 'a photo of a {}, a type of texture.'"
+    assert len(model.get_buffer("teacher_text")) == 1
+
+
+@pytest.mark.parametrize("kind", ["cosine", "mse"])
+def test_the_terms_by_hand(kind):
+    model, images = relearn(build("CoPrompt", "DISTILL", kind, "W", 3.0)), draw_images(tiny_vit())
+    second = images.flip(-1)
+    terms, logits = model.loss_terms(images, LABELS, second)
+    state, prompts = model.state_dict(), model.prompt_learner()
+
+    def adapted(x, tower, share):
+        inner = (x @ state[f"adapter_{tower}.fc.0.weight"].T).relu()
+        return share * (inner @ state[f"adapter_{tower}.fc.2.weight"].T).relu() + (1 - share) * x
+
+    text = model.text_encoder(model.tokens, prompts.text, prompts.deep_text).prompt[:, 0]
+    image = model.image_encoder(images, prompts.visual, prompts.deep_visual).prompt[:, 0]
+    w, f = (F.normalize(x, dim=-1) for x in (adapted(text, "text", 0.2), adapted(image, "image", 0.1)))
+    w0 = F.normalize(model.get_buffer("teacher_text")[0], dim=-1)
+    f0 = F.normalize(model.image_encoder(second).prompt[:, 0], dim=-1)
+    torch.testing.assert_close(logits, model.logit_scale * f @ w.T, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(model.eval()(images), logits, atol=1e-4, rtol=1e-4)
+    if kind == "cosine":
+        expected = [3 * (1 - (x * y).sum(-1).mean()) for x, y in ((w, w0), (f, f0))]
+    else:
+        expected = [3 * ((x - y) ** 2).mean() for x, y in ((w, w0), (f, f0))]
+    torch.testing.assert_close([terms["text"], terms["image"]], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_teacher_sees_the_second_view(tmp_path):
+    trainer = train_on_four("CoPrompt", tmp_path, "DATALOADER.K_TRANSFORMS", 2)
+    seen = []
+    terms = trainer.model.loss_terms
+    trainer.model.loss_terms = lambda *batch: seen.append(batch) or terms(*batch)
+    trainer.train()
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["note"] == trainer.model.note
+    assert all(len(batch) == 3 and batch[2].shape == batch[0].shape for batch in seen) and seen

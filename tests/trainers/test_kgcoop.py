@@ -1,0 +1,47 @@
+"""KgCoOp: the weight of its distance, the teacher's sentences, and the words it starts from."""
+
+import pytest
+import torch
+
+from prompting.clip import tokenize_texts, word_vectors
+from tests.reference.methods import NAMES, build, draw_images, relearn, tiny_vit
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0, 8.0])
+def test_the_loss_by_hand(weight):
+    model, images, labels = relearn(build("KgCoOp", "W", weight)), draw_images(tiny_vit()), torch.tensor([0, 2])
+    loss, logits = model.training_loss(images, labels)
+    text = model.class_features(model.prompt_learner())
+    distance = 0.0
+    for w, w0 in zip(text, model.get_buffer("teacher_text")):
+        distance = distance + 1 - (w @ w0) / (w.norm() * w0.norm())
+    expected = torch.nn.functional.cross_entropy(logits, labels) + weight * distance / len(text)
+    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "dataset, template, sentence",
+    [
+        ("OxfordPets", "", "a photo of a {}, a type of pet."),
+        ("DescribableTextures", "", "a photo of a {}, a type of texture."),
+        ("My own", "", "a photo of a {}."),
+        ("OxfordPets", "look, a {}!", "look, a {}!"),
+    ],
+)
+def test_the_sentences_of_the_teacher(dataset, template, sentence):
+    model = build("KgCoOp", "DATASET.NAME", dataset, "DATASET.TEMPLATE", template)
+    tokens = tokenize_texts([sentence.format(name) for name in NAMES], clip_model=tiny_vit())
+    with torch.no_grad():
+        expected = model.text_encoder(tokens).prompt[:, 0]
+    torch.testing.assert_close(model.get_buffer("teacher_text"), expected)
+
+
+def test_the_words_replace_the_length():
+    model = build("KgCoOp", "N_CTX", 16, "CTX_INIT", True)
+    assert torch.equal(model.prompt_learner.ctx, word_vectors(tiny_vit(), "a photo of a"))
+    assert build("KgCoOp", "N_CTX", 6, "CTX_INIT", False).prompt_learner.ctx.shape[0] == 6
+
+
+def test_the_class_name_is_at_the_end():
+    with pytest.raises(ValueError, match="TRAINER.COOP.CLASS_TOKEN_POSITION .*front"):
+        build("KgCoOp", "CLASS_TOKEN_POSITION", "front")

@@ -1,0 +1,144 @@
+"""PromptSRC: the mean over epochs in closed form, in a run, right after a resume, and in a longer schedule."""
+
+import numpy as np
+import pytest
+import torch
+
+from prompting.checkpoint import learned_state, read_state_dict
+from prompting.methods import promptsrc
+from tests.reference.methods import build, draw_images, relearn, tiny_vit, train_on_four
+
+
+def weights(epochs, mean, std):
+    """The normal density of each epoch, divided by their sum, in float64."""
+    logs = np.array([-((epoch - mean) ** 2) / (2 * std**2) for epoch in range(1, epochs + 1)])
+    return np.exp(logs - logs.max()) / np.exp(logs - logs.max()).sum()
+
+
+@pytest.mark.parametrize("epochs, mean, std", [(20, 15, 1), (20, 6, 10), (50, 45, 5), (3, 100, 1), (1, 15, 1)])
+def test_the_mean_in_closed_form(epochs, mean, std):
+    values = np.random.RandomState(0).standard_normal((epochs, 2, 3))
+    running = promptsrc.GaussianMean(mean, std)
+    for epoch, value in enumerate(values, 1):
+        running.update(epoch, {"ctx": torch.from_numpy(value).half().float()})
+    expected = np.tensordot(weights(epochs, mean, std), torch.from_numpy(values).half().double().numpy(), 1)
+    np.testing.assert_allclose(running.tensors["ctx"].numpy(), expected, atol=1e-6)
+    assert running.tensors["ctx"].dtype == torch.float32
+
+
+def trainer_in(folder, *words):
+    torch.manual_seed(0)
+    folder.mkdir(exist_ok=True)
+    settings = ("OPTIM.MAX_EPOCH", 4, "GPA_MEAN", 3, "GPA_STD", 1, "TRAIN.CHECKPOINT_FREQ", 1)
+    return train_on_four("PromptSRC", folder, *settings, *words)
+
+
+def saved(folder, epoch):
+    return read_state_dict(folder / "VLPromptLearner" / f"model.pth.tar-{epoch}")
+
+
+def interrupt_after(trainer, epoch):
+    """Stop the training when the checkpoint of ``epoch`` is written."""
+    after_epoch = trainer.after_epoch
+
+    def stop():
+        after_epoch()
+        if trainer.epoch + 1 == epoch:
+            raise KeyboardInterrupt
+
+    trainer.after_epoch = stop
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("promptsrc")
+    trainer = trainer_in(folder)
+    trainer.train()
+    return folder / "out", trainer
+
+
+def mean_of(folder, epochs, last):
+    """The mean over the checkpoints of plain epochs and the tensors after the last one."""
+    states = [saved(folder, epoch) for epoch in range(1, epochs)] + [last]
+    shares = weights(epochs, 3, 1)
+    return {name: sum(w * s[name].double() for w, s in zip(shares, states)).float() for name in last}
+
+
+def test_the_last_checkpoint_and_the_final_test_are_the_mean(run):
+    folder, trainer = run
+    names = trainer.model.released_names
+    plain = {names[name]: tensor for name, tensor in trainer.before_mean.items()}
+    mean = mean_of(folder, 4, plain)
+    assert all((mean[name] - plain[name]).abs().max() > 1e-3 for name in mean)
+    for state in (saved(folder, 4), learned_state(trainer.model, names)):
+        torch.testing.assert_close(dict(state), mean, atol=1e-6, rtol=1e-5)
+    assert set(trainer.test_results) == {"test"}
+
+
+def test_a_resumed_run_has_the_same_mean(run, tmp_path):
+    interrupt_after(trainer_in(tmp_path), 2)
+    trainer_in(tmp_path).train()
+    whole, resumed = saved(run[0], 4), saved(tmp_path / "out", 4)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_finished_run_goes_on_with_a_longer_schedule(run, tmp_path, caplog):
+    """From the prompts before their mean; the new mean is over all epochs, at the rates of the longer schedule."""
+    folder, _ = run
+    words = ("RESUME", str(folder), "OUTPUT_DIR", str(tmp_path / "out"))
+    with pytest.raises(ValueError, match="OPTIM.MAX_EPOCH was 4 and is now 3"):
+        trainer_in(folder.parent, *words, "OPTIM.MAX_EPOCH", 3).train()
+    trainer = trainer_in(folder.parent, *words, "OPTIM.MAX_EPOCH", 6)
+    caplog.clear()
+    rates = []
+    run_epoch = trainer.run_epoch
+    trainer.run_epoch = lambda: rates.append(trainer.get_current_lr()) or run_epoch()
+    trainer.train()
+    assert [line for line in caplog.messages if line.endswith("goes on with the learning rates of 6 epochs")]
+    assert rates == pytest.approx([0.05 * (1 + np.cos(np.pi * epoch / 6)) / 2 for epoch in (4, 5)])
+    names = trainer.model.released_names
+    plain = {names[name]: tensor for name, tensor in trainer.before_mean.items()}
+    before = {names[name]: tensor for name, tensor in run[1].before_mean.items()}
+    states = [*(saved(folder, epoch) for epoch in (1, 2, 3)), before, saved(tmp_path / "out", 5), plain]
+    shares = weights(6, 3, 1)
+    mean = {name: sum(w * s[name].double() for w, s in zip(shares, states)).float() for name in plain}
+    torch.testing.assert_close(dict(saved(tmp_path / "out", 6)), mean, atol=1e-6, rtol=1e-5)
+
+
+def test_a_finished_run_is_only_tested_again(run):
+    folder, trainer = run
+    again = trainer_in(folder.parent)
+    again.train()
+    with torch.no_grad():
+        images = draw_images(tiny_vit())
+        torch.testing.assert_close(again.model.eval()(images), trainer.model.eval()(images))
+
+
+@pytest.mark.parametrize("words", [("GPA_STD", 0), ("PROMPT_DEPTH_TEXT", 0)])
+def test_refused(words):
+    with pytest.raises(ValueError, match=f"TRAINER.PROMPTSRC.{words[0]} is 0; allowed: 1 or more"):
+        build("PromptSRC", *words)
+
+
+def test_the_loss_by_hand():
+    """Each term from normalised features, in plain loops over classes and images."""
+    model, images, labels = relearn(build("PromptSRC")), draw_images(tiny_vit()), torch.tensor([0, 2])
+    terms, logits = model.loss_terms(images, labels)
+    with torch.no_grad():
+        unit = [
+            t / t.norm(dim=-1, keepdim=True)
+            for t in (*model.features(images), model.image_encoder(images).prompt[:, 0])
+        ]
+    image, text, frozen = unit
+    target = model.get_buffer("teacher_text")
+    p, q = (torch.softmax(model.logit_scale * f @ w.T, -1) for f, w in ((frozen, target), (image, text)))
+    kl = sum(p[b, k] * (p[b, k].log() - q[b, k].log()) for b in range(2) for k in range(3)) / 6
+    expected = {
+        "ce": -sum(q[b, labels[b]].log() for b in range(2)) / 2,
+        "text": 25 * (text - target).abs().mean(),
+        "image": 10 * (image - frozen).abs().mean(),
+        "logits": kl,
+    }
+    torch.testing.assert_close({name: term.detach() for name, term in terms.items()}, expected, atol=1e-5, rtol=1e-4)

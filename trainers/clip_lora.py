@@ -1,0 +1,74 @@
+"""CLIP-LoRA for Dassl: its learning rate falls with every iteration, whose number is set for each shot."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+
+from prompting.methods import clip_lora
+from trainers.record.log import logger
+from trainers.trainer import PromptTrainer, register
+
+LAST_RATE = 1e-6
+RELEASED_FILE = "lora_weights.pt"
+
+
+@register
+class CLIP_LoRA(PromptTrainer):  # noqa: N801 - the name that its users type
+    """Learns low-rank updates of the attention in both towers."""
+
+    model_class = clip_lora.CLIPLoRA
+    node = "CLIP_LORA"
+    default_precision = "amp"
+    model_name = "CLIP_LoRA"
+
+    def build_model(self) -> None:
+        """Build the model and a schedule of iterations: N_ITERS for each shot, rounded up to whole epochs."""
+        super().build_model()
+        iterations, shots = self.settings(self.cfg)["N_ITERS"], self.cfg.DATASET.NUM_SHOTS
+        batches = len(self.train_loader_x)
+        if iterations and shots > 0:
+            self.max_epoch = math.ceil(iterations * shots / batches)
+            logger.info(
+                f"{iterations} iterations for each of {shots} shots: {self.max_epoch} epochs of {batches} batches"
+            )
+        total, rate = self.max_epoch * batches, self.cfg.OPTIM.LR
+
+        def factor(step: int) -> float:
+            return (LAST_RATE + (rate - LAST_RATE) * (1 + math.cos(math.pi * min(step, total) / total)) / 2) / rate
+
+        for group in self.optim.param_groups:
+            group.update(lr=rate, initial_lr=rate)  # without the warm-up of the schedule that is replaced
+        self.sched = self._scheds[self.model_name] = LambdaLR(self.optim, factor)
+
+    def train(self) -> None:
+        """Train and evaluate.
+
+        Raises:
+            ValueError: the number of shots is not given, with N_ITERS above 0.
+        """
+        iterations, shots = self.settings(self.cfg)["N_ITERS"], self.cfg.DATASET.NUM_SHOTS
+        if iterations and shots < 1:
+            key = self.full_key("N_ITERS")
+            raise ValueError(f"{key} is {iterations} for each shot, but DATASET.NUM_SHOTS is {shots}: set {key} to 0")
+        super().train()
+
+    def forward_backward(self, batch: dict[str, Any]) -> dict[str, float]:
+        """Take one step of optimizer and schedule and return loss and accuracy."""
+        summary = super().forward_backward(batch)
+        if self.batch_idx + 1 < self.num_batches:
+            self.update_lr()  # after the last batch it is done already
+        return summary
+
+    def load_model(self, directory: str, epoch: int | None = None) -> None:
+        """Load the updates of a run, or a published file ``lora_weights.pt`` in its folder."""
+        path = Path(directory) / RELEASED_FILE
+        if not directory or not path.is_file():
+            super().load_model(directory, epoch)
+            return
+        logger.info(f"Loading weights from {path}")
+        model: Any = self.model
+        model.load_released(torch.load(path, map_location="cpu", weights_only=True), str(path))
+        self.loaded_from = str(path)
