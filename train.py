@@ -26,8 +26,8 @@ from yacs.config import CfgNode
 
 import datasets
 import trainers
-from prompting.run_folder import finished_epochs
 from trainers.record.files import lock_folder
+from trainers.record.runs import finished_epochs
 from trainers.run_defaults import output_folder, take_settings
 from trainers.run_summary import summary, warn_of_few_images
 

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from prompting.checkpoint import read_state_dict
 from prompting.ot.checks import did_you_mean
-from prompting.torch_files import read_pickled
 
 BEST_NAME = "model-best.pth.tar"
 POINTER_NAME = "checkpoint"  # a file with the name of the newest checkpoint
@@ -114,17 +113,6 @@ def checkpoint_path(folder: Path, epoch: int | None, best: bool = True) -> Path:
         others = sorted(p.name for p in folder.parent.iterdir() if p.is_dir()) if folder.parent.is_dir() else []
         found = f"the folder does not exist; {folder.parent} holds {', '.join(others) or 'no folder'}"
     raise FileNotFoundError(f"no {asked} in {folder}: {found}")
-
-
-def finished_epochs(run: Path) -> int:
-    """Return the number of epochs after which a run would resume; 0 if it would start from the beginning."""
-    epochs = [0]
-    for pointer in run.glob(f"*/{POINTER_NAME}"):
-        try:
-            epochs.append(read_pickled(checkpoint_path(pointer.parent, None, best=False))["epoch"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return max(epochs)
 
 
 def _newest(folder: Path) -> str:

@@ -16,7 +16,7 @@ NOT_TAKEN = ("OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "MAX_MEMORY_GB", "IN
 
 
 def take_settings(cfg: CfgNode, run: str, other_data: bool) -> None:
-    """Set a config to the settings in ``run.json`` of a trained run; a folder without the file changes nothing.
+    """Set a config to the settings in ``run.json`` of a trained run; without file or settings, nothing changes.
 
     Args:
         cfg: the config, with its defaults.
@@ -29,7 +29,7 @@ def take_settings(cfg: CfgNode, run: str, other_data: bool) -> None:
     path = Path(run, "run.json")
     if not run or not path.is_file():
         return
-    config = read_json(path)["config"]
+    config = read_json(path).get("config", {})
     if other_data:
         config.pop("DATASET", None)
     _merge(cfg, config)

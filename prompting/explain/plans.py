@@ -15,6 +15,8 @@ from torch import Tensor
 
 from prompting.clip.tokens import PromptTokens, clip_tokenizer
 from prompting.methods import METHODS, PromptedCLIP
+from prompting.methods.align import ALIGN
+from prompting.methods.plot import TransportCLIP
 from prompting.ot import HierarchicalOT
 
 
@@ -104,7 +106,7 @@ def transport_plans(
     """
     head = getattr(model, "head", None)
     if not isinstance(head, HierarchicalOT):
-        have = ", ".join(sorted(name for name, one in METHODS.items() if hasattr(one, "features")))
+        have = ", ".join(sorted(name for name, one in METHODS.items() if issubclass(one, (ALIGN, TransportCLIP))))
         raise ValueError(f"{model.name or type(model).__name__} has no transport plan; methods that have one: {have}")
     if top < 1:
         raise ValueError(f"top is {top}; allowed: 1 or more classes")

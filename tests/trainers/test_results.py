@@ -14,13 +14,13 @@ from dassl.data.datasets import DATASET_REGISTRY
 from torch import nn
 
 from prompting.precision import Precision
-from prompting.run_folder import checkpoint_path, finished_epochs, read_checkpoint
+from prompting.run_folder import checkpoint_path, read_checkpoint
 from tests.reference.layouts import put
 from trainers.coop import CoOp
 from trainers.record.files import missing_files
 from trainers.record.predictions import RecordingEvaluator, write_predictions
 from trainers.record.results import record_result
-from trainers.record.runs import changed_keys, check_same_run, seconds_before, tensor_hash
+from trainers.record.runs import changed_keys, check_same_run, finished_epochs, seconds_before, tensor_hash
 
 NAMES = ["apple", "bell", "cloud", "door", "eel, small", "fox"]
 

@@ -14,7 +14,8 @@ from yacs.config import CfgNode
 
 from prompting.checkpoint import learned_state, tensor_hash
 from prompting.clip import checkpoint_file
-from prompting.run_folder import ModelSettings
+from prompting.run_folder import POINTER_NAME, ModelSettings, checkpoint_path
+from prompting.torch_files import read_pickled
 from trainers.record.files import Json, read_json, write_json, writes
 from trainers.record.log import logger
 
@@ -208,3 +209,14 @@ def seconds_before(trainer: TrainerX) -> float:
     """Return the training time of the epochs before the first one of this process; 0 for a new run."""
     path = Path(trainer.output_dir) / "run.json"  # other processes may be here before rank 0 has written it
     return read_json(path)["train_seconds"].get(str(trainer.start_epoch), 0.0) if writes() else 0.0
+
+
+def finished_epochs(run: Path) -> int:
+    """Return the number of epochs after which a run would resume; 0 if it would start from the beginning."""
+    epochs = [0]
+    for pointer in run.glob(f"*/{POINTER_NAME}"):
+        try:
+            epochs.append(read_pickled(checkpoint_path(pointer.parent, None, best=False))["epoch"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return max(epochs)

@@ -96,12 +96,13 @@ class RunLog(contextlib.AbstractContextManager):
     def open(self) -> None:
         """Make the file and its folder, and write to it from now on; print again."""
         self._tee.flush()
-        self._tee.quiet = False
         mkdir_if_missing(os.path.dirname(self.path))
         text = self._file.getvalue() if isinstance(self._file, io.StringIO) else ""
         self._file = self._tee._file = open(self.path, "a", encoding="utf-8")
-        self._file.write(text)
-        self._file.flush()
+        self._tee.quiet = True  # the console does not get what only the file lacks
+        self._tee.write(text)
+        self._tee.flush()
+        self._tee.quiet = False
 
     def close(self) -> None:
         """Restore stdout and the handlers, and close the file."""
