@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import reduce
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +26,10 @@ from yacs.config import CfgNode
 
 import datasets
 import trainers
-from trainers.record.checkpoints import finished_epochs
+from trainers.record.files import lock_folder
+from trainers.record.runs import finished_epochs
+from trainers.run_defaults import output_folder, take_settings
+from trainers.run_summary import summary, warn_of_few_images
 
 logger = logging.getLogger("dassl")
 
@@ -38,7 +42,7 @@ def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = Parser(prog="train.py", description="Train or evaluate prompts for CLIP.")
     add = parser.add_argument
     add("--root", dest="DATASET.ROOT", help="folder of the data sets")
-    add("--output-dir", dest="OUTPUT_DIR", help="folder for log, checkpoints and results")
+    add("--output-dir", dest="OUTPUT_DIR", help="default: output/<data set>/<method>/<config>/seed<N>")
     add("--resume", dest="RESUME", help="folder of the run to resume from")
     add("--seed", dest="SEED", type=int, help="seed of all random numbers; negative leaves them unseeded")
     for part in ("source", "target"):
@@ -67,7 +71,12 @@ def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
         help="Python file that registers a method or data set",
     )
     add("--eval-only", action="store_true", help="evaluate only")
-    add("--model-dir", type=os.path.expanduser, default="", help="folder of the run to load for --eval-only")
+    add(
+        "--model-dir",
+        type=os.path.expanduser,
+        default="",
+        help="folder of the run for --eval-only; its settings are the defaults",
+    )
     add("--load-epoch", type=int, help="epoch to load; default: the best on validation if kept, else the last")
     add("--no-train", action="store_true", help="do not train")
     add("--traceback", action="store_true", help="show where an error was raised")  # read by ``command``
@@ -90,6 +99,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     for plugin in plugins:
         if hasattr(plugin, "extend_cfg"):
             plugin.extend_cfg(cfg)
+    take_settings(cfg, args.model_dir, other_data=bool(args.dataset_config_file))
     for path in (args.dataset_config_file, args.config_file):
         if path:
             check_file(path, "config")
@@ -103,6 +113,8 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         cfg.USE_CUDA = use_device(args.device)
     cfg.merge_from_list(args.opts)
     trainers.fill_defaults(cfg)
+    if args.OUTPUT_DIR is None and cfg.OUTPUT_DIR == get_cfg_default().OUTPUT_DIR:
+        cfg.OUTPUT_DIR = output_folder(cfg, args.config_file, args.dataset_config_file, args.model_dir)
     for node, key in ((cfg, "OUTPUT_DIR"), (cfg, "RESUME"), (cfg.MODEL, "INIT_WEIGHTS")):
         node[key] = os.path.expanduser(node[key])
     cfg.freeze()
@@ -171,26 +183,35 @@ def run(args: argparse.Namespace, words: Sequence[str]) -> None:
     check_values(cfg)
     if cfg.SEED >= 0:
         set_random_seed(cfg.SEED)
-    setup_logger(cfg.OUTPUT_DIR)
-    logger.info(f"Arguments: {' '.join(words)}")
-    logger.info(f"Config:\n{cfg}")
-    logger.info(f"Environment:\n{collect_env_info()}\n")
-    if torch.cuda.is_available() and cfg.USE_CUDA:
-        torch.backends.cudnn.benchmark = True
-    trainer = build_trainer(cfg)
-    if args.eval_only:
-        trainer.load_model(args.model_dir, epoch=args.load_epoch)
-        trainer.test()
-    elif not args.no_train:
-        try:
-            trainer.train()
-        except KeyboardInterrupt as stop:
-            done = finished_epochs(Path(cfg.OUTPUT_DIR))
-            stop.args = (
-                f"the same command resumes after epoch {done} of {cfg.OPTIM.MAX_EPOCH}"
-                if done
-                else "no epoch was finished: the same command starts from the beginning",
-            )
+    log = setup_logger(cfg.OUTPUT_DIR, wait=True)
+    with log or nullcontext():
+        logger.info(f"Arguments: {' '.join(words)}")
+        logger.info(f"Config:\n{cfg}")
+        logger.info(f"Environment:\n{collect_env_info()}\n")
+        if torch.cuda.is_available() and cfg.USE_CUDA:
+            torch.backends.cudnn.benchmark = True
+        trainer = build_trainer(cfg)
+        if args.eval_only and not args.model_dir and trainer.get_model_names():
+            raise ValueError(f"--eval-only needs --model-dir RUN: {cfg.TRAINER.NAME} learns, so there is a run to load")
+        lock_folder(cfg.OUTPUT_DIR)  # makes the output folder: what can be checked has been checked
+        if log is not None:
+            log.open()
+        logger.info(f"{summary(trainer)}\n")
+        if args.eval_only:
+            trainer.load_model(args.model_dir, epoch=args.load_epoch)
+            trainer.test()
+        elif not args.no_train:
+            warn_of_few_images(trainer)
+            try:
+                trainer.train()
+            except KeyboardInterrupt as stop:
+                done = finished_epochs(Path(cfg.OUTPUT_DIR))
+                stop.args = (
+                    f"the same command resumes after epoch {done} of {cfg.OPTIM.MAX_EPOCH}"
+                    if done
+                    else "no epoch was finished: the same command starts from the beginning",
+                )
+                raise
             raise
 
 

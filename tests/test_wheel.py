@@ -20,6 +20,7 @@ PIP = (sys.executable, "-m", "pip", "--isolated", "--disable-pip-version-check")
 # Run in the clean environment, outside the checkout: one image and three class names through ALIGN.
 SCORE = """
 import importlib.util
+import json
 from importlib.metadata import version
 from pathlib import Path
 
@@ -36,7 +37,9 @@ for name in ("dassl", "yacs", "trainers", "datasets", "experiments", "pandas"):
 
 Image.effect_noise((20, 16), 60).convert("RGB").save("image.png")
 
+from prompting.classifier import Classifier
 from prompting.clip import input_size
+from prompting.run_folder import ModelSettings
 from prompting.methods.align import ALIGN, ALIGNOptions
 
 model = ALIGN("tiny.pt", ["cat", "dog", "car"], ALIGNOptions(text_prompt_depth=2, vision_prompt_depth=2))
@@ -46,6 +49,18 @@ with torch.no_grad():
 
 assert logits.shape == (1, 3) and logits.isfinite().all() and logits.std() > 0, logits
 print("scored", logits.softmax(-1).tolist())
+
+# A run's folder, as train.py writes it: Classifier and the command give the same scores.
+settings = ModelSettings(
+    "ALIGN", {"text_prompt_depth": 2, "vision_prompt_depth": 2}, ("cat", "dog", "car"), "tiny.pt", "", "", "", "fp32",
+    "learner", "", {"size": list(input_size(model.clip))},
+)
+Path("run/learner").mkdir(parents=True)
+torch.save({"state_dict": model.state_dict()}, "run/learner/model.pth.tar-1")
+content = {"classnames": list(settings.classnames), "model": settings.as_json()}
+Path("run/run.json").write_text(json.dumps(content))
+predictions = Classifier.load("run")("image.png")
+torch.testing.assert_close(predictions.logits, logits)
 """
 
 
@@ -97,3 +112,4 @@ def test_the_wheel_scores_an_image_in_a_clean_environment(wheel, tmp_path):
     torch.save(vit_state(vision_layers=2, text_layers=2), tmp_path / "tiny.pt")
     (tmp_path / "score.py").write_text(SCORE)
     assert "scored" in run(python, "-I", "score.py", cwd=tmp_path)
+    assert "image.png: " in run(python, "-I", "-m", "prompting", "predict", "run", "image.png", cwd=tmp_path)

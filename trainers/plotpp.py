@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from prompting.methods import plotpp
-from trainers.record.checkpoints import checkpoint_path
+from prompting.run_folder import checkpoint_path
 from trainers.trainer import PromptTrainer, register
 
 

@@ -7,7 +7,7 @@ import torch
 from yacs.config import CfgNode
 
 from prompting.clip.blocks import compile_functions
-from prompting.memory import configure_memory, processes
+from prompting.memory import MemoryPlan, configure_memory, processes
 from prompting.methods.base import PromptedCLIP
 from prompting.ot.checks import check_choice
 from trainers.record.log import logger
@@ -18,13 +18,16 @@ DEFAULTS = {
 }
 
 
-def configure_speed(model: PromptedCLIP[Any], cfg: CfgNode, device: torch.device | str) -> None:
+def configure_speed(model: PromptedCLIP[Any], cfg: CfgNode, device: torch.device | str) -> MemoryPlan | None:
     """Fit a training step into the memory limit, log the estimate, and compile the towers' blocks if asked to.
 
     Args:
         model: on its device.
         cfg: a config; if its ``TRAIN`` node lacks a key of ``DEFAULTS``, the default holds.
         device: the model's device.
+
+    Returns:
+        The plan of a training step; None for a method that needs none.
 
     Raises:
         ValueError: ``TRAIN.MAX_MEMORY_GB`` is negative, or too small for one class at a time; an unknown backend.
@@ -39,3 +42,4 @@ def configure_speed(model: PromptedCLIP[Any], cfg: CfgNode, device: torch.device
     plan = configure_memory(model, images, int(gigabytes * 1e9), device)
     if plan is not None:
         logger.info(f"Memory of a training step: {plan}")
+    return plan

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.utils.data import DataLoader
 
 from prompting.methods import tipadapterf
-from trainers.record.checkpoints import checkpoint_path, read_checkpoint
+from prompting.run_folder import checkpoint_path, read_checkpoint
 from trainers.record.log import logger
 from trainers.trainer import Batch, PromptTrainer, register
 

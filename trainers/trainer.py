@@ -18,12 +18,19 @@ from prompting.clip.classnames import check_features, check_tokens
 from prompting.clip.templates import template_for
 from prompting.methods.base import PromptedCLIP
 from prompting.precision import Precision
-from trainers.record.checkpoints import checkpoint_path, read_checkpoint
+from prompting.run_folder import checkpoint_path, read_checkpoint
 from trainers.record.files import lock_folder
 from trainers.record.log import logger
 from trainers.record.predictions import RecordingEvaluator
 from trainers.record.results import record_result
-from trainers.record.runs import check_checkpoint, check_same_run, checkpoint_record, record_epoch, seconds_before
+from trainers.record.runs import (
+    check_checkpoint,
+    check_same_run,
+    checkpoint_record,
+    record_epoch,
+    seconds_before,
+    write_run,
+)
 from trainers.record.transport import record_transport
 from trainers.settings import MethodSettings, add_nodes
 from trainers.speed import configure_speed
@@ -57,7 +64,6 @@ class PromptTrainer(MethodSettings, TrainerX):
     evaluator: RecordingEvaluator
 
     def __init__(self, cfg: CfgNode) -> None:
-        lock_folder(cfg.OUTPUT_DIR)
         super().__init__(cfg)
         self.evaluator = RecordingEvaluator(self.evaluator)
 
@@ -96,7 +102,7 @@ class PromptTrainer(MethodSettings, TrainerX):
         self.model = self.build_clip(cfg, names, clip_model, all_reduce_sum=reduce)
         self.precision.cast_(self.model.clip)
         self.model.to(self.device)
-        configure_speed(self.model, cfg, self.device)
+        self.memory_plan = configure_speed(self.model, cfg, self.device)
         self.before_optimizer()
         learned = learned_state(self.model)
         logger.info(
@@ -183,6 +189,7 @@ class PromptTrainer(MethodSettings, TrainerX):
 
     def before_train(self) -> None:
         """Start or resume training; raise ``ValueError`` if the folder holds a run with other settings."""
+        lock_folder(self.output_dir)
         check_same_run(self)
         super().before_train()
         self.train_seconds = seconds_before(self)
@@ -200,6 +207,7 @@ class PromptTrainer(MethodSettings, TrainerX):
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
         """Evaluate on ``split`` (default ``TEST.SPLIT``), record the result, and return the accuracy in percent."""
+        lock_folder(self.output_dir)
         split = split or self.cfg.TEST.SPLIT
         if split == "val" and self.val_loader is None:
             logger.warning("There are no validation images: evaluating on the test images instead")
@@ -209,6 +217,8 @@ class PromptTrainer(MethodSettings, TrainerX):
         seconds = time.perf_counter() - start
         # A process parses its part of the images only; the engine then provides the paths of all.
         self.evaluator.paths = getattr(self, "evaluated_paths", []) or self.evaluator.paths
+        if not self.get_model_names():
+            write_run(self)
         record_transport(self, split)
         record_result(self, split, accuracy, seconds, self.evaluator)
         return accuracy

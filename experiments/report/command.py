@@ -9,22 +9,14 @@ The file holds everything it shows and needs no network.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from experiments.report.compare_page import compare_page
 from experiments.report.page import write
 from experiments.report.reading import read_run
 from experiments.report.run_page import run_page
+from prompting.commands.report import add_arguments
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``report`` to a parser."""
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--run", dest="folder", type=Path, metavar="RUN", help="output folder of a tested run")
-    what.add_argument("--compare", type=Path, metavar="DIR", help="folder of runs, at any depth, to compare")
-    parser.add_argument("--output-file", type=Path, metavar="FILE", help="page to write (default: report.html there)")
-    parser.add_argument("--root", type=Path, help="folder of the data sets (default: that of the runs)")
-    parser.add_argument("--most", type=int, default=24, help="largest number of images in a gallery (default: 24)")
+__all__ = ["add_arguments", "run"]
 
 
 def run(args: argparse.Namespace) -> int:

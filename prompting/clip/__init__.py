@@ -1,7 +1,7 @@
 """CLIP for prompt tuning: a loader, tokenized prompts, and both towers with prompts passed in as data."""
 
 from prompting.clip.adapters import BlockAdapter
-from prompting.clip.loading import OPENAI_NAMES, load_clip, register_checkpoint
+from prompting.clip.loading import OPENAI_NAMES, checkpoint_file, load_clip, register_checkpoint
 from prompting.clip.shape import ClipShape, input_size
 from prompting.clip.text import TextEncoder, TextFeatures
 from prompting.clip.tokens import (
@@ -23,6 +23,7 @@ __all__ = [
     "TextFeatures",
     "VisionEncoder",
     "VisualFeatures",
+    "checkpoint_file",
     "clip_tokenizer",
     "input_size",
     "load_clip",

@@ -63,6 +63,12 @@ def register_checkpoint(name: str, path: str | os.PathLike[str]) -> None:
     _registered[name] = Path(path)
 
 
+def checkpoint_file(source: str) -> str:
+    """Return the absolute path of the file that :func:`load_clip` reads for a registered name or a path, else ""."""
+    path = _registered.get(source, Path(source).expanduser())
+    return str(path.absolute()) if path.is_file() else ""
+
+
 def load_clip(
     source: str | os.PathLike[str] | nn.Module,
     *,

@@ -14,7 +14,7 @@ from prompting.checkpoint import learned_state, load_learned
 from prompting.clip import ClipShape, PromptTokens, TextEncoder, VisionEncoder, load_clip
 from prompting.clip.templates import template_for
 from prompting.heads import cosine_logits
-from prompting.learners import Prompts
+from prompting.learners import ClassContexts, Prompts
 
 T = TypeVar("T")
 METHODS: dict[str, type[PromptedCLIP[Any]]] = {}
@@ -26,6 +26,7 @@ class Options:
     """Settings of a method. In a config file, field ``n_ctx`` is key ``N_CTX`` of the method's node."""
 
     without_config_key: ClassVar[tuple[str, ...]] = ()
+    for_other_classes: ClassVar[dict[str, Any]] = {}  # values that class names beyond those of the training need
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -91,6 +92,12 @@ class PromptedCLIP(nn.Module, Generic[OptionsT]):
     def build(self, classnames: Sequence[str], options: OptionsT) -> None:
         """Create ``prompt_learner``, ``tokens`` and the other modules of the method."""
         raise NotImplementedError
+
+    @property
+    def fixed_classes(self) -> str:
+        """What ties the model to its class names, such as "class-specific contexts"; "" if it takes any names."""
+        learned = any(isinstance(module, ClassContexts) for module in self.modules())
+        return "class-specific contexts" if learned else ""
 
     @property
     def logit_scale(self) -> Tensor:

@@ -41,6 +41,7 @@ class MMRLOptions(Options):
     """
 
     without_config_key = ("seen",)
+    for_other_classes = {"seen": False}
 
     alpha: float = 0.7  # share of the class features in loss and fused logits
     reg_weight: float = 1.0

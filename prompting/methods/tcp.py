@@ -118,6 +118,11 @@ class TCP(CosineCLIP[TCPOptions]):
         sentences = [fill(SENTENCES.get(self.dataset, "{}."), name) for name in classnames]
         self.tokens = tokenize_texts(sentences, n_ctx=LENGTH, clip_model=self.clip)
 
+    @property
+    def fixed_classes(self) -> str:
+        """What ties the model to its class names; "" if it takes any names."""
+        return "class-specific contexts" if self.get_parameter("prompt_learner.ctx").dim() == 3 else ""
+
     def loss_terms(self, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Return the cross entropy, the distance of the class features to the teacher's, and the logits."""
         image, text = self.features(images)

@@ -98,6 +98,11 @@ class TipAdapterF(PromptedCLIP[TipAdapterFOptions]):
         self.released_names = {"adapter.weight": "weight"}
         self.register_buffer("classifier", None, persistent=False)
 
+    @property
+    def fixed_classes(self) -> str:
+        """What ties the model to its class names: its cache holds images of these alone."""
+        return "a cache of images"
+
     @torch.no_grad()
     def image_features(self, images: Tensor) -> Tensor:
         """Return the unit features (B, D) of ``images`` (B, 3, H, W)."""

@@ -4,7 +4,6 @@ import contextlib
 import io
 import logging
 import os
-import re
 import subprocess
 import sys
 
@@ -27,18 +26,31 @@ def test_lines_reach_console_and_file_once_and_in_order(tmp_path, capsys):
     assert capsys.readouterr().out == wanted
 
 
-def test_a_second_log_neither_doubles_lines_nor_touches_the_first(tmp_path, capsys):
+def test_a_second_log_appends_and_doubles_no_line(tmp_path, capsys):
     setup_logger(str(tmp_path))
     logger.info("one")
-    second = setup_logger(str(tmp_path))
-    third_name = setup_logger(str(tmp_path)).path
+    setup_logger(str(tmp_path))
+    setup_logger(str(tmp_path))
     logger.info("two")
     print("three")
-    assert capsys.readouterr().out == "one\ntwo\nthree\n"
-    assert (tmp_path / "log.txt").read_text() == "one\n"
-    assert re.fullmatch(r".*/log\.txt-\d{4}(-\d\d){5}", second.path)
-    with open(third_name) as file:
-        assert file.read() == "two\nthree\n"
+    assert capsys.readouterr().out == (tmp_path / "log.txt").read_text() == "one\ntwo\nthree\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["log.txt"]
+
+
+def test_a_log_that_waits_makes_no_folder_and_prints_warnings_only(tmp_path, capsys):
+    folder = tmp_path / "run"
+    with setup_logger(str(folder), wait=True) as log:
+        logger.info("loading")
+        logger.warning("careful")
+        print("from a plugin")
+        assert not folder.exists() and capsys.readouterr().out == "careful\n"
+        log.open()
+        logger.info("training")
+    assert (folder / "log.txt").read_text() == "loading\ncareful\nfrom a plugin\ntraining\n"
+    assert capsys.readouterr().out == "training\n"
+    with pytest.raises(ValueError), setup_logger(str(tmp_path / "other"), wait=True):
+        raise ValueError("no such data")
+    assert not (tmp_path / "other").exists()
 
 
 PROGRAM = """

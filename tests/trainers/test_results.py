@@ -14,12 +14,13 @@ from dassl.data.datasets import DATASET_REGISTRY
 from torch import nn
 
 from prompting.precision import Precision
+from prompting.run_folder import checkpoint_path, read_checkpoint
 from tests.reference.layouts import put
-from trainers.record.checkpoints import checkpoint_path, finished_epochs, read_checkpoint
+from trainers.coop import CoOp
 from trainers.record.files import missing_files
 from trainers.record.predictions import RecordingEvaluator, write_predictions
 from trainers.record.results import record_result
-from trainers.record.runs import changed_keys, check_same_run, seconds_before, tensor_hash
+from trainers.record.runs import changed_keys, check_same_run, finished_epochs, seconds_before, tensor_hash
 
 NAMES = ["apple", "bell", "cloud", "door", "eel, small", "fox"]
 
@@ -133,6 +134,9 @@ def trainer(make_cfg, tmp_path):
     return SimpleNamespace(
         cfg=cfg, dm=SimpleNamespace(dataset=data), model=nn.Linear(2, 2), max_epoch=1, device=torch.device("cpu"),
         precision=Precision.resolve("fp32"), output_dir=str(tmp_path),
+        model_class=CoOp.model_class, options=CoOp.options, settings=CoOp.settings,
+        model_name=CoOp.model_name, saved_part=CoOp.saved_part,
+        get_model_names=lambda: [CoOp.model_name],
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from dassl.evaluation import EvaluatorBase
 from torch import Tensor
 
+from prompting.ranking import likeliest
 from trainers.record.files import write_file
 from trainers.record.log import logger
 
@@ -47,9 +48,9 @@ class RecordingEvaluator:
     def process(self, mo: Tensor | Sequence[Tensor], gt: Tensor) -> None:
         """Record scores (B, K), or a tuple that starts with them, and labels (B,)."""
         scores = mo if isinstance(mo, Tensor) else mo[0]
-        best = scores.float().softmax(-1).topk(min(TOP, scores.shape[1]), dim=1)
-        self.top += zip(best.indices.tolist(), best.values.tolist())
-        self.predicted += scores.max(1)[1].tolist()  # breaks ties as the wrapped evaluator does
+        indices, probabilities = likeliest(scores, TOP)
+        self.top += zip(indices.tolist(), probabilities.tolist())
+        self.predicted += indices[:, 0].tolist()
         self.labels += gt.tolist()
         self.evaluator.process(mo, gt)
 

@@ -13,6 +13,9 @@ from dassl.engine import TRAINER_REGISTRY, TrainerX
 from yacs.config import CfgNode
 
 from prompting.checkpoint import learned_state, tensor_hash
+from prompting.clip import checkpoint_file
+from prompting.run_folder import POINTER_NAME, ModelSettings, checkpoint_path
+from prompting.torch_files import read_pickled
 from trainers.record.files import Json, read_json, write_json, writes
 from trainers.record.log import logger
 
@@ -78,6 +81,40 @@ def describe_run(trainer: TrainerX) -> Json:
     return {"config": config, "classnames": list(trainer.dm.dataset.classnames), "start_sha256": start}
 
 
+def model_settings(trainer: Any) -> ModelSettings:
+    """Return what the library needs to rebuild the model of a ``PromptTrainer`` (``prompting.classifier``)."""
+    cfg, learns = trainer.cfg, bool(trainer.get_model_names())
+    images = {"size": list(cfg.INPUT.SIZE), "interpolation": cfg.INPUT.INTERPOLATION}
+    if "normalize" in cfg.INPUT.TRANSFORMS:
+        images |= {"mean": list(cfg.INPUT.PIXEL_MEAN), "std": list(cfg.INPUT.PIXEL_STD)}
+    else:
+        images |= {"mean": [0.0] * 3, "std": [1.0] * 3}
+    return ModelSettings(
+        method=trainer.model_class.name,
+        options=json.loads(json.dumps(vars(trainer.options(cfg)))),
+        classnames=tuple(trainer.dm.dataset.classnames),
+        backbone=cfg.MODEL.BACKBONE.NAME,
+        backbone_file=checkpoint_file(cfg.MODEL.BACKBONE.NAME),
+        dataset=cfg.DATASET.NAME,
+        template=cfg.DATASET.get("TEMPLATE", ""),
+        precision=trainer.settings(cfg)["PREC"],
+        checkpoint=trainer.model_name if learns else "",
+        saved_part=trainer.saved_part,
+        images=images,
+    )
+
+
+def run_file(trainer: TrainerX) -> Json:
+    """Return the content of ``run.json``: :func:`describe_run`, and how the library makes the model."""
+    return {**describe_run(trainer), "model": model_settings(trainer).as_json()}
+
+
+def write_run(trainer: TrainerX) -> None:
+    """Write ``run.json`` of a method that learns nothing."""
+    if writes():
+        write_json(run_file(trainer), Path(trainer.output_dir) / "run.json")
+
+
 def check_same_run(trainer: TrainerX) -> None:
     """Write ``run.json``; where one exists, raise ``ValueError`` unless it describes the same run.
 
@@ -97,7 +134,7 @@ def check_same_run(trainer: TrainerX) -> None:
         seconds = before.get("train_seconds")
         times.update(seconds if isinstance(seconds, dict) else {})
     if writes():
-        write_json({**asked, "train_seconds": times}, Path(trainer.output_dir) / "run.json")
+        write_json({**run_file(trainer), "train_seconds": times}, Path(trainer.output_dir) / "run.json")
 
 
 def compare_runs(trainer: TrainerX, before: Json, asked: Json, where: str, grows: bool = False) -> None:
@@ -172,3 +209,14 @@ def seconds_before(trainer: TrainerX) -> float:
     """Return the training time of the epochs before the first one of this process; 0 for a new run."""
     path = Path(trainer.output_dir) / "run.json"  # other processes may be here before rank 0 has written it
     return read_json(path)["train_seconds"].get(str(trainer.start_epoch), 0.0) if writes() else 0.0
+
+
+def finished_epochs(run: Path) -> int:
+    """Return the number of epochs after which a run would resume; 0 if it would start from the beginning."""
+    epochs = [0]
+    for pointer in run.glob(f"*/{POINTER_NAME}"):
+        try:
+            epochs.append(read_pickled(checkpoint_path(pointer.parent, None, best=False))["epoch"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return max(epochs)

@@ -24,6 +24,6 @@ def compute_accuracy(
     scores = output[0] if isinstance(output, (tuple, list)) else output
     if len(target) == 0 or not topk or not 1 <= min(topk) <= max(topk) <= scores.size(1):
         raise ValueError(f"topk must lie in [1, {scores.size(1)}] for {len(target)} samples, but got {list(topk)}")
-    ranked = scores.topk(max(topk), dim=1).indices  # (B, max k)
+    ranked = scores.argsort(dim=1, descending=True, stable=True)[:, : max(topk)]  # (B, max k)
     hits = ranked.eq(target.reshape(-1, 1))
     return [hits[:, :k].float().sum().reshape(1) * (100.0 / len(target)) for k in topk]

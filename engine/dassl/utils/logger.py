@@ -1,12 +1,11 @@
 """Console and ``log.txt``: the logger ``dassl``, a copy of printed text, and progress bars that overlap neither."""
 
 import contextlib
-import itertools
+import io
 import logging
 import os
 import sys
-import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 from tqdm import tqdm
@@ -20,6 +19,8 @@ LOGGER = logging.getLogger("dassl")
 
 class _Tee:
     """A replacement of stdout that writes to the console and to the run's log file."""
+
+    quiet = False  # whether only the file gets what is written
 
     def __init__(self, console: Any, file: IO[str]) -> None:
         self.console = console
@@ -38,7 +39,7 @@ class _Tee:
     def flush(self) -> None:
         text, self._pending = self._pending, ""
         # after the run, the console (of a notebook or test) or the log may be closed
-        if not getattr(self.console, "closed", False):
+        if not self.quiet and not getattr(self.console, "closed", False):
             # tqdm clears bars on stderr only if it is told the current stdout, which may be the tee
             try:
                 with tqdm.external_write_mode(file=sys.stdout):
@@ -63,8 +64,9 @@ class _PrintHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            tqdm.write(self.format(record))
-            sys.stdout.flush()
+            with loud() if record.levelno >= logging.WARNING else contextlib.nullcontext():
+                tqdm.write(self.format(record))
+                sys.stdout.flush()
         except BrokenPipeError:
             raise
         except Exception:
@@ -75,17 +77,32 @@ class RunLog(contextlib.AbstractContextManager):
     """Log file of one run; active until ``close()`` or the end of a ``with`` block.
 
     Args:
-        path: file to create; a time stamp is added to the name if it exists.
+        path: the file; if it exists, the log is appended to it.
+        wait: keep the text in memory, and make neither file nor folder, until ``open()``. What is below a warning
+            is not printed until then.
     """
 
-    def __init__(self, path: str) -> None:
-        mkdir_if_missing(os.path.dirname(path))
-        self.path, self._file = _create(path)
+    def __init__(self, path: str, wait: bool = False) -> None:
+        self.path, self._file = path, io.StringIO()
         self._handler = _PrintHandler()
         # "dassl" has its own handler, which also works without a log file
         self._handler.addFilter(lambda record: record.name.split(".")[0] != LOGGER.name)
         logging.getLogger().addHandler(self._handler)
         self._tee = sys.stdout = _Tee(sys.stdout, self._file)
+        self._tee.quiet = wait
+        if not wait:
+            self.open()
+
+    def open(self) -> None:
+        """Make the file and its folder, and write to it from now on; print again."""
+        self._tee.flush()
+        mkdir_if_missing(os.path.dirname(self.path))
+        text = self._file.getvalue() if isinstance(self._file, io.StringIO) else ""
+        self._file = self._tee._file = open(self.path, "a", encoding="utf-8")
+        self._tee.quiet = True  # the console does not get what only the file lacks
+        self._tee.write(text)
+        self._tee.flush()
+        self._tee.quiet = False
 
     def close(self) -> None:
         """Restore stdout and the handlers, and close the file."""
@@ -99,32 +116,38 @@ class RunLog(contextlib.AbstractContextManager):
         self.close()
 
 
+@contextlib.contextmanager
+def loud() -> Iterator[None]:
+    """Print what is written within the block, even before a log that waits is open."""
+    tee: Any = sys.stdout
+    quiet = isinstance(tee, _Tee) and tee.quiet
+    if quiet:
+        tee.flush()
+        tee.quiet = False
+    try:
+        yield
+    finally:
+        if quiet:
+            tee.flush()
+            tee.quiet = True
+
+
 def _close(file: IO[str]) -> None:
     with contextlib.suppress(OSError):
         file.close()
 
 
-def _create(path: str) -> tuple[str, IO[str]]:
-    stamped = path + time.strftime("-%Y-%m-%d-%H-%M-%S")
-    names = itertools.chain([path, stamped], (f"{stamped}-{i}" for i in itertools.count(2)))
-    while True:
-        name = next(names)
-        try:
-            return name, open(name, "x", encoding="utf-8")
-        except FileExistsError:
-            continue
-
-
 _current: RunLog | None = None
 
 
-def setup_logger(output: str | None = None) -> RunLog | None:
+def setup_logger(output: str | None = None, wait: bool = False) -> RunLog | None:
     """Copy everything that is logged or printed from now on to a file.
 
-    An existing file is kept: the new one gets a time stamp in its name. A second call closes the first one's file.
+    An existing file is appended to. A second call closes the first one's file.
 
     Args:
         output: folder for ``log.txt``, or the file itself (``.txt``, ``.log``); None changes nothing.
+        wait: as for ``RunLog``.
 
     Returns:
         The open log; None if ``output`` is None. Also None in processes other than the main one, which log errors only
@@ -140,7 +163,7 @@ def setup_logger(output: str | None = None) -> RunLog | None:
     if _current is not None:
         _current.close()
     path = output if output.endswith((".txt", ".log")) else os.path.join(output, "log.txt")
-    _current = RunLog(path)
+    _current = RunLog(path, wait)
     return _current
 
 

@@ -1,0 +1,220 @@
+"""A trained run as a classifier of images: class names and probabilities for paths, images or tensors.
+
+    from prompting.classifier import Classifier
+
+    classifier = Classifier.load("output/first")
+    for name, probability in classifier("photo.jpg").top(3)[0]:
+        print(f"{name}: {probability:.1%}")
+
+Neither the checkout nor the training images are needed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Union, cast
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from prompting.checkpoint import learned_state, load_learned
+from prompting.clip import load_clip
+from prompting.images import Preprocess, read_image, unnormalised
+from prompting.methods import METHODS, PromptedCLIP
+from prompting.ot.checks import check_choice, check_count
+from prompting.precision import Precision
+from prompting.ranking import likeliest
+from prompting.run_folder import ModelSettings, checkpoint_path, read_checkpoint
+
+ImageLike = Union[str, "os.PathLike[str]", Image.Image, Tensor]
+"""A path, a PIL image, or a tensor (3, H, W): uint8 pixels of any size, or floats that are already preprocessed."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The scores of B images for K classes.
+
+    Attributes:
+        logits: (B, K), on the CPU.
+        classnames: the K class names.
+    """
+
+    logits: Tensor
+    classnames: tuple[str, ...]
+
+    @property
+    def probabilities(self) -> Tensor:
+        """softmax(logits), (B, K) float32 (Eq. 7)."""
+        return self.logits.float().softmax(1)
+
+    @property
+    def labels(self) -> list[str]:
+        """The likeliest class of each image; the first one of equal classes."""
+        return [names[0][0] for names in self.top(1)]
+
+    def top(self, k: int = 5) -> list[list[tuple[str, float]]]:
+        """Return for each image the k likeliest classes with their probabilities, in descending order.
+
+        Raises:
+            TypeError, ValueError: k is no whole number from 1.
+        """
+        check_count("k", k)
+        indices, values = likeliest(self.logits, k)
+        rows = zip(indices.tolist(), values.tolist())
+        return [[(self.classnames[i], value) for i, value in zip(*row)] for row in rows]
+
+
+class Classifier:
+    """A prompted CLIP with its class names and the preprocessing of its images.
+
+    The class features are computed once, when the classifier is made; calls change nothing, so that threads can share
+    a classifier. Make one with :meth:`load`.
+
+    Args:
+        model: the model, on its device; it is set to evaluation mode.
+        settings: the settings that the model was made with.
+        precision: precision of the model.
+    """
+
+    def __init__(self, model: PromptedCLIP[Any], settings: ModelSettings, precision: Precision) -> None:
+        self.model, self.settings, self.precision = model.eval(), settings, precision
+        self.preprocess = Preprocess.from_json(settings.images)
+        self._score(torch.zeros(1, 3, *self.preprocess.size))  # computes and keeps the class features
+
+    @classmethod
+    def load(
+        cls,
+        run: str | os.PathLike[str],
+        *,
+        epoch: int | None = None,
+        classnames: Sequence[str] | None = None,
+        backbone: str | os.PathLike[str] | None = None,
+        device: str | torch.device | None = None,
+        precision: str | None = None,
+    ) -> Classifier:
+        """Return the classifier of a run.
+
+        Args:
+            run: the run's output folder, with ``run.json`` and the checkpoints.
+            epoch: the epoch to load; None takes the best one on validation if that was kept, else the last one.
+            classnames: class names to use instead of those of the run.
+            backbone: name or file of the CLIP; None takes that of the run.
+            device: device of the model; None takes a GPU if there is one.
+            precision: auto, fp32, amp, fp16 or bf16; None takes that of the run.
+
+        Returns:
+            The classifier.
+
+        Raises:
+            FileNotFoundError: there is no such run, checkpoint or CLIP.
+            ValueError: a damaged file, an unknown method, or class names that the method cannot take.
+        """
+        settings = ModelSettings.read(run)
+        check_choice("method", settings.method, tuple(METHODS))
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        resolved = Precision.resolve(precision or settings.precision, chosen)
+        file = settings.backbone_file
+        source = os.fspath(backbone) if backbone else (file if Path(file).is_file() else settings.backbone)
+        try:
+            clip = load_clip(source)
+        except (FileNotFoundError, ValueError) as error:
+            raise type(error)(f"the CLIP of {run}: {error}; name its file with backbone (--backbone FILE)") from error
+        model = _build(settings, clip)
+        if settings.checkpoint:
+            path, part = (
+                checkpoint_path(Path(run) / settings.checkpoint, epoch),
+                model.get_submodule(settings.saved_part),
+            )
+            names = model.released_names if part is model else None
+            state = read_checkpoint(path)
+            if "_extra_state" in state:  # such as the classes of Tip-Adapter-F's cache
+                part.set_extra_state(state["_extra_state"])
+            load_learned(part, state, str(path), names)
+        resolved.cast_(model.clip)
+        classifier = cls(model.to(chosen), settings, resolved)
+        return classifier if classnames is None else classifier.with_classes(classnames)
+
+    def top(self, k: int = 5) -> Callable[[ImageLike | Sequence[ImageLike]], list[list[tuple[str, float]]]]:
+        """Return the function from images to their k likeliest classes: ``self(images).top(k)``."""
+        check_count("k", k)
+        return lambda images: self(images).top(k)
+
+    def with_classes(self, classnames: Sequence[str]) -> Classifier:
+        """Return a classifier with the same CLIP and learned prompts for other class names.
+
+        Raises:
+            ValueError: no names, a name given twice, or a method that learns its classes.
+        """
+        if reason := self.model.fixed_classes:
+            raise ValueError(
+                f"{self.settings.method} cannot take other class names: it has {reason}, learned for its own "
+                f"{len(self.settings.classnames)} classes"
+            )
+        names = tuple(classnames)
+        if isinstance(classnames, str) or not names or not all(name.strip() for name in names):
+            raise ValueError(f"class names must be one or more non-empty strings; found {classnames!r}")
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"the class name {twice!r} is given twice")
+        options = self.settings.options
+        if set(names) - set(self.settings.classnames):
+            options = {**options, **METHODS[self.settings.method].options_class.for_other_classes}
+        settings = replace(self.settings, classnames=names, options=options)
+        model = _build(settings, self.model.clip)
+        load_learned(model, learned_state(self.model))
+        device = self.model.logit_scale.device
+        return Classifier(model.to(device), settings, self.precision)
+
+    @property
+    def classnames(self) -> tuple[str, ...]:
+        """The K class names."""
+        return self.settings.classnames
+
+    def __call__(self, images: ImageLike | Sequence[ImageLike], batch_size: int = 32) -> Predictions:
+        """Score images.
+
+        Args:
+            images: one image or several: paths, PIL images, tensors (3, H, W), or one tensor (B, 3, H, W).
+                Floating tensors must be preprocessed already; uint8 tensors are pixels.
+            batch_size: images that run through the model together.
+
+        Returns:
+            Predictions of B images; B = 1 for one image.
+
+        Raises:
+            FileNotFoundError, ValueError: a path that is no readable image, or a tensor of another shape.
+        """
+        check_count("batch_size", batch_size)
+        single = isinstance(images, (str, os.PathLike, Image.Image)) or isinstance(images, Tensor) and images.dim() == 3
+        several = [cast(ImageLike, images)] if single else list(cast("Sequence[ImageLike]", images))
+        batches = [several[i : i + batch_size] for i in range(0, len(several), batch_size)]
+        scores = [self._score(torch.stack([self._tensor(image) for image in batch])) for batch in batches]
+        return Predictions(torch.cat(scores) if scores else torch.zeros(0, len(self.classnames)), self.classnames)
+
+    def _tensor(self, image: ImageLike) -> Tensor:
+        """Return the preprocessed tensor (3, H, W) of one image."""
+        if isinstance(image, Tensor):
+            size = (3, *self.preprocess.size)
+            if image.dtype == torch.uint8 and image.dim() == 3 and image.shape[0] == 3:
+                return self.preprocess(unnormalised([image])[0])
+            if not image.is_floating_point() or tuple(image.shape) != size:
+                found = f"{image.dtype} of shape {tuple(image.shape)}"
+                raise ValueError(f"an image tensor is {found}; allowed: uint8 (3, H, W), or preprocessed floats {size}")
+            return image.float()
+        return self.preprocess(image if isinstance(image, Image.Image) else read_image(image))
+
+    @torch.no_grad()
+    def _score(self, images: Tensor) -> Tensor:
+        """Return the logits (B, K) of preprocessed images."""
+        with self.precision.autocast():
+            return self.model(images.to(self.model.logit_scale.device)).float().cpu()
+
+
+def _build(settings: ModelSettings, clip: Any) -> PromptedCLIP[Any]:
+    """Return a run's model on a CLIP, with initial prompts."""
+    model_class = METHODS[settings.method]
+    options = model_class.options_class(**settings.options)
+    return model_class(clip, settings.classnames, options, dataset=settings.dataset, template=settings.template)

@@ -1,0 +1,122 @@
+"""Predict the classes of images with a trained run.
+
+examples:
+  align-clip predict output/first photo.jpg
+  align-clip predict output/first holiday/ --classes "cat,dog,lynx" --top 3 --csv predictions.csv
+
+The exit code is 0, 1 if an image could not be read (it is named and skipped), 2 after another error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from tqdm import tqdm  # comes with open_clip
+
+from prompting.classifier import Classifier
+from prompting.images import find_images, read_image
+from prompting.ot.checks import check_count
+
+Row = tuple[Path, list[tuple[str, float]]]
+"""An image, and its likeliest classes with their probabilities."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
+    add = parser.add_argument
+    add("run_folder", metavar="RUN", help="output folder of a run")
+    add("images", metavar="IMAGE|FOLDER", nargs="+", help="image files, or folders that are searched for them")
+    names = parser.add_mutually_exclusive_group()
+    names.add_argument("--classes", metavar="NAMES", help="class names to use instead of the run's, comma-separated")
+    names.add_argument("--classes-file", metavar="FILE", help="text file of class names, one a line")
+    add("--top", type=int, default=5, metavar="K", help="number of classes to show of each image (default 5)")
+    add("--csv", metavar="FILE", help="write a table instead of printing lines")
+    add("--json", metavar="FILE", help="write a JSON list instead of printing lines")
+    add("--batch-size", type=int, default=32, metavar="B", help="images that run together (default 32)")
+    add_loading(parser)
+
+
+def add_loading(parser: argparse.ArgumentParser, device: bool = True) -> None:
+    """Add the options of ``Classifier.load``, which several commands have."""
+    add = parser.add_argument
+    add("--load-epoch", type=int, metavar="E", help="epoch to load; default: the best on validation, else the last")
+    add("--backbone", metavar="CLIP", help="name or file of the CLIP; default: that of the run")
+    if device:
+        add("--device", help="torch device: cpu, cuda or cuda:N; default: a GPU if there is one")
+
+
+def given_classes(classes: str | None, file: str | None) -> list[str] | None:
+    """Return the class names of ``--classes`` or ``--classes-file``; None without either."""
+    if file:
+        lines = Path(file).read_text(encoding="utf-8").splitlines()
+        return [line.strip() for line in lines if line.strip()]
+    return None if classes is None else [name.strip() for name in classes.split(",") if name.strip()]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict, print or write the result, and return the exit code."""
+    check_count("--top", args.top)
+    check_count("--batch-size", args.batch_size)
+    files, classnames = find_images(args.images), given_classes(args.classes, args.classes_file)
+    loading = {"epoch": args.load_epoch, "backbone": args.backbone, "device": args.device}
+    classifier = Classifier.load(args.run_folder, classnames=classnames, **loading)
+    unreadable: list[Path] = []
+    rows = predict(classifier, files, args.top, args.batch_size, unreadable)
+    if args.csv or args.json:
+        found = list(rows)
+        if args.csv:
+            with open(args.csv, "w", encoding="utf-8", newline="") as file:
+                write_csv(found, min(args.top, len(classifier.classnames)), file)
+        if args.json:
+            Path(args.json).write_text(as_json(found) + "\n", encoding="utf-8")
+        print(f"{len(found)} images: {' and '.join(filter(None, (args.csv, args.json)))}")
+    else:
+        for path, classes in rows:
+            tqdm.write(f"{path}: " + ", ".join(f"{name} {100 * probability:.1f}%" for name, probability in classes))
+    if unreadable:
+        print(f"{len(unreadable)} of {len(files)} images could not be read", file=sys.stderr)
+    return 1 if unreadable else 0
+
+
+def predict(
+    classifier: Classifier, files: list[Path], top: int, batch_size: int, unreadable: list[Path]
+) -> Iterator[Row]:
+    """Yield the rows of all readable images; name the others on stderr, and add them to ``unreadable``."""
+    with tqdm(total=len(files), unit="image", disable=None if len(files) > 1 else True) as bar:
+        for start in range(0, len(files), batch_size):
+            batch, images = [], []
+            for path in files[start : start + batch_size]:
+                try:
+                    images.append(read_image(path))
+                    batch.append(path)
+                except ValueError as error:
+                    unreadable.append(path)
+                    tqdm.write(f"skipped: {error}", file=sys.stderr)
+            yield from zip(batch, classifier(images, batch_size).top(top))
+            bar.update(len(files[start : start + batch_size]))
+
+
+def write_csv(rows: list[Row], top: int, file: IO[str]) -> None:
+    """Write a table: path, and the ``top`` likeliest classes with their probabilities."""
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["path", *(f"{name}_{i}" for i in range(1, top + 1) for name in ("class", "probability"))])
+    for path, classes in rows:
+        writer.writerow([path, *(cell for name, value in classes for cell in (name, f"{value:.6g}"))])
+
+
+def as_json(rows: list[Row]) -> str:
+    """Return the rows as a JSON list of {"path": ..., "classes": [{"name": ..., "probability": ...}, ...]}."""
+    return json.dumps(
+        [
+            {"path": str(path), "classes": [{"name": name, "probability": value} for name, value in classes]}
+            for path, classes in rows
+        ],
+        ensure_ascii=False,
+        indent=1,
+    )

@@ -1,0 +1,139 @@
+"""The model card of an export: ``README.md`` with the Hub's YAML header."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData  # comes with open_clip
+
+Json = dict[str, Any]
+
+TEXT = """\
+# {method} on {dataset}
+
+{method} (prompt tuning of the CLIP {backbone}), trained on {dataset} and exported for its {count} classes: vision
+tower, learned prompts and class features. The text tower is not part of it, so other class names need the run itself.
+
+{metrics}
+
+## Use it
+
+`load_model.py` needs torch and safetensors alone:
+
+```python
+import load_model
+
+model = load_model.load("model.safetensors")
+logits = model(images)  # (B, 3, {height}, {width}) to (B, {count})
+names = [model.config["classnames"][i] for i in logits.argmax(1)]
+```
+
+The ONNX files (opset {opset}) take `images` (B, 3, {height}, {width}), any B, and give `logits` (B, {count}):
+
+```python
+import onnxruntime
+
+session = onnxruntime.InferenceSession("model.onnx")
+(logits,) = session.run(None, {{"images": images}})
+```
+
+Images: resize the shorter edge to {edge} pixels ({interpolation}), crop the centre to {height} x {width}, scale to
+[0, 1], subtract {mean} and divide by {std}.
+
+{transport}## Size and speed
+
+{table}
+
+Agreement with the full model is the largest difference of a logit, and the share of images with the same likeliest
+class, on {images}. Speed: batches of 32 on the CPU that exported the model; peak memory is that of the whole process.
+
+## Classes
+
+{names}
+"""
+
+
+def write_card(folder: Path, config: Json, run: Json, result: Json | None, table: str, images: str, opset: int) -> None:
+    """Write ``README.md``.
+
+    Args:
+        folder: folder of the export.
+        config: config of the exported model.
+        run: entry ``model`` of ``run.json``.
+        result: content of ``results.json``; None if there is none.
+        table: sizes and speeds, in Markdown.
+        images: what the export was checked on.
+        opset: of the ONNX files.
+    """
+    head, pixels = config["head"], config["images"]
+    test = (result or {}).get("metrics", {}).get("test", {})
+    values = {name: test[name] for name in ("accuracy", "macro_f1") if name in test}
+    lines = [f"| {name} | {value:.2f} % |" for name, value in values.items()]
+    metrics = "\n".join(["| metric, on the test images | |", "|---|---|", *lines]) if lines else "It was not tested."
+    transport = ""
+    if head["kind"] == "transport":
+        transport = (
+            f"The transport has {head['iterations']} iterations at each level. A problem that has met its tolerance "
+            f"({head['tol']:g}) stays as it is, so that more iterations change nothing once all have.\n\n"
+        )
+    text = TEXT.format(
+        method=config["method"],
+        dataset=run["dataset"],
+        backbone=run["backbone"],
+        count=len(config["classnames"]),
+        metrics=metrics,
+        height=pixels["size"][0],
+        width=pixels["size"][1],
+        edge=max(pixels["size"]),
+        interpolation=pixels["interpolation"],
+        mean=pixels["mean"],
+        std=pixels["std"],
+        opset=opset,
+        transport=transport,
+        table=table,
+        images=images,
+        names=", ".join(config["classnames"]),
+    )
+    (folder / "README.md").write_text(f"---\n{header(config, run, values)}\n---\n\n{text}", encoding="utf-8")
+
+
+def header(config: Json, run: Json, metrics: dict[str, float]) -> str:
+    """Return the YAML header that the Hub reads."""
+    results = [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type=run["dataset"],
+            dataset_name=run["dataset"],
+            metric_type=name,
+            metric_value=round(value / 100, 4),
+        )
+        for name, value in metrics.items()
+    ]
+    return ModelCardData(
+        model_name=f"{config['method']} on {run['dataset']}",
+        library_name="align-clip",
+        pipeline_tag="image-classification",
+        tags=["clip", "prompt-tuning", "few-shot", "safetensors", "onnx"],
+        eval_results=results or None,
+    ).to_yaml()
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table with aligned columns; all but the first are aligned to the right."""
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(cells, widths))]
+        return f"| {' | '.join(padded)} |"
+
+    rule = [":" + "-" * (width - 1) if not i else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+    return "\n".join([line(head), line(rule), *map(line, rows)])
+
+
+def read_results(run: Path) -> Json | None:
+    """Return the content of a run's ``results.json``; None if there is none."""
+    path = run / "results.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -1,0 +1,96 @@
+"""ONNX files of an exported model: float32, and with int8 weights in the vision tower."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prompting.export.portable import ExportedModel
+
+OPSET = 18
+
+
+def needed(package: str) -> Any:
+    """Return an imported package of the extra ``export``; raise ImportError that says how to install it."""
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise ImportError(f"{package} is not installed: pip install 'align-clip[export]' ({error})") from None
+
+
+def write_onnx(model: ExportedModel, path: Path) -> None:
+    """Write an ONNX file: input ``images`` (B, 3, H, W) for any B, output ``logits`` (B, K).
+
+    Raises:
+        ImportError: onnx or onnxscript is not installed.
+    """
+    needed("onnx"), needed("onnxscript")
+    images = torch.zeros(2, 3, *model.config["images"]["size"])
+    levels = {name: logging.getLogger(name).level for name in ("torch.onnx", "onnxscript", "onnx_ir")}
+    try:
+        for name in levels:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                model,
+                (images,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["images"],
+                output_names=["logits"],
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
+                verbose=False,
+            )
+            assert program is not None  # None is for the older exporter
+            program.save(str(path))
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def write_int8(source: Path, path: Path) -> None:
+    """Write an ONNX file whose vision tower has int8 weights; activations are quantised as they come (dynamically).
+
+    The transport and the class features stay float32.
+
+    Raises:
+        ImportError: onnx or onnxruntime is not installed.
+    """
+    onnx, quantization = needed("onnx"), needed("onnxruntime.quantization")
+    graph = onnx.load(str(source)).graph
+    vision = {tensor.name for tensor in graph.initializer if tensor.name.startswith("vision.") or len(tensor.dims) == 2}
+    heads = {"classes", "h", "s", "weights"}
+    products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]
+    chosen = [node.name for node in products if set(node.input) & vision and not set(node.input) & heads]
+    logger = logging.getLogger()
+    level = logger.level
+    try:
+        logger.setLevel(logging.ERROR)  # it advises to preprocess
+        quantization.quantize_dynamic(
+            str(source),
+            str(path),
+            nodes_to_quantize=chosen,
+            weight_type=quantization.QuantType.QInt8,
+            per_channel=True,
+        )
+    finally:
+        logger.setLevel(level)
+
+
+def onnx_session(path: Path, threads: int | None = None) -> Callable[[Tensor], Tensor]:
+    """Return a function that maps images (B, 3, H, W) to logits (B, K) by onnxruntime on the CPU."""
+    runtime = needed("onnxruntime")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    if threads:
+        options.intra_op_num_threads = threads
+    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])

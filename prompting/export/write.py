@@ -1,0 +1,203 @@
+"""Export of a run into a folder: the files of each form, checked against the model, measured and described."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import tempfile
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from prompting.classifier import Classifier
+from prompting.export import portable as loader
+from prompting.export.card import markdown, read_results, write_card
+from prompting.export.convert import portable
+from prompting.export.measure import BATCH, measure
+from prompting.export.onnx import OPSET, onnx_session, write_int8, write_onnx
+from prompting.export.portable import ExportedModel
+from prompting.images import find_images, read_image
+from prompting.ot.checks import check_choice
+from prompting.run_folder import read_run
+
+FORMS = ("safetensors", "onnx", "int8")
+FILES = {"safetensors": "model.safetensors", "onnx": "model.onnx", "int8": "model.int8.onnx"}
+TOLERANCE = 1e-4  # largest difference of a logit from the model's
+NUMBER = 100  # images that an export is checked on
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form of the model, compared with the full model."""
+
+    name: str
+    size_mb: float
+    difference: float  # largest difference of a logit
+    same_class: float  # share of images with the same likeliest class
+    peak_mb: float = math.nan
+    images_per_second: float = math.nan
+
+
+def export(
+    run: Path,
+    folder: Path,
+    forms: Sequence[str] = FORMS,
+    *,
+    images: Path | None = None,
+    iterations: int | None = None,
+    measured: bool = True,
+    say: Callable[[str], None] = print,
+    **loading: Any,
+) -> list[Form]:
+    """Write a run's model in some forms, with a loader and a model card.
+
+    Args:
+        run: the run's folder.
+        folder: folder to write to; it is made.
+        forms: some of ``FORMS``.
+        images: folder of images to check the forms on; None takes the run's test images if they are found.
+        iterations: iterations of the transport; None takes 1.5 times the number that the images need.
+        measured: measure memory and speed.
+        say: takes lines on the progress.
+        **loading: arguments of ``Classifier.load``.
+
+    Returns:
+        The full model, then each form.
+
+    Raises:
+        ImportError: onnx, onnxscript or onnxruntime is not installed.
+        ValueError: a model that cannot be exported, or a form that does not give the model's logits.
+    """
+    for form in forms:
+        check_choice("form", form, FORMS)
+    classifier = Classifier.load(run, device="cpu", precision="fp32", **loading)
+    batch, source = check_images(classifier, run, images)
+    expected = classifier(batch, BATCH).logits
+    model = portable(classifier, iterations)
+    if iterations is None:
+        fix_iterations(model, batch)
+    if model.config["head"]["kind"] == "transport":
+        say(f"{model.config['head']['iterations']} iterations of the transport at each level")
+    folder.mkdir(parents=True, exist_ok=True)
+    found = [Form("full model", weights_mb(classifier), 0.0, 1.0)]
+    for form in FORMS:  # int8 is made from onnx
+        path = folder / FILES[form]
+        if form not in forms and not (form == "onnx" and "int8" in forms):
+            continue
+        say(f"writing {path}")
+        score = write_form(form, model, folder)
+        found.append(compare(form, path, torch.cat([score(part) for part in batch.split(BATCH)]), expected))
+    if measured:
+        found = measure_all(found, run, folder, batch, say)
+    found = [form for form in found if form.name in ("full model", *forms)]
+    if "onnx" not in forms:
+        (folder / FILES["onnx"]).unlink(missing_ok=True)
+    write_card(folder, model.config, read_run(run)["model"], read_results(run), as_table(found), source, OPSET)
+    return found
+
+
+def check_images(classifier: Classifier, run: Path, folder: Path | None) -> tuple[Tensor, str]:
+    """Return preprocessed images (B, 3, H, W) to check an export on, and what they are."""
+    if folder is not None:
+        paths = find_images([folder])
+        what = f"images of {folder}"
+    else:
+        table, root = run / "predictions.csv", Path(read_run(run)["config"]["DATASET"]["ROOT"]).expanduser()
+        root = root.parent if root.is_file() else root
+        rows = list(csv.DictReader(table.open(encoding="utf-8"))) if table.is_file() else []
+        paths, what = [path for row in rows if (path := root / row["path"]).is_file()], "test images"
+    if not paths:
+        stream = torch.Generator().manual_seed(1)
+        return torch.randn(NUMBER, 3, *classifier.preprocess.size, generator=stream), f"{NUMBER} images of noise"
+    step = max(1, len(paths) // NUMBER)  # of all classes: they are sorted
+    chosen = paths[::step][:NUMBER]
+    return torch.stack([classifier.preprocess(read_image(path)) for path in chosen]), f"{len(chosen)} {what}"
+
+
+def fix_iterations(model: ExportedModel, images: Tensor) -> None:
+    """Set the number of iterations to 1.5 times what the images need, at most the model's ``max_iter``."""
+    head = model.config["head"]
+    if head["kind"] != "transport":
+        return
+    raw = [model.vision(part) for part in images.split(BATCH)]
+
+    def logits(iterations: int) -> Tensor:
+        head["iterations"] = iterations
+        return torch.cat([model.score(part) for part in raw])
+
+    wanted, enough = logits(head["max_iter"]), range(1, head["max_iter"] + 1)
+    same = partial(torch.allclose, wanted, rtol=0, atol=TOLERANCE / 10)
+    number = 1 + bisect_left(enough, True, hi=len(enough) - 1, key=lambda count: same(logits(count)))
+    head["iterations"] = min(number + (number + 1) // 2, head["max_iter"])
+
+
+def write_form(form: str, model: ExportedModel, folder: Path) -> Callable[[Tensor], Tensor]:
+    """Write the file of a form, and return its function from images to logits."""
+    path = folder / FILES[form]
+    if form == "onnx":
+        write_onnx(model, path)
+    elif form == "int8":
+        write_int8(folder / FILES["onnx"], path)
+    else:
+        state = {name: value.contiguous() for name, value in model.state_dict().items()}
+        save_file(state, path, metadata={"format": "pt", "config": json.dumps(model.config)})
+        (folder / "load_model.py").write_bytes(Path(loader.__file__).read_bytes())
+        return loader.load(str(path))
+    return onnx_session(path)
+
+
+def compare(name: str, path: Path, logits: Tensor, expected: Tensor) -> Form:
+    """Return how a form agrees with the model.
+
+    Raises:
+        ValueError: a form other than int8 differs by more than ``TOLERANCE``.
+    """
+    difference = float((logits - expected).abs().max())
+    if name != "int8" and not difference <= TOLERANCE:
+        raise ValueError(
+            f"{path} gives logits that differ from the model's by {difference:.2g}; allowed: {TOLERANCE:g} "
+            "(with --iterations N, more iterations may help)"
+        )
+    same = float((logits.argmax(1) == expected.argmax(1)).float().mean())
+    return Form(name, path.stat().st_size / 1e6, difference, same)
+
+
+def weights_mb(classifier: Classifier) -> float:
+    """Return the size of all weights of a model in 10^6 bytes."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in classifier.model.parameters()) / 1e6
+
+
+def measure_all(forms: list[Form], run: Path, folder: Path, images: Tensor, say: Callable[[str], None]) -> list[Form]:
+    """Return the forms with peak memory and speed, each from a process of its own."""
+    measured = []
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place, "images.npy")
+        np.save(file, images.numpy())
+        for form in forms:
+            say(f"measuring {form.name}")
+            kind = {"full model": "full", "safetensors": "safetensors"}.get(form.name, "onnx")
+            source = run if kind == "full" else folder / FILES[form.name]
+            found = measure(kind, source, file)
+            measured.append(replace(form, peak_mb=found["peak_mb"], images_per_second=found["images_per_second"]))
+    return measured
+
+
+def as_table(forms: Sequence[Form]) -> str:
+    """Return the comparison as a Markdown table."""
+    head = "form", "size (MB)", "peak memory (MB)", "images / s", "largest difference", "same class"
+    rows = []
+    for form in forms:
+        numbers = [f"{form.size_mb:.1f}", f"{form.peak_mb:.0f}", f"{form.images_per_second:.1f}"]
+        rows.append(
+            [form.name, *numbers, f"{form.difference:.1e}" if form.difference else "0", f"{form.same_class:.0%}"]
+        )
+    return markdown(head, rows).replace(" nan ", "   - ")

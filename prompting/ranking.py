@@ -1,0 +1,24 @@
+"""The order of classes by score, with one rule for ties: the class that comes first wins."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def likeliest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k classes of highest score, and their probabilities softmax(scores).
+
+    Classes are ordered by score, not by probability: in float32, softmax makes small differences equal. Equal scores
+    are ordered by index, so that the first class is ``scores.argmax(1)``.
+
+    Args:
+        scores: (B, K) logits of any float dtype.
+        k: number of classes, at least 1; more than K is K.
+
+    Returns:
+        Indices (B, k), int64, and probabilities (B, k), float32 or float64.
+    """
+    order = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
+    probabilities = scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(1)
+    return order, probabilities.gather(1, order)

@@ -1,0 +1,145 @@
+"""The folder of a run as the library reads it: ``run.json`` and the checkpoints; no Dassl and no data set."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from prompting.checkpoint import read_state_dict
+from prompting.ot.checks import did_you_mean
+
+BEST_NAME = "model-best.pth.tar"
+POINTER_NAME = "checkpoint"  # a file with the name of the newest checkpoint
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Everything that rebuilds the model of a run: the entry ``model`` of ``run.json``, and the class names."""
+
+    method: str  # name in prompting.methods.METHODS
+    options: Mapping[str, Any]  # fields of the method's options class
+    classnames: tuple[str, ...]
+    backbone: str  # as load_clip takes it
+    backbone_file: str  # absolute path of its file, "" if load_clip finds it by the name alone
+    dataset: str  # registry name
+    template: str
+    precision: str
+    checkpoint: str  # folder of the checkpoints in the run's folder; "" if nothing is learned
+    saved_part: str  # submodule that a checkpoint holds; "" for the whole model
+    images: Mapping[str, Any]  # fields of prompting.images.Preprocess
+
+    @classmethod
+    def read(cls, run: str | os.PathLike[str]) -> ModelSettings:
+        """Return the settings in ``run.json`` of a run's folder.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is damaged, or was written by an older version.
+        """
+        content = read_run(run)
+        model, names = content.get("model"), {field.name for field in fields(cls)} - {"classnames"}
+        if not isinstance(model, dict) or names - set(model):
+            raise ValueError(
+                f"{Path(run, 'run.json')} does not say how its model is made (an older version wrote it): "
+                "repeat the run's command, which trains nothing twice and adds it"
+            )
+        known = {name: model[name] for name in names}
+        return cls(classnames=tuple(content["classnames"]), **known)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the entry ``model`` of ``run.json``."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "classnames"}
+
+
+def read_run(run: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the content of a run's ``run.json``.
+
+    Raises:
+        FileNotFoundError: there is no such file; the message names runs below the folder.
+        ValueError: it is damaged.
+    """
+    path = Path(run, "run.json")
+    if not path.is_file():
+        if not path.parent.is_dir():
+            folders = (
+                [p.name for p in path.parent.parent.iterdir() if p.is_dir()] if path.parent.parent.is_dir() else []
+            )
+            raise FileNotFoundError(f"there is no folder {run}{did_you_mean(path.parent.name, folders)}")
+        below = [str(found.parent) for found in sorted(path.parent.rglob("run.json"))[:3]]
+        advice = f"; runs below it: {', '.join(below)}" if below else " (a run that was trained or evaluated has one)"
+        raise FileNotFoundError(f"{run} is no run: it holds no run.json{advice}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    if not isinstance(content, dict) or not isinstance(content.get("classnames"), list):
+        raise ValueError(f"{path} is no file of a run: it holds no class names")
+    return content
+
+
+def checkpoint_path(folder: Path, epoch: int | None, best: bool = True) -> Path:
+    """Return a checkpoint file of a run.
+
+    Args:
+        folder: the run's model folder.
+        epoch: the epoch to load; None takes the best one on validation if that was kept, else the last one.
+        best: False takes the last one for None.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint; the message names those that exist.
+    """
+    saved = _epochs(folder)
+    if epoch is None:
+        last = [folder / name for name in [_newest(folder)] if name] + ([saved[max(saved)]] if saved else [])
+        for path in (*([folder / BEST_NAME] if best else []), *last):
+            if path.is_file():
+                return path
+    elif epoch in saved:
+        return saved[epoch]
+    asked = "checkpoint" if epoch is None else f"epoch {epoch}"
+    if folder.is_dir():
+        found = f"it holds epochs {', '.join(map(str, sorted(saved))) or 'none'}"
+    elif own := _epochs(folder.parent):
+        epochs = ", ".join(map(str, sorted(own)))
+        found = f"{folder.parent} holds epochs {epochs} itself; name the run's folder, {folder.parent.parent}"
+    else:
+        others = sorted(p.name for p in folder.parent.iterdir() if p.is_dir()) if folder.parent.is_dir() else []
+        found = f"the folder does not exist; {folder.parent} holds {', '.join(others) or 'no folder'}"
+    raise FileNotFoundError(f"no {asked} in {folder}: {found}")
+
+
+def _newest(folder: Path) -> str:
+    pointer = folder / POINTER_NAME
+    text = pointer.read_text(encoding="utf-8", errors="replace") if pointer.is_file() else ""
+    return text.partition("\n")[0].strip()
+
+
+def _epochs(folder: Path) -> dict[int, Path]:
+    return {int(m[1]): f for f in folder.glob("model.pth.tar-*") if (m := re.search(r"-(\d+)$", f.name))}
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Return the state dict of a run's checkpoint.
+
+    Raises:
+        ValueError: the file is damaged; the message names the newest whole checkpoint in the folder.
+    """
+    try:
+        return read_state_dict(path)
+    except ValueError as error:
+        for epoch, other in sorted(_epochs(path.parent).items(), reverse=True):
+            try:
+                read_state_dict(other)
+            except ValueError:
+                continue
+            raise ValueError(
+                f"{error}; the newest whole one there is that of epoch {epoch} (--load-epoch {epoch})"
+            ) from None
+        raise ValueError(f"{error}; no other checkpoint in that folder is whole") from None

@@ -1,0 +1,203 @@
+"""``Classifier`` on runs of every method, against the trainer that made the run; its command; ties; preprocessing."""
+
+import csv
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision.transforms as T
+from PIL import Image
+from torchvision.transforms import InterpolationMode
+
+from prompting.__main__ import main
+from prompting.classifier import Classifier, Predictions
+from prompting.images import Preprocess, read_image
+from prompting.ranking import likeliest
+from tests.reference.methods import METHODS, NAMES, train_on_four
+
+
+@pytest.fixture(scope="module")
+def run_of(tmp_path_factory):
+    """Return a function that trains a method on four images, once: its trainer and its run folder."""
+    made = {}
+
+    def run(method, *words):
+        if (method, words) not in made:
+            folder = tmp_path_factory.mktemp("run")
+            trainer = train_on_four(method, folder, *words)
+            trainer.train()
+            made[method, words] = trainer, folder / "out"
+        return made[method, words]
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", list(METHODS))
+def test_a_run_of_each_method_gives_the_probabilities_of_its_predictions_csv(run_of, method):
+    trainer, out = run_of(method)
+    rows = list(csv.DictReader((out / "predictions.csv").open()))
+    predictions = Classifier.load(out, device="cpu")([out.parent / row["path"] for row in rows])
+    assert predictions.labels == [row["predicted_class"] for row in rows]
+    for row, classes in zip(rows, predictions.top(5)):
+        indices = [int(row[f"top_{i}"]) for i in (1, 2)]
+        assert [name for name, _ in classes] == [NAMES[i] for i in indices]
+        assert [value for _, value in classes] == pytest.approx(
+            [float(row[f"probability_{i}"]) for i in (1, 2)], abs=1e-5
+        )
+
+
+def test_paths_images_and_tensors_give_the_same(run_of):
+    _, out = run_of("ALIGN")
+    classifier, path = Classifier.load(out), out.parent / "0.png"
+    image = Image.open(path)
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    expected = classifier(str(path)).logits
+    assert expected.shape == (1, 2)
+    for same in (
+        path,
+        image,
+        pixels,
+        classifier.preprocess(image),
+        pixels[None],
+        [path],
+        classifier.preprocess(image)[None],
+    ):
+        assert torch.equal(classifier(same).logits, expected)
+    several = classifier([path, image, pixels], batch_size=2)
+    torch.testing.assert_close(several.logits, expected.expand(3, 2), rtol=1e-4, atol=1e-5)
+    assert several.probabilities.sum(1).tolist() == pytest.approx([1, 1, 1])
+    assert classifier([]).top(3) == [] and classifier.top(1)([path, image]) == several.top(1)[:2]
+    for wrong in (torch.zeros(3, 5, 5), torch.zeros(1, 12, 12, dtype=torch.uint8), torch.zeros(12, 12)):
+        with pytest.raises(ValueError, match="an image tensor is .* allowed: uint8"):
+            classifier([wrong])
+
+
+def test_the_example_of_the_page(run_of, tmp_path, monkeypatch, capsys):
+    _, out = run_of("ALIGN")
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "first").symlink_to(out)
+    read_image(out.parent / "0.png").save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).resolve().parents[2] / "docs" / "use.md").read_text()
+    exec(re.search(r"```python\n(.*?)```", page, re.S)[1], {})
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert {first.split(":")[0], second.split(":")[0]} == {"face", "golden retriever"}
+    assert last.endswith("torch.Size([2, 3])")
+
+
+def test_other_classes(run_of):
+    """The same names give the same scores, in any order; an added name changes no logit of the others."""
+    _, out = run_of("ALIGN")
+    classifier, path = Classifier.load(out), out.parent / "1.png"
+    before = dict(zip(classifier.classnames, classifier(path).logits[0].tolist()))
+    more = Classifier.load(out, classnames=["zebra", *reversed(classifier.classnames)])
+    after = dict(zip(more.classnames, more(path).logits[0].tolist()))
+    assert list(after) == ["zebra", "golden retriever", "face"]
+    assert {name: after[name] for name in before} == pytest.approx(before, abs=1e-3)
+    assert classifier.with_classes(["a cat"])(path).top(1) == [[("a cat", 1.0)]]
+    for names in ([], "cat", ["cat", " "], ["cat", "dog", "cat"]):
+        with pytest.raises(ValueError, match="class name"):
+            classifier.with_classes(names)
+
+
+def test_class_specific_contexts_keep_their_classes(run_of):
+    _, out = run_of("CoOp", "CSC", True, "CTX_INIT", "")
+    with pytest.raises(ValueError, match="CoOp cannot take other class names: it has class-specific contexts"):
+        Classifier.load(out, classnames=["cat", "dog"])
+
+
+def test_threads_share_a_classifier(run_of):
+    _, out = run_of("ALIGN")
+    classifier = Classifier.load(out)
+    paths = [out.parent / f"{i % 4}.png" for i in range(24)]
+    expected = [classifier(path).logits for path in paths]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda path: classifier(path).logits, paths))
+    assert all(map(torch.equal, found, expected))
+
+
+def test_mistakes_get_one_line(run_of, tmp_path):
+    _, out = run_of("ALIGN")
+    with pytest.raises(FileNotFoundError, match="there is no folder .*; did you mean 'out'"):
+        Classifier.load(out.parent / "outt")
+    with pytest.raises(FileNotFoundError, match=f"is no run: it holds no run.json; runs below it: {out}"):
+        Classifier.load(out.parent)
+    with pytest.raises(FileNotFoundError, match="no epoch 9 .*it holds epochs 1"):
+        Classifier.load(out, epoch=9)
+    content = json.loads((out / "run.json").read_text())
+    for change, message in [
+        ({"model": None}, "an older version wrote it"),
+        ({"model": {**content["model"], "method": "ALIGNN"}}, "did you mean 'ALIGN'"),
+        ({"model": {**content["model"], "backbone_file": "", "backbone": "/no/clip.pt"}}, "--backbone FILE"),
+    ]:
+        (tmp_path / "run.json").write_text(json.dumps({**content, **change}))
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            Classifier.load(tmp_path)
+
+
+def naive_order(scores):
+    return sorted(range(len(scores)), key=lambda i: (-scores[i], i))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+def test_ties_go_to_the_first_class(dtype):
+    scores = torch.tensor([[1, 3, 3, 2], [0, 0, 0, 0], [200, 100, 99, 201]], dtype=dtype)
+    indices, probabilities = likeliest(scores, 9)
+    assert indices.tolist() == [naive_order(row) for row in scores.tolist()]
+    assert indices[:, 0].tolist() == scores.max(1)[1].tolist() == scores.argmax(1).tolist()
+    # 200 - 99 is beyond float32's exponent: equal probabilities, but not equal scores
+    assert probabilities[2].tolist() == sorted(probabilities[2].tolist(), reverse=True)
+    assert Predictions(scores, tuple("abcd")).labels == ["b", "a", "d"]
+
+
+@pytest.mark.parametrize("size", [(20, 33), (33, 20), (12, 12), (9, 40), (12, 13)])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "nearest"])
+def test_preprocessing_is_that_of_an_evaluation(size, interpolation):
+    image = Image.fromarray(np.random.RandomState(1).randint(0, 255, (*size, 3), dtype=np.uint8))
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
+    steps = [T.Resize(12, interpolation=InterpolationMode(interpolation)), T.CenterCrop(12), T.ToTensor()]
+    expected = T.Compose([*steps, T.Normalize(mean, std)])(image)
+    torch.testing.assert_close(Preprocess((12, 12), interpolation, mean, std)(image), expected, rtol=0, atol=1e-6)
+
+
+def call(capsys, *words):
+    code = main(["predict", *map(str, words)])
+    return code, *capsys.readouterr()
+
+
+def test_the_command(run_of, tmp_path, capsys):
+    _, out = run_of("ALIGN")
+    photos = tmp_path / "photos"
+    (photos / "more").mkdir(parents=True)
+    for i, place in enumerate(("a.png", "b.png", "more/c.png")):
+        read_image(out.parent / f"{i}.png").save(photos / place)
+    code, printed, _ = call(capsys, out, photos, "--top", 1)
+    names = Classifier.load(out)([photos / "a.png", photos / "b.png", photos / "more/c.png"]).labels
+    assert code == 0 and [line.split(": ")[1].rsplit(" ", 1)[0] for line in printed.splitlines()] == names
+
+    (photos / "b.png").write_bytes(b"no image")
+    (tmp_path / "names.txt").write_text("cat\nbig dog\n\nlynx\n")
+    files = "--csv", tmp_path / "p.csv", "--json", tmp_path / "p.json"
+    code, _, err = call(capsys, out, photos, *files, "--classes-file", tmp_path / "names.txt", "--top", 2)
+    assert code == 1 and f"skipped: {photos / 'b.png'} is not a readable image" in err and "1 of 3 images" in err
+    rows = list(csv.DictReader((tmp_path / "p.csv").open()))
+    assert list(rows[0]) == ["path", "class_1", "probability_1", "class_2", "probability_2"]
+    content = json.loads((tmp_path / "p.json").read_text())
+    assert [row["path"] for row in rows] == [item["path"] for item in content]
+    assert {row["class_1"] for row in rows} <= {"cat", "big dog", "lynx"}
+    assert float(rows[0]["probability_1"]) == pytest.approx(content[0]["classes"][0]["probability"], rel=1e-5)
+
+    for words, message in [
+        ((out, tmp_path / "none.png"), "there is no file or folder"),
+        ((out, out), "holds no image"),
+        ((out, photos, "--top", 0), "--top is 0"),
+        ((out.parent, photos), "is no run"),
+        ((out, photos, "--classes", " , "), "class names must be"),
+    ]:
+        code, _, err = call(capsys, *words)
+        assert code == 2 and err.startswith("align-clip predict: error: ") and message in err and err.count("\n") == 1

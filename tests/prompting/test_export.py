@@ -1,0 +1,200 @@
+"""Exports of every method: the loader, torch.export and ONNX against the model; the folder, the card and the Hub."""
+
+import csv
+import json
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import huggingface_hub
+import pytest
+import torch
+from safetensors import safe_open
+
+from prompting.__main__ import main
+from prompting.classifier import Classifier
+from prompting.export import portable as loader
+from prompting.export import write
+from prompting.export.convert import portable
+from prompting.export.onnx import onnx_session, write_int8, write_onnx
+from prompting.images import Preprocess, read_image
+from tests.reference.methods import METHODS, NAMES, build, draw_images, relearn, tiny_resnet, tiny_vit, train_on_four
+
+MORE_THAN_PROMPTS = ["CLIP_LoRA", "CoPrompt", "MMRL", "MultiModalAdapter", "TipAdapterF"]
+EXPORTED = [name for name in METHODS if name not in ("CoCoOp", *MORE_THAN_PROMPTS)]
+VARIANTS = [
+    ("ALIGN", "READING", "released"),
+    ("ALIGN", "BETA", 0.0, "IMAGE_SET", "patches"),
+    ("ALIGN", "LAMBDA_TOKEN", 0.06, "LAMBDA_PROMPT", 0.05),  # in the log domain
+    ("ALIGN", "COUPLING", "independent", "VISION_PROMPT_NUMBER", 3, "VISION_PROMPT_DEPTH", 2),
+    ("PLOT", "TRADE_OFF", True),
+    ("PLOTPP", "TRADE_OFF", True),
+    ("IVLP", "PROMPT_DEPTH_VISION", 0),
+]
+
+
+def exported(method, *words, clip=None, iterations=None):
+    """A model whose prompts are not those of the start, and its exported form."""
+    model = relearn(build(method, *words, clip=clip)).eval()
+    settings = SimpleNamespace(method=method)
+    classifier = SimpleNamespace(model=model, settings=settings, classnames=NAMES, preprocess=Preprocess((12, 12)))
+    return model, portable(classifier, iterations)
+
+
+@torch.no_grad()
+def logits_of(model, images):
+    return model(images)
+
+
+@pytest.mark.parametrize(
+    "words", [(name,) for name in EXPORTED] + VARIANTS, ids=lambda words: "-".join(map(str, words))
+)
+def test_the_exported_model_gives_the_logits_and_torch_export_takes_it(words):
+    model, form = exported(*words)
+    images = draw_images(tiny_vit(), 5)
+    expected = logits_of(model, images)
+    torch.testing.assert_close(logits_of(form, images), expected, rtol=0, atol=1e-4)
+    if form.config["head"]["kind"] == "transport":
+        assert form.config["head"]["log"] == ("LAMBDA_TOKEN" in words)
+        form.config["head"]["iterations"] = 3  # a hundred make a graph that takes seconds
+    batch = {0: torch.export.Dim("batch", min=1, max=64)}
+    program = torch.export.export(form, (images[:2],), dynamic_shapes=(batch,)).module()
+    torch.testing.assert_close(program(images), logits_of(form, images), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("method, clip, message", [
+    ("CoCoOp", None, "CoCoOp cannot be exported: its class features depend on the image"),
+    *[(name, None, "cannot be exported: it changes image features") for name in MORE_THAN_PROMPTS],
+    ("CoOp", tiny_resnet, "the vision tower is a ModifiedResNet; only ViTs can be exported"),
+])  # fmt: skip
+def test_what_cannot_be_exported_says_so(method, clip, message):
+    with pytest.raises(ValueError, match=message):
+        exported(method, clip=clip and clip())
+
+
+def naive_sinkhorn(cost, v, lam, tol, iterations):
+    """One problem (L, J) with loops over its entries, in float64: the plan when the row sums are right."""
+    L, J = len(cost), len(cost[0])
+    kernel = [[math.exp(-cost[i][j] / lam) for j in range(J)] for i in range(L)]
+    c = [float(v[i] > 0) for i in range(L)]
+    for _ in range(iterations):
+        r = [1 / J / sum(kernel[i][j] * c[i] for i in range(L)) for j in range(J)]
+        c = [v[i] / sum(kernel[i][j] * r[j] for j in range(J)) for i in range(L)]
+        error = sum(abs(r[j] * sum(kernel[i][j] * c[i] for i in range(L)) - 1 / J) for j in range(J))
+        if error <= tol:
+            break
+    return [[kernel[i][j] * r[j] * c[i] for j in range(J)] for i in range(L)]
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_problems_stop_one_by_one_and_padding_gets_nothing(log):
+    cost = 2 * torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(2))
+    v = torch.tensor([[0.25] * 4, [1 / 3] * 3 + [0.0], [1.0, 0, 0, 0]]).unsqueeze(1)
+    plans = loader.sinkhorn(cost, v, 0.1, 60, 1e-2, (), log)
+    for problem, weights, plan in zip(cost.tolist(), v[:, 0].tolist(), plans):
+        expected = torch.tensor(naive_sinkhorn(problem, weights, 0.1, 1e-2, 60))
+        torch.testing.assert_close(plan, expected, rtol=1e-3, atol=1e-6)
+    assert plans[1, 3].abs().max() == plans[2, 1:].abs().max() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [("ALIGN",), VARIANTS[0], VARIANTS[2], ("PLOT",), ("MaPLe",)])
+def test_onnx_gives_the_logits_of_100_images_in_batches_of_any_size(words, tmp_path):
+    model, form = exported(*words, iterations=40 if "LAMBDA_TOKEN" in words else 12)
+    write_onnx(form, tmp_path / "model.onnx")
+    write_int8(tmp_path / "model.onnx", tmp_path / "int8.onnx")
+    score, small = (onnx_session(tmp_path / name, threads=1) for name in ("model.onnx", "int8.onnx"))
+    images = draw_images(tiny_vit(), 100)
+    for size in (100, 1, 7):
+        torch.testing.assert_close(score(images[:size]), logits_of(form, images[:size]), rtol=0, atol=1e-4)
+    expected = logits_of(model, images)
+    torch.testing.assert_close(score(images), expected, rtol=0, atol=1e-4)
+    difference = (small(images) - expected).abs().max()
+    assert 0 < difference < expected.std()
+    assert (tmp_path / "int8.onnx").stat().st_size < 0.7 * (tmp_path / "model.onnx").stat().st_size
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    train_on_four("ALIGN", folder).train()
+    return folder / "out"
+
+
+@pytest.mark.slow
+def test_the_command_writes_a_folder_that_works_alone(run, tmp_path, capsys, monkeypatch):
+    class FolderApi:
+        def create_repo(self, name, exist_ok):
+            (tmp_path / "hub" / name).mkdir(parents=True, exist_ok=exist_ok)
+
+        def upload_folder(self, folder_path, repo_id):
+            shutil.copytree(folder_path, tmp_path / "hub" / repo_id, dirs_exist_ok=True)
+            return f"https://hub/{repo_id}"
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", FolderApi)
+    assert main(["export", str(run), "--push-to-hub", "me/photos"]) == 0
+    out, folder = capsys.readouterr().out, run / "export"
+    names = ["README.md", "load_model.py", "model.int8.onnx", "model.onnx", "model.safetensors"]
+    assert sorted(p.name for p in folder.iterdir()) == names
+    assert sorted(p.name for p in (tmp_path / "hub/me/photos").iterdir()) == names and "https://hub/me/photos" in out
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line.startswith("|")]
+    assert [row[0] for row in table[2:]] == ["full model", "safetensors", "onnx", "int8"]
+    assert all(float(cell) > 0 for row in table[2:] for cell in row[1:4])
+
+    # The loader, copied elsewhere, with torch and safetensors alone
+    for name in ("load_model.py", "model.safetensors"):
+        shutil.copy(folder / name, tmp_path)
+    path = run.parent / "2.png"
+    classifier = Classifier.load(run)
+    torch.save(classifier.preprocess(read_image(path))[None], tmp_path / "image.pt")
+    code = "import sys, torch, load_model; m = load_model.load('model.safetensors');"
+    code += "print(m(torch.load('image.pt')).tolist());"
+    code += "assert not {'open_clip', 'prompting', 'PIL'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [pytest.approx(classifier(path).logits[0].tolist(), abs=1e-4)]
+    assert len((folder / "load_model.py").read_text().splitlines()) <= 150
+
+    card = (folder / "README.md").read_text()
+    data = huggingface_hub.ModelCard(card).data
+    accuracy = json.loads((run / "results.json").read_text())["metrics"]["test"]["accuracy"]
+    assert data.library_name == "align-clip" and data.eval_results[0].metric_value == pytest.approx(accuracy / 100)
+    assert "| full model" in card and "golden retriever" in card
+
+
+def test_mistakes_and_choices_of_the_command(run, tmp_path, capsys, monkeypatch):
+    def call(*words):
+        code = main(["export", str(run), "--no-measure", *map(str, words)])
+        return code, *capsys.readouterr()
+
+    code, out, err = call("--forms", "safetensors", "--output-dir", tmp_path / "a", "--classes", "cat,big dog,lynx")
+    assert code == 0, err
+    with safe_open(tmp_path / "a" / "model.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["config"])["classnames"] == ["cat", "big dog", "lynx"]
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["README.md", "load_model.py", "model.safetensors"]
+    for words, message in [
+        (("--iterations", 0), "--iterations is 0"),
+        (("--iterations", 1, "--forms", "safetensors"), "more iterations may help"),
+        (("--images", tmp_path / "none"), "there is no file or folder"),
+    ]:
+        code, _, err = call("--output-dir", tmp_path / "b", *words)
+        assert code == 2 and err.startswith("align-clip export: error: ") and message in err
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    code, _, err = call("--output-dir", tmp_path / "c", "--forms", "onnx")
+    assert code == 2 and "pip install 'align-clip[export]'" in err
+
+
+def test_images_to_check_on(run):
+    """The test images where they are found, else noise."""
+    classifier, rows = Classifier.load(run), list(csv.DictReader((run / "predictions.csv").open()))
+    images, what = write.check_images(classifier, run, None)
+    assert what == "2 test images" and torch.equal(
+        images[0], classifier.preprocess(read_image(run.parent / rows[0]["path"]))
+    )
+    assert write.check_images(classifier, run, Path(run.parent))[1] == f"4 images of {run.parent}"
+    (run / "predictions.csv").rename(run / "other.csv")
+    assert write.check_images(classifier, run, None)[1] == "100 images of noise"
+    (run / "other.csv").rename(run / "predictions.csv")

@@ -1,0 +1,69 @@
+"""What a command line leaves out: the settings of the run to evaluate, and the output folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dassl.data.datasets import DATASET_REGISTRY
+from yacs.config import CfgNode
+
+from trainers.record.files import Json, read_json
+
+# Settings of a trained run that its evaluation does not take: folders, resources, and the files that training started
+# from, which its checkpoints replace.
+NOT_TAKEN = ("OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "MAX_MEMORY_GB", "INIT_WEIGHTS", "PRETRAIN_DIR")
+
+
+def take_settings(cfg: CfgNode, run: str, other_data: bool) -> None:
+    """Set a config to the settings in ``run.json`` of a trained run; without file or settings, nothing changes.
+
+    Args:
+        cfg: the config, with its defaults.
+        run: folder of the trained run; "" for none.
+        other_data: whether another data set is named, so that the keys of ``DATASET`` are not taken.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    path = Path(run, "run.json")
+    if not run or not path.is_file():
+        return
+    config = read_json(path).get("config", {})
+    if other_data:
+        config.pop("DATASET", None)
+    _merge(cfg, config)
+
+
+def _merge(node: CfgNode, values: Json) -> None:
+    """Set the keys of ``node`` that ``values`` has, node by node; keys that ``node`` lacks are of another version."""
+    for key, value in values.items():
+        if key in NOT_TAKEN or key not in node:
+            continue
+        if isinstance(node[key], CfgNode):
+            _merge(node[key], value)
+        else:
+            node[key] = tuple(value) if isinstance(node[key], tuple) else value
+
+
+def output_folder(cfg: CfgNode, method_file: str, data_file: str, run: str = "") -> str:
+    """Return the output folder of a run whose command line names none.
+
+    Args:
+        cfg: the config of the run.
+        method_file: YAML file of the method; "" for none.
+        data_file: YAML file of the data set; "" for none.
+        run: folder of the trained run that is evaluated; "" for a training.
+
+    Returns:
+        ``output/<data set>/<method>/<config>/seed<seed>``, or ``<run>/eval/<data set>_<classes>``. A custom data set
+        is named after its folder or file, others after their YAML file.
+    """
+    name: Any = cfg.DATASET.NAME
+    data = Path(data_file).stem if data_file else name.lower()
+    if name in DATASET_REGISTRY.registered_names() and getattr(DATASET_REGISTRY.get(name), "root_is_data", False):
+        data = Path(cfg.DATASET.ROOT).resolve().stem or data
+    if run:
+        return str(Path(run, "eval", f"{data}_{cfg.DATASET.get('SUBSAMPLE_CLASSES', 'all')}"))
+    config = Path(method_file).stem if method_file else "default"
+    return str(Path("output", data, cfg.TRAINER.NAME, config, f"seed{cfg.SEED}"))
