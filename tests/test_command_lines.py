@@ -104,7 +104,7 @@ def check(words: list[str]) -> None:
 @pytest.fixture
 def no_run(monkeypatch):
     monkeypatch.setattr(train, "build_trainer", Recorder)
-    monkeypatch.setattr(train, "setup_logger", lambda folder: None)
+    monkeypatch.setattr(train, "setup_logger", lambda folder, wait: None)
     monkeypatch.setattr(train, "collect_env_info", str)
     monkeypatch.setattr(train, "set_random_seed", lambda seed: None)
 

@@ -50,7 +50,7 @@ def plan_views(run: EvaluatedRun, rows: pd.DataFrame) -> tuple[list[list[dict[st
     Raises:
         ValueError, OSError: the run's model cannot be loaded.
     """
-    if not hasattr(METHODS.get(run.results["method"]), "features"):
+    if not hasattr(METHODS.get(run.results["method"]), "head_input"):
         return [[] for _ in range(len(rows))], ""
     trained = load_run(run.folder)
     views, kind = [], ""

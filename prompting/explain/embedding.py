@@ -32,13 +32,13 @@ def image_features(model: PromptedCLIP[Any], images: Tensor) -> tuple[Tensor, Te
     With M visual prompts the feature is the mean of the M unit features.
 
     Raises:
-        ValueError: the method learns no visual prompts, so that tuning leaves image features as they are.
+        ValueError: the method learns no visual prompts.
     """
     learner = getattr(model, "prompt_learner", None)
     prompts = learner() if learner is not None else None
     if prompts is None or prompts.visual is None:
         name = model.name or type(model).__name__
-        raise ValueError(f"{name} learns no visual prompts: tuning leaves the image features as they are")
+        raise ValueError(f"{name} learns no visual prompts, with and without which image features are compared")
     before = model.image_encoder(images).prompt
     after = model.image_encoder(images, prompts.visual, prompts.deep_visual).prompt
     first, second = (F.normalize(F.normalize(f.float(), dim=-1).mean(1), dim=-1).cpu() for f in (before, after))

@@ -15,8 +15,6 @@ from torch import Tensor
 
 from prompting.clip.tokens import PromptTokens, clip_tokenizer
 from prompting.methods import METHODS, PromptedCLIP
-from prompting.methods.align import ALIGN
-from prompting.methods.plot import TransportCLIP
 from prompting.ot import HierarchicalOT
 
 
@@ -106,11 +104,11 @@ def transport_plans(
     """
     head = getattr(model, "head", None)
     if not isinstance(head, HierarchicalOT):
-        have = ", ".join(sorted(name for name, one in METHODS.items() if issubclass(one, (ALIGN, TransportCLIP))))
+        have = ", ".join(sorted(name for name, one in METHODS.items() if hasattr(one, "head_input")))
         raise ValueError(f"{model.name or type(model).__name__} has no transport plan; methods that have one: {have}")
     if top < 1:
         raise ValueError(f"top is {top}; allowed: 1 or more classes")
-    features = model.features(images)  # type: ignore[operator]
+    features = model.head_input(images)  # type: ignore[operator]
     prompt_plans = cast(Tensor, head.score(features).prompt.plan).cpu()
     probabilities = model(images).float().softmax(-1).cpu()
     found = []

@@ -105,7 +105,7 @@ class ALIGN(PromptedCLIP[ALIGNOptions]):
             self.tokens, prompts.text, prompts.deep_text, token_set=token_set, detach_tokens=self.detach_tokens
         )
 
-    def features(self, images: Tensor) -> HierarchicalInput:
+    def head_input(self, images: Tensor) -> HierarchicalInput:
         """Return what the head scores; ``self.head.score(...)`` of it gives the plans, too."""
         prompts = self.prompt_learner()
         image = self.image_encoder(
@@ -123,7 +123,7 @@ class ALIGN(PromptedCLIP[ALIGNOptions]):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (B, K) of ``images`` (B, 3, H, W): Eq. 7, or those of the reading ``released``."""
-        return self.head.score(self.features(images), logit_scale=self.logit_scale).logits
+        return self.head.score(self.head_input(images), logit_scale=self.logit_scale).logits
 
 
 @dataclass(frozen=True)

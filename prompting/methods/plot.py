@@ -44,7 +44,7 @@ class TransportCLIP(PromptedCLIP[OptionsT]):
         """Return the prompt features (K, N, D) of the classes."""
         return self.cached(lambda: self.text_encoder(self.tokens, self.prompt_learner().text).prompt)
 
-    def features(self, images: Tensor) -> HierarchicalInput:
+    def head_input(self, images: Tensor) -> HierarchicalInput:
         """Return what the head scores; ``self.head.score(...)`` of it gives the plans, too."""
         return HierarchicalInput(self.image_set(images)[0], self.text_features())
 

@@ -192,7 +192,7 @@ class HierarchicalOT(nn.Module):
     def score(
         self, features: HierarchicalInput, *, logit_scale: float | Tensor = 1.0, return_plans: bool = False
     ) -> HierarchicalOutput:
-        """Score the features of a model: ``head.score(model.features(images), return_plans=True)`` gives the plans."""
+        """Score a model's input: ``head.score(model.head_input(images), return_plans=True)`` gives the plans."""
         z, h, r, s, s_mask = features
         return self(z, h, r, s, s_mask=s_mask, logit_scale=logit_scale, return_plans=return_plans)
 

@@ -52,7 +52,7 @@ def images():
 @torch.no_grad()
 def logits_of(model, images, plans):
     """Eq. 6 and 7 (or those of the released code) for given plans, with a loop over images, classes and pairs."""
-    z, h, r, s, _ = model.features(images)
+    z, h, r, s, _ = model.head_input(images)
     released, rows = model.head.settings.reading == "released", []
     for b, found in enumerate(plans):
         row = {}

@@ -32,7 +32,7 @@ def short_run(folder: Path, *opts: str) -> list[str]:
         for i in range(8):
             image = Image.fromarray(pixels.integers(0, 256, (24, 24, 3), dtype=np.uint8))
             image.save(folder / "photos" / name / f"{i}.png")
-    torch.save(vit_state(patch=8, grid=3, vision_layers=1, text_layers=1), folder / "tiny.pt")
+    torch.save(vit_state(patch=8, grid=3, vision_layers=1, text_layers=2), folder / "tiny.pt")
     words = ["--root", folder / "photos", "--trainer", "CoOp", "--seed", "1", "--backbone", folder / "tiny.pt"]
     words += [
         "--dataset-config-file",
