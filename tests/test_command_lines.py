@@ -63,6 +63,9 @@ class Recorder:
         self.cfg, self.calls = cfg, []
         Recorder.last = self
 
+    def get_model_names(self) -> list[str]:
+        return []
+
     def __getattr__(self, name: str) -> Any:
         return lambda *args, **kwargs: self.calls.append((name, args, kwargs))
 
@@ -105,7 +108,8 @@ def check(words: list[str]) -> None:
 def no_run(monkeypatch):
     monkeypatch.setattr(train, "build_trainer", Recorder)
     monkeypatch.setattr(train, "setup_logger", lambda folder, wait: None)
-    monkeypatch.setattr(train, "collect_env_info", str)
+    for name in ("collect_env_info", "lock_folder", "summary", "warn_of_few_images"):
+        monkeypatch.setattr(train, name, lambda *of: "")
     monkeypatch.setattr(train, "set_random_seed", lambda seed: None)
 
 
