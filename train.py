@@ -212,7 +212,6 @@ def run(args: argparse.Namespace, words: Sequence[str]) -> None:
                     else "no epoch was finished: the same command starts from the beginning",
                 )
                 raise
-            raise
 
 
 @command("train.py")

@@ -63,6 +63,9 @@ class Recorder:
         self.cfg, self.calls = cfg, []
         Recorder.last = self
 
+    def get_model_names(self) -> list[str]:
+        return []
+
     def __getattr__(self, name: str) -> Any:
         return lambda *args, **kwargs: self.calls.append((name, args, kwargs))
 
@@ -104,8 +107,9 @@ def check(words: list[str]) -> None:
 @pytest.fixture
 def no_run(monkeypatch):
     monkeypatch.setattr(train, "build_trainer", Recorder)
-    monkeypatch.setattr(train, "setup_logger", lambda folder: None)
-    monkeypatch.setattr(train, "collect_env_info", str)
+    monkeypatch.setattr(train, "setup_logger", lambda folder, wait: None)
+    for name in ("collect_env_info", "lock_folder", "summary", "warn_of_few_images"):
+        monkeypatch.setattr(train, name, lambda *of: "")
     monkeypatch.setattr(train, "set_random_seed", lambda seed: None)
 
 
