@@ -81,6 +81,9 @@ def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("--no-train", action="store_true", help="do not train")
     add("--traceback", action="store_true", help="show where an error was raised")  # read by ``command``
     add("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the YAML files")
+    for word in words:
+        if word.startswith("--") and word.endswith("=--"):  # argparse would take it for an empty list
+            parser.error(f"{word}: a flag's value cannot be --")
     args = parser.parse_args(words)
     args.opts, known = [word for word in args.opts if word != "--"], parser._option_string_actions
     for i, word in enumerate(args.opts):
