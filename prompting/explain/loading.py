@@ -14,9 +14,10 @@ from PIL import Image
 from torch import Tensor
 from torchvision import transforms as T
 
-from prompting.checkpoint import load_learned, read_state_dict
+from prompting.checkpoint import load_learned
 from prompting.methods import METHODS, PromptedCLIP
 from prompting.ot.checks import check_choice
+from prompting.run_folder import read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,8 @@ def load_run(folder: str | Path, *, backbone: str = "", classnames: Iterable[str
     made = _model_entry(folder, path)
     method = made.get("method", config["TRAINER"]["NAME"])
     check_choice("method", method, sorted(METHODS))
-    node: dict[str, Any] = next((value for key, value in config["TRAINER"].items() if key != "NAME"), {})
     model_class = METHODS[method]
-    options = {name: node[name.upper()] for name in model_class.options_class.defaults() if name.upper() in node}
+    options = made["options"] if "options" in made else _options_of_node(config, model_class)
     names = list(classnames) or record["classnames"]
     data = {"dataset": config["DATASET"]["NAME"], "template": config["DATASET"].get("TEMPLATE", "")}
     file = made.get("backbone_file", "")
@@ -103,7 +103,7 @@ def load_run(folder: str | Path, *, backbone: str = "", classnames: Iterable[str
     if path is None and model.state_dict():
         raise FileNotFoundError(f"{folder} holds no checkpoint of {method}: the run saved none, or was not finished")
     if path is not None:
-        state = read_state_dict(path)
+        state = read_checkpoint(path)
         wanted = model.state_dict()
         part = next((name for name, child in model.named_children() if _fits(name, wanted, state)), "")
         # Some methods save their learner alone, without its name.
@@ -117,6 +117,12 @@ def _model_entry(folder: Path, checkpoint: Path | None) -> dict[str, Any]:
         if (place / "run.json").is_file():
             return json.loads((place / "run.json").read_text(encoding="utf-8")).get("model") or {}
     return {}
+
+
+def _options_of_node(config: dict[str, Any], model_class: type[PromptedCLIP[Any]]) -> dict[str, Any]:
+    """Return the options in the method's config node, for runs whose ``run.json`` has no entry ``model``."""
+    node: dict[str, Any] = next((value for key, value in config["TRAINER"].items() if key != "NAME"), {})
+    return {name: node[name.upper()] for name in model_class.options_class.defaults() if name.upper() in node}
 
 
 def _fits(part: str, wanted: dict[str, Tensor], state: dict[str, Tensor]) -> bool:

@@ -215,9 +215,7 @@ def check_content(path: str, checkpoint: Any) -> None:
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f'"{path}" is no checkpoint: it holds a {type(checkpoint).__name__}')
     state, epoch = checkpoint.get("state_dict"), checkpoint.get("epoch")
-    if isinstance(
-        state, Mapping
-    ):  # without a module's extra state (torch's get_extra_state), which is any plain values
+    if isinstance(state, Mapping):  # a module's extra state (torch's get_extra_state) may be any plain values
         state = {key: value for key, value in state.items() if not str(key).endswith("_extra_state")}
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(f'"{path}" is no checkpoint: "state_dict" is {_kind(state)}; it should hold tensors by name')
@@ -228,12 +226,9 @@ def check_content(path: str, checkpoint: Any) -> None:
 
 
 def _kind(state: Any) -> str:
-    kinds = {type(value).__name__ for value in state.values()} if isinstance(state, Mapping) else set()
-    return (
-        f"a mapping to {', '.join(sorted(kinds))}"
-        if kinds
-        else f"{'' if state is None else 'a '}{type(state).__name__}"
-    )
+    if isinstance(state, Mapping) and state:
+        return f"a mapping to {', '.join(sorted({type(value).__name__ for value in state.values()}))}"
+    return "NoneType" if state is None else f"a {type(state).__name__}"
 
 
 def restore(
