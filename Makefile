@@ -22,10 +22,10 @@ compare: setup  ## train and compare all methods, three seeds
 bench: setup  ## time a training step, an evaluation and the transport, in at most ten minutes
 	@$(python) -m scripts.bench.short
 
-test-fast: setup  ## run the unit tests, without any training (two and a half minutes)
+test-fast: setup  ## run the unit tests, without any training
 	@$(pytest) -m "not slow and not long" $(TESTS)
 
-test: setup check  ## run the checks and all tests but the long ones (about five minutes)
+test: setup check  ## run the checks and all tests but the long ones
 	@$(pytest) -m "not long" $(TESTS)
 
 test-long: setup  ## run the tests that take longest
