@@ -125,10 +125,8 @@ class Classifier:
             raise type(error)(f"the CLIP of {run}: {error}; name its file with backbone (--backbone FILE)") from error
         model = _build(settings, clip)
         if settings.checkpoint:
-            path, part = (
-                checkpoint_path(Path(run) / settings.checkpoint, epoch),
-                model.get_submodule(settings.saved_part),
-            )
+            path = checkpoint_path(Path(run) / settings.checkpoint, epoch)
+            part = model.get_submodule(settings.saved_part)
             names = model.released_names if part is model else None
             state = read_checkpoint(path)
             if "_extra_state" in state:  # such as the classes of Tip-Adapter-F's cache
