@@ -6,8 +6,6 @@ Base-to-new on the mini source set. A plan is made uniform by a large entropy we
 plain mean over all pairs. A finished run is not repeated.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

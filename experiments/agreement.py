@@ -6,8 +6,6 @@ Spearman's coefficient over the methods that have both, with a bootstrap interva
 table goes between ``<!-- agreement -->`` and ``<!-- end -->`` of the page.
 """
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Reads the results of runs: ``results.json``, logs of CoOp, MaPLe, PLOT and others, or a CSV file of results."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

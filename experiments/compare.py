@@ -6,8 +6,6 @@ Each method trains on the base half of the classes and is tested on both halves.
 interrupted one resumes. Every run is a call of ``train.py``; the commands are in the report.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Pictures of tables: accuracy over shots as curves; base, new and H as bars."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

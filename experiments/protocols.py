@@ -7,8 +7,6 @@ Every run is one call of ``train.py``. A finished run is not repeated, an interr
 holds a run with other settings is refused.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys
@@ -49,7 +47,7 @@ class RunDefaults:
     plugins: tuple[str, ...] = ()  # Python files that register methods or data sets
 
     @classmethod
-    def of(cls, args: argparse.Namespace) -> RunDefaults:
+    def of(cls, args: argparse.Namespace) -> "RunDefaults":
         """Return the defaults that the flags of ``add_defaults`` give, and import the plugins."""
         import train
 

@@ -4,8 +4,6 @@ python -m experiments.results                         # write the tables of docs
 python -m experiments.results --add output base2new   # first add the runs below a folder to results/base2new.csv
 """
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -8,8 +8,6 @@ Base-to-new on the source and the targets, cross-data-set and domain generalisat
 the source. Finished runs are not repeated. The other rows are those of results/*.csv.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Runs of train.py: their specification, their state, and their execution in separate processes."""
 
-from __future__ import annotations
-
 import inspect
 import multiprocessing
 import os
@@ -40,8 +38,8 @@ class RunSpec:
     classes: str = "all"  # or "base", "new"
     options: tuple[str, ...] = ()  # KEY VALUE words over the YAML files
     learns: bool = True  # False for a training-free method, which has no checkpoint to load
-    trained: RunSpec | None = None  # the run whose prompts are tested; None for a training
-    first_stage: RunSpec | None = None  # the run whose prompts this training starts from
+    trained: "RunSpec | None" = None  # the run whose prompts are tested; None for a training
+    first_stage: "RunSpec | None" = None  # the run whose prompts this training starts from
     plugins: tuple[str, ...] = ()  # Python files that register methods or data sets
 
     @property

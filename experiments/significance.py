@@ -6,8 +6,6 @@ Every run writes ``predictions.csv``. An image counts as the share of seeds that
 give every set the same weight. Images of one drawing in other colours count as images of their own.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -6,8 +6,6 @@
 A job is a training and its tests. Finished runs are not repeated, so the same command also completes a sweep.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -1,7 +1,5 @@
 """``align-clip COMMAND ...``, or ``python -m prompting COMMAND ...``: use a trained run."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import pkgutil

@@ -1,7 +1,5 @@
 """Checkpoints: only the learned tensors of a model are saved and loaded."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence

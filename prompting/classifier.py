@@ -9,8 +9,6 @@
 Neither the checkout nor the training images are needed.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -95,7 +93,7 @@ class Classifier:
         backbone: str | os.PathLike[str] | None = None,
         device: str | torch.device | None = None,
         precision: str | None = None,
-    ) -> Classifier:
+    ) -> "Classifier":
         """Return the classifier of a run.
 
         Args:
@@ -141,7 +139,7 @@ class Classifier:
         check_count("k", k)
         return lambda images: self(images).top(k)
 
-    def with_classes(self, classnames: Sequence[str]) -> Classifier:
+    def with_classes(self, classnames: Sequence[str]) -> "Classifier":
         """Return a classifier with the same CLIP and learned prompts for other class names.
 
         Raises:

@@ -1,7 +1,5 @@
 """Logits of the methods that compare one feature per image with one feature per class."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

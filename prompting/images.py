@@ -1,7 +1,5 @@
 """Image files to the tensors that CLIP takes: the transform of an evaluation, without torchvision."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,7 +41,7 @@ class Preprocess:
     std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Preprocess:
+    def from_json(cls, content: Mapping[str, Any]) -> "Preprocess":
         """Return the transform of a JSON object, whose lists become tuples."""
         fields: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in content.items()}
         return cls(**fields)

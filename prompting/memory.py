@@ -5,8 +5,6 @@ inputs of both norms (2), queries, keys and values (3), the attention output (1)
 CLIP). A recomputed block keeps its input (1). Classes in chunks keep the activations of one chunk at a time.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Learned tensors, their gradients and the optimizer's state are float32 under every setting.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -68,7 +66,7 @@ class Precision:
         check_choice("precision", prec, PRECISIONS)
 
     @classmethod
-    def resolve(cls, prec: str = "auto", device: str | torch.device = "cpu") -> Precision:
+    def resolve(cls, prec: str = "auto", device: str | torch.device = "cpu") -> "Precision":
         """Return the precision to use on a device.
 
         Args:

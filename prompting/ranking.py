@@ -1,7 +1,5 @@
 """The order of classes by score, with one rule for ties: the class that comes first wins."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """The folder of a run as the library reads it: ``run.json`` and the checkpoints; no Dassl and no data set."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -36,7 +34,7 @@ class ModelSettings:
     images: Mapping[str, Any]  # fields of prompting.images.Preprocess
 
     @classmethod
-    def read(cls, run: str | os.PathLike[str]) -> ModelSettings:
+    def read(cls, run: str | os.PathLike[str]) -> "ModelSettings":
         """Return the settings in ``run.json`` of a run's folder.
 
         Raises:

@@ -1,7 +1,5 @@
 """Read files of ``torch.save`` and ``torch.jit.save`` without running code from them, and check them for damage."""
 
-from __future__ import annotations
-
 import math
 import os
 import pickle

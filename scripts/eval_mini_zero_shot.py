@@ -6,8 +6,6 @@ Test pictures are drawn in memory (they are the same as the files that a data se
 a class name is the set's own.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

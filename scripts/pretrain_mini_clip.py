@@ -8,8 +8,6 @@ caption that is true of a picture counts as a positive. Writes OUT/mini_clip.saf
 and OUT/train_log.jsonl.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging

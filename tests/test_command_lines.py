@@ -1,7 +1,5 @@
 """Generated command lines: each is refused in one line that names what is wrong, or the run gets what was asked for."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import io

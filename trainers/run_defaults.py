@@ -1,7 +1,5 @@
 """What a command line leaves out: the settings of the run to evaluate, and the output folder."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

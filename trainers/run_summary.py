@@ -1,7 +1,5 @@
 """What a run is about, in ten lines, and warnings about its data."""
 
-from __future__ import annotations
-
 from collections import Counter
 from typing import Any
 

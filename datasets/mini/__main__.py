@@ -3,8 +3,6 @@
 python -m datasets.mini --sheet FILE.png: draw a few pictures of each, with the names of the sets.
 """
 
-from __future__ import annotations
-
 import difflib
 import logging
 import sys

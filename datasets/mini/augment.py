@@ -1,7 +1,5 @@
 """Batches of pre-training pictures, composed on tensors: colours, backgrounds, place, size, turn and noise."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -4,8 +4,6 @@ For maintainers: users find the benchmark's pictures in ``assets/mini_world``. N
 Writes sheets, manifest and NOTICE of the benchmark there, and the pre-training pictures into a cache folder.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

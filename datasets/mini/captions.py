@@ -1,7 +1,5 @@
 """What pre-training says of its pictures: a name, or another name of it, in a sentence, sometimes with its colour."""
 
-from __future__ import annotations
-
 import numpy as np
 
 COLOURS = {

@@ -7,8 +7,6 @@ so that a data set is fixed by its seed and the names of its parts.
 Coordinates are those of a figure: (u, v) with the figure about the size of the unit circle, v pointing down.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import zlib

@@ -1,7 +1,5 @@
 """Zero-shot accuracy and a linear probe of the mini CLIP on the picture suite: all that its difficulty is set by."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from dataclasses import replace

@@ -3,8 +3,6 @@
 ``json/<set>.json`` holds the bodies of a set's SVGs, ``collections.json`` its licence, author and category.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import re

@@ -1,7 +1,5 @@
 """Which pictures are nearly the same drawing: perceptual hashes of 63 bits and how many bits two of them differ in."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -3,8 +3,6 @@
 A picture is a pure function of a tile, a medium and a random generator.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

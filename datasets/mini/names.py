@@ -1,7 +1,5 @@
 """From an icon's name to what it shows: style endings off, classes of the suite by the names in ``classes.yaml``."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """NOTICE.md of the pictures: sets of the benchmark and of pre-training, who drew them, under which licence."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 

@@ -4,8 +4,6 @@
 ``manifest.csv`` has a line a picture, ``pretraining.csv.gz`` one for each that pre-training sees.
 """
 
-from __future__ import annotations
-
 import csv
 import gzip
 import io

@@ -4,8 +4,6 @@
 marks the folder as ours and says what it holds.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -3,8 +3,6 @@
 python -m datasets.mini.picture_main --sheet FILE.png: draw a few test images of each, with the names of the sets.
 """
 
-from __future__ import annotations
-
 import difflib
 import logging
 import sys

@@ -1,7 +1,5 @@
 """The data sets of the picture suite: their classes, images and looks, and how one image is made."""
 
-from __future__ import annotations
-
 import hashlib
 import inspect
 from dataclasses import dataclass

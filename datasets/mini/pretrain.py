@@ -4,8 +4,6 @@ Goes on where it stopped: inside a stage from a checkpoint in the cache, otherwi
 ``assets/mini_world``, which the end of a stage writes. ``--evaluate`` prints zero-shot accuracy instead.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging

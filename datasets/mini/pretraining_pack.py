@@ -4,8 +4,6 @@
 picture in the order masks then colours, its name, what its set calls it, its set and its place there.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

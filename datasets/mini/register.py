@@ -1,7 +1,5 @@
 """Puts the mini sets into the registry: the drawn ones, and those of the picture suite under names that are free."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from ..registry import Description, register

@@ -1,7 +1,5 @@
 """Render the permitted sets once into a cache folder: an array of pixels and a list of names and hashes a set."""
 
-from __future__ import annotations
-
 import json
 import os
 from concurrent.futures import ProcessPoolExecutor

@@ -1,7 +1,5 @@
 """Which pictures the benchmark uses and which pre-training does: roles by hand, splits by drawing."""
 
-from __future__ import annotations
-
 import json
 import zlib
 from collections import defaultdict

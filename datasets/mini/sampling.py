@@ -1,7 +1,5 @@
 """Which pictures a pre-training batch takes: names by weight, then a picture of the name; batch i is fixed by i."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

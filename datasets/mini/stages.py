@@ -1,7 +1,5 @@
 """The stages of pre-training and one step of each: forward and backward in chunks, on several threads of a CPU."""
 
-from __future__ import annotations
-
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass

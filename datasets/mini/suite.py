@@ -4,8 +4,6 @@
 marks the folder as ours and says which drawing it holds.
 """
 
-from __future__ import annotations
-
 import hashlib
 import inspect
 import json

@@ -1,7 +1,5 @@
 """The mini CLIP in pre-training: open_clip's CLIP class, its towers on parts of pictures and cut captions, its file."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -6,8 +6,6 @@ mixture. The file holds ``token_embedding.rows`` (R, d) and ``token_embedding.pa
 three times itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 

@@ -4,8 +4,6 @@ A scene and a caption are compared by their facts: a caption is true of a pictur
 there. Nothing of the mini data sets' looks, and no composition in ``HELD_OUT``, is ever drawn here.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np

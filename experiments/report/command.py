@@ -6,8 +6,6 @@
 The file holds everything it shows and needs no network.
 """
 
-from __future__ import annotations
-
 import argparse
 
 from experiments.report.compare_page import compare_page

@@ -1,7 +1,5 @@
 """Which images a method gets right that another gets wrong."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

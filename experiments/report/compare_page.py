@@ -1,7 +1,5 @@
 """The report that compares the runs below a folder."""
 
-from __future__ import annotations
-
 import os
 from functools import partial
 from pathlib import Path

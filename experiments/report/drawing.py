@@ -1,7 +1,5 @@
 """Pictures inside the page: charts as SVG in the page's colours, photos and heat maps as data URIs."""
 
-from __future__ import annotations
-
 import base64
 import io
 import re

@@ -1,7 +1,5 @@
 """Fills the templates of the report."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import Any

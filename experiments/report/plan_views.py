@@ -1,7 +1,5 @@
 """The plans of images, as small pictures and tables in a report."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """A run's files as the report needs them: results, predictions of every image, and where the images are."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path

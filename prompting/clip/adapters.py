@@ -1,7 +1,5 @@
 """Adapters: learned functions whose values are added inside frozen blocks, or to the embedded input of a tower."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 

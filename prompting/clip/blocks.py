@@ -4,8 +4,6 @@ The modules and weights of a block are used unmodified. A block of another class
 the towers call it as a whole.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -182,5 +180,5 @@ def project_out(x: Tensor, projection: nn.Linear | Tensor | None) -> Tensor:
 class Frozen(nn.Module):
     """A module that stays in evaluation mode, so that ``train()`` does not enable BatchNorm updates or dropout."""
 
-    def train(self, mode: bool = True) -> Frozen:  # noqa: ARG002 - the signature is torch's
+    def train(self, mode: bool = True) -> "Frozen":  # noqa: ARG002 - the signature is torch's
         return super().train(False)

@@ -1,7 +1,5 @@
 """Class names that are one for CLIP: the same tokens, or text features that hardly differ."""
 
-from __future__ import annotations
-
 import logging
 from collections import defaultdict
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 The architecture is inferred from the shapes of the tensors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -7,8 +7,6 @@ Shape letters: N prompts, K classes (k in a chunk), T positions of the longest p
 suffix, b context positions, L of the largest token set, X suffix positions of a chunk.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple, Optional
 

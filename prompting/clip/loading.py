@@ -1,7 +1,5 @@
 """Load CLIP models by OpenAI's names, open_clip's pairs of name and tag, checkpoint files, or from model objects."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os
@@ -72,7 +70,7 @@ def checkpoint_file(source: str) -> str:
 def load_clip(
     source: str | os.PathLike[str] | nn.Module,
     *,
-    precision: Precision | None = None,
+    precision: "Precision | None" = None,
     device: str | torch.device | None = None,
     folder: str | os.PathLike[str] | None = None,
 ) -> nn.Module:

@@ -1,7 +1,5 @@
 """Widths, depths, sizes and dtypes, read from a loaded CLIP model."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +43,7 @@ class ClipShape:
         return self.grid[0] * self.grid[1]
 
     @classmethod
-    def of(cls, model: nn.Module) -> ClipShape:
+    def of(cls, model: nn.Module) -> "ClipShape":
         """Return the sizes of ``model``, an open_clip ``CLIP`` or ``CustomTextCLIP``.
 
         Raises:

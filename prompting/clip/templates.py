@@ -1,7 +1,5 @@
 """Hand-written sentences around a class name, for the methods that learn no text."""
 
-from __future__ import annotations
-
 from open_clip import OPENAI_IMAGENET_TEMPLATES
 
 from prompting.clip.tokens import clean_name

@@ -4,8 +4,6 @@ Shape letters: K classes (k in a chunk), N text prompts, b prompt length, T posi
 all classes share, X suffix positions in a chunk, L text tokens, D embedding width, d_l tower width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple, Optional

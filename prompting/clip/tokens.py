@@ -1,7 +1,5 @@
 """Tokenized prompts: token ids, and the positions of the learned vectors, the class name and EOS."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
@@ -33,7 +31,7 @@ class PromptTokens(NamedTuple):
     context: Tensor
     words: Tensor
 
-    def select(self, classes: slice | Tensor) -> PromptTokens:
+    def select(self, classes: slice | Tensor) -> "PromptTokens":
         """Return the tokens of some classes: ``classes`` slices or indexes axis K; T is unchanged."""
         return PromptTokens(*(field[:, classes] for field in self))
 

@@ -4,8 +4,6 @@ Shape letters: B images, M visual prompts, b prompt length, O patches, J = O + b
 the tower's width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple

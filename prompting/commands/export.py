@@ -7,8 +7,6 @@ examples:
 Each form is checked on 100 images against the model; a table compares size, memory, speed and agreement.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -7,8 +7,6 @@ examples:
 The exit code is 0, 1 if an image could not be read (it is named and skipped), 2 after another error.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import json

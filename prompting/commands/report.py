@@ -7,8 +7,6 @@ examples:
 The file holds everything it shows and needs no network. The command needs the project's checkout.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from importlib import import_module

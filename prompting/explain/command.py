@@ -1,7 +1,5 @@
 """The command ``explain``: draws what a run has learned."""
 
-from __future__ import annotations
-
 import argparse
 import csv
 from pathlib import Path

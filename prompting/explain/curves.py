@@ -1,7 +1,5 @@
 """Training curves from TensorBoard's files: loss, accuracy, learning rate, and how the transport went."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """t-SNE of image features before and after tuning, as in figure 2b of the paper."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A trained run, read from its folder: the model with its learned tensors, and how images are prepared."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Picture of ``explain plan``: prompt plans with their numbers, and where on the image each text token's mass lies."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

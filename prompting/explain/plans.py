@@ -3,8 +3,6 @@
 Shape letters: M visual and N text prompts, J visual and L text tokens of a prompt, O patches.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Colours and settings that all pictures share; readable with every kind of colour blindness."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from matplotlib.colors import LinearSegmentedColormap, to_hex

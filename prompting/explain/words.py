@@ -1,7 +1,5 @@
 """The vocabulary words nearest to each learned text vector, as in CoOp's ``interpret_prompt.py``."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The model card of an export: ``README.md`` with the Hub's YAML header."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A trained model as an ``ExportedModel``: the vision tower, the learned prompts and the features of its classes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -5,8 +5,6 @@
 SOURCE is a run's folder, a safetensors file next to load_model.py, or an ONNX file. Prints one JSON object.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import subprocess

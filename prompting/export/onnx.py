@@ -1,7 +1,5 @@
 """ONNX files of an exported model: float32, and with int8 weights in the vision tower."""
 
-from __future__ import annotations
-
 import logging
 import warnings
 from collections.abc import Callable

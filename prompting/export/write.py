@@ -1,7 +1,5 @@
 """Export of a run into a folder: the files of each form, checked against the model, measured and described."""
 
-from __future__ import annotations
-
 import csv
 import json
 import math

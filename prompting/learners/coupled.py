@@ -1,7 +1,5 @@
 """Prompts for both towers: independent of each other, or visual prompts projected from text prompts."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 

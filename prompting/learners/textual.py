@@ -1,7 +1,5 @@
 """Learned text contexts: the vectors in front of a class name, and the deep prompts of later blocks."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple, Optional
 

@@ -1,7 +1,5 @@
 """One shared prompt, which a transformer block maps to the prompts of both towers."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 

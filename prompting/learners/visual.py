@@ -1,7 +1,5 @@
 """Learned visual prompts: the vectors after the image patches, and the deep prompts of later blocks."""
 
-from __future__ import annotations
-
 from torch import nn
 
 from prompting.learners.textual import Prompts, check_positive, deep_prompts, fresh, with_prompt_axis

@@ -4,8 +4,6 @@
 nothing else has to list it.
 """
 
-from __future__ import annotations
-
 import pkgutil
 from importlib import import_module
 

@@ -1,7 +1,5 @@
 """ALIGN: M visual and N text prompts, matched by a hierarchical optimal transport (NeurIPS 2023, arXiv 2309.13847)."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Base classes of the methods: a frozen CLIP, learned prompts, and a state dict of the learned tensors."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Generic, TypeVar, cast
@@ -17,7 +15,7 @@ from prompting.heads import cosine_logits
 from prompting.learners import ClassContexts, Prompts
 
 T = TypeVar("T")
-METHODS: dict[str, type[PromptedCLIP[Any]]] = {}
+METHODS: "dict[str, type[PromptedCLIP[Any]]]" = {}
 """Model classes by registry name; a subclass of ``PromptedCLIP`` with a ``name`` adds itself."""
 
 
@@ -111,7 +109,7 @@ class PromptedCLIP(nn.Module, Generic[OptionsT]):
         """
         return [(self.tokens, self.prompt_learner())]
 
-    def train(self, mode: bool = True) -> PromptedCLIP[OptionsT]:
+    def train(self, mode: bool = True) -> "PromptedCLIP[OptionsT]":
         """Set training or evaluation mode; the frozen CLIP stays in evaluation mode."""
         super().train(mode)
         self.clip.eval()

@@ -4,8 +4,6 @@ q = W x + bias + s B A dropout(x), k and v alike (and the output projection with
 are learned, s = alpha / sqrt(r). One sentence for all data sets, logits 100 cos(f, w), loss = cross entropy.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast

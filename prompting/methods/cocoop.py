@@ -1,7 +1,5 @@
 """CoCoOp: a learned text context, shifted by a small network that reads the image feature (arXiv 2203.05557)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

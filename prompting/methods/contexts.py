@@ -1,7 +1,5 @@
 """The learned text contexts of CoOp, one or several."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """CoOp: a learned text context before, around or after the class name (arXiv 2109.01134)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

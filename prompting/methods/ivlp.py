@@ -1,7 +1,5 @@
 """IVLP: deep prompts in both towers, learned independently (the baseline of MaPLe, arXiv 2210.03117, section 4.1)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

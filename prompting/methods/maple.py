@@ -1,7 +1,5 @@
 """MaPLe: deep text prompts, and visual prompts projected from them (arXiv 2210.03117)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ up belong to one tower, shared belongs to both. Place i >= 1 is block i - 1, pla
 entropy.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -7,8 +7,6 @@ output at the inserted positions, projected by a learned matrix; z_fused = ALPHA
 loss = ALPHA CE(z) + (1 - ALPHA) CE(z_rep) + REG_WEIGHT [(1 - mean cos(f, f0)) + (1 - mean over classes cos(w, w0))]
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """PLOT: N text contexts, matched with the spatial features of an image by optimal transport (arXiv 2210.01253)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

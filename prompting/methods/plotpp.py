@@ -4,8 +4,6 @@ Training has two stages: the visual prompts alone (``model_upd="vision"``), then
 from the prompts of the first stage.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -18,8 +18,6 @@ it has all entries, divided by the number n of drawn prompts as in the bound; th
 of D, divided by n + 1, to save memory that the form used here does not need.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast

@@ -4,8 +4,6 @@ c_k = meta_net(w0_k), w0_k the frozen CLIP's feature of a sentence about class k
 outputs at the context positions. loss = cross entropy + 8 (1 - mean over classes cos(w, w0)).
 """
 
-from __future__ import annotations
-
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence

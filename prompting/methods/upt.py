@@ -10,8 +10,6 @@ prompts at the input only. That code calls a function that does not exist, and i
 here it runs, with any number.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """VPT: learned visual prompts, shallow or deep, with a fixed sentence (arXiv 2203.12119, as on CLIP in MaPLe)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Zero-shot CLIP: hand-written sentences about each class, nothing learned (arXiv 2103.00020)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Checks of the inputs of this folder; an error is one line with the value found and the values allowed."""
 
-from __future__ import annotations
-
 import difflib
 import math
 from collections.abc import Iterable, Sequence

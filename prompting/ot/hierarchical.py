@@ -3,8 +3,6 @@
 Shape letters: B images, K classes, M visual and N text prompts, J visual and L text tokens per prompt, D features.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any, NamedTuple, cast
@@ -34,7 +32,7 @@ class HierarchicalInput(NamedTuple):
     s_mask: Tensor | None = None
     """(K, N, L) bool, True = valid text token; None: all valid."""
 
-    def select(self, classes: Tensor) -> HierarchicalInput:
+    def select(self, classes: Tensor) -> "HierarchicalInput":
         """Return the input with some of the K classes, given by their indices."""
         s, s_mask = (None if value is None else value[classes] for value in (self.s, self.s_mask))
         return self._replace(h=self.h[classes], s=s, s_mask=s_mask)

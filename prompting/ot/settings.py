@@ -1,7 +1,5 @@
 """Settings of the solver and of the head, validated on construction."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from .checks import check_choice, check_count, check_number

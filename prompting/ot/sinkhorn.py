@@ -1,7 +1,5 @@
 """Entropic optimal transport between uniform weights, for a batch of masked problems."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import replace

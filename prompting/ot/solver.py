@@ -5,8 +5,6 @@ longer side, last, both products of an iteration are a row vector times a matrix
 A weight of zero makes its scaling zero from the first iteration on, so the iteration needs no masks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -40,7 +38,7 @@ class SinkhornOutput(NamedTuple):
     entropy: Tensor
     """(...) h(plan) = -sum plan ln plan, in nats, at most ln(J L)."""
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> SinkhornOutput:
+    def map(self, change: Callable[[Tensor], Tensor]) -> "SinkhornOutput":
         """Return the output with ``change`` applied to each tensor."""
         f, g = self.potentials
         plan = None if self.plan is None else change(self.plan)

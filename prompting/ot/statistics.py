@@ -1,7 +1,5 @@
 """How the transport of a head went: convergence, iterations and entropy, over all problems since the last reading."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,5 @@
 """Token level of the head (Eq. 5): distances between all pairs of token sets, in chunks over images and classes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from typing import Any

@@ -4,8 +4,6 @@ It builds the trainer that ``train.py`` builds, on random weights, K drawn class
 names that every revision of this project has, so that it can be run in another checkout.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import resource

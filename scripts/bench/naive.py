@@ -4,8 +4,6 @@ Every text prompt is padded to the full context, every image is encoded M times,
 the transport is solved in Python loops over images and classes that test for convergence after each iteration.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

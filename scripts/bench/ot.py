@@ -7,8 +7,6 @@ solvers are given fewer problems, and rates are compared.
     python -m scripts.bench.ot [--sizes 198 8 --sizes 4 4] [--iterations 5 20 100] [--device cuda]
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -5,8 +5,6 @@
 Each case runs in a separate process, with the .venv of its checkout. Ratios are new to old, of medians over the rounds.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Sequence

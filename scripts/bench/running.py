@@ -1,7 +1,5 @@
 """Runs the cases of a benchmark in separate processes; writes JSON after each case and prints a table."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

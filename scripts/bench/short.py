@@ -3,8 +3,6 @@
 python -m scripts.bench.short [--minutes 10] [--out output/bench]
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import time

@@ -1,7 +1,5 @@
 """Small random CLIPs of both kinds in float64, and the comparison of both towers with one prompt at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pytest

@@ -1,7 +1,5 @@
 """Adapters in the blocks, and vectors that enter a tower at a later block, against one prompt or image at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pytest

@@ -1,7 +1,5 @@
 """Prompted towers against plain open_clip, and against one prompt at a time: outputs and gradients."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import open_clip

@@ -1,7 +1,5 @@
 """Every way to name a CLIP leads to the same model, and every wrong one to one clear line."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

@@ -1,7 +1,5 @@
 """What saves memory and time changes no output and no gradient: classes in chunks, recomputed blocks."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import pytest

@@ -1,7 +1,5 @@
 """What is read off a model, and which towers are refused."""
 
-from __future__ import annotations
-
 import open_clip
 import pytest
 import torch

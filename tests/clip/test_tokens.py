@@ -1,7 +1,5 @@
 """Where tokens, learned vectors, class names and EOS stand, against CLIP's own tokenization of whole sentences."""
 
-from __future__ import annotations
-
 import open_clip
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """The committed weights of the mini world's CLIP give the committed figures (zero_shot.json), aim by aim."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The generator: fixed by its seed, and what it draws is what the scene says."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The pre-training world: what is held out is absent, and captions are true."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import fields
 from itertools import permutations, product

@@ -1,7 +1,5 @@
 """The maintainer's build, on a package of a few made-up sets: what is read, what is chosen, what is written."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 

@@ -1,7 +1,5 @@
 """The committed pictures: licences, NOTICE, no copies between splits, benchmark and pre-training."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter, defaultdict
 

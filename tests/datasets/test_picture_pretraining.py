@@ -1,7 +1,5 @@
 """Pre-training on pictures: unknown words, the towers on parts, losses by loops, resuming."""
 
-from __future__ import annotations
-
 import argparse
 import math
 

@@ -1,7 +1,5 @@
 """The picture suite as data sets: images fixed by their number, files in CoOp's layout, sheets read right."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 

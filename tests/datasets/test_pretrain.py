@@ -1,7 +1,5 @@
 """The parts of the pre-training script, against loops and against open_clip."""
 
-from __future__ import annotations
-
 import importlib.util
 import math
 from dataclasses import fields

@@ -1,7 +1,5 @@
 """The committed zero-shot figures are what the committed weights give."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Fixtures of the experiments' tests."""
 
-from __future__ import annotations
-
 import sys
 
 import pytest

@@ -1,7 +1,5 @@
 """Rank correlation with the published averages, and the row of a method, on made-up results."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,7 +1,5 @@
 """Results are found in every layout of the family, or the folder says why not."""
 
-from __future__ import annotations
-
 import json
 import os
 

@@ -1,7 +1,5 @@
 """Each of the fifteen sets, from its folder to the paper's table: check, one epoch of training, tests, table."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

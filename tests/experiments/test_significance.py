@@ -1,7 +1,5 @@
 """Intervals and paired tests on made-up predictions, against closed forms and full enumeration."""
 
-from __future__ import annotations
-
 from itertools import product
 
 import numpy as np

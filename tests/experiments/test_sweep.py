@@ -1,7 +1,5 @@
 """Sweeps through submitit: real jobs on this machine, and a Slurm that is a few lines of shell."""
 
-from __future__ import annotations
-
 import os
 import sys
 

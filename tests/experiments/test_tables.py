@@ -1,7 +1,5 @@
 """Tables from fabricated runs, against sums by hand; and the published figures against each other."""
 
-from __future__ import annotations
-
 import io
 from functools import partial
 from statistics import mean

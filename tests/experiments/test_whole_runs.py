@@ -1,7 +1,5 @@
 """Protocols from end to end on a tiny CLIP: a whole table by one command, a broken run, a stage that is repeated."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

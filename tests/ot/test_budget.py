@@ -1,7 +1,5 @@
 """Memory of the head, and equality of blocks and the whole batch."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """The head: both readings against loops, special cases, independence, chunks, gradients, precision, validation."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

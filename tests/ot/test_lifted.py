@@ -1,7 +1,5 @@
 """The folder stands alone: copied under another name it imports, and what its README shows runs."""
 
-from __future__ import annotations
-
 import importlib
 import re
 import shutil

@@ -1,7 +1,5 @@
 """One level of transport: against loops, POT, closed forms and finite differences."""
 
-from __future__ import annotations
-
 import threading
 from concurrent.futures import ThreadPoolExecutor
 

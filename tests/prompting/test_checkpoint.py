@@ -1,7 +1,5 @@
 """What is saved and read of a model: its learned tensors."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

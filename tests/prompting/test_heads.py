@@ -1,7 +1,5 @@
 """Cosine logits against a loop."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

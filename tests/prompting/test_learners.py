@@ -1,7 +1,5 @@
 """The learned tensors: names, shapes, starts and what they hand to the encoders."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

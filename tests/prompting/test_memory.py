@@ -1,7 +1,5 @@
 """The estimate against what autograd keeps and what a FLOP counter counts; plans that keep to a limit."""
 
-from __future__ import annotations
-
 import importlib.util
 import mmap
 import sys

@@ -3,8 +3,6 @@
 With ``own_blocks``, the blocks are those of the open_clip model, which may have other activations and norms.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Small random CLIP weights in the key names of OpenAI's checkpoints, of any sizes."""
 
-from __future__ import annotations
-
 import open_clip
 import torch
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Runs of train.py in processes of their own that end before their time."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import resource

@@ -1,7 +1,5 @@
 """Tests on values that hypothesis generates: some in ``make test``, many in ``make test-long``."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -4,8 +4,6 @@ Each maker fills ``root`` and returns the class names in the order of their labe
 followed by its name, so that the files differ.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import os

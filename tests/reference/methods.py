@@ -1,7 +1,5 @@
 """Every method on CLIPs that are tiny, and not of the proportions 512 : 768; trainers on a data set of four images."""
 
-from __future__ import annotations
-
 import functools
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Everything is float64 numpy, without masks: the tokens of class k are given as t
 Also generators of random problems for the tests of the head.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

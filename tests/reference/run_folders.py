@@ -1,7 +1,5 @@
 """Folders of tested runs, with pictures, predictions and a random model of a tiny CLIP."""
 
-from __future__ import annotations
-
 import csv
 import json
 from pathlib import Path

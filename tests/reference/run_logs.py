@@ -1,7 +1,5 @@
 """Log lines of a run, and the data that the runs of ``tests/golden/runs`` were made on."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Fabricated folders of runs: ours with ``results.json``, and logs as CoOp, MaPLe and PLOT leave them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What autograd keeps for the backward pass, counted as it is packed."""
 
-from __future__ import annotations
-
 from typing import Any, Callable
 
 import torch

@@ -3,8 +3,6 @@
 python -m tests.reference.shared_run ROOT OUTPUT
 """
 
-from __future__ import annotations
-
 import os
 import sys
 

@@ -1,7 +1,5 @@
 """A data set of tiny images, a trainer of one linear layer, and a config for them."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

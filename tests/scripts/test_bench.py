@@ -1,7 +1,5 @@
 """The benchmarks measure what they say: the naive path and the peers give our numbers, cases end in a result."""
 
-from __future__ import annotations
-
 import json
 
 import open_clip

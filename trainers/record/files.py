@@ -1,7 +1,5 @@
 """Files of a run: written atomically, locked for one process, and listed with their hashes."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

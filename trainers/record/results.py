@@ -1,7 +1,5 @@
 """``results.json``: the metrics of a run, with its settings, data and versions."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

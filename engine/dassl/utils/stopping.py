@@ -1,7 +1,5 @@
 """Ending a run by a signal: as an exception in the main process, with its worker processes."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal
