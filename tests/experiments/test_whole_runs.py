@@ -50,7 +50,7 @@ def call(words, **more):
 def test_reproduce_goes_from_nothing_to_the_table(mini, tmp_path):
     words, root = mini
     small = " ".join(["--shots 1 --set", *words, "OPTIM.MAX_EPOCH 1"])
-    more = {"DATA": str(root), "OUTPUT": str(tmp_path), "DATASETS": "mini_relations", "SEEDS": "1", "SWEEP": small}
+    more = {"DATA": str(root), "OUTPUT": str(tmp_path), "DATASETS": "mini_plants", "SEEDS": "1", "SWEEP": small}
     command = ["scripts/reproduce.sh", "fewshot", "CoOp"]
     code, out, err = call(command, **more)
     assert code == 0, err
@@ -69,13 +69,13 @@ def test_a_broken_run_goes_on_in_a_protocol_and_ends_as_if_it_had_not_broken(min
     words = (*words, "OPTIM.MAX_EPOCH", "3")
     root.mkdir(exist_ok=True)
     (job,), (whole,) = (
-        plan("fewshot", ["CoOp"], ["mini_relations"], [1], RunDefaults(str(root), tmp_path / name, "", words), [1])
+        plan("fewshot", ["CoOp"], ["mini_plants"], [1], RunDefaults(str(root), tmp_path / name, "", words), [1])
         for name in ("broken", "whole")
     )
     (run,) = job
     assert call([sys.executable, "-c", BREAK, *run.argv()])[0] == 130 and state(run) == "begun"
     flags = ["--root", root, "--output", tmp_path / "broken", "--shots", "1", "--quiet", "--set", *words]
-    again = ["scripts/fewshot.sh", "CoOp", "mini_relations", "1", *flags]
+    again = ["scripts/fewshot.sh", "CoOp", "mini_plants", "1", *flags]
     for command in (again, [sys.executable, "train.py", *whole[0].argv()]):
         code, _, err = call(command)
         assert code == 0, err
