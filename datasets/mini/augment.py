@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -14,15 +13,8 @@ from .captions import COLOURS
 
 CONTRAST = 0.22  # least difference of brightness between a picture and its background
 LUMA = (0.299, 0.587, 0.114)
-
-
-@dataclass(frozen=True)
-class Movement:
-    """How far a free picture moves: least and largest size, turn in degrees, shift as a share of half the side."""
-
-    sizes: tuple[float, float] = (0.6, 1.05)
-    turn: float = 15.0
-    shift: float = 0.2
+# How far a free picture moves: least and largest size, degrees either way, shift as a share of half the side.
+SIZES, TURN, SHIFT = (0.6, 1.05), 15.0, 0.2
 
 
 def brightness(colour: Tensor) -> Tensor:
@@ -54,9 +46,7 @@ def backgrounds(avoid: Tensor, generator: Generator, tries: int = 6) -> Tensor:
     return options[torch.arange(count, device=first.device), first]
 
 
-def compose(
-    alpha: Tensor, own: Tensor, coloured: Tensor, free: Tensor, generator: Generator, movement: Movement | None = None
-) -> tuple[Tensor, Tensor]:
+def compose(alpha: Tensor, own: Tensor, coloured: Tensor, free: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
     """Put pictures on backgrounds.
 
     Args:
@@ -65,13 +55,11 @@ def compose(
         coloured: (B,) bool, whether a picture has colours of its own.
         free: (B,) bool: whether it is composed freely; the others stand still on white, black or in their own colours.
         generator: source of the choice.
-        movement: how far free pictures move.
 
     Returns:
         Pictures (B, 3, H, W), normalised as CLIP's, and (B,) the number of the ink's colour plus 1, 0 for none.
     """
     count, _, height, width = alpha.shape
-    movement = movement or Movement()
     ink, number = ink_colours(count, generator)
     own_ink = (own * alpha).sum((2, 3)) / alpha.sum((2, 3)).clamp(min=1)
     paper = backgrounds(brightness(torch.where(coloured[:, None], own_ink, ink)), generator)
@@ -79,9 +67,9 @@ def compose(
     paper = paper.masked_fill(~free[:, None], 1)
     colour = torch.where(coloured[:, None, None, None], own, ink[:, :, None, None])
 
-    size = _uniform((count,), *movement.sizes, generator)
-    turn = torch.deg2rad(_uniform((count,), -movement.turn, movement.turn, generator))
-    shift = _uniform((count, 2), -movement.shift, movement.shift, generator)
+    size = _uniform((count,), *SIZES, generator)
+    turn = torch.deg2rad(_uniform((count,), -TURN, TURN, generator))
+    shift = _uniform((count, 2), -SHIFT, SHIFT, generator)
     stay = ~free
     size, turn, shift = size.masked_fill(stay, 1), turn.masked_fill(stay, 0), shift.masked_fill(stay[:, None], 0)
     cos, sin = turn.cos() / size, turn.sin() / size

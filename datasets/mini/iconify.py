@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from .pack import SIDE
+
 _NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-SIDE = 64  # pixels of a rendered picture
 LICENCES = ("MIT", "Apache-2.0", "CC-BY-4.0", "CC-BY-3.0", "CC0-1.0", "OFL-1.1", "ISC")
 TRADEMARK_CATEGORIES = ("Logos", "Programming")
 # Sets of companies' marks that stand in another category.

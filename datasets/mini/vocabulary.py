@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Optional
 
 import numpy as np
 import torch
@@ -73,7 +72,7 @@ def mixtures(used: tuple[int, ...]) -> Tensor:
 
 
 def _draw(
-    spelled: list[Optional[int]],
+    spelled: list[int | None],
     words: list[int],
     taken: set[tuple[int, ...]],
     draw: np.random.Generator,
