@@ -13,7 +13,7 @@ help:  ## print this list
 setup:  ## make .venv with all packages of requirements.lock
 	@bash scripts/setup.sh
 
-demo: setup  ## draw the mini source set, train ALIGN, print the base-to-new table (the default)
+demo: setup  ## write the mini source set, train ALIGN, print the base-to-new table (the default)
 	@$(python) -m experiments.compare --methods ZeroshotCLIP ALIGN --output output/demo
 
 compare: setup  ## train and compare all methods, three seeds

@@ -12,7 +12,7 @@
 | folders.py, files.py | listing image folders; text, JSON and cache files |
 | config.py | the config keys under ``DATASET`` and their defaults |
 | check.py, __main__.py | ``python -m datasets check, layout, stats`` |
-| mini/ | the built-in suite of drawn data sets |
+| mini/ | the built-in suite: icons and emoji on made-up pages |
 """
 
 from .catalog import CATALOG

@@ -58,7 +58,12 @@ def section(name: str) -> str:
 def fill(page: str) -> str:
     """Return a page with the tables between ``<!-- results: NAME -->`` and ``<!-- end -->`` made from the CSV files."""
     pattern = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-    return pattern.sub(lambda found: f"{found[1]}\n{section(found[2])}\n\n{found[3]}", page)
+
+    def table(found: re.Match[str]) -> str:
+        there = (FOLDER / f"{found[2]}.csv").is_file()
+        return f"{found[1]}\n{section(found[2])}\n\n{found[3]}" if there else found[0]
+
+    return pattern.sub(table, page)
 
 
 @command

@@ -26,7 +26,6 @@ TABLE = {
         "datasets", "dassl.utils.command", "sklearn", "scipy", "tqdm", "yaml", "torch", "open_clip",
         "safetensors", "resvg_py",
     } | PICTURES,
-    "datasets/mini/draw.py": PICTURES,
     "experiments/": {
         "experiments", "trainers", "datasets", "prompting", "train", "dassl", "torch", "yacs", "yaml", "numpy",
         "scipy", "pandas", "tabulate", "matplotlib", "submitit", "tqdm", "jinja2", "PIL",

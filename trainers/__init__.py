@@ -18,7 +18,7 @@ for _module in pkgutil.iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
 _ASSETS = Path(__file__).resolve().parent.parent / "assets"
-register_checkpoint("mini", os.fspath(_ASSETS / "mini_clip" / "mini_clip.safetensors"))
+register_checkpoint("mini", os.fspath(_ASSETS / "mini_world" / "mini_clip.safetensors"))
 
 
 def extend_cfg(cfg: CfgNode) -> None:

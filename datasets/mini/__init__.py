@@ -1,1 +1,1 @@
-"""The mini suite: small data sets that the project draws itself, so that everything runs without a download."""
+"""The mini suite: small data sets of icons and emoji by many hands, so that everything runs without a download."""

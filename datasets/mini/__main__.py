@@ -1,6 +1,6 @@
-"""python -m datasets.mini --root DATA [--sets mini_source ... | all]: draw mini sets.
+"""python -m datasets.mini --root DATA [--sets mini_source ... | all]: write mini sets.
 
-python -m datasets.mini --sheet FILE.png: draw a few pictures of each, with the names of the sets.
+python -m datasets.mini --sheet FILE.png: draw a few test images of each, with the names of the sets.
 """
 
 import difflib
@@ -12,44 +12,47 @@ from pathlib import Path
 from dassl.utils.command import Parser, command
 from PIL import Image, ImageDraw
 
-from .draw import SIZE
-from .suite import SUITE, ensure, picture
+from .files import ensure
+from .pack import SIDE
+from .suite import image, read_suite
 
 
-def sheet(path: Path, columns: int = 12, margin: int = 100) -> None:
-    """Write one row of test pictures a set, classes spread evenly, beside the names of the sets."""
-    image = Image.new("RGB", (margin + columns * SIZE, len(SUITE) * SIZE), "white")
-    pen = ImageDraw.Draw(image)
-    for row, mini in enumerate(SUITE.values()):
-        pen.text((4, row * SIZE + SIZE // 2 - 6), mini.name, fill="black")
+def sheet(path: Path, columns: int = 16, margin: int = 110) -> None:
+    """Write one row of test images a set, classes spread evenly, beside the names of the sets."""
+    suite = read_suite()
+    page = Image.new("RGB", (margin + columns * SIDE, len(suite) * SIDE), "white")
+    pen = ImageDraw.Draw(page)
+    for row, dataset in enumerate(suite.values()):
+        pen.text((4, row * SIDE + SIDE // 2 - 6), dataset.name, fill="black")
         for column in range(columns):
-            label = column * len(mini.classes) // columns
-            image.paste(picture(mini, "test", label, 0), (margin + column * SIZE, row * SIZE))
-    image.save(path)
+            label = column * len(dataset.classes()) // columns
+            page.paste(Image.fromarray(image(dataset, "test", label, 0)), (margin + column * SIDE, row * SIDE))
+    page.save(path)
 
 
 @command("python -m datasets.mini")
 def main(words: Sequence[str]) -> None:
-    """Draw the sets that the command line names, and say which were there already."""
-    parser = Parser(prog="python -m datasets.mini", description="Draw the mini data sets.")
+    """Write the sets that the command line names, and say which were there already."""
+    suite = read_suite()
+    parser = Parser(prog="python -m datasets.mini", description="Write the mini data sets.")
     parser.add_argument("--root", type=Path, help="folder of data sets")
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="draw a sheet of examples instead")
-    parser.add_argument("--sets", nargs="+", default=["all"], metavar="SET", help=f"all, or of: {', '.join(SUITE)}")
+    parser.add_argument("--sets", nargs="+", default=["all"], metavar="SET", help=f"all, or of: {', '.join(suite)}")
     args = parser.parse_args(words)
     if args.sheet:
         sheet(args.sheet)
         return
     if args.root is None:
-        parser.error("say where to draw: --root FOLDER")
+        parser.error("say where to write: --root FOLDER")
     for name in args.sets:
-        if name not in SUITE and name != "all":
-            near = difflib.get_close_matches(name, SUITE, n=1)
+        if name not in suite and name != "all":
+            near = difflib.get_close_matches(name, suite, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            parser.error(f"unknown set {name!r}; allowed: all, {', '.join(SUITE)}{hint}")
+            parser.error(f"unknown set {name!r}; allowed: all, {', '.join(suite)}{hint}")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for name in SUITE if "all" in args.sets else args.sets:
-        if not ensure(SUITE[name], args.root):
-            logging.info("%s is there already: %s", SUITE[name].name, args.root / name)
+    for name in suite if "all" in args.sets else args.sets:
+        if not ensure(suite[name], args.root):
+            logging.info("%s is there already: %s", suite[name].name, args.root / name)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Zero-shot accuracy and a linear probe of the mini CLIP on the picture suite: all that its difficulty is set by."""
+"""Zero-shot accuracy and a linear probe of the mini CLIP on the mini suite: all that its difficulty is set by."""
 
 import json
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from torch import Tensor
 from .augment import normalise
 from .medium import Medium
 from .pack import OWN_WORDS
-from .picture_sets import PictureSet, image
+from .suite import PictureSet, image
 from .towers import build, image_features, text_features
 from .vocabulary import TABLE, expand
 

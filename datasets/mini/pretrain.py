@@ -21,10 +21,10 @@ from tqdm import tqdm
 
 from .captions import all_texts
 from .evaluate import evaluate, load_whole, plain
-from .picture_sets import read_suite
 from .pretraining_pack import Pack, default_folder, read_pack
 from .sampling import Batches
 from .stages import STAGES, Chunks, Stage, between, groups, kept_patches, rate_at, step_captions, step_names
+from .suite import read_suite
 from .towers import SHAPE, Words, build, load, read_notes, save
 from .vocabulary import tokens_of
 

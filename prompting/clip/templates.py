@@ -27,10 +27,6 @@ TEMPLATES = {
     "EuroSAT": "a centered satellite photo of {}.",
     "Food101": "a photo of {}, a type of food.",
     "UCF101": "a photo of a person doing {}.",
-    "MiniCounts": "a photo of {}.",
-    "MiniRelations": "a photo of {}.",
-    "MiniTextures": "{} texture.",
-    "MiniLetters": "a photo of the {}.",
     "MiniDigits": "a photo of the {}.",
     "MiniFood": "a photo of a {}, a type of food.",
 }

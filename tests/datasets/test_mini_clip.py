@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from datasets.mini.evaluate import OWN, UNKNOWN_WORDS, images_of, load_whole
 from datasets.mini.pack import WORLD, read_manifest
-from datasets.mini.picture_sets import read_suite
+from datasets.mini.suite import read_suite
 from prompting.clip import load_clip
 
 WEIGHTS = WORLD / "mini_clip.safetensors"

@@ -1,149 +1,110 @@
-"""The mini sets on disk."""
+"""The mini sets: images fixed by their number, files in CoOp's layout, sheets read right."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.mini import suite
-from datasets.mini.suite import DIGIT_SIZE, SPLITS, SUITE, MiniSet, ensure, picture, source_classes
-from prompting.clip.templates import template_for
-
-SMALL = replace(SUITE["mini_source"], name="MiniSmall", classes=source_classes()[:5], sizes=(3, 1, 2))
-
-
-def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(p.relative_to(folder)): (p.stat().st_mtime_ns, p.read_bytes()) for p in files}
+from datasets.mini import __main__ as command
+from datasets.mini import suite as sets
+from datasets.mini.files import ensure, is_complete
+from datasets.mini.medium import TEXTURES, Medium, compose, pattern
+from datasets.mini.pack import Entry, read_picture, write_manifest, write_sheet
+from datasets.mini.suite import SPLITS, image, read_suite
 
 
-def test_layout_and_split_file(tmp_path):
-    assert ensure(SMALL, tmp_path)
-    place = tmp_path / "mini_small"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["mini_small"]  # nothing left of the drawing
-    split = json.loads((place / "split_mini_small.json").read_text())
-    assert list(split) == ["train", "val", "test"]
-    assert [len(split[part]) for part in SPLITS] == [15, 5, 10]
-    seen = set()
-    for part in SPLITS:
-        for path, label, name in split[part]:
-            assert name == SMALL.classes[label][0]
-            assert path.split("/")[0] == name.replace(" ", "_")
-            with Image.open(place / "images" / path) as image:
-                assert image.format == "PNG" and image.size == (64, 64) and image.mode == "RGB"
-            seen.add(path)
-    assert len(seen) == 30 == len(list((place / "images").rglob("*.png")))
-    path, label, _ = split["test"][3]
-    assert (np.asarray(Image.open(place / "images" / path)) == np.asarray(picture(SMALL, "test", label, 1))).all()
+@pytest.fixture
+def few(monkeypatch):
+    """Few images a class, so that a whole set is written in a second."""
+    monkeypatch.setattr(sets, "IMAGES", {"train": 2, "val": 1, "test": 1})
+    return read_suite()
 
 
-def test_a_complete_set_is_left_alone_and_a_damaged_or_older_one_is_drawn_again(tmp_path):
-    ensure(SMALL, tmp_path)
-    first = snapshot(tmp_path)
-    assert not ensure(SMALL, tmp_path)
-    assert snapshot(tmp_path) == first
-    os.remove(next((tmp_path / "mini_small" / "images").rglob("*.png")))
-    assert ensure(SMALL, tmp_path)
-    assert {k: v[1] for k, v in snapshot(tmp_path).items()} == {k: v[1] for k, v in first.items()}
-    few = tmp_path / "mini_small" / "split_fewshot" / "shot_1-seed_1.json"
-    few.parent.mkdir()
-    few.write_text("{}")
-    harder = replace(SMALL, look=replace(SMALL.look, grain=0.2))
-    assert harder.fingerprint != SMALL.fingerprint
-    assert ensure(harder, tmp_path)
-    assert not few.exists()  # a draw from the older pictures
-    assert snapshot(tmp_path)["mini_small/mini.json"] != first["mini_small/mini.json"]
+def test_the_suite_has_a_source_four_shifts_and_ten_targets():
+    suite = read_suite()
+    roles = [dataset.role for dataset in suite.values()]
+    assert [roles.count(role) for role in sets.ROLES] == [1, 4, 10]
+    source = set(suite["mini_source"].classes())
+    for dataset in suite.values():
+        classes = set(dataset.classes())
+        assert len(classes) >= 10
+        assert classes <= source if dataset.role == "shift" else not (classes & source) or dataset.role == "source"
 
 
-def test_of_two_runs_at_the_same_time_the_second_takes_what_is_there(tmp_path, monkeypatch):
-    write, there = suite._write, []
-
-    def slow(mini, place):
-        write(mini, place)
-        shutil.copytree(place, tmp_path / mini.folder)  # meanwhile
-        there.append((tmp_path / mini.folder).stat().st_ino)
-
-    monkeypatch.setattr(suite, "_write", slow)
-    ensure(SMALL, tmp_path)
-    assert there == [(tmp_path / SMALL.folder).stat().st_ino]
-    assert [path.name for path in tmp_path.iterdir()] == [SMALL.folder] and not ensure(SMALL, tmp_path)
+def test_images_are_fixed_by_their_number():
+    suite = read_suite()
+    for folder in ("mini_source", "mini_rendition", "mini_digits"):
+        dataset = suite[folder]
+        first = image(dataset, "test", 1, 0)
+        assert first.shape == (64, 64, 3) and first.dtype == np.uint8 and first.std() > 3
+        assert np.array_equal(first, image(dataset, "test", 1, 0))
+        assert not np.array_equal(first, image(dataset, "test", 1, 1))
 
 
-def test_what_is_not_ours_is_never_touched(tmp_path):
-    place = tmp_path / "mini_small"
-    place.mkdir()
-    (place / "thesis.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="not drawn by this program"):
-        ensure(SMALL, tmp_path)
-    os.remove(place / "thesis.txt")
-    place.rmdir()
-    ensure(SMALL, tmp_path)
-    (place / "images" / "notes.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"notes\.txt"):
-        ensure(replace(SMALL, sizes=(1, 1, 1)), tmp_path)
-    assert (place / "images" / "notes.txt").read_text() == "mine"
+@pytest.mark.parametrize("folder", ["mini_plants", "mini_pixel"])
+def test_files_are_in_coops_layout(few, tmp_path, folder):
+    dataset = few[folder]
+    assert ensure(dataset, tmp_path) and not ensure(dataset, tmp_path)
+    place = tmp_path / folder
+    split = json.loads((place / dataset.split_file).read_text())
+    classes = dataset.classes()
+    paths = []
+    for name in SPLITS:
+        for path, label, classname in split[name]:
+            assert classes[label] == classname
+            assert Image.open(place / "images" / path).size == (64, 64)
+            paths.append(path)
+    assert sorted({label for _, label, _ in split["test"]}) == list(range(len(classes)))
+    if dataset.test_only:
+        assert split["train"] == split["test"] and not split["val"]
+    else:
+        assert len(paths) == len(set(paths)) == 4 * len(classes)
+    assert is_complete(dataset, place) and not is_complete(replace(dataset, template="{}"), place)
 
 
-@pytest.mark.parametrize("mini", SUITE.values(), ids=list(SUITE))
-def test_sets_are_well_formed(mini: MiniSet):
-    names = [name for name, _ in mini.classes]
-    assert len(set(names)) == len(names) >= 10
-    assert template_for(mini.name).count("{}") == 1
-    assert mini.sizes[2] > 0 and (mini.test_only or min(mini.sizes) > 0)
-    assert mini.test_only or mini.sizes[0] >= 16  # 16 shots
-    first, last = picture(mini, "test", 0, 0), picture(mini, "test", len(names) - 1, mini.sizes[2] - 1)
-    assert first.size == (64, 64) and np.asarray(first).std() > 5 and first.tobytes() != last.tobytes()
-    if not mini.test_only:
-        assert picture(mini, "train", 0, 0).tobytes() != first.tobytes()
+def test_what_is_not_ours_is_left_alone(few, tmp_path):
+    (tmp_path / "mini_pixel").mkdir()
+    (tmp_path / "mini_pixel" / "thesis.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="in the way"):
+        ensure(few["mini_pixel"], tmp_path)
 
 
-def test_names_of_folders():
-    assert list(SUITE)[:3] == ["mini_source", "mini_source_v2", "mini_sketch"]
-    assert SUITE["mini_source_v2"].split_file == "split_mini_source_v2.json"
+def test_sheets_give_back_what_was_written(tmp_path):
+    rng = np.random.default_rng(0)
+    for sheet, shape in (("masks", (40, 64, 64)), ("colours", (33, 64, 64, 4))):
+        tiles = rng.integers(0, 256, shape, dtype=np.uint8)
+        write_sheet(tiles, tmp_path / f"mini_x.{sheet}.png")
+        for tile in (0, 31, 32):
+            entry = Entry("mini_x", "test", "thing", "set", "thing-1", "MIT", "0" * 16, sheet, tile)
+            assert np.array_equal(read_picture(entry, tmp_path), tiles[tile])
+    write_manifest([entry], tmp_path / "manifest.csv")
+    assert sets.read_manifest(tmp_path) == (entry,)
 
 
-def test_source_classes_share_textures_and_shapes_between_base_and_new():
-    names = [name.split() for name, _ in source_classes()]
-    assert len(names) == 40
-    for part in (names[:20], names[20:]):
-        assert len({texture for texture, _ in part}) == 8
-        assert len({shape for _, shape in part}) == 10
+def test_patterns_and_media():
+    rng = np.random.default_rng(0)
+    for kind in TEXTURES:
+        field = pattern(kind, 64, rng)
+        assert field.shape == (64, 64) and np.abs(field).max() < 4
+    with pytest.raises(ValueError, match="no pattern 'tartan'"):
+        pattern("tartan", 64, rng)
+    tile = np.zeros((64, 64), np.uint8)
+    tile[16:48, 16:48] = 255
+    still = Medium(paper=((255,) * 3,) * 2, ink=((0,) * 3,) * 2, sizes=(1, 1), turn=0, shift=0)
+    assert np.array_equal(compose(tile, still, rng), np.repeat((255 - tile)[..., None], 3, 2))
+    thick = (compose(tile, replace(still, line=1), rng) == 0).sum()
+    thin = (compose(tile, replace(still, line=-1), rng) == 0).sum()
+    assert thin < 3 * 32 * 32 < thick
 
 
-def test_variants_have_names_of_the_source():
-    names = {name for name, _ in SUITE["mini_source"].classes}
-    variants = [mini for mini in SUITE.values() if mini.test_only]
-    assert len(variants) == 4
-    for mini in variants:
-        assert {name for name, _ in mini.classes} <= names
-    drawn = [picture(replace(SUITE[k], look=None or SUITE["mini_source"].look), "test", 0, 0).tobytes()
-             for k in ("mini_source", "mini_source_v2")]  # fmt: skip
-    assert drawn[0] != drawn[1]  # a new draw even in the source's look
-
-
-def test_digits_are_scikit_learns_and_each_is_used_once():
-    from sklearn.datasets import load_digits
-
-    mini = SUITE["mini_digits"]
-    assert sum(mini.sizes) <= min(np.bincount(load_digits().target))
-    drawn = {picture(mini, part, 3, n).tobytes() for part, size in zip(SPLITS, mini.sizes) for n in range(size)}
-    assert len(drawn) == sum(mini.sizes)
-    small = load_digits().images[np.flatnonzero(load_digits().target == 3)[0]]
-    edge = (64 - DIGIT_SIZE) // 2
-    ink = 255 - np.asarray(picture(mini, "train", 3, 0).convert("L"))[edge:-edge, edge:-edge]
-    big = np.asarray(Image.fromarray(ink).resize((8, 8), Image.Resampling.BOX), dtype=float)
-    assert np.corrcoef(small.ravel(), big.ravel())[0, 1] > 0.95
-
-
-def test_command_line_names_the_nearest_set(tmp_path):
-    command = [sys.executable, "-m", "datasets.mini", "--root", str(tmp_path), "--sets", "mini_sorce"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and "did you mean mini_source?" in done.stderr
-    assert not list(tmp_path.iterdir())
+def test_command_line(few, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(command, "read_suite", lambda: few)
+    command.main(["--root", str(tmp_path), "--sets", "mini_plants"])
+    assert (tmp_path / "mini_plants" / "split_mini_plants.json").is_file()
+    with pytest.raises(SystemExit):
+        command.main(["--root", str(tmp_path), "--sets", "mini_plant"])
+    assert "did you mean mini_plants?" in capsys.readouterr().err
+    command.main(["--sheet", str(tmp_path / "sheet.png")])
+    assert Image.open(tmp_path / "sheet.png").size == (110 + 16 * 64, 15 * 64)

@@ -101,4 +101,13 @@ def test_the_quick_row_is_one_seed_without_few_shots(monkeypatch, tmp_path, call
         planned.clear()
         code, out, _ = call_main(row, "CoOp", "--output", tmp_path, *words)
         assert code == 0 and len(planned) == count
-    assert "MaPLe" in out  # the other rows are those of results/
+
+
+def test_the_other_rows_are_those_of_the_committed_results(monkeypatch, tmp_path):
+    monkeypatch.setattr(row, "PROJECT", tmp_path)
+    (tmp_path / "results").mkdir()
+    table = results("xd", ("target",), lambda i, part, j: 40 + i)
+    table.to_csv(tmp_path / "results" / "xd.csv", index=False)
+    found = row.gather(tmp_path / "output", "CoOp")
+    assert set(found["xd"]["method"]) == {*METHODS} - {"CoOp"} and found["dg"].empty
+    assert list(row.rows(found).index) == ["ZeroshotCLIP", "CoCoOp", "MaPLe"]

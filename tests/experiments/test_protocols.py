@@ -203,7 +203,7 @@ def test_words_are_data_sets_and_seeds(words, datasets, seeds):
         ("base2now", "ALIGN", ["dtd"], "", "protocol is 'base2now'.* did you mean 'base2new'"),
         ("base2new", "ALINE", ["dtd"], "", "method is 'ALINE'.* did you mean 'ALIGN'"),
         ("base2new", "ALIGN", ["dtb"], "", "data set is 'dtb'.* did you mean 'dtd'"),
-        ("dg", "ALIGN", ["mini_clutter", "imagenet_a"], "", "target of dg from mini_source is 'imagenet_a'"),
+        ("dg", "ALIGN", ["mini_pixel", "imagenet_a"], "", "target of dg from mini_source is 'imagenet_a'"),
         ("base2new", "CoOp", ["dtd"], "nothing", "CoOp has no configs/trainers/CoOp/nothing.yaml"),
         ("base2new", "CoOp", ["dtd"], "my/nothing.yaml", "CoOp has no my/nothing.yaml; name .* --config"),
     ],

@@ -32,17 +32,17 @@ def two_sets(tmp_path):
     """ALIGN and MaPLe on two data sets of the mini suite, seeds 1 and 2; one run of MaPLe is missing."""
     values = {}
     for i, method in enumerate(("ALIGN", "MaPLe")):
-        for j, dataset in enumerate(("mini_source", "mini_colors")):
+        for j, dataset in enumerate(("mini_source", "mini_food")):
             for seed in (1, 2):
                 values[method, dataset, seed] = (80 + i + 2 * j + seed, 60 - 3 * i + j + 2 * seed)
-    values["MaPLe", "mini_colors", 2] = (values["MaPLe", "mini_colors", 2][0], None)
+    values["MaPLe", "mini_food", 2] = (values["MaPLe", "mini_food", 2][0], None)
     base2new_tree(tmp_path, values, "mini")
     return tmp_path, values
 
 
 def test_base2new_is_what_one_gets_by_hand(two_sets, show):
     root, values = two_sets
-    words = ("--table", "base2new", "--datasets", "mini_source", "mini_colors", "--format", "csv")
+    words = ("--table", "base2new", "--datasets", "mini_source", "mini_food", "--format", "csv")
     code, out, err = show(root, *words)
     assert code == 0
     rows = read_csv(out)
@@ -52,12 +52,12 @@ def test_base2new_is_what_one_gets_by_hand(two_sets, show):
         assert row["mean"] == pytest.approx(sum(h) / 2)
         assert row["std"] == pytest.approx(abs(h[0] - h[1]) / 2)  # of two values, population
         assert row["seeds"] == "1 2" and pd.isna(row["published"])
-    pairs = [(values["ALIGN", "mini_source", seed], values["ALIGN", "mini_colors", seed]) for seed in (1, 2)]
+    pairs = [(values["ALIGN", "mini_source", seed], values["ALIGN", "mini_food", seed]) for seed in (1, 2)]
     base, new = ([mean(pair[half] for pair in both) for both in pairs] for half in (0, 1))
     assert rows["average", "ALIGN", "base"]["mean"] == pytest.approx(mean(base))
     assert rows["average", "ALIGN", "H"]["mean"] == pytest.approx(mean(2 * b * n / (b + n) for b, n in zip(base, new)))
     assert rows["average", "MaPLe", "new"]["seeds"] == "1"  # the seed that no data set lacks
-    assert "MaPLe, mini_colors, new: seed 2" in err and err.count("missing") == 1
+    assert "MaPLe, mini_food, new: seed 2" in err and err.count("missing") == 1
 
     code, out, err = show(root, *words, "--seeds", "2", "3")
     row = read_csv(out)["mini_source", "ALIGN", "base"]
@@ -74,8 +74,8 @@ def test_marks_and_missing_runs_in_every_format(two_sets, show):
     assert "published" not in terminal  # nothing is published on the mini suite
     _, markdown, _ = show(root, "--table", "base2new", "--format", "markdown", "--seeds", "1", "2", "3")
     assert "**82.50** ± 0.50" in markdown and "<u>81.50</u> ± 0.50" in markdown
-    assert "Missing: MaPLe, mini_colors, base: seed 3" in markdown
-    assert "Missing: MaPLe, mini_colors, new: seed 2, 3" in markdown
+    assert "Missing: MaPLe, mini_food, base: seed 3" in markdown
+    assert "Missing: MaPLe, mini_food, new: seed 2, 3" in markdown
     assert "Missing: ALIGN, mini_digits, base, new: seed 1, 2, 3" in markdown  # two of a suite: all of it is expected
     _, latex, _ = show(root, "--table", "base2new", "--format", "latex", "--datasets", "mini_source")
     assert r"\textbf{82.50} $\pm$ 0.50" in latex and r"% mini_source" in latex and latex.count("tabular") == 2
@@ -129,11 +129,11 @@ def test_fewshot_table_and_picture(tmp_path, show):
     write_result(tmp_path / "fewshot/mini_source/shots_0/ZeroshotCLIP/mini/seed1", 40.0, "ZeroshotCLIP")
     for shots in (1, 2, 16):
         for seed in (1, 2):
-            for name in ("mini_source", "mini_colors"):
+            for name in ("mini_source", "mini_food"):
                 folder = tmp_path / f"fewshot/{name}/shots_{shots}/ALIGN/mini/seed{seed}"
                 write_result(folder, 50.0 + shots + seed)
     picture = tmp_path / "curves.png"
-    datasets = ("--datasets", "mini_source", "mini_colors")
+    datasets = ("--datasets", "mini_source", "mini_food")
     code, out, err = show(tmp_path, "--table", "fewshot", "--format", "csv", "--plot", picture, *datasets)
     assert code == 0, err
     rows = read_csv(out)
@@ -182,7 +182,7 @@ def test_a_single_data_set_has_its_shots_side_by_side(tmp_path, show):
 
 def test_csv_files_give_the_tables_of_their_runs_and_fill_the_page(two_sets, show, tmp_path, monkeypatch):
     root, _ = two_sets
-    words = ("--table", "base2new", "--datasets", "mini_source", "mini_colors")
+    words = ("--table", "base2new", "--datasets", "mini_source", "mini_food")
     file = tmp_path / "base2new.csv"
     assert results.add(root / "base2new", "base2new", file) == 15
     assert show(file, *words)[1] == show(root, *words)[1]
@@ -196,7 +196,7 @@ def test_csv_files_give_the_tables_of_their_runs_and_fill_the_page(two_sets, sho
 
     monkeypatch.setattr(results, "FOLDER", root)
     once = results.fill("text\n<!-- results: base2new -->\nold\n<!-- end -->\nmore\n")
-    assert "\nold\n" not in once and "#### mini_colors" in once and "**86.00** ± 4.00 |" in once
+    assert "\nold\n" not in once and "#### mini_food" in once and "**86.00** ± 4.00 |" in once
     assert once.startswith("text\n") and once.endswith("<!-- end -->\nmore\n") and results.fill(once) == once
 
 

@@ -47,7 +47,7 @@ def call(words, **more):
 def test_reproduce_goes_from_nothing_to_the_table(mini, tmp_path, call_main):
     words, root = mini
     small = " ".join(["--shots 1 --set", *words, "OPTIM.MAX_EPOCH 1"])
-    more = {"DATA": str(root), "OUTPUT": str(tmp_path), "DATASETS": "mini_relations", "SEEDS": "1", "SWEEP": small}
+    more = {"DATA": str(root), "OUTPUT": str(tmp_path), "DATASETS": "mini_plants", "SEEDS": "1", "SWEEP": small}
     code, out, err = call(["scripts/reproduce.sh", "fewshot", "CoOp"], **more)
     assert code == 0, err
     assert "1 jobs: 0 were done, 1 done now, 0 failed" in out and "Missing" not in out
@@ -57,7 +57,7 @@ def test_reproduce_goes_from_nothing_to_the_table(mini, tmp_path, call_main):
     assert line[1] == "CoOp" and float(line[3]) == pytest.approx(accuracy)
     assert f"{accuracy:.2f}" in out and f"{accuracy:.2f}" in (tmp_path / "fewshot.md").read_text()
     assert (tmp_path / "fewshot.png").read_bytes()[:4] == b"\x89PNG"
-    grid = ["--protocol", "fewshot", "--methods", "CoOp", "--datasets", "mini_relations", "--seeds", "1", "--dry-run"]
+    grid = ["--protocol", "fewshot", "--methods", "CoOp", "--datasets", "mini_plants", "--seeds", "1", "--dry-run"]
     out = call_main(sweep, *grid, "--root", root, "--output", tmp_path, *small.split())[1]
     assert "1 jobs, 1 done, 0 to do" in out
 
@@ -67,13 +67,13 @@ def test_a_broken_run_goes_on_in_a_protocol_and_ends_as_if_it_had_not_broken(min
     words = (*words, "OPTIM.MAX_EPOCH", "3")
     root.mkdir(exist_ok=True)
     (job,), (whole,) = (
-        plan("fewshot", ["CoOp"], ["mini_relations"], [1], RunDefaults(str(root), tmp_path / name, "", words), [1])
+        plan("fewshot", ["CoOp"], ["mini_plants"], [1], RunDefaults(str(root), tmp_path / name, "", words), [1])
         for name in ("broken", "whole")
     )
     (run,) = job
     assert call([sys.executable, "-c", BREAK, *run.argv()])[0] == 130 and state(run) == "begun"
     flags = ["--root", root, "--output", tmp_path / "broken", "--shots", "1", "--quiet", "--set", *words]
-    again = ["scripts/fewshot.sh", "CoOp", "mini_relations", "1", *flags]
+    again = ["scripts/fewshot.sh", "CoOp", "mini_plants", "1", *flags]
     for command in (again, [sys.executable, "train.py", *whole[0].argv()]):
         code, _, err = call(command)
         assert code == 0, err

@@ -1,4 +1,4 @@
-"""Writes a data set of the picture suite as image files in CoOp's layout.
+"""Writes a mini set as image files in CoOp's layout.
 
 ``ROOT/mini_source/images/<class_folder>/<n>.png``, ``ROOT/mini_source/split_mini_source.json`` and ``mini.json``, which
 marks the folder as ours and says what it holds.
@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from .picture_sets import SPLITS, PictureSet, image
+from .suite import SPLITS, PictureSet, image
 
 log = logging.getLogger(__name__)
 MARKER = "mini.json"
