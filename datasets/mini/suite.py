@@ -18,7 +18,7 @@ SETS_FILE = Path(__file__).with_name("sets.yaml")
 SPLITS = ("train", "val", "test")
 IMAGES = {"train": 24, "val": 4, "test": 12}  # a class; each of its pictures as often as the others, as far as possible
 DIGIT_IMAGES = {"train": 60, "val": 20, "test": 40}
-DIGIT_SIZE = 40  # of SIDE
+DIGIT_SIZE = 30  # of SIDE
 ROLES = ("source", "shift", "target")
 SEED = 2026
 
