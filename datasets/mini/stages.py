@@ -52,6 +52,7 @@ class Stage:
 STAGES = (
     Stage("names", 120_000, 128, 7e-4, (0.0, 0.2), 0.375, (14.0, 14.0), 24, captions=False),
     Stage("captions", 307_200, 256, 1e-3, (0.2, 0.4), 0.375, (14.0, 16.0), 3),
+    # The committed weights left this stage early: its rate was that of 500,000 pictures, nearly constant.
     Stage("frequent", 70_400, 256, 1e-3, (0.3, 0.37), 0.5, (16.0, 18.0), 12),
     Stage("colours", 1_000_000, 256, 1e-3, (0.4, 1.0), 0.5, (18.0, 50.0), 24),
     Stage("whole", 200_000, 512, 2e-4, (1.0, 1.0), 1.0, (50.0, 55.0), 12),
