@@ -1,5 +1,6 @@
 """The folder of a run as the library reads it: ``run.json`` and the checkpoints; no Dassl and no data set."""
 
+import csv
 import json
 import os
 import re
@@ -80,6 +81,28 @@ def read_run(run: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("classnames"), list):
         raise ValueError(f"{path} is no file of a run: it holds no class names")
     return content
+
+
+def images_of_test(folder: Path, root: Path, most: int) -> tuple[list[Path], list[int]]:
+    """Return paths and labels of a run's test images, as many of each class, from its predictions.csv.
+
+    Raises:
+        FileNotFoundError: there is no predictions.csv, or an image is missing.
+    """
+    table = folder / "predictions.csv"
+    if not table.is_file():
+        raise FileNotFoundError(f"{folder} has no predictions.csv, which lists the test images: test the run first")
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = [(root / row["path"], int(row["label"])) for row in csv.DictReader(file)]
+    turn: dict[int, int] = {}
+    order = []
+    for path, label in rows:
+        turn[label] = turn.get(label, 0) + 1
+        order.append((turn[label], label, path))
+    chosen = sorted(order, key=lambda one: one[0])[:most]
+    if missing := next((path for _, _, path in chosen if not path.is_file()), None):
+        raise FileNotFoundError(f"no image {missing}; give the folder of the data sets with --root")
+    return [path for _, _, path in chosen], [label for _, label, _ in chosen]
 
 
 def checkpoint_path(folder: Path, epoch: int | None, best: bool = True) -> Path:

@@ -1,6 +1,5 @@
 """t-SNE of image features before and after tuning, as in figure 2b of the paper."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor
 from prompting.explain.loading import TrainedRun
 from prompting.explain.style import INK, MUTED, SETTINGS, colour
 from prompting.methods import PromptedCLIP
+from prompting.run_folder import images_of_test
 
 BATCH = 50
 MARKERS = ("o", "^", "s", "D", "v", "P")
@@ -48,28 +48,6 @@ def neighbour_accuracy(features: Tensor, labels: Sequence[int]) -> float:
     similarity = (features @ features.T).fill_diagonal_(-2.0)
     own = torch.tensor(labels)
     return float((own[similarity.argmax(1)] == own).float().mean())
-
-
-def images_of_test(folder: Path, root: Path, most: int) -> tuple[list[Path], list[int]]:
-    """Return paths and labels of a run's test images, as many of each class, from its predictions.csv.
-
-    Raises:
-        FileNotFoundError: there is no predictions.csv, or an image is missing.
-    """
-    table = folder / "predictions.csv"
-    if not table.is_file():
-        raise FileNotFoundError(f"{folder} has no predictions.csv, which lists the test images: test the run first")
-    with table.open(newline="", encoding="utf-8") as file:
-        rows = [(root / row["path"], int(row["label"])) for row in csv.DictReader(file)]
-    turn: dict[int, int] = {}
-    order = []
-    for path, label in rows:
-        turn[label] = turn.get(label, 0) + 1
-        order.append((turn[label], label, path))
-    chosen = sorted(order, key=lambda one: one[0])[:most]
-    if missing := next((path for _, _, path in chosen if not path.is_file()), None):
-        raise FileNotFoundError(f"no image {missing}; give the folder of the data sets with --root")
-    return [path for _, _, path in chosen], [label for _, label, _ in chosen]
 
 
 def embedding_figure(run: TrainedRun, *, root: Path | None = None, most: int = 1000, seed: int = 0) -> Figure:

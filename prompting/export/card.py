@@ -12,8 +12,7 @@ Json = dict[str, Any]
 TEXT = """\
 # {method} on {dataset}
 
-{method} (prompt tuning of the CLIP {backbone}), trained on {dataset} and exported for its {count} classes: vision
-tower, learned prompts and class features. The text tower is not part of it, so other class names need the run itself.
+{about} The text tower is not part of it, so other class names need the run itself.
 
 {metrics}
 
@@ -45,8 +44,7 @@ Images: resize the shorter edge to {edge} pixels ({interpolation}), crop the cen
 
 {table}
 
-Agreement with the full model is the largest difference of a logit, and the share of images with the same likeliest
-class, on {images}. Speed: batches of 32 on the CPU that exported the model; peak memory is that of the whole process.
+{notes} Speed: batches of 32 on the CPU that made this folder; peak memory is that of the whole process.
 
 ## Classes
 
@@ -54,7 +52,9 @@ class, on {images}. Speed: batches of 32 on the CPU that exported the model; pea
 """
 
 
-def write_card(folder: Path, config: Json, run: Json, result: Json | None, table: str, images: str, opset: int) -> None:
+def write_card(
+    folder: Path, config: Json, run: Json, result: Json | None, table: str, opset: int, *, about: str, notes: str
+) -> None:
     """Write ``README.md``.
 
     Args:
@@ -63,8 +63,9 @@ def write_card(folder: Path, config: Json, run: Json, result: Json | None, table
         run: entry ``model`` of ``run.json``.
         result: content of ``results.json``; None if there is none.
         table: sizes and speeds, in Markdown.
-        images: what the export was checked on.
         opset: of the ONNX files.
+        about: sentences that say what the model is.
+        notes: sentences on the table.
     """
     head, pixels = config["head"], config["images"]
     test = (result or {}).get("metrics", {}).get("test", {})
@@ -80,7 +81,7 @@ def write_card(folder: Path, config: Json, run: Json, result: Json | None, table
     text = TEXT.format(
         method=config["method"],
         dataset=run["dataset"],
-        backbone=run["backbone"],
+        about=about,
         count=len(config["classnames"]),
         metrics=metrics,
         height=pixels["size"][0],
@@ -92,7 +93,7 @@ def write_card(folder: Path, config: Json, run: Json, result: Json | None, table
         opset=opset,
         transport=transport,
         table=table,
-        images=images,
+        notes=notes,
         names=", ".join(config["classnames"]),
     )
     (folder / "README.md").write_text(f"---\n{header(config, run, values)}\n---\n\n{text}", encoding="utf-8")

@@ -31,6 +31,12 @@ FORMS = ("safetensors", "onnx", "int8")
 FILES = {"safetensors": "model.safetensors", "onnx": "model.onnx", "int8": "model.int8.onnx"}
 TOLERANCE = 1e-4  # largest difference of a logit from the model's
 NUMBER = 100  # images that an export is checked on
+ABOUT = """\
+{method} (prompt tuning of the CLIP {backbone}), trained on {dataset} and exported for its {count} classes: vision
+tower, learned prompts and class features."""
+NOTES = """\
+Agreement with the full model is the largest difference of a logit, and the share of images with the same likeliest
+class, on {images}."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,10 @@ def export(
     found = [form for form in found if form.name in ("full model", *forms)]
     if "onnx" not in forms:
         (folder / FILES["onnx"]).unlink(missing_ok=True)
-    write_card(folder, model.config, read_run(run)["model"], read_results(run), as_table(found), source, OPSET)
+    entry = read_run(run)["model"]
+    about = ABOUT.format(**entry, count=len(classifier.classnames))
+    notes = NOTES.format(images=source)
+    write_card(folder, model.config, entry, read_results(run), as_table(found), OPSET, about=about, notes=notes)
     return found
 
 

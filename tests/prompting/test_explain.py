@@ -13,9 +13,10 @@ from prompting.clip.tokens import clip_tokenizer
 from prompting.explain import ClassPlan, evenness, transport_plans
 from prompting.explain.__main__ import main
 from prompting.explain.curves import read_curves, uniform_entropy
-from prompting.explain.embedding import image_features, images_of_test, neighbour_accuracy
+from prompting.explain.embedding import image_features, neighbour_accuracy
 from prompting.explain.loading import load_run
 from prompting.explain.words import nearest_words
+from prompting.run_folder import images_of_test
 from tests.reference.run_folders import CLASSES, tiny_clip, write_run
 
 GUESSES = [0, 0, 1, 0, 1, 1, 1, 2, 2, 2, 2, 2]

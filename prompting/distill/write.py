@@ -1,0 +1,179 @@
+"""Distillation of a run into a folder: the student's files, a table beside its teacher's, and a model card."""
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prompting.classifier import Classifier
+from prompting.distill.comparing import Row, as_table, compare, exported, full, int8_teacher, zero_shot_run
+from prompting.distill.student import make_student
+from prompting.distill.training import Settings, Views, teacher_probabilities, train
+from prompting.export.card import write_card
+from prompting.export.convert import portable
+from prompting.export.onnx import OPSET, needed
+from prompting.export.write import FILES, NUMBER, write_form
+from prompting.images import find_images
+from prompting.run_folder import ModelSettings, images_of_test, read_run
+
+Json = dict[str, Any]
+ABOUT = """\
+A ViT with {layers} blocks of width {width}, which gives one of {count} classes. It was trained to repeat the answers of
+{method} (prompt tuning of the CLIP {backbone} on {dataset}) on {images:,} images without labels: knowledge distillation
+(arXiv 1503.02531) at temperature {temperature:g}, {epochs} epochs, seed {seed}."""
+NOTES = "The forms are compared on {images:,} test images, none of which the student was trained on."
+
+
+def distill(
+    run: Path,
+    paths: Sequence[str | Path],
+    folder: Path,
+    settings: Settings,
+    *,
+    layers: int | None = None,
+    width: int | None = None,
+    root: Path | None = None,
+    most: int = 2000,
+    measured: bool = True,
+    say: Callable[[str], None] = print,
+    backbone: str | None = None,
+    **loading: Any,
+) -> list[Row]:
+    """Train a student on a run's answers, and write it with its int8 form, a loader, the table and a model card.
+
+    Images with the content of a test image of the run are left out of the training.
+
+    Args:
+        run: the teacher's folder.
+        paths: images without labels: files, or folders that are searched for them.
+        folder: folder to write; it must not exist, or be empty. It appears when everything is finished.
+        settings: settings of the training.
+        layers: blocks of the student; None takes half of the CLIP's.
+        width: width of the student; None takes the CLIP's.
+        root: folder of the data sets, where the run's test images are; None takes the run's.
+        most: largest number of test images, evenly from the classes.
+        measured: measure accuracy, memory and speed; False needs no test images.
+        say: takes lines on the progress.
+        backbone: name or file of the CLIP; None takes that of the run.
+        **loading: further arguments of ``Classifier.load``.
+
+    Returns:
+        Rows for zero-shot, teacher, teacher int8 (of methods that can be exported), student and student int8; none if
+        not measured.
+
+    Raises:
+        FileNotFoundError: there is no such run, image or, if measured, test image.
+        FileExistsError: ``folder`` is not empty.
+        ImportError: onnx, onnxscript or onnxruntime is not installed.
+        ValueError: a setting, an image or a CLIP that cannot be used.
+    """
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        needed(package)
+    made = ModelSettings.read(run)
+    if backbone:
+        made = replace(made, backbone=str(backbone), backbone_file=os.path.abspath(backbone))
+    test = _test_images(run, root, measured)
+    found = find_images(paths)
+    images = without(found, [path for path, _ in test])
+    if not images:
+        raise ValueError(f"all {len(found)} images are test images of {run}: give others to train on")
+    with new_folder(folder) as part, tempfile.TemporaryDirectory() as scratch:
+        teacher = Classifier.load(run, backbone=backbone, **loading)
+        plain_run = zero_shot_run(made, Path(scratch, "zero-shot"))
+        plain = Classifier.load(plain_run, device="cpu", precision="fp32")
+        torch.manual_seed(settings.seed)
+        student = make_student(portable(plain), layers, width)
+        student.config["method"] = f"{made.method}, distilled"
+        out = len(found) - len(images)
+        say(f"{len(images):,} images without labels{f'; {out:,} test images are left out' if out else ''}")
+        views, start = Views(images, teacher.preprocess, settings.views, settings.seed), time.perf_counter()
+        answers = teacher_probabilities(lambda batch: teacher(batch, len(batch)).logits, views, settings)
+        middle = time.perf_counter()
+        losses = train(student, views, answers, settings, teacher.model.logit_scale.device)
+        seconds = {"teacher": middle - start, "student": time.perf_counter() - middle}
+        scores = {form: write_form(form, student, part) for form in FILES}
+        rows = []
+        if measured:
+            forms = [full("zero-shot", plain, plain_run), full("teacher", teacher, run)]
+            try:
+                forms.append(int8_teacher(teacher, images[:: -(-len(images) // NUMBER)], Path(scratch)))
+            except ValueError as error:
+                say(f"no row for the teacher's int8 form: {error}")
+            forms += [exported("student", "safetensors", part, scores["safetensors"])]
+            forms += [exported("student int8", "int8", part, scores["int8"])]
+            rows = compare(forms, test[:most], made)
+        record = {"images": len(images), "settings": asdict(settings), "seconds": seconds, "losses": losses}
+        _describe(part, student.config, made, rows, record)
+    return rows
+
+
+def _test_images(run: Path, root: Path | None, needed: bool) -> list[tuple[Path, int]]:
+    """Return the run's test images with their labels; none if they are neither there nor needed."""
+    place = Path(root or read_run(run)["config"]["DATASET"]["ROOT"]).expanduser()
+    try:
+        return list(zip(*images_of_test(run, place.parent if place.is_file() else place, sys.maxsize)))
+    except FileNotFoundError as error:
+        if needed:
+            raise FileNotFoundError(f"{error} (--no-measure trains without them)") from None
+        return []
+
+
+def without(images: Sequence[Path], others: Sequence[Path]) -> list[Path]:
+    """Return the images whose files do not have the content of one of the others."""
+    known = {_digest(path) for path in others}
+    return [path for path in images if _digest(path) not in known]
+
+
+def _digest(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Give a folder to write to, which becomes ``folder`` at the end; after an error or interruption nothing is left.
+
+    Raises:
+        FileExistsError: ``folder`` is a file, or holds files.
+    """
+    if folder.is_file() or folder.is_dir() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} exists and is not empty: give another --output-dir, or remove it")
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    part.mkdir(parents=True)
+    try:
+        yield part
+        if folder.is_dir():
+            folder.rmdir()
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _describe(folder: Path, config: Json, made: ModelSettings, rows: Sequence[Row], record: Json) -> None:
+    """Write ``distill.json``, ``distill.csv`` and the model card."""
+    text = json.dumps({**record, "rows": [asdict(row) for row in rows]}, indent=1)
+    (folder / "distill.json").write_text(text, encoding="utf-8")
+    if rows:
+        with (folder / "distill.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(asdict(row) for row in rows)
+    about = ABOUT.format(
+        **{**made.as_json(), **config["vision"], **record["settings"], "images": record["images"]},
+        count=len(config["classnames"]),
+    )
+    test = {"accuracy": next((row.accuracy for row in rows if row.form == "student"), None)} if rows else {}
+    notes = NOTES.format(images=rows[0].images) if rows else ""
+    table = as_table(rows) if rows else "They were not measured."
+    result = {"metrics": {"test": test}}
+    write_card(folder, config, made.as_json(), result, table, OPSET, about=about, notes=notes)
