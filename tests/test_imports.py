@@ -17,6 +17,7 @@ TABLE = {
     "prompting/export/": {"prompting", "torch", "open_clip", "safetensors", "numpy", "huggingface_hub", "onnxruntime"},
     "prompting/export/portable.py": {"torch", "safetensors"},
     "prompting/commands/export.py": {"prompting", "huggingface_hub"},
+    "prompting/distill/": {"prompting", "torch", "numpy", "tqdm"},
     "prompting/explain/": {"prompting", "torch", "torchvision", "sklearn", "tensorboard"} | PICTURES,
     "prompting/ot/": {"prompting.ot", "torch"},
     "prompting/clip/": {"prompting", "torch", "open_clip", "safetensors"},
@@ -64,7 +65,7 @@ def test_imports(path):
 
 
 def test_the_encoders_and_learners_do_not_import_methods():
-    users = {"methods", "commands", "export", "classifier.py"}
+    users = {"methods", "commands", "export", "distill", "classifier.py"}
     for path in PROJECT.glob("prompting/**/*.py"):
         if not (users | {"explain"}) & set(path.parts):
             assert not any(module.startswith("prompting.methods") for module in imports(path)), path
