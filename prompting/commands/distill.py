@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--lr", type=float, default=5e-4, help="largest learning rate (default 5e-4)")
     add("--temperature", type=float, default=2.0, metavar="T", help="temperature of the loss (default 2)")
     add("--views", type=int, default=4, metavar="V", help="crops of each image that the teacher scores (default 4)")
-    add("--batch-size", type=int, default=64, metavar="B", help="images of a step (default 64)")
+    add("--batch-size", type=int, default=32, metavar="B", help="images of a step (default 32)")
     add("--workers", type=int, default=2, metavar="N", help="processes that read images (default 2)")
     add("--seed", type=int, default=1, help="seed (default 1)")
     add("--root", metavar="DIR", help="folder of the data sets, for the test images (default: that of the run)")

@@ -41,7 +41,7 @@ class Settings:
     lr: float = 5e-4
     temperature: float = 2.0
     views: int = 4
-    batch_size: int = 64
+    batch_size: int = 32
     workers: int = 2
     seed: int = 1
 
