@@ -49,13 +49,17 @@ class Row:
     images_per_cpu_second: float  # of all cores together; other programs change it less
 
 
-def zero_shot_run(settings: ModelSettings, folder: Path) -> Path:
-    """Write the ``run.json`` of zero-shot CLIP with a run's CLIP, classes and template, and return its folder."""
-    plain = replace(settings, method="ZeroshotCLIP", options={}, checkpoint="", saved_part="")
+def write_run(settings: ModelSettings, folder: Path) -> Path:
+    """Write a ``run.json`` that makes a model with these settings, and return its folder."""
     folder.mkdir()
-    content = {"classnames": list(plain.classnames), "model": plain.as_json()}
+    content = {"classnames": list(settings.classnames), "model": settings.as_json()}
     (folder / "run.json").write_text(json.dumps(content), encoding="utf-8")
     return folder
+
+
+def zero_shot(settings: ModelSettings) -> ModelSettings:
+    """Return the settings of zero-shot CLIP with a run's CLIP, classes and template."""
+    return replace(settings, method="ZeroshotCLIP", options={}, checkpoint="", saved_part="")
 
 
 def full(name: str, classifier: Classifier, run: Path) -> Form:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from prompting.classifier import Classifier
-from prompting.distill.comparing import Row, as_table, compare, exported, full, int8_teacher, zero_shot_run
+from prompting.distill.comparing import Row, as_table, compare, exported, full, int8_teacher, write_run, zero_shot
 from prompting.distill.student import make_student
 from prompting.distill.training import Settings, Views, teacher_probabilities, train
 from prompting.export.card import write_card
@@ -83,14 +83,16 @@ def distill(
     made = ModelSettings.read(run)
     if backbone:
         made = replace(made, backbone=str(backbone), backbone_file=os.path.abspath(backbone))
-    test = _test_images(run, root, measured)
+    if made.checkpoint:
+        made = replace(made, checkpoint=str(Path(run, made.checkpoint).resolve()))
+    test = _test_images(run, root, measured, say)
     found = find_images(paths)
     images = without(found, [path for path, _ in test])
     if not images:
         raise ValueError(f"all {len(found)} images are test images of {run}: give others to train on")
     with new_folder(folder) as part, tempfile.TemporaryDirectory() as scratch:
         teacher = Classifier.load(run, backbone=backbone, **loading)
-        plain_run = zero_shot_run(made, Path(scratch, "zero-shot"))
+        plain_run = write_run(zero_shot(made), Path(scratch, "zero-shot"))
         plain = Classifier.load(plain_run, device="cpu", precision="fp32")
         torch.manual_seed(settings.seed)
         student = make_student(portable(plain), layers, width)
@@ -105,27 +107,34 @@ def distill(
         scores = {form: write_form(form, student, part) for form in FILES}
         rows = []
         if measured:
-            forms = [full("zero-shot", plain, plain_run), full("teacher", teacher, run)]
+            forms = [
+                full("zero-shot", plain, plain_run),
+                full("teacher", teacher, write_run(made, Path(scratch, "teacher"))),
+            ]
             try:
                 forms.append(int8_teacher(teacher, images[:: -(-len(images) // NUMBER)], Path(scratch)))
             except ValueError as error:
                 say(f"no row for the teacher's int8 form: {error}")
             forms += [exported("student", "safetensors", part, scores["safetensors"])]
             forms += [exported("student int8", "int8", part, scores["int8"])]
-            rows = compare(forms, test[:most], made)
+            try:
+                rows = compare(forms, test[:most], made)
+            except RuntimeError as error:  # the student is kept
+                say(f"not measured: {error}")
         record = {"images": len(images), "settings": asdict(settings), "seconds": seconds, "losses": losses}
         _describe(part, student.config, made, rows, record)
     return rows
 
 
-def _test_images(run: Path, root: Path | None, needed: bool) -> list[tuple[Path, int]]:
-    """Return the run's test images with their labels; none if they are neither there nor needed."""
+def _test_images(run: Path, root: Path | None, required: bool, say: Callable[[str], None]) -> list[tuple[Path, int]]:
+    """Return the run's test images with their labels; none if they are neither there nor required."""
     place = Path(root or read_run(run)["config"]["DATASET"]["ROOT"]).expanduser()
     try:
         return list(zip(*images_of_test(run, place.parent if place.is_file() else place, sys.maxsize)))
     except FileNotFoundError as error:
-        if needed:
+        if required:
             raise FileNotFoundError(f"{error} (--no-measure trains without them)") from None
+        say("the run's test images are not there, so that none can be left out")
         return []
 
 
