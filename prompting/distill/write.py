@@ -105,12 +105,10 @@ def distill(
         losses = train(student, views, answers, settings, teacher.model.logit_scale.device)
         seconds = {"teacher": middle - start, "student": time.perf_counter() - middle}
         scores = {form: write_form(form, student, part) for form in FILES}
-        rows = []
+        rows: list[Row] = []
         if measured:
-            forms = [
-                full("zero-shot", plain, plain_run),
-                full("teacher", teacher, write_run(made, Path(scratch, "teacher"))),
-            ]
+            teacher_run = write_run(made, Path(scratch, "teacher"))
+            forms = [full("zero-shot", plain, plain_run), full("teacher", teacher, teacher_run)]
             try:
                 forms.append(int8_teacher(teacher, images[:: -(-len(images) // NUMBER)], Path(scratch)))
             except ValueError as error:
