@@ -106,7 +106,8 @@ def compare(forms: Sequence[Form], tested: Tested, settings: ModelSettings) -> l
             found = measure(form.kind, form.source, file)
             accuracy = 100 * hits[form.name] / len(tested)
             what = settings.dataset, settings.method, form.name, accuracy, len(tested), form.size_mb
-            rows.append(Row(*what, *(found[name] for name in ("peak_mb", "images_per_second", "images_per_cpu_second"))))
+            speeds = found["images_per_second"], found["images_per_cpu_second"]
+            rows.append(Row(*what, found["peak_mb"], *speeds))
     return rows
 
 
