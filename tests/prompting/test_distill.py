@@ -4,6 +4,8 @@ import csv
 import json
 import math
 import sys
+from dataclasses import fields
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +14,7 @@ from PIL import Image
 
 from prompting.__main__ import main
 from prompting.distill import write
+from prompting.distill.comparing import Row, as_table
 from prompting.distill.student import make_student
 from prompting.distill.training import Settings, Views, distillation_loss, order, teacher_probabilities, train
 from prompting.export import portable as loader
@@ -20,7 +23,7 @@ from prompting.export.write import write_form
 from prompting.images import Preprocess, read_image
 from tests.reference.methods import NAMES, build, draw_images, tiny_vit, train_on_four
 
-CPU = torch.device("cpu")
+CPU, PROJECT = torch.device("cpu"), Path(__file__).resolve().parents[2]
 
 
 def zero_shot():
@@ -211,3 +214,11 @@ def test_an_interruption_and_mistakes_leave_nothing_behind(run, tmp_path, capsys
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     code, err = call()
     assert code == 2 and "pip install 'align-clip[export]'" in err
+
+
+def test_the_page_shows_the_committed_results():
+    page = (PROJECT / "docs" / "distill.md").read_text()
+    rows = list(csv.DictReader((PROJECT / "results" / "distill.csv").open()))
+    for dataset in {row["dataset"] for row in rows}:
+        own = [Row(*(kind.type(row[kind.name]) for kind in fields(Row))) for row in rows if row["dataset"] == dataset]
+        assert as_table(own) in page
