@@ -6,7 +6,6 @@ Spearman's coefficient over the methods that have both, with a bootstrap interva
 table goes between ``<!-- agreement -->`` and ``<!-- end -->`` of the page.
 """
 
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from scipy.stats import rankdata, spearmanr
 from tabulate import tabulate
 
 from experiments.protocols import SHOTS, SUITES, presentation_order
+from experiments.rendering import write_tables
 from experiments.runs import PROJECT, command
 from experiments.tables import FIGURES, PUBLISHED
 
@@ -134,12 +134,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not found:
         raise ValueError(f"no figure in {args.results} that {LEAST} methods have both here and published")
     if args.page:
-        page = args.page.read_text(encoding="utf-8")
-        table, pattern = (
-            f"\\1\n{render(found)}\n\n\\2",
-            re.compile(r"(<!-- agreement -->\n).*?(<!-- end -->)", re.DOTALL),
-        )
-        args.page.write_text(pattern.sub(table, page), encoding="utf-8")
+        write_tables(args.page, lambda name: render(found) if name == "agreement" else "")
     else:
         print(render(found))
     if args.figure:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pandas as pd
 from dassl.utils.command import Parser
-from tabulate import tabulate
 
 from experiments.collect import read
 from experiments.protocols import PROTOCOLS, SEEDS, SHOTS, SUITES, RunDefaults, plan, presentation_order
+from experiments.rendering import markdown
 from experiments.runs import PROJECT, command, run_all
 
 SUITE = SUITES["mini"]
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     ]
     run_all([run for job in jobs for run in job])
-    print(tabulate(rows(gather(PROJECT / args.output, args.method)), "keys", floatfmt=".2f", missingval="-"))
+    print(markdown(rows(gather(PROJECT / args.output, args.method)), "method"))
 
 
 def gather(output: Path, method: str) -> dict[str, pd.DataFrame]:
