@@ -12,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 from dassl.utils.command import Parser
 
-from experiments import compare
+from experiments import compare, row
 from experiments.collect import read
 from experiments.protocols import PROTOCOLS
-from experiments.rendering import write_tables
+from experiments.rendering import markdown, write_tables
 from experiments.runs import PROJECT, command
 from experiments.tables import KEYS, TableBuilder
 from prompting.ot.checks import check_choice
@@ -48,8 +48,13 @@ def add(output: Path, protocol: str, file: Path) -> int:
 
 
 def tables(marker: str) -> str:
-    """Return the tables of one CSV file as Markdown, for the marker "results: NAME"; "" if there is no such file."""
+    """Return the tables of one CSV file as Markdown, for the marker "results: NAME"; "" if there is no such file.
+
+    "results: mini" is the averages of all methods on the mini suite.
+    """
     name = marker.removeprefix("results: ")
+    if name == "mini":
+        return markdown(row.rows(row.gather(FOLDER / "none", "")), "method")
     if not (FOLDER / f"{name}.csv").is_file():
         return ""
     results = pd.read_csv(FOLDER / f"{name}.csv").assign(folder=f"results/{name}.csv")

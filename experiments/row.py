@@ -34,7 +34,7 @@ def average(results: pd.DataFrame, datasets: Sequence[str], part: str, shots: in
 
 
 def rows(results: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return one row per method with the columns ``COLUMNS``, in percent, and the number of seeds.
+    """Return one row per method with the columns ``COLUMNS``, in percent, and the number of seeds that all runs have.
 
     Args:
         results: for each protocol one row per run, of ``experiments.collect.read``.
@@ -49,8 +49,8 @@ def rows(results: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     for column, shots in zip(COLUMNS[5:], FEWSHOT_SHOTS):
         others[column] = average(results["fewshot"], [SUITE.source], "all", shots)
     table = table.join(pd.DataFrame(others), how="outer")
-    known = pd.concat(list(results.values()))
-    table.insert(0, "seeds", known.groupby("method")["seed"].nunique())
+    counts = pd.concat([part.groupby(KEYS[:4])["seed"].nunique() for part in results.values()])
+    table.insert(0, "seeds", counts.groupby("method").min())
     return table.loc[presentation_order(table.index)]
 
 
