@@ -108,19 +108,30 @@ def render(found: dict[str, dict]) -> str:
 
 
 def draw(found: dict[str, dict], path: Path) -> None:
-    """Draw published averages over those of the mini suite, one panel a figure."""
+    """Draw the published ranks of the methods over their ranks on the mini suite, one panel for each average."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.1 * len(found), 3.2), layout="constrained")
-    for axes, (name, result) in zip(figure.subplots(1, len(found), squeeze=False).flat, found.items()):
-        axes.scatter(result["small"], result["large"], s=18, color="#3b3b58")
-        for method, x, y in zip(result["methods"], result["small"], result["large"]):
-            axes.annotate(method, (x, y), xytext=(3, 3), textcoords="offset points", fontsize=7)
-        axes.set(title=f"{name}: {result['rho']:+.2f}", xlabel="mini suite (%)", ylabel="published (%)")
-        axes.margins(0.2)
+    rows, columns = -(-len(found) // 3), min(len(found), 3)
+    figure = Figure(figsize=(4 * columns, 3.8 * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes, (name, result) in zip(panels, found.items()):
+        ranks, last = [rankdata(-result[key]) for key in ("small", "large")], len(result["methods"])
+        axes.axline((1, 1), slope=1, color="#c8c8d0", lw=1)
+        axes.scatter(*ranks, s=22, color="#3b3b58", zorder=2)
+        for method, x, y in zip(result["methods"], *ranks):
+            right = x < last / 2  # of the panel; its name goes to the left
+            offset, side = (-5 if right else 5, 0), "right" if right else "left"
+            axes.annotate(method, (x, y), xytext=offset, textcoords="offset points", fontsize=8, ha=side, va="center")
+        interval = f"{result['low']:+.2f} to {result['high']:+.2f}"
+        axes.set_title(f"{name}: {result['rho']:+.2f}  ({interval})", loc="left", fontsize=10)
+        axes.set(xlabel="rank on the mini suite", ylabel="published rank", xlim=(last + 1, 0), ylim=(last + 1, 0))
+        axes.set_xticks(range(1, last + 1, 2))
+        axes.set_yticks(range(1, last + 1, 2))
         axes.spines[["top", "right"]].set_visible(False)
+    for axes in panels[len(found) :]:
+        axes.set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=130)
 
 
 @command
