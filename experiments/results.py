@@ -50,13 +50,16 @@ def add(output: Path, protocol: str, file: Path) -> int:
 def tables(marker: str) -> str:
     """Return the tables of one CSV file as Markdown, for the marker "results: NAME"; "" if there is no such file.
 
-    "results: mini" is the averages of all methods on the mini suite.
+    "results: mini" is the averages of all methods on the mini suite, "results: significance_..." the intervals of H.
     """
     name = marker.removeprefix("results: ")
     if name == "mini":
         return markdown(row.rows(row.gather(FOLDER / "none", "")), "method")
     if not (FOLDER / f"{name}.csv").is_file():
         return ""
+    if name.startswith("significance"):  # its last figure: H, or the accuracy
+        table = pd.read_csv(FOLDER / f"{name}.csv", index_col=["column", "method"])
+        return markdown(table.loc[table.index[-1][0]], "method", ("", *[".2f"] * 6, ".4f", ".4f"))
     results = pd.read_csv(FOLDER / f"{name}.csv").assign(folder=f"results/{name}.csv")
     if name == "compare":
         return compare.render(results)
