@@ -121,7 +121,10 @@ class Classifier:
             clip = load_clip(source)
         except (FileNotFoundError, ValueError) as error:
             raise type(error)(f"the CLIP of {run}: {error}; name its file with backbone (--backbone FILE)") from error
-        model = _build(settings, clip)
+        try:
+            model = _build(settings, clip)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"the model of {run} cannot be made as its run.json says: {error}") from error
         if settings.checkpoint:
             path = checkpoint_path(Path(run) / settings.checkpoint, epoch)
             part = model.get_submodule(settings.saved_part)
@@ -200,7 +203,7 @@ class Classifier:
                 found = f"{image.dtype} of shape {tuple(image.shape)}"
                 raise ValueError(f"an image tensor is {found}; allowed: uint8 (3, H, W), or preprocessed floats {size}")
             return image.float()
-        return self.preprocess(image if isinstance(image, Image.Image) else read_image(image))
+        return self.preprocess(image if isinstance(image, Image.Image) else read_image(image, self.preprocess.turn))
 
     @torch.no_grad()
     def _score(self, images: Tensor) -> Tensor:

@@ -52,7 +52,10 @@ def add_loading(parser: argparse.ArgumentParser, device: bool = True) -> None:
 def given_classes(classes: str | None, file: str | None) -> list[str] | None:
     """Return the class names of ``--classes`` or ``--classes-file``; None without either."""
     if file:
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
+        try:
+            lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"the file of class names {file} is not UTF-8 text ({error})") from None
         return [line.strip() for line in lines if line.strip()]
     return None if classes is None else [name.strip() for name in classes.split(",") if name.strip()]
 
@@ -91,7 +94,7 @@ def predict(
             batch, images = [], []
             for path in files[start : start + batch_size]:
                 try:
-                    images.append(read_image(path))
+                    images.append(read_image(path, classifier.preprocess.turn))
                     batch.append(path)
                 except ValueError as error:
                     unreadable.append(path)

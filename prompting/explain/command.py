@@ -49,8 +49,6 @@ def _load(args: argparse.Namespace) -> TrainedRun:
 
 
 def _plan(args: argparse.Namespace, folder: Path) -> list[Path]:
-    from PIL import Image
-
     from prompting.explain.plan_figure import plan_figure
     from prompting.explain.plans import transport_plans
 
@@ -59,8 +57,7 @@ def _plan(args: argparse.Namespace, folder: Path) -> list[Path]:
     trained = _load(args)
     written: list[Path] = []
     for path in args.images:
-        with Image.open(path) as image:
-            cropped = trained.crop(image)
+        cropped = trained.crop(path)
         (plan,) = transport_plans(trained.model, trained.tensor([cropped]), trained.classnames, top=args.top)
         first = plan.classes[0]
         title = f"{trained.method} sees {first.name} ({first.probability:.0%}) in {path.name}"

@@ -9,6 +9,7 @@ from typing import Any
 import torch.distributed as dist
 from filelock import FileLock, Timeout
 
+from prompting import run_folder
 from trainers.record.log import logger
 
 Json = dict[str, Any]
@@ -82,12 +83,9 @@ def read_json(path: Path) -> Json:
         ValueError: the file is damaged.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError(f"a {type(content).__name__} instead of keys and values")
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({error}); move it away, or give another --output-dir") from None
-    return content
+        return run_folder.read_json(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; move it away, or give another --output-dir") from None
 
 
 def file_hash(path: str | os.PathLike[str] | None) -> str | None:
