@@ -232,7 +232,7 @@ def test_the_command(run_of, tmp_path, capsys):
     ("change", "words"),
     [
         (lambda run: "[" * 100_000, "run.json is damaged"),
-        (lambda run: [1], "run.json is damaged: a list"),
+        (lambda run: [1], "run.json is damaged (a list"),
         (lambda run: {**run, "classnames": [None, "dog"]}, "run.json is no file of a run"),
         (lambda run: {**run, "model": {**run["model"], "options": None}}, "run.json is damaged: its options"),
         (lambda run: {**run, "model": {**run["model"], "checkpoint": 3}}, "run.json is damaged: its checkpoint"),
