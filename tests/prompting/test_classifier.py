@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -262,3 +263,24 @@ def test_any_error_is_one_line(run_of, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Classifier, "load", lambda *_, **__: (_ for _ in ()).throw(BrokenPipeError()))
     monkeypatch.setattr("os.dup2", lambda *_: None)
     assert call(capsys, out, out.parent / "0.png") == (141, "", "")
+
+
+def test_tables_are_written_whole_with_any_name(run_of, tmp_path, capsys, monkeypatch):
+    _, out = run_of("ZeroshotCLIP")
+    image, table, listing = tmp_path / os.fsdecode(b"caf\xe9.png"), tmp_path / "p.csv", tmp_path / "p.json"
+    image.write_bytes((out.parent / "0.png").read_bytes())
+    assert call(capsys, out, image, "--csv", table, "--json", listing)[0] == 0
+    assert b"caf\xe9.png," in table.read_bytes() and json.loads(listing.read_text())[0]["path"] == str(image)
+    before = table.read_bytes()
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    code, _, err = call(capsys, out, image, "--top", 1, "--csv", table)
+    assert code == 2 and "p.csv" in err and table.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.glob("*")) == sorted([image.name, "p.csv", "p.json"])
+
+
+@pytest.mark.parametrize("names", ["cat,Cat,dog", "caf\u00e9,cafe\u0301"])
+def test_other_names_that_are_one_for_clip_are_refused(run_of, capsys, names):
+    _, out = run_of("ZeroshotCLIP")
+    capsys.readouterr()
+    code, _, err = call(capsys, out, out.parent / "0.png", "--classes", names)
+    assert code == 2 and "are one for this CLIP: they have the same tokens" in err

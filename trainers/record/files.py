@@ -10,6 +10,7 @@ import torch.distributed as dist
 from filelock import FileLock, Timeout
 
 from prompting import run_folder
+from prompting.files import write_file
 from trainers.record.log import logger
 
 Json = dict[str, Any]
@@ -50,25 +51,6 @@ def lock_folder(folder: str | os.PathLike[str]) -> None:
     _locks[path] = lock
     for part in (*path.glob(".*.tmp"), *path.glob("*/.*.tmp")):
         part.unlink(missing_ok=True)
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file atomically and create its folder.
-
-    Raises:
-        OSError: the file cannot be written, as on a full disk; the error names it, and an older file is kept.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_json(content: Json, path: Path) -> None:
