@@ -21,6 +21,7 @@ from prompting.heads import cosine_logits
 from prompting.learners import Prompts
 from prompting.methods.kgcoop import TEMPLATES
 from prompting.methods.maple import MaPLe, MaPLeOptions
+from prompting.ot.checks import check_choice
 from prompting.run_folder import read_json
 
 logger = logging.getLogger("prompting")
@@ -45,8 +46,11 @@ class CoPromptOptions(MaPLeOptions):
     """Settings of CoPrompt."""
 
     w: float = 8.0  # weight of the distances to the teacher
-    distill: str = "cosine"  # their kind; any other word takes squared differences
+    distill: str = "cosine"  # their kind, or "mse"
     sentences: str = "gpt_file"  # folder of the files <data set>_prompt.json: {class name: [sentence, ..]}
+
+    def __post_init__(self) -> None:
+        check_choice("distill", self.distill, ("cosine", "mse"))
 
 
 class Adapter(nn.Module):
