@@ -21,6 +21,8 @@ from torch import Tensor
 
 from prompting.checkpoint import learned_state, load_learned
 from prompting.clip import load_clip
+from prompting.clip.classnames import check_features, check_tokens
+from prompting.clip.templates import template_for
 from prompting.images import Preprocess, read_image, unnormalised
 from prompting.methods import METHODS, PromptedCLIP
 from prompting.ot.checks import check_choice, check_count
@@ -121,7 +123,10 @@ class Classifier:
             clip = load_clip(source)
         except (FileNotFoundError, ValueError) as error:
             raise type(error)(f"the CLIP of {run}: {error}; name its file with backbone (--backbone FILE)") from error
-        model = _build(settings, clip)
+        try:
+            model = _build(settings, clip)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"the model of {run} cannot be made as its run.json says: {error}") from error
         if settings.checkpoint:
             path = checkpoint_path(Path(run) / settings.checkpoint, epoch)
             part = model.get_submodule(settings.saved_part)
@@ -143,7 +148,7 @@ class Classifier:
         """Return a classifier with the same CLIP and learned prompts for other class names.
 
         Raises:
-            ValueError: no names, a name given twice, or a method that learns its classes.
+            ValueError: no names, one given twice, two that are one for the CLIP, or a method that learns its classes.
         """
         if reason := self.model.fixed_classes:
             raise ValueError(
@@ -155,6 +160,10 @@ class Classifier:
             raise ValueError(f"class names must be one or more non-empty strings; found {classnames!r}")
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"the class name {twice!r} is given twice")
+        check_tokens(names, refuse=True)
+        template = self.settings.template or template_for(self.settings.dataset)
+        with self.precision.autocast():
+            check_features(self.model.clip, names, template, refuse=True)
         options = self.settings.options
         if set(names) - set(self.settings.classnames):
             options = {**options, **METHODS[self.settings.method].options_class.for_other_classes}
@@ -200,7 +209,7 @@ class Classifier:
                 found = f"{image.dtype} of shape {tuple(image.shape)}"
                 raise ValueError(f"an image tensor is {found}; allowed: uint8 (3, H, W), or preprocessed floats {size}")
             return image.float()
-        return self.preprocess(image if isinstance(image, Image.Image) else read_image(image))
+        return self.preprocess(image if isinstance(image, Image.Image) else read_image(image, self.preprocess.turn))
 
     @torch.no_grad()
     def _score(self, images: Tensor) -> Tensor:

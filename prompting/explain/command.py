@@ -2,9 +2,11 @@
 
 import argparse
 import csv
+import io
 from pathlib import Path
 
 from prompting.explain.loading import TrainedRun, load_run, read_settings
+from prompting.files import write_file
 
 DESCRIPTION = "Draw what a trained run has learned: transport plans, words, embeddings, training curves."
 EXAMPLES = """examples:
@@ -49,8 +51,6 @@ def _load(args: argparse.Namespace) -> TrainedRun:
 
 
 def _plan(args: argparse.Namespace, folder: Path) -> list[Path]:
-    from PIL import Image
-
     from prompting.explain.plan_figure import plan_figure
     from prompting.explain.plans import transport_plans
 
@@ -59,8 +59,7 @@ def _plan(args: argparse.Namespace, folder: Path) -> list[Path]:
     trained = _load(args)
     written: list[Path] = []
     for path in args.images:
-        with Image.open(path) as image:
-            cropped = trained.crop(image)
+        cropped = trained.crop(path)
         (plan,) = transport_plans(trained.model, trained.tensor([cropped]), trained.classnames, top=args.top)
         first = plan.classes[0]
         title = f"{trained.method} sees {first.name} ({first.probability:.0%}) in {path.name}"
@@ -88,12 +87,13 @@ def _words(args: argparse.Namespace, folder: Path) -> list[Path]:
         near = "  ".join(f"{word} {distance:.3f}" for word, distance in zip(vector.words, vector.distances))
         print(f"{vector.name:<24} {near}")
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "words.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["vector", "rank", "word", "distance"])
-        for vector in found:
-            pairs = zip(vector.words, vector.distances)
-            writer.writerows([vector.name, i + 1, word, f"{d:.6f}"] for i, (word, d) in enumerate(pairs))
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(["vector", "rank", "word", "distance"])
+    for vector in found:
+        pairs = zip(vector.words, vector.distances)
+        writer.writerows([vector.name, i + 1, word, f"{d:.6f}"] for i, (word, d) in enumerate(pairs))
+    write_file(folder / "words.csv", table.getvalue().encode("utf-8", "surrogateescape"))
     words_figure(found, f"Words nearest to the learned vectors of {trained.method}").savefig(folder / "words.png")
     return [folder / "words.csv", folder / "words.png"]
 

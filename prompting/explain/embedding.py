@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
 
 from prompting.explain.loading import TrainedRun
@@ -93,10 +92,7 @@ def embedding_figure(run: TrainedRun, *, root: Path | None = None, most: int = 1
         raise ValueError(f"there are {len(paths)} images; t-SNE needs 5 or more")
     parts = []
     for start in range(0, len(paths), BATCH):
-        crops = []
-        for path in paths[start : start + BATCH]:
-            with Image.open(path) as image:
-                crops.append(run.crop(image))
+        crops = [run.crop(path) for path in paths[start : start + BATCH]]
         parts.append(image_features(run.model, run.tensor(crops)))
     with mpl.rc_context({**SETTINGS, "axes.grid": False, "axes.titlesize": 11}):
         figure = Figure(figsize=(11, 5.6), dpi=150, layout="constrained")

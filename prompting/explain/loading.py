@@ -1,6 +1,6 @@
 """A trained run, read from its folder: the model with its learned tensors, and how images are prepared."""
 
-import json
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,9 +13,10 @@ from torch import Tensor
 from torchvision import transforms as T
 
 from prompting.checkpoint import load_learned
+from prompting.images import read_image
 from prompting.methods import METHODS, PromptedCLIP
 from prompting.ot.checks import check_choice
-from prompting.run_folder import read_checkpoint
+from prompting.run_folder import read_checkpoint, read_json
 
 
 @dataclass(frozen=True)
@@ -26,18 +27,20 @@ class TrainedRun:
     model: PromptedCLIP[Any]
     classnames: list[str]
     config: dict[str, Any]
+    turn: bool = False
+    """Whether image files are turned as their EXIF data say."""
 
     @property
     def method(self) -> str:
         """Registry name of the method."""
         return self.config["TRAINER"]["NAME"]
 
-    def crop(self, image: Image.Image) -> Image.Image:
-        """Return the part of an image that the model sees, in its input size."""
+    def crop(self, path: str | os.PathLike[str]) -> Image.Image:
+        """Return the part of an image file that the model sees, in its input size."""
         settings = self.config["INPUT"]
         mode = T.InterpolationMode(settings["INTERPOLATION"])
         resize = T.Resize(max(settings["SIZE"]), interpolation=mode)
-        return T.Compose([resize, T.CenterCrop(settings["SIZE"])])(image.convert("RGB"))
+        return T.Compose([resize, T.CenterCrop(settings["SIZE"])])(read_image(path, self.turn))
 
     def tensor(self, cropped: Iterable[Image.Image]) -> Tensor:
         """Return cropped images as one normalised tensor (B, 3, H, W)."""
@@ -54,7 +57,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """
     for name in ("run.json", "results.json"):
         if (folder / name).is_file():
-            return json.loads((folder / name).read_text(encoding="utf-8"))
+            return read_json(folder / name)
     raise FileNotFoundError(f"{folder} is no folder of a run: it has neither run.json nor results.json")
 
 
@@ -106,14 +109,14 @@ def load_run(folder: str | Path, *, backbone: str = "", classnames: Iterable[str
         part = next((name for name, child in model.named_children() if _fits(name, wanted, state)), "")
         # Some methods save their learner alone, without its name.
         load_learned(model.get_submodule(part), state, str(path), None if part else model.released_names)
-    return TrainedRun(folder, model, names, config)
+    return TrainedRun(folder, model, names, config, made.get("images", {}).get("turn", False))
 
 
 def _model_entry(folder: Path, checkpoint: Path | None) -> dict[str, Any]:
     """Return how the model is made, the entry ``model`` of ``run.json`` where one is; an evaluation has none itself."""
     for place in (folder, *([checkpoint.parent.parent] if checkpoint else [])):
         if (place / "run.json").is_file():
-            return json.loads((place / "run.json").read_text(encoding="utf-8")).get("model") or {}
+            return read_json(place / "run.json").get("model") or {}
     return {}
 
 

@@ -1,11 +1,12 @@
 """The model card of an export: ``README.md`` with the Hub's YAML header."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData  # comes with open_clip
+
+from prompting.run_folder import read_json
 
 Json = dict[str, Any]
 
@@ -38,8 +39,8 @@ session = onnxruntime.InferenceSession("model.onnx")
 (logits,) = session.run(None, {{"images": images}})
 ```
 
-Images: resize the shorter edge to {edge} pixels ({interpolation}), crop the centre to {height} x {width}, scale to
-[0, 1], subtract {mean} and divide by {std}.
+Images: {turn}resize the shorter edge to {edge} pixels ({interpolation}), crop the centre to {height} x {width}, scale
+to [0, 1], subtract {mean} and divide by {std}.
 
 {transport}## Size and speed
 
@@ -85,6 +86,7 @@ def write_card(folder: Path, config: Json, run: Json, result: Json | None, table
         metrics=metrics,
         height=pixels["size"][0],
         width=pixels["size"][1],
+        turn="turn as their EXIF data say, " if pixels["turn"] else "",
         edge=max(pixels["size"]),
         interpolation=pixels["interpolation"],
         mean=pixels["mean"],
@@ -134,4 +136,4 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def read_results(run: Path) -> Json | None:
     """Return the content of a run's ``results.json``; None if there is none."""
     path = run / "results.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read_json(path) if path.is_file() else None

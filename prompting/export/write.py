@@ -118,7 +118,8 @@ def check_images(classifier: Classifier, run: Path, folder: Path | None) -> tupl
         return torch.randn(NUMBER, 3, *classifier.preprocess.size, generator=stream), f"{NUMBER} images of noise"
     step = max(1, len(paths) // NUMBER)  # of all classes: they are sorted
     chosen = paths[::step][:NUMBER]
-    return torch.stack([classifier.preprocess(read_image(path)) for path in chosen]), f"{len(chosen)} {what}"
+    read = partial(read_image, turn=classifier.preprocess.turn)
+    return torch.stack([classifier.preprocess(read(path)) for path in chosen]), f"{len(chosen)} {what}"
 
 
 def fix_iterations(model: ExportedModel, images: Tensor) -> None:

@@ -1,5 +1,6 @@
 """Base classes of the methods: a frozen CLIP, learned prompts, and a state dict of the learned tensors."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Generic, TypeVar, cast
@@ -30,6 +31,12 @@ class Options:
     def defaults(cls) -> dict[str, Any]:
         """Return the fields that config files set, with their defaults."""
         return {field.name: field.default for field in fields(cls) if field.name not in cls.without_config_key}
+
+    def check_numbers(self) -> None:
+        """Raise ValueError if a number is NaN, infinite or negative: no method has a use for one."""
+        for name, value in ((field.name, getattr(self, field.name)) for field in fields(self)):
+            if isinstance(value, (int, float)) and not 0 <= value < math.inf:
+                raise ValueError(f"{name} is {value!r}; allowed: finite numbers from 0")
 
 
 OptionsT = TypeVar("OptionsT", bound=Options)
@@ -85,7 +92,9 @@ class PromptedCLIP(nn.Module, Generic[OptionsT]):
         self.released_names: dict[str, str] = {}  # name of a learned tensor here -> its name in released checkpoints
         self.dataset, self.template, self.all_reduce_sum = dataset, template, all_reduce_sum
         self._cache: tuple[Any, Any] = (None, None)
-        self.build(classnames, cast(OptionsT, self.options_class()) if options is None else options)
+        options = cast(OptionsT, self.options_class()) if options is None else options
+        options.check_numbers()
+        self.build(classnames, options)
 
     def build(self, classnames: Sequence[str], options: OptionsT) -> None:
         """Create ``prompt_learner``, ``tokens`` and the other modules of the method."""

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prompting import teacher
+from prompting.checkpoint import load_learned
 from prompting.clip import tokenize_texts
 from prompting.clip.adapters import BlockAdapter
 from prompting.clip.templates import DEFAULT, fill
@@ -157,21 +158,29 @@ class CLIPLoRA(CosineCLIP[CLIPLoRAOptions]):
         """Copy the updates from a published file: {"weights": {"layer_0": {"q_proj": {..}}, ..}, "metadata": {..}}.
 
         Raises:
-            ValueError: the file was made with other settings.
+            ValueError: the file is none of these, or was made with other settings.
         """
-        metadata = {key: value for key, value in content["metadata"].items() if hasattr(self.options, key)}
+        towers: Any = self.get_submodule("prompt_learner.towers")
+        blocks = [f"towers.{t}.{i}" for t, tower in towers.items() for i in tower]  # text first
+        try:
+            metadata = {key: value for key, value in content["metadata"].items() if hasattr(self.options, key)}
+            numbered = {
+                (int(layer.rpartition("_")[2]), f"{module}.{name}"): tensor
+                for layer, modules in content["weights"].items()
+                for module, tensors in modules.items()
+                for name, tensor in tensors.items()
+                if isinstance(tensor, Tensor)
+            }
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise ValueError(f"{source} is no file of CLIP-LoRA: it needs weights of layers, and metadata") from None
         for key, value in metadata.items():
             here = getattr(self.options, key)
             if (sorted(here) != sorted(value)) if key == "params" else here != value:
                 raise ValueError(f"{source} was trained with {key} {value!r}; this model has {here!r}")
-        towers: Any = self.get_submodule("prompt_learner.towers")
-        blocks = [f"towers.{t}.{i}" for t, tower in towers.items() for i in tower]  # text first
-        self.load_state_dict({
-            released_name(f"{blocks[int(layer.rpartition('_')[2])]}.{module}.{name}"): tensor
-            for layer, modules in content["weights"].items()
-            for module, tensors in modules.items()
-            for name, tensor in tensors.items()
-        })  # fmt: skip
+        if wrong := next((number for number, _ in numbered if not 0 <= number < len(blocks)), None):
+            raise ValueError(f"{source} has a layer {wrong}; this model has {len(blocks)} layers, from 0")
+        state = {released_name(f"{blocks[number]}.{rest}"): tensor for (number, rest), tensor in numbered.items()}
+        load_learned(self, state, source, self.released_names)
 
 
 def released_name(name: str) -> str:

@@ -5,7 +5,6 @@ loss = cross entropy + W [(1 - mean over classes cos(w, w0)) + (1 - mean over im
 augmentation of the images, w0 of a sentence about each class that is drawn in each step.
 """
 
-import json
 import logging
 import random
 from collections.abc import Sequence
@@ -22,6 +21,8 @@ from prompting.heads import cosine_logits
 from prompting.learners import Prompts
 from prompting.methods.kgcoop import TEMPLATES
 from prompting.methods.maple import MaPLe, MaPLeOptions
+from prompting.ot.checks import check_choice
+from prompting.run_folder import read_json
 
 logger = logging.getLogger("prompting")
 
@@ -45,8 +46,11 @@ class CoPromptOptions(MaPLeOptions):
     """Settings of CoPrompt."""
 
     w: float = 8.0  # weight of the distances to the teacher
-    distill: str = "cosine"  # their kind; any other word takes squared differences
+    distill: str = "cosine"  # their kind, or "mse"
     sentences: str = "gpt_file"  # folder of the files <data set>_prompt.json: {class name: [sentence, ..]}
+
+    def __post_init__(self) -> None:
+        check_choice("distill", self.distill, ("cosine", "mse"))
 
 
 class Adapter(nn.Module):
@@ -118,15 +122,20 @@ def read_sentences(folder: Path, dataset: str, classnames: Sequence[str]) -> lis
     """Return S lists of K sentences from ``<folder>/<data set>_prompt.json``; an empty list if there is no such file.
 
     Raises:
-        ValueError: the file lacks a class, or its classes have different numbers of sentences.
+        ValueError: the file is damaged, lacks a class, holds something else than sentences, or its classes have
+            different numbers of them.
     """
     path = folder / f"{FILES.get(dataset, dataset)}_prompt.json"
     if not path.is_file():
         return []
-    content, names = json.loads(path.read_text()), [clean_name(name) for name in classnames]
+    content, names = read_json(path), [clean_name(name) for name in classnames]
     missing = [name for name in names if name not in content]
     if missing:
         raise ValueError(f"{path} has no sentences for {len(missing)} of {len(names)} classes, first {missing[0]!r}")
+    for name in names:
+        found = content[name]
+        if not isinstance(found, list) or not all(isinstance(one, str) and one.strip() for one in found):
+            raise ValueError(f"{path} has {found!r:.100} for {name!r}; allowed: a list of sentences")
     numbers = {len(content[name]) for name in names}
     if len(numbers) > 1 or 0 in numbers:
         raise ValueError(f"{path} has {sorted(numbers)} sentences for its classes; each needs the same number")

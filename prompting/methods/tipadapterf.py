@@ -1,6 +1,7 @@
 """Tip-Adapter-F: a cache of few-shot image features whose keys are fine-tuned (arXiv 2207.09519)."""
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,14 @@ class TipAdapterFOptions(Options):
     def __post_init__(self) -> None:
         if self.augment_epoch < 1:
             raise ValueError(f"augment_epoch is {self.augment_epoch}; allowed: 1 or more")
+        for name in ("search_scale", "search_step"):
+            pair = getattr(self, name)
+            if not (
+                isinstance(pair, (list, tuple))
+                and len(pair) == 2
+                and all(isinstance(value, (int, float)) and 0 < value < math.inf for value in pair)
+            ):
+                raise ValueError(f"{name} is {pair!r:.100}; allowed: two finite numbers above 0, of beta and alpha")
 
 
 class Cache(nn.Module):

@@ -89,6 +89,8 @@ def model_settings(trainer: Any) -> ModelSettings:
         images |= {"mean": list(cfg.INPUT.PIXEL_MEAN), "std": list(cfg.INPUT.PIXEL_STD)}
     else:
         images |= {"mean": [0.0] * 3, "std": [1.0] * 3}
+    turn = cfg.INPUT.get("EXIF")  # None: the data set decides
+    images["turn"] = bool(getattr(trainer.dm.dataset, "turn_images", False) if turn is None else turn)
     return ModelSettings(
         method=trainer.model_class.name,
         options=json.loads(json.dumps(vars(trainer.options(cfg)))),
