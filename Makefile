@@ -14,10 +14,10 @@ setup:  ## make .venv with all packages of requirements.lock
 	@bash scripts/setup.sh
 
 demo: setup  ## write the mini source set, train ALIGN, print the base-to-new table (the default)
-	@$(python) -m experiments.compare --methods ZeroshotCLIP ALIGN --output output/demo
+	@$(python) -m experiments.compare --methods ZeroshotCLIP ALIGN --output-dir output/demo
 
 compare: setup  ## train and compare all methods, three seeds
-	@$(python) -m experiments.compare --methods all --seeds 1 2 3 --output output/compare
+	@$(python) -m experiments.compare --methods all --seeds 1 2 3 --output-dir output/compare
 
 bench: setup  ## time a training step, an evaluation and the transport, in at most ten minutes
 	@$(python) -m scripts.bench.short

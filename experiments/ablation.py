@@ -1,17 +1,18 @@
 """Does the transport do anything? ALIGN with its plans, with uniform plans, and without the token level, side by side.
 
-    python -m experiments.ablation [--seeds 1 2 3] [--root data] [--output output/ablation]
+    python -m experiments.ablation
+    python -m experiments.ablation --seeds 1 --root data --output-dir output/ablation
 
 Base-to-new on the mini source set. A plan is made uniform by a large entropy weight lambda, so that a distance is the
 plain mean over all pairs. A finished run is not repeated.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from dassl.utils.command import Parser
 from tabulate import tabulate
 
 from experiments.collect import read_folder
@@ -44,10 +45,12 @@ def render(results: dict[str, pd.DataFrame]) -> str:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="ablation", description=__doc__.splitlines()[0])
+    parser = Parser(prog="ablation", doc=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="random seeds (default: 1 2 3)")
     parser.add_argument("--root", default="data", help="folder of the data sets; made if it is missing")
-    parser.add_argument("--output", type=Path, default=Path("output/ablation"), help="folder of the runs")
+    parser.add_argument(
+        "--output-dir", "--output", dest="output", type=Path, default=Path("output/ablation"), help="folder of the runs"
+    )
     args = parser.parse_args(argv)
     runs = {
         variant: [

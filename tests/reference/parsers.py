@@ -14,8 +14,10 @@ class _Parsed(BaseException):
     """Ends a command after its words were parsed."""
 
 
-def parsed(module: str, words: Sequence[str]) -> tuple[ArgumentParser, Namespace]:
+def parsed(module: str, words: Sequence[str] | None) -> tuple[ArgumentParser, Namespace]:
     """Return the parser of a module that is run as a program, and the arguments that it makes of words.
+
+    With None instead of words, nothing is parsed.
 
     Raises:
         SystemExit: the words are refused; its text is the message.
@@ -25,6 +27,8 @@ def parsed(module: str, words: Sequence[str]) -> tuple[ArgumentParser, Namespace
     def ending(name: str) -> Callable[..., Any]:
         def parse(parser: ArgumentParser, *args: Any, **kwargs: Any) -> Any:
             nonlocal inside
+            if words is None:
+                raise _Parsed(parser, Namespace())
             inside += 1
             try:
                 result = original[name](parser, *args, **kwargs)
@@ -41,12 +45,12 @@ def parsed(module: str, words: Sequence[str]) -> tuple[ArgumentParser, Namespace
         for name in METHODS:
             setattr(ArgumentParser, name, ending(name))
         with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
-            sys.argv = [module, *words]
+            sys.argv = [module, *(words or [])]
             runpy.run_module(module, run_name="__main__")
     except _Parsed as end:
         return end.args
     except SystemExit as stop:
-        raise SystemExit(f"{module} {' '.join(words)}: {errors.getvalue()}") from stop
+        raise SystemExit(f"{module} {' '.join(words or [])}: {errors.getvalue()}") from stop
     finally:
         sys.argv = before
         for name in METHODS:
