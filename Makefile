@@ -35,7 +35,7 @@ check: setup  ## run ruff and mypy
 	@$(python) -m ruff check . && $(python) -m ruff format --check . && $(python) -m mypy
 
 lock: setup  ## write requirements.lock from pyproject.toml, keeping versions that fit; UPGRADE=1 takes the newest
-	@$(python) -m uv pip compile pyproject.toml --extra train --extra export --extra dev --universal --python-version 3.10 \
+	@$(python) -m uv pip compile pyproject.toml --extra train --extra export --extra docs --extra dev --universal --python-version 3.10 \
 		--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" --quiet \
 		$(if $(UPGRADE),--upgrade) --output-file requirements.lock
 
