@@ -4,7 +4,7 @@ python := .venv/bin/python
 # two workers on two cores; torch threads on top of them would only compete
 pytest := OMP_NUM_THREADS=1 $(python) -m pytest -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: help setup demo compare bench test-fast test test-long check lock clean
+.PHONY: help setup demo compare bench test-fast test test-long check lock docs clean
 .DEFAULT_GOAL := demo
 
 help:  ## print this list
@@ -38,6 +38,9 @@ lock: setup  ## write requirements.lock from pyproject.toml, keeping versions th
 	@$(python) -m uv pip compile pyproject.toml --extra train --extra export --extra docs --extra dev --universal --python-version 3.10 \
 		--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" --quiet \
 		$(if $(UPGRADE),--upgrade) --output-file requirements.lock
+
+docs: setup  ## build the documentation as a site in build/site; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(python) -m mkdocs build --strict --quiet && echo build/site/index.html
 
 clean:  ## remove .venv and the caches of the tools
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -15,7 +15,7 @@ from tests.reference.parsers import parsed
 from tests.reference.photos import write_photos
 
 COMMANDS = [pytest.param(page, line, id=f"{page.stem}: {line[:60]}") for page in PAGES for line in lines(page)]
-OTHERS = {"git", "cd", "pip", ".venv/bin/pip", "sed"}  # programs of others
+OTHERS = {"git", "cd", "source", "pip", ".venv/bin/pip", "sed"}  # programs of others
 LONG = ("experiments.", "scripts.", "datasets.mini")  # modules that train for minutes, or fetch what tests have not
 ELSEWHERE = re.compile(r"/path/to|vit_b16|\bDATA\b|\bURL\b|~/")  # needs data or weights that tests have not
 PYTHON = [sys.executable, "-c", "import runpy, sys; runpy.run_module(sys.argv.pop(1), run_name='__main__')"]
@@ -78,6 +78,17 @@ def test_the_commands_of_a_run_work(place):
             words += ["OPTIM.MAX_EPOCH", "1"]
         done = subprocess.run([*PYTHON, module, *words], cwd=place, capture_output=True, text=True)
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.slow
+def test_the_site_builds(tmp_path):
+    """With every page in the navigation, and no link or name of the API that leads nowhere."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for page in (PROJECT / "docs").rglob("*.md"):
+        html = (tmp_path / page.relative_to(PROJECT / "docs").with_suffix(".html")).read_text(encoding="utf-8")
+        assert not re.findall(r'<(?:script|link|img)[^>]* (?:src|href)="(https?:)?//', html), page
 
 
 def slugs(page: Path) -> set[str]:
