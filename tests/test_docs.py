@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 import train
 from tests.reference.doc_commands import BLOCK, PAGES, PROJECT, lines, module_call
@@ -65,7 +67,7 @@ def runs_here(line: str) -> bool:
 
 @pytest.mark.long
 def test_the_commands_of_a_run_work(place):
-    """One after the other, page by page; what they write is there for those that follow."""
+    """One after the other, page by page, then the Python of the start pages; what is written is there for the next."""
     train_first = (
         "python train.py --root data --seed 1 --trainer ALIGN --dataset-config-file configs/datasets/mini_source.yaml "
         "--config-file configs/trainers/ALIGN/mini.yaml --output-dir output/first DATASET.NUM_SHOTS 1"
@@ -78,6 +80,20 @@ def test_the_commands_of_a_run_work(place):
             words += ["OPTIM.MAX_EPOCH", "1"]
         done = subprocess.run([*PYTHON, module, *words], cwd=place, capture_output=True, text=True)
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+    for page in sorted((PROJECT / "docs" / "start").glob("*.md")):
+        for block in (block for _, language, block in BLOCK.findall(page.read_text()) if language == "python"):
+            done = subprocess.run([sys.executable, "-c", block], cwd=place, capture_output=True, text=True)
+            assert done.returncode == 0, f"{page.name}\n{block}{done.stderr}"
+
+
+@pytest.mark.long
+def test_the_notebook_runs_from_top_to_bottom(place):
+    notebook = nbformat.read(PROJECT / "docs" / "notebook.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    assert not any(cell.get("outputs") for cell in notebook.cells)  # in the repository
+    NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(place)}}).execute()
+    shown = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", ())]
+    assert sum("image/png" in output for output in shown) == 4  # three images, a plan
 
 
 @pytest.mark.slow
