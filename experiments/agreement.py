@@ -1,6 +1,7 @@
 """Rank correlation between the methods' averages on the mini suite and the published ones.
 
-    python -m experiments.agreement [--results results] [--page docs/mini.md] [--figure docs/figures/agreement.png]
+    python -m experiments.agreement
+    python -m experiments.agreement --page docs/mini.md --figure docs/figures/agreement.png
 
 Spearman's coefficient over the methods that have both, with a bootstrap interval over the mini suite's data sets. The
 table goes between ``<!-- agreement -->`` and ``<!-- end -->`` of the page.
@@ -136,7 +137,7 @@ def draw(found: dict[str, dict], path: Path) -> None:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser(prog="agreement", description=__doc__.splitlines()[0])
+    parser = Parser(prog="agreement", doc=__doc__)
     parser.add_argument("--results", type=Path, default=PROJECT / "results", help="folder of CSV files")
     parser.add_argument("--page", type=Path, help="page to write the table into; default: print it")
     parser.add_argument("--figure", type=Path, help="picture to write")

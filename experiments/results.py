@@ -68,7 +68,7 @@ def tables(marker: str) -> str:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser(prog="results", description=__doc__.splitlines()[0])
+    parser = Parser(prog="results", doc=__doc__)
     parser.add_argument("--add", nargs=2, metavar=("FOLDER", "PROTOCOL"), help="a protocol, or compare")
     args = parser.parse_args(argv)
     if args.add:

@@ -2,7 +2,7 @@
 
     python -m experiments.row ALIGN              # three seeds
     python -m experiments.row ALIGN --quick      # one seed, without few-shot runs
-    python -m experiments.row NearCoOp --plugin near_coop.py --config near_coop.yaml
+    python -m experiments.row NearCoOp --plugin near_coop.py --config-file near_coop.yaml
 
 Base-to-new on the source and the targets, cross-data-set and domain generalisation from the source, and few shots on
 the source. Finished runs are not repeated. The other rows are those of results/*.csv.
@@ -56,13 +56,19 @@ def rows(results: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser(prog="row", description=__doc__.splitlines()[0])
+    parser = Parser(prog="row", doc=__doc__)
     add = parser.add_argument
     add("method", help="registry name")
     add("--quick", action="store_true", help="one seed, without few-shot runs")
     add("--root", default="data", help="folder of the data sets; made if it is missing")
-    add("--output", type=Path, default=Path("output/rows"), help="folder of the results")
-    add("--config", default="", help="the method's YAML file, or its stem; default: mini")
+    add("--output-dir", "--output", dest="output", type=Path, default=Path("output/rows"), help="folder of the results")
+    add(
+        "--config-file",
+        "--config",
+        dest="config",
+        default="",
+        help="the method's YAML file, or its stem; default: mini",
+    )
     add("--plugin", action="append", default=[], metavar="FILE", help="Python file that registers a method")
     add("--set", nargs="+", default=[], metavar="KEY VALUE", help="config words over the YAML file")
     args = parser.parse_args(argv)

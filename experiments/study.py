@@ -1,6 +1,6 @@
 """Why ALIGN wins or loses on the mini suite: one setting at a time, the others at their defaults.
 
-    python -m experiments.study [--seeds 1 2 3] [--datasets mini_source ...] [--output output/study]
+    python -m experiments.study --seeds 1 --datasets mini_source --output-dir output/study
     python -m experiments.study --tables    # only make the tables of docs/study.md from results/study.csv
 
 Base-to-new on each data set; on the source also the validation images. The results go to results/study.csv, the tables
@@ -123,13 +123,13 @@ def plan_table(results: pd.DataFrame) -> str:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser(prog="study", description=__doc__.splitlines()[0])
+    parser = Parser(prog="study", doc=__doc__)
     add = parser.add_argument
     add("--seeds", type=int, nargs="+", default=SEEDS, help="random seeds (default: 1 2 3)")
     add("--datasets", nargs="+", choices=SUITES["mini"].datasets("base2new"), default=DATASETS, help="data sets")
     add("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), help="settings (default: all)")
     add("--root", default="data", help="folder of the data sets; made if it is missing")
-    add("--output", type=Path, default=Path("output/study"), help="folder of the runs")
+    add("--output-dir", "--output", dest="output", type=Path, default=Path("output/study"), help="folder of the runs")
     add("--tables", action="store_true", help="no runs: only make the tables of docs/study.md again")
     args = parser.parse_args(argv)
     if not args.tables:

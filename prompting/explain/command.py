@@ -19,17 +19,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``explain`` to a parser."""
     parser.add_argument("folder", type=Path, metavar="RUN", help="output folder of a run")
     what = parser.add_subparsers(dest="what", required=True, metavar="plan | words | embed | curves")
-    plan = what.add_parser("plan", help="transport plans of images: which prompts match, and where tokens lie")
+
+    def add_parser(name: str, about: str) -> argparse.ArgumentParser:
+        form = argparse.RawDescriptionHelpFormatter
+        return what.add_parser(name, help=about, description=about, epilog=EXAMPLES, formatter_class=form)
+
+    plan = add_parser("plan", "transport plans of images: which prompts match, and where tokens lie")
     plan.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files")
     plan.add_argument("--top", type=int, default=3, help="number of likeliest classes to draw (default: 3)")
     plan.add_argument("--pairs", type=int, default=1, help="number of heaviest pairs of prompts to draw (default: 1)")
     plan.add_argument("--classes", default="", metavar="A,B,C", help="class names in place of the run's")
-    words = what.add_parser("words", help="nearest words of the vocabulary to each learned vector")
+    words = add_parser("words", "nearest words of the vocabulary to each learned vector")
     words.add_argument("--top", type=int, default=5, help="words for each vector (default: 5)")
-    embed = what.add_parser("embed", help="t-SNE of image features before and after tuning")
+    embed = add_parser("embed", "t-SNE of image features before and after tuning")
     embed.add_argument("--root", type=Path, help="folder of the data sets (default: the run's)")
     embed.add_argument("--most", type=int, default=1000, help="largest number of images (default: 1000)")
-    what.add_parser("curves", help="loss, accuracy, learning rate and transport over training")
+    add_parser("curves", "loss, accuracy, learning rate and transport over training")
     for one in what.choices.values():
         one.add_argument("--output-dir", type=Path, help="folder of the pictures (default: RUN/explain)")
         one.add_argument("--backbone", default="", help="name or path of the CLIP (default: the run's)")

@@ -99,7 +99,7 @@ def sinkhorn(cost: Tensor, v: Tensor, lam: float, iterations: int, tol: float, c
 
 
 class ExportedModel(nn.Module):
-    """Vision tower, class features and score: cosines, or a transport of config["head"]["iterations"] iterations."""
+    """Vision tower, class features, and cosines or a transport of ``config["head"]["iterations"]`` iterations."""
 
     def __init__(self, config: dict) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """What each method costs: learned parameters, seconds of a training step and peak memory, beside its published H.
 
-    python -m scripts.bench.methods                # all methods; writes results/costs.json and docs/methods.md
-    python -m scripts.bench.methods --tables       # only docs/methods.md, from results/costs.json
+    python -m scripts.bench.methods             # all methods; writes results/costs.json and docs/methods.md
+    python -m scripts.bench.methods --tables    # only docs/methods.md, from results/costs.json
 
 Every method has the settings of its base-to-new protocol, random weights of ViT-B/16, B images and K classes. The
 methods take turns, ``--rounds`` times, so that a load on the machine meets all of them.
