@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import io
+import logging
 import runpy
 import sys
 from argparse import ArgumentParser, Namespace
@@ -40,7 +41,8 @@ def parsed(module: str, words: Sequence[str] | None) -> tuple[ArgumentParser, Na
 
         return parse
 
-    errors, before = io.StringIO(), sys.argv
+    errors, before, logger = io.StringIO(), sys.argv, logging.getLogger("dassl")
+    level = logger.level  # which some commands raise
     try:
         for name in METHODS:
             setattr(ArgumentParser, name, ending(name))
@@ -53,6 +55,7 @@ def parsed(module: str, words: Sequence[str] | None) -> tuple[ArgumentParser, Na
         raise SystemExit(f"{module} {' '.join(words or [])}: {errors.getvalue()}") from stop
     finally:
         sys.argv = before
+        logger.setLevel(level)
         for name in METHODS:
             setattr(ArgumentParser, name, original[name])
     raise AssertionError(f"{module} has parsed nothing: {errors.getvalue()}")
