@@ -103,17 +103,26 @@ class TipAdapterF(PromptedCLIP[TipAdapterFOptions]):
         """What ties the model to its class names: its cache holds images of these alone."""
         return "a cache of images"
 
+    @property
+    def score_scale(self) -> float:
+        """100, a constant in the released code."""
+        return SCALE
+
     @torch.no_grad()
     def image_features(self, images: Tensor) -> Tensor:
         """Return the unit features (B, D) of ``images`` (B, 3, H, W)."""
         return F.normalize(self.image_encoder(images).prompt[:, 0].float(), dim=-1)
 
     @torch.no_grad()
-    def clip_logits(self, features: Tensor) -> Tensor:
-        """Return 100 f w, (B, K): w is the mean of the unit features of all templates, computed once."""
-        if self.classifier is None or self.classifier.device != features.device:
+    def class_features(self) -> Tensor:
+        """Return w (K, D), the mean of the unit features of all templates, computed once."""
+        if self.classifier is None or self.classifier.device != self.logit_scale.device:
             self.classifier = F.normalize(self.text_encoder(self.tokens).prompt.float(), dim=-1).mean(1)
-        return cosine_logits(features, self.classifier, SCALE)
+        return self.classifier
+
+    def clip_logits(self, features: Tensor) -> Tensor:
+        """Return 100 f w, (B, K)."""
+        return cosine_logits(features, self.class_features(), self.score_scale)
 
     def cache_logits(self, affinity: Tensor, beta: float) -> Tensor:
         """Return sum_i exp(-beta (1 - affinity_i)) v_i, (B, K), from f k_i (B, N)."""
