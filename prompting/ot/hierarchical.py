@@ -179,6 +179,11 @@ class HierarchicalOT(nn.Module):
         return_plans: bool = False,
     ) -> HierarchicalOutput:
         """Score z (B, M, D), r (B, M, J, D) against h (K, N, D), s (K, N, L, D); see ``hierarchical_ot``."""
+        if torch.compiler.is_exporting():
+            raise ValueError(
+                "the transport stops by its data, which torch.export cannot express: export the form with a fixed "
+                "number of iterations, prompting.export.convert.portable(classifier)"
+            )
         more: dict[str, Any] = {"r_mask": r_mask, "s_mask": s_mask, "return_plans": return_plans}
         reduce = self.all_reduce_sum if torch.is_grad_enabled() else None
         out = hierarchical_ot(z, h, r, s, self.settings, logit_scale=logit_scale, all_reduce_sum=reduce, **more)
