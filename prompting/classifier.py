@@ -210,7 +210,7 @@ class Classifier:
 
 
 def _build(settings: ModelSettings, clip: Any) -> PromptedCLIP[Any]:
-    """Return a run's model on a CLIP, with initial prompts."""
+    """Return a run's model on a CLIP, with initial prompts and without what training alone needs."""
     model_class = METHODS[settings.method]
-    options = model_class.options_class(**settings.options)
+    options = model_class.options_class(**{**settings.options, **model_class.options_class.for_prediction})
     return model_class(clip, settings.classnames, options, dataset=settings.dataset, template=settings.template)
