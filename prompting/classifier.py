@@ -11,7 +11,7 @@ Neither the checkout nor the training images are needed.
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Union, cast
 
@@ -97,7 +97,7 @@ class Classifier:
         """Return the classifier of a run.
 
         Args:
-            run: the run's output folder, with ``run.json`` and the checkpoints.
+            run: the run's output folder, with ``run.json`` and the checkpoints, or the folder of an evaluation.
             epoch: the epoch to load; None takes the best one on validation if that was kept, else the last one.
             classnames: class names to use instead of those of the run.
             backbone: name or file of the CLIP; None takes that of the run.
@@ -123,13 +123,11 @@ class Classifier:
             raise type(error)(f"the CLIP of {run}: {error}; name its file with backbone (--backbone FILE)") from error
         model = _build(settings, clip)
         if settings.checkpoint:
-            path = checkpoint_path(Path(run) / settings.checkpoint, epoch)
+            path = Path(run) / settings.checkpoint
+            path = path if path.is_file() else checkpoint_path(path, epoch)
             part = model.get_submodule(settings.saved_part)
             names = model.released_names if part is model else None
-            state = read_checkpoint(path)
-            if "_extra_state" in state:  # such as the classes of Tip-Adapter-F's cache
-                part.set_extra_state(state["_extra_state"])
-            load_learned(part, state, str(path), names)
+            load_learned(part, read_checkpoint(path), str(path), names)
         resolved.cast_(model.clip)
         classifier = cls(model.to(chosen), settings, resolved)
         return classifier if classnames is None else classifier.with_classes(classnames)
@@ -155,10 +153,7 @@ class Classifier:
             raise ValueError(f"class names must be one or more non-empty strings; found {classnames!r}")
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"the class name {twice!r} is given twice")
-        options = self.settings.options
-        if set(names) - set(self.settings.classnames):
-            options = {**options, **METHODS[self.settings.method].options_class.for_other_classes}
-        settings = replace(self.settings, classnames=names, options=options)
+        settings = self.settings.with_classes(names)
         model = _build(settings, self.model.clip)
         load_learned(model, learned_state(self.model))
         device = self.model.logit_scale.device

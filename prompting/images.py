@@ -49,16 +49,19 @@ class Preprocess:
     def __post_init__(self) -> None:
         check_choice("interpolation", self.interpolation, tuple(INTERPOLATIONS))
 
-    def __call__(self, image: Image.Image) -> Tensor:
-        """Return the tensor (3, H, W) of an image."""
+    def crop(self, image: Image.Image) -> Image.Image:
+        """Return the part of an image that a model sees, of (H, W) pixels; a crop of it is the same."""
         image, edge, (height, width) = image.convert("RGB"), max(self.size), self.size
         scale = edge / min(image.size)
         sides = [edge if side == min(image.size) else int(edge * side / min(image.size)) for side in image.size]
         if scale != 1:
             image = image.resize((sides[0], sides[1]), INTERPOLATIONS[self.interpolation])
         left, top = round((image.width - width) / 2), round((image.height - height) / 2)
-        image = image.crop((left, top, left + width, top + height))
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div(255)
+        return image.crop((left, top, left + width, top + height))
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Return the tensor (3, H, W) of an image."""
+        pixels = torch.from_numpy(np.array(self.crop(image))).permute(2, 0, 1).contiguous().float().div(255)
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
         return (pixels - mean) / std
 
