@@ -5,6 +5,7 @@ import csv
 from pathlib import Path
 
 from prompting.classifier import Classifier
+from prompting.images import read_image
 from prompting.run_folder import read_run
 
 DESCRIPTION = "Draw what a trained run has learned: transport plans, words, embeddings, training curves."
@@ -51,8 +52,6 @@ def _load(args: argparse.Namespace) -> Classifier:
 
 
 def _plan(args: argparse.Namespace, folder: Path) -> list[Path]:
-    from PIL import Image
-
     from prompting.explain.plan_figure import plan_figure
     from prompting.explain.plans import transport_plans
 
@@ -61,8 +60,7 @@ def _plan(args: argparse.Namespace, folder: Path) -> list[Path]:
     trained = _load(args)
     written: list[Path] = []
     for path in args.images:
-        with Image.open(path) as image:
-            cropped = trained.preprocess.crop(image)
+        cropped = trained.preprocess.crop(read_image(path))
         (plan,) = transport_plans(trained.model, trained.preprocess(cropped)[None], trained.classnames, top=args.top)
         first = plan.classes[0]
         title = f"{trained.settings.method} sees {first.name} ({first.probability:.0%}) in {path.name}"
