@@ -116,9 +116,11 @@ class TipAdapterF(PromptedCLIP[TipAdapterFOptions]):
     @torch.no_grad()
     def class_features(self) -> Tensor:
         """Return w (K, D), the mean of the unit features of all templates, computed once."""
-        if self.classifier is None or self.classifier.device != self.logit_scale.device:
-            self.classifier = F.normalize(self.text_encoder(self.tokens).prompt.float(), dim=-1).mean(1)
-        return self.classifier
+        known = self.classifier
+        if known is None or known.device != self.logit_scale.device:
+            known = F.normalize(self.text_encoder(self.tokens).prompt.float(), dim=-1).mean(1)
+            self.classifier = None if torch.compiler.is_exporting() else known  # a traced tensor must not stay
+        return known
 
     def clip_logits(self, features: Tensor) -> Tensor:
         """Return 100 f w, (B, K)."""
