@@ -11,7 +11,7 @@ Neither the checkout nor the training images are needed.
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Union, cast
 
@@ -26,7 +26,7 @@ from prompting.methods import METHODS, PromptedCLIP
 from prompting.ot.checks import check_choice, check_count
 from prompting.precision import Precision
 from prompting.ranking import likeliest
-from prompting.run_folder import ModelSettings, checkpoint_path, read_checkpoint
+from prompting.run_folder import ModelSettings, checkpoint_path, read_checkpoint, read_run
 
 ImageLike = Union[str, "os.PathLike[str]", Image.Image, Tensor]
 """A path, a PIL image, or a tensor (3, H, W): uint8 pixels of any size, or floats that are already preprocessed."""
@@ -111,7 +111,7 @@ class Classifier:
             FileNotFoundError: there is no such run, checkpoint or CLIP.
             ValueError: a damaged file, an unknown method, or class names that the method cannot take.
         """
-        settings = ModelSettings.read(run)
+        settings = _settings(run)
         check_choice("method", settings.method, tuple(METHODS))
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         resolved = Precision.resolve(precision or settings.precision, chosen)
@@ -153,7 +153,7 @@ class Classifier:
             raise ValueError(f"class names must be one or more non-empty strings; found {classnames!r}")
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"the class name {twice!r} is given twice")
-        settings = self.settings.with_classes(names)
+        settings = _for_classes(self.settings, names)
         model = _build(settings, self.model.clip)
         load_learned(model, learned_state(self.model))
         device = self.model.logit_scale.device
@@ -202,6 +202,24 @@ class Classifier:
         """Return the logits (B, K) of preprocessed images."""
         with self.precision.autocast():
             return self.model(images.to(self.model.logit_scale.device)).float().cpu()
+
+
+def _settings(run: str | os.PathLike[str]) -> ModelSettings:
+    """Return the settings of a run; of an evaluation, those of the run that it loaded, for its own classes."""
+    content = read_run(run)
+    if not (loaded := content.get("loaded_from")):
+        return ModelSettings.read(run)
+    data, trained = content["config"]["DATASET"], ModelSettings.read(Path(loaded).parent.parent)
+    place = {"dataset": data["NAME"], "template": data.get("TEMPLATE", ""), "checkpoint": os.path.abspath(loaded)}
+    return replace(_for_classes(trained, tuple(content["classnames"])), **place)
+
+
+def _for_classes(settings: ModelSettings, names: tuple[str, ...]) -> ModelSettings:
+    """Return the settings for these class names, of which some may be unknown to the training."""
+    options = settings.options
+    if set(names) - set(settings.classnames) and settings.method in METHODS:
+        options = {**options, **METHODS[settings.method].options_class.for_other_classes}
+    return replace(settings, classnames=names, options=options)
 
 
 def _build(settings: ModelSettings, clip: Any) -> PromptedCLIP[Any]:

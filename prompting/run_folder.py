@@ -4,14 +4,13 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from prompting.checkpoint import read_state_dict
-from prompting.methods import METHODS
 from prompting.ot.checks import did_you_mean
 
 BEST_NAME = "model-best.pth.tar"
@@ -38,19 +37,11 @@ class ModelSettings:
     def read(cls, run: str | os.PathLike[str]) -> "ModelSettings":
         """Return the settings in ``run.json`` of a run's folder.
 
-        The folder of an evaluation has ``results.json`` alone, which names the checkpoint that it loaded: its settings
-        are those of the run that it tested, for its own classes.
-
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: it is damaged, or was written by an older version.
         """
         content = read_run(run)
-        if loaded := content.get("loaded_from"):
-            data = content["config"]["DATASET"]
-            trained = cls.read(Path(loaded).parent.parent).with_classes(tuple(content["classnames"]))
-            template, file = data.get("TEMPLATE", ""), os.path.abspath(loaded)
-            return replace(trained, dataset=data["NAME"], template=template, checkpoint=file)
         model, names = content.get("model"), {field.name for field in fields(cls)} - {"classnames"}
         if not isinstance(model, dict) or names - set(model):
             raise ValueError(
@@ -59,13 +50,6 @@ class ModelSettings:
             )
         known = {name: model[name] for name in names}
         return cls(classnames=tuple(content["classnames"]), **known)
-
-    def with_classes(self, classnames: tuple[str, ...]) -> "ModelSettings":
-        """Return the settings for these class names, of which some may be unknown to the training."""
-        options = self.options
-        if set(classnames) - set(self.classnames):
-            options = {**options, **METHODS[self.method].options_class.for_other_classes}
-        return replace(self, classnames=classnames, options=options)
 
     def as_json(self) -> dict[str, Any]:
         """Return the entry ``model`` of ``run.json``."""
