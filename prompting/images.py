@@ -58,16 +58,23 @@ class Preprocess:
         if min(self.size) < 1 or 0 in self.std:
             raise ValueError(f"size and std of the images are {self.size} and {self.std}; allowed: above 0")
 
-    def __call__(self, image: Image.Image) -> Tensor:
-        """Return the tensor (3, H, W) of an image."""
+    def crop(self, image: Image.Image) -> Image.Image:
+        """Return the part of an image that a model sees, of (H, W) pixels; a crop of it is the same."""
         image, edge, (height, width) = image.convert("RGB"), max(self.size), self.size
         scale = edge / min(image.size)
         sides = [edge if side == min(image.size) else int(edge * side / min(image.size)) for side in image.size]
         if scale != 1:
             image = image.resize((sides[0], sides[1]), INTERPOLATIONS[self.interpolation])
         left, top = round((image.width - width) / 2), round((image.height - height) / 2)
-        image = image.crop((left, top, left + width, top + height))
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div(255)
+        return image.crop((left, top, left + width, top + height))
+
+    def read(self, path: str | os.PathLike[str]) -> Image.Image:
+        """Return the part of an image file that a model sees."""
+        return self.crop(read_image(path, self.turn))
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Return the tensor (3, H, W) of an image."""
+        pixels = torch.from_numpy(np.array(self.crop(image))).permute(2, 0, 1).contiguous().float().div(255)
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
         return (pixels - mean) / std
 

@@ -29,7 +29,7 @@ class ModelSettings:
     dataset: str  # registry name
     template: str
     precision: str
-    checkpoint: str  # folder of the checkpoints in the run's folder; "" if nothing is learned
+    checkpoint: str  # folder of the checkpoints in the run's folder, or a file; "" if nothing is learned
     saved_part: str  # submodule that a checkpoint holds; "" for the whole model
     images: Mapping[str, Any]  # fields of prompting.images.Preprocess
 
@@ -61,13 +61,14 @@ class ModelSettings:
 
 
 def read_run(run: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the content of a run's ``run.json``.
+    """Return the content of a run's ``run.json``, or of an evaluation's ``results.json``.
 
     Raises:
         FileNotFoundError: there is no such file; the message names runs below the folder.
         ValueError: it is damaged.
     """
     path = Path(run, "run.json")
+    path = path if path.is_file() else path.with_name("results.json")
     if not path.is_file():
         if not path.parent.is_dir():
             folders = (

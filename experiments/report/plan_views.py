@@ -9,7 +9,7 @@ from torch import Tensor
 import trainers  # noqa: F401  registers the backbone of the mini suite
 from experiments.report.drawing import encoded, layer
 from experiments.report.reading import EvaluatedRun
-from prompting.explain.loading import load_run
+from prompting.classifier import Classifier
 from prompting.explain.plan_figure import heat_layer
 from prompting.explain.plans import ClassPlan, ImagePlan, transport_plans
 from prompting.methods import METHODS
@@ -49,13 +49,14 @@ def plan_views(run: EvaluatedRun, rows: pd.DataFrame) -> tuple[list[list[dict[st
     """
     if not hasattr(METHODS.get(run.results["method"]), "head_input"):
         return [[] for _ in range(len(rows))], ""
-    trained = load_run(run.folder)
+    trained = Classifier.load(run.folder, device="cpu", precision="fp32")
     views, kind = [], ""
     for start in range(0, len(rows), BATCH):
         part = rows.iloc[start : start + BATCH]
-        crops = [trained.crop(run.image(path)) for path in part["path"]]
+        crops = [trained.preprocess.read(run.image(path)) for path in part["path"]]
         labels = list(zip(part["predicted"].tolist(), part["label"].tolist()))
-        plans = transport_plans(trained.model, trained.tensor(crops), trained.classnames, labels=labels)
+        images = torch.stack([trained.preprocess(crop) for crop in crops])
+        plans = transport_plans(trained.model, images, trained.classnames, labels=labels)
         for crop, plan in zip(crops, plans):
             tokens = plan.classes[0].tokens is not None
             kind = "patches" if plan.rows_are_patches else "tokens" if tokens else "prompts"

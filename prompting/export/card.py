@@ -6,7 +6,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData  # comes with open_clip
 
-from prompting.run_folder import read_json
+from prompting.run_folder import ModelSettings, read_json
 
 Json = dict[str, Any]
 
@@ -55,13 +55,15 @@ class, on {images}. Speed: batches of 32 on the CPU that exported the model; pea
 """
 
 
-def write_card(folder: Path, config: Json, run: Json, result: Json | None, table: str, images: str, opset: int) -> None:
+def write_card(
+    folder: Path, config: Json, run: ModelSettings, result: Json | None, table: str, images: str, opset: int
+) -> None:
     """Write ``README.md``.
 
     Args:
         folder: folder of the export.
         config: config of the exported model.
-        run: entry ``model`` of ``run.json``.
+        run: settings of the run.
         result: content of ``results.json``; None if there is none.
         table: sizes and speeds, in Markdown.
         images: what the export was checked on.
@@ -80,8 +82,8 @@ def write_card(folder: Path, config: Json, run: Json, result: Json | None, table
         )
     text = TEXT.format(
         method=config["method"],
-        dataset=run["dataset"],
-        backbone=run["backbone"],
+        dataset=run.dataset,
+        backbone=run.backbone,
         count=len(config["classnames"]),
         metrics=metrics,
         height=pixels["size"][0],
@@ -100,20 +102,20 @@ def write_card(folder: Path, config: Json, run: Json, result: Json | None, table
     (folder / "README.md").write_text(f"---\n{header(config, run, values)}\n---\n\n{text}", encoding="utf-8")
 
 
-def header(config: Json, run: Json, metrics: dict[str, float]) -> str:
+def header(config: Json, run: ModelSettings, metrics: dict[str, float]) -> str:
     """Return the YAML header that the Hub reads."""
     results = [
         EvalResult(
             task_type="image-classification",
-            dataset_type=run["dataset"],
-            dataset_name=run["dataset"],
+            dataset_type=run.dataset,
+            dataset_name=run.dataset,
             metric_type=name,
             metric_value=round(value / 100, 4),
         )
         for name, value in metrics.items()
     ]
     return ModelCardData(
-        model_name=f"{config['method']} on {run['dataset']}",
+        model_name=f"{config['method']} on {run.dataset}",
         library_name="align-clip",
         pipeline_tag="image-classification",
         tags=["clip", "prompt-tuning", "few-shot", "safetensors", "onnx"],

@@ -99,7 +99,7 @@ def export(
     found = [form for form in found if form.name in ("full model", *forms)]
     if "onnx" not in forms:
         (folder / FILES["onnx"]).unlink(missing_ok=True)
-    write_card(folder, model.config, read_run(run)["model"], read_results(run), as_table(found), source, OPSET)
+    write_card(folder, model.config, classifier.settings, read_results(run), as_table(found), source, OPSET)
     return found
 
 

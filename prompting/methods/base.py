@@ -14,6 +14,7 @@ from prompting.clip import ClipShape, PromptTokens, TextEncoder, VisionEncoder, 
 from prompting.clip.templates import template_for
 from prompting.heads import cosine_logits
 from prompting.learners import ClassContexts, Prompts
+from prompting.ot.checks import is_exporting
 
 T = TypeVar("T")
 METHODS: "dict[str, type[PromptedCLIP[Any]]]" = {}
@@ -25,6 +26,7 @@ class Options:
     """Settings of a method. In a config file, field ``n_ctx`` is key ``N_CTX`` of the method's node."""
 
     without_config_key: ClassVar[tuple[str, ...]] = ()
+    for_prediction: ClassVar[dict[str, Any]] = {}  # values that leave out what training alone needs
     for_other_classes: ClassVar[dict[str, Any]] = {}  # values that class names beyond those of the training need
 
     @classmethod
@@ -111,6 +113,11 @@ class PromptedCLIP(nn.Module, Generic[OptionsT]):
         """1 / tau, CLIP's learned inverse temperature."""
         return self.clip.get_parameter("logit_scale").exp()
 
+    @property
+    def score_scale(self) -> Tensor | float:
+        """Factor of the cosines in the logits."""
+        return self.logit_scale
+
     def training_text(self) -> list[tuple[PromptTokens, Prompts]]:
         """Return the inputs of every text-tower call in a training step, that of the K classes first.
 
@@ -149,6 +156,8 @@ class PromptedCLIP(nn.Module, Generic[OptionsT]):
 
     def cached(self, compute: Callable[[], T]) -> T:
         """Return ``compute()``; in evaluation, compute once and keep the result until a learned tensor changes."""
+        if is_exporting():  # the program computes it from the tensors that it holds
+            return compute()
         if torch.is_grad_enabled():
             self._cache = (None, None)  # drop it in training: writes through ``.data`` do not bump ``_version``
             return compute()
@@ -186,4 +195,4 @@ class CosineCLIP(PromptedCLIP[OptionsT]):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits cos(image, class) / tau, (B, K), of ``images`` (B, 3, H, W)."""
-        return cosine_logits(*self.features(images), self.logit_scale)
+        return cosine_logits(*self.features(images), self.score_scale)

@@ -17,7 +17,6 @@ from prompting.checkpoint import load_learned
 from prompting.clip import tokenize_texts
 from prompting.clip.adapters import BlockAdapter
 from prompting.clip.templates import DEFAULT, fill
-from prompting.heads import cosine_logits
 from prompting.learners import Prompts
 from prompting.methods.base import CosineCLIP, Options
 from prompting.ot.checks import check_choice
@@ -149,10 +148,10 @@ class CLIPLoRA(CosineCLIP[CLIPLoRAOptions]):
         fixed = cast("Tensor | None", self.fixed_text)
         return super().class_features(prompts) if fixed is None else F.normalize(fixed, dim=-1)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the logits 100 cos(image, class), (B, K), of ``images`` (B, 3, H, W)."""
-        scale = self.logit_scale if self.options.reading == "corrected" else SCALE
-        return cosine_logits(*self.features(images), scale)
+    @property
+    def score_scale(self) -> Tensor | float:
+        """100 as released, or 1 / tau."""
+        return self.logit_scale if self.options.reading == "corrected" else SCALE
 
     def load_released(self, content: Mapping[str, Mapping[str, Any]], source: str) -> None:
         """Copy the updates from a published file: {"weights": {"layer_0": {"q_proj": {..}}, ..}, "metadata": {..}}.

@@ -24,6 +24,8 @@ from prompting.methods.maple import MaPLe, MaPLeOptions
 from prompting.ot.checks import check_choice
 from prompting.run_folder import read_json
 
+IMAGE_SHARE, TEXT_SHARE = 0.1, 0.2  # of the adapters, as published
+
 logger = logging.getLogger("prompting")
 
 FILES = {  # names of the published files of sentences, by data set
@@ -45,9 +47,13 @@ FILES = {  # names of the published files of sentences, by data set
 class CoPromptOptions(MaPLeOptions):
     """Settings of CoPrompt."""
 
+    for_prediction = {"sentences": None}
+
     w: float = 8.0  # weight of the distances to the teacher
     distill: str = "cosine"  # their kind, or "mse"
-    sentences: str = "gpt_file"  # folder of the files <data set>_prompt.json: {class name: [sentence, ..]}
+    # Folder of the files <data set>_prompt.json, {class name: [sentence, ..]}, which the loss alone reads; None for a
+    # model that is not trained.
+    sentences: str | None = "gpt_file"
 
     def __post_init__(self) -> None:
         check_choice("distill", self.distill, ("cosine", "mse"))
@@ -73,30 +79,33 @@ class CoPrompt(MaPLe):
 
     name = "CoPrompt"
     options_class = CoPromptOptions
+    teacher_text: Tensor | None
 
     def build(self, classnames: Sequence[str], options: CoPromptOptions) -> None:  # type: ignore[override]
         super().build(classnames, options)
         self.adapter_image, self.adapter_text = Adapter(self.shape.embed_dim), Adapter(self.shape.embed_dim)
+        self.weight = options.w
+        self.distance = teacher.cosine_distance if options.distill == "cosine" else teacher.squared_distance
+        self.register_buffer("teacher_text", None, persistent=False)  # w0 of each sentence (S, K, D)
+        if options.sentences is None:
+            return
         rows = read_sentences(Path(options.sentences), self.dataset, classnames)
         if not rows:
             template = self.sentence(TEMPLATES)
             self.note = f"no file of sentences in {options.sentences}: the teacher reads {template!r}"
             logger.warning("CoPrompt on %s: %s", self.dataset, self.note)
             rows = [[fill(template, name) for name in classnames]]
-        target = teacher.text_features(self.text_encoder, rows, self.clip)
-        self.register_buffer("teacher_text", target, persistent=False)  # w0 of each sentence (S, K, D)
-        self.weight = options.w
-        self.distance = teacher.cosine_distance if options.distill == "cosine" else teacher.squared_distance
+        self.teacher_text = teacher.text_features(self.text_encoder, rows, self.clip)
 
     def class_features(self, prompts: Prompts) -> Tensor:
         """Return the adapted class features (K, D), of unit length."""
         text = self.text_encoder(self.tokens, prompts.text, prompts.deep_text).prompt[:, 0]
-        return F.normalize(self.adapter_text(text, 0.2), dim=-1)
+        return F.normalize(self.adapter_text(text, TEXT_SHARE), dim=-1)
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the adapted features (B, D) of ``images`` and (K, D) of the classes."""
         image, text = super().features(images)
-        return self.adapter_image(image, 0.1), text
+        return self.adapter_image(image, IMAGE_SHARE), text
 
     def loss_terms(
         self, images: Tensor, labels: Tensor, second: Tensor | None = None
@@ -107,9 +116,11 @@ class CoPrompt(MaPLe):
             images, labels: as for ``PromptedCLIP.loss_terms``.
             second: another augmentation of the images, for the teacher; None takes ``images``.
         """
+        if self.teacher_text is None:
+            raise ValueError("this CoPrompt was made for prediction, without its teacher's sentences: it has no loss")
         image, text = self.features(images)
         frozen = teacher.image_features(self.image_encoder, images if second is None else second)
-        targets = self.get_buffer("teacher_text")
+        targets = self.teacher_text
         logits = cosine_logits(image, text, self.logit_scale)
         return {
             "ce": F.cross_entropy(logits, labels),

@@ -284,3 +284,25 @@ def test_other_names_that_are_one_for_clip_are_refused(run_of, capsys, names):
     capsys.readouterr()
     code, _, err = call(capsys, out, out.parent / "0.png", "--classes", names)
     assert code == 2 and "are one for this CLIP: they have the same tokens" in err
+
+
+def test_coprompt_takes_any_class_names_without_its_sentences(tmp_path, monkeypatch, caplog):
+    """They are the teacher's in the loss: neither their folder nor a sentence about a new class is needed."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gpt_file").mkdir()
+    sentences = tmp_path / "gpt_file" / "FourImages_prompt.json"
+    sentences.write_text(json.dumps({name: [f"a {name}.", f"see {name}."] for name in NAMES}))
+    trainer = train_on_four("CoPrompt", tmp_path)
+    trainer.train()
+    path, names = tmp_path / "2.png", [*NAMES[:2], "zebra"]
+    image = Classifier.load("out").preprocess(read_image(path))
+    expected = trainer.model.eval()(image[None])[0].tolist()
+    for there in (True, False):
+        caplog.clear()
+        classifier = Classifier.load("out", classnames=names)
+        assert classifier(path).logits[0, :2].tolist() == pytest.approx(expected[:2], abs=1e-3)
+        assert not caplog.messages
+        with pytest.raises(ValueError, match="made for prediction, without its teacher's sentences"):
+            classifier.model.loss_terms(torch.zeros(1, 3, 12, 12), torch.tensor([0]))
+        if there:
+            sentences.unlink()
