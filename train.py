@@ -2,6 +2,7 @@
 
     python train.py --root data --trainer ALIGN --dataset-config-file configs/datasets/mini_source.yaml \\
         --config-file configs/trainers/ALIGN/mini.yaml --output-dir output/first DATASET.NUM_SHOTS 16
+    python train.py --eval-only --model-dir output/first
 """
 
 import argparse
@@ -39,10 +40,14 @@ def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
 
     A flag whose ``dest`` is a config key sets that key; if it is not given, the key keeps its value.
     """
-    parser = Parser(prog="train.py", description="Train or evaluate prompts for CLIP.")
+    parser = Parser(prog="train.py", doc=__doc__)
     add = parser.add_argument
     add("--root", dest="DATASET.ROOT", help="folder of the data sets")
-    add("--output-dir", dest="OUTPUT_DIR", help="default: output/<data set>/<method>/<config>/seed<N>")
+    add(
+        "--output-dir",
+        dest="OUTPUT_DIR",
+        help="folder of the run; default: output/<data set>/<method>/<config>/seed<N>",
+    )
     add("--resume", dest="RESUME", help="folder of the run to resume from")
     add("--seed", dest="SEED", type=int, help="seed of all random numbers; negative leaves them unseeded")
     for part in ("source", "target"):

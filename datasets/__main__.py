@@ -1,4 +1,10 @@
-"""python -m datasets check|layout|stats NAME [--root ROOT]: inspect data sets before training on them."""
+"""Inspect data sets before training on them. KEY VALUE pairs of the config may follow a command.
+
+python -m datasets layout dtd
+python -m datasets check dtd --root data
+python -m datasets check Folder --root photos DATASET.CLASSNAMES names.txt
+python -m datasets stats mini_source --root data --shots 4
+"""
 
 import argparse
 import inspect
@@ -125,20 +131,21 @@ def stats_text(name: str, split: Split, classes: bool = True, note: str = "") ->
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m datasets", description=__doc__)
+    parser = Parser(prog="python -m datasets", doc=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for run, help_ in (
         (_check, "compare a folder with the description of its data set; exit code 1 if there is a problem"),
         (_layout, "print the folder to prepare"),
         (_stats, "print the number of images per split and class; draws are not written"),
     ):
-        command = commands.add_parser(run.__name__[1:], help=help_, description=help_)
+        form = {"epilog": parser.epilog, "formatter_class": parser.formatter_class}  # the same examples
+        command = commands.add_parser(run.__name__[1:], help=help_, description=help_, **form)
         command.set_defaults(run=run)
         command.add_argument("name", help=f"a data set, or all: {', '.join(KNOWN)}")
-        command.add_argument("--root", default="", required=run is not _layout, help="DATASET.ROOT")
-        command.epilog = "KEY VALUE pairs of the config may follow, such as DATASET.CLASSNAMES names.txt"
+        command.add_argument("--root", default="", required=run is not _layout, help="folder of the data sets")
     add = commands.choices["check"].add_argument
-    add("--images", type=int, default=500, help="number of images to open, evenly spread; -1: all (default: 500)")
+    most = "largest number of images to open, evenly spread; -1: all (default: 500)"
+    add("--most", "--images", dest="images", type=int, default=500, help=most)
     add("--any-size", action="store_true", help="accept a part of the data set: do not compare counts")
     add = commands.choices["stats"].add_argument
     add("--shots", type=int, default=-1, help="images per class, as DATASET.NUM_SHOTS")

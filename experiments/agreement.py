@@ -1,12 +1,12 @@
 """Rank correlation between the methods' averages on the mini suite and the published ones.
 
-    python -m experiments.agreement [--results results] [--page docs/mini.md] [--figure docs/figures/agreement.png]
+    python -m experiments.agreement
+    python -m experiments.agreement --page docs/mini.md --figure docs/figures/agreement.png
 
 Spearman's coefficient over the methods that have both, with a bootstrap interval over the mini suite's data sets. The
 table goes between ``<!-- agreement -->`` and ``<!-- end -->`` of the page.
 """
 
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +18,7 @@ from scipy.stats import rankdata, spearmanr
 from tabulate import tabulate
 
 from experiments.protocols import SHOTS, SUITES, presentation_order
+from experiments.rendering import write_tables
 from experiments.runs import PROJECT, command
 from experiments.tables import FIGURES, PUBLISHED
 
@@ -108,24 +109,35 @@ def render(found: dict[str, dict]) -> str:
 
 
 def draw(found: dict[str, dict], path: Path) -> None:
-    """Draw published averages over those of the mini suite, one panel a figure."""
+    """Draw the published ranks of the methods over their ranks on the mini suite, one panel for each average."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.1 * len(found), 3.2), layout="constrained")
-    for axes, (name, result) in zip(figure.subplots(1, len(found), squeeze=False).flat, found.items()):
-        axes.scatter(result["small"], result["large"], s=18, color="#3b3b58")
-        for method, x, y in zip(result["methods"], result["small"], result["large"]):
-            axes.annotate(method, (x, y), xytext=(3, 3), textcoords="offset points", fontsize=7)
-        axes.set(title=f"{name}: {result['rho']:+.2f}", xlabel="mini suite (%)", ylabel="published (%)")
-        axes.margins(0.2)
+    rows, columns = -(-len(found) // 3), min(len(found), 3)
+    figure = Figure(figsize=(4 * columns, 3.8 * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes, (name, result) in zip(panels, found.items()):
+        ranks, last = [rankdata(-result[key]) for key in ("small", "large")], len(result["methods"])
+        axes.axline((1, 1), slope=1, color="#c8c8d0", lw=1)
+        axes.scatter(*ranks, s=22, color="#3b3b58", zorder=2)
+        for method, x, y in zip(result["methods"], *ranks):
+            right = x < last / 2  # of the panel; its name goes to the left
+            offset, side = (-5 if right else 5, 0), "right" if right else "left"
+            axes.annotate(method, (x, y), xytext=offset, textcoords="offset points", fontsize=8, ha=side, va="center")
+        interval = f"{result['low']:+.2f} to {result['high']:+.2f}"
+        axes.set_title(f"{name}: {result['rho']:+.2f}  ({interval})", loc="left", fontsize=10)
+        axes.set(xlabel="rank on the mini suite", ylabel="published rank", xlim=(last + 1, 0), ylim=(last + 1, 0))
+        axes.set_xticks(range(1, last + 1, 2))
+        axes.set_yticks(range(1, last + 1, 2))
         axes.spines[["top", "right"]].set_visible(False)
+    for axes in panels[len(found) :]:
+        axes.set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=130)
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser(prog="agreement", description=__doc__.splitlines()[0])
+    parser = Parser(prog="agreement", doc=__doc__)
     parser.add_argument("--results", type=Path, default=PROJECT / "results", help="folder of CSV files")
     parser.add_argument("--page", type=Path, help="page to write the table into; default: print it")
     parser.add_argument("--figure", type=Path, help="picture to write")
@@ -134,12 +146,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not found:
         raise ValueError(f"no figure in {args.results} that {LEAST} methods have both here and published")
     if args.page:
-        page = args.page.read_text(encoding="utf-8")
-        table, pattern = (
-            f"\\1\n{render(found)}\n\n\\2",
-            re.compile(r"(<!-- agreement -->\n).*?(<!-- end -->)", re.DOTALL),
-        )
-        args.page.write_text(pattern.sub(table, page), encoding="utf-8")
+        write_tables(args.page, lambda name: render(found) if name == "agreement" else "")
     else:
         print(render(found))
     if args.figure:

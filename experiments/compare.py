@@ -1,6 +1,7 @@
 """Methods side by side: base-to-new on the mini source set, from nothing to a table and a picture.
 
-    python -m experiments.compare [--methods ZeroshotCLIP ALIGN | all] [--seeds 1 2 3] [--root data] [--output FOLDER]
+    python -m experiments.compare --methods ZeroshotCLIP ALIGN
+    python -m experiments.compare --methods all --seeds 1 2 3 --output-dir output/compare
 
 Each method trains on the base half of the classes and is tested on both halves. A finished run is not repeated, an
 interrupted one resumes. Every run is a call of ``train.py``; the commands are in the report.
@@ -45,11 +46,13 @@ def render(results: pd.DataFrame) -> str:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser(prog="compare", description=__doc__.splitlines()[0])
-    parser.add_argument("--methods", nargs="+", default=["ZeroshotCLIP", "ALIGN"], help="names, or all")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser = Parser(prog="compare", doc=__doc__)
+    parser.add_argument("--methods", nargs="+", default=["ZeroshotCLIP", "ALIGN"], help="registry names, or all")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="random seeds (default: 1)")
     parser.add_argument("--root", default="data", help="folder of the data sets; made if it is missing")
-    parser.add_argument("--output", type=Path, default=Path("output/demo"))
+    parser.add_argument(
+        "--output-dir", "--output", dest="output", type=Path, default=Path("output/demo"), help="folder of the runs"
+    )
     args = parser.parse_args(argv)
     jobs = plan("base2new", args.methods, [DATASET], args.seeds, RunDefaults(args.root, args.output))
     runs = [run for job in jobs for run in job]

@@ -60,9 +60,17 @@ def add_defaults(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``RunDefaults``, and ``--shots``."""
     add = parser.add_argument
     add("--root", default=os.environ.get("DATA", "data"), help="folder of the data sets (default: $DATA, or data)")
-    add("--output", type=Path, default=Path(os.environ.get("OUTPUT", "output")), help="folder of the results")
-    add("--config", default="", help="the method's YAML file, or its stem, in place of the protocol's")
-    add("--shots", type=int, nargs="+", default=FEWSHOT_SHOTS, help="of fewshot (default: 1 2 4 8 16)")
+    results = Path(os.environ.get("OUTPUT", "output"))
+    add("--output-dir", "--output", dest="output", type=Path, default=results, help="folder of the results")
+    config = "the method's YAML file, or its stem, in place of the protocol's"
+    add("--config-file", "--config", dest="config", default="", help=config)
+    add(
+        "--shots",
+        type=int,
+        nargs="+",
+        default=FEWSHOT_SHOTS,
+        help="training images per class of fewshot (default: 1 2 4 8 16)",
+    )
     add("--plugin", action="append", default=[], metavar="FILE", help="Python file that registers a method or data set")
     add("--set", nargs="+", default=[], metavar="KEY VALUE", help="config words over the YAML files")
 
@@ -216,8 +224,8 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[int]]:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser(prog="protocols", description=__doc__.splitlines()[0])
-    parser.add_argument("protocol", choices=PROTOCOLS)
+    parser = Parser(prog="protocols", doc=__doc__)
+    parser.add_argument("protocol", choices=PROTOCOLS, help="what to train on and to test on")
     parser.add_argument("method", help="registry name; several with commas; all")
     parser.add_argument("words", nargs="*", help="data sets (names, all, mini) and seeds (numbers, or a second all)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")

@@ -1,5 +1,8 @@
 """A table of results as text: terminal, Markdown or LaTeX."""
 
+import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -11,6 +14,26 @@ MARKS = {  # best and second best
     "markdown": ("**{}**", "<u>{}</u>"),
     "latex": (r"\textbf{{{}}}", r"\underline{{{}}}"),
 }
+
+
+def write_tables(page: Path, table: Callable[[str], str]) -> None:
+    """Write tables into a Markdown page: ``table(NAME)`` between ``<!-- NAME -->`` and ``<!-- end -->``.
+
+    A place whose table is empty is left as it is.
+    """
+
+    def fill(found: re.Match[str]) -> str:
+        text = table(found[2])
+        return f"{found[1]}\n{text}\n\n{found[3]}" if text else found[0]
+
+    pattern = re.compile(r"(<!-- ([\w: ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+    page.write_text(pattern.sub(fill, page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def markdown(table: pd.DataFrame, first: str, floatfmt: str | tuple[str, ...] = ".2f") -> str:
+    """Return a table with its index, whose header is ``first``, as Markdown; "-" where there is no number."""
+    cells = table.astype(object).where(table.notna(), None)
+    return tabulate(cells, [first, *table.columns], "github", floatfmt=floatfmt, missingval="-")
 
 
 def render(cells: pd.DataFrame, form: str, published: bool) -> str:

@@ -4,7 +4,6 @@ python -m experiments.results                         # write the tables of docs
 python -m experiments.results --add output base2new   # first add the runs below a folder to results/base2new.csv
 """
 
-import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,9 +12,10 @@ from pathlib import Path
 import pandas as pd
 from dassl.utils.command import Parser
 
-from experiments import compare
+from experiments import compare, row
 from experiments.collect import read
 from experiments.protocols import PROTOCOLS
+from experiments.rendering import markdown, write_tables
 from experiments.runs import PROJECT, command
 from experiments.tables import KEYS, TableBuilder
 from prompting.ot.checks import check_choice
@@ -47,35 +47,35 @@ def add(output: Path, protocol: str, file: Path) -> int:
     return len(found)
 
 
-def section(name: str) -> str:
-    """Return the tables of one CSV file as Markdown."""
+def tables(marker: str) -> str:
+    """Return the tables of one CSV file as Markdown, for the marker "results: NAME"; "" if there is no such file.
+
+    "results: mini" is the averages of all methods on the mini suite, "results: significance_..." the intervals of H.
+    """
+    name = marker.removeprefix("results: ")
+    if name == "mini":
+        return markdown(row.rows(row.gather(FOLDER / "none", "")), "method")
+    if not (FOLDER / f"{name}.csv").is_file():
+        return ""
+    if name.startswith("significance"):  # its last figure: H, or the accuracy
+        table = pd.read_csv(FOLDER / f"{name}.csv", index_col=["column", "method"])
+        return markdown(table.loc[table.index[-1][0]], "method", ("", *[".2f"] * 6, ".4f", ".4f"))
     results = pd.read_csv(FOLDER / f"{name}.csv").assign(folder=f"results/{name}.csv")
     if name == "compare":
         return compare.render(results)
     return TableBuilder(name, results).report("markdown").replace("### ", "#### ")
 
 
-def fill(page: str) -> str:
-    """Return a page with the tables between ``<!-- results: NAME -->`` and ``<!-- end -->`` made from the CSV files."""
-    pattern = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-
-    def table(found: re.Match[str]) -> str:
-        there = (FOLDER / f"{found[2]}.csv").is_file()
-        return f"{found[1]}\n{section(found[2])}\n\n{found[3]}" if there else found[0]
-
-    return pattern.sub(table, page)
-
-
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser(prog="results", description=__doc__.splitlines()[0])
+    parser = Parser(prog="results", doc=__doc__)
     parser.add_argument("--add", nargs=2, metavar=("FOLDER", "PROTOCOL"), help="a protocol, or compare")
     args = parser.parse_args(argv)
     if args.add:
         output, protocol = args.add
         file = FOLDER / f"{protocol}.csv"
         print(f"{file.relative_to(PROJECT)}: {add(Path(output), protocol, file)} runs added")
-    PAGE.write_text(fill(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    write_tables(PAGE, tables)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python -m experiments.row ALIGN              # three seeds
     python -m experiments.row ALIGN --quick      # one seed, without few-shot runs
-    python -m experiments.row NearCoOp --plugin near_coop.py --config near_coop.yaml
+    python -m experiments.row NearCoOp --plugin near_coop.py --config-file near_coop.yaml
 
 Base-to-new on the source and the targets, cross-data-set and domain generalisation from the source, and few shots on
 the source. Finished runs are not repeated. The other rows are those of results/*.csv.
@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pandas as pd
 from dassl.utils.command import Parser
-from tabulate import tabulate
 
 from experiments.collect import read
 from experiments.protocols import PROTOCOLS, SEEDS, SHOTS, SUITES, RunDefaults, plan, presentation_order
+from experiments.rendering import markdown
 from experiments.runs import PROJECT, command, run_all
 
 SUITE = SUITES["mini"]
@@ -34,7 +34,7 @@ def average(results: pd.DataFrame, datasets: Sequence[str], part: str, shots: in
 
 
 def rows(results: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return one row per method with the columns ``COLUMNS``, in percent, and the number of seeds.
+    """Return one row per method with the columns ``COLUMNS``, in percent, and the number of seeds that all runs have.
 
     Args:
         results: for each protocol one row per run, of ``experiments.collect.read``.
@@ -49,20 +49,26 @@ def rows(results: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     for column, shots in zip(COLUMNS[5:], FEWSHOT_SHOTS):
         others[column] = average(results["fewshot"], [SUITE.source], "all", shots)
     table = table.join(pd.DataFrame(others), how="outer")
-    known = pd.concat(list(results.values()))
-    table.insert(0, "seeds", known.groupby("method")["seed"].nunique())
+    counts = pd.concat([part.groupby(KEYS[:4])["seed"].nunique() for part in results.values()])
+    table.insert(0, "seeds", counts.groupby("method").min())
     return table.loc[presentation_order(table.index)]
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser(prog="row", description=__doc__.splitlines()[0])
+    parser = Parser(prog="row", doc=__doc__)
     add = parser.add_argument
     add("method", help="registry name")
     add("--quick", action="store_true", help="one seed, without few-shot runs")
     add("--root", default="data", help="folder of the data sets; made if it is missing")
-    add("--output", type=Path, default=Path("output/rows"), help="folder of the results")
-    add("--config", default="", help="the method's YAML file, or its stem; default: mini")
+    add("--output-dir", "--output", dest="output", type=Path, default=Path("output/rows"), help="folder of the results")
+    add(
+        "--config-file",
+        "--config",
+        dest="config",
+        default="",
+        help="the method's YAML file, or its stem; default: mini",
+    )
     add("--plugin", action="append", default=[], metavar="FILE", help="Python file that registers a method")
     add("--set", nargs="+", default=[], metavar="KEY VALUE", help="config words over the YAML file")
     args = parser.parse_args(argv)
@@ -81,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     ]
     run_all([run for job in jobs for run in job])
-    print(tabulate(rows(gather(PROJECT / args.output, args.method)), "keys", floatfmt=".2f", missingval="-"))
+    print(markdown(rows(gather(PROJECT / args.output, args.method)), "method"))
 
 
 def gather(output: Path, method: str) -> dict[str, pd.DataFrame]:

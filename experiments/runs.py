@@ -68,11 +68,12 @@ class RunSpec:
 
 
 def read_results(run: RunSpec) -> dict[str, Any] | None:
-    """Return a run's results.json, or None before its test; raise ValueError for a damaged file."""
+    """Return a run's results.json, or None before its evaluation; raise ValueError for a damaged file."""
     if not run.results_file.is_file():
         return None
     content = read_results_file(run.results_file, {**RESULT_KEYS, "config": dict})
-    return content if "test" in content["metrics"] else None
+    split = content["config"].get("TEST", {}).get("SPLIT", "test")
+    return content if split in content["metrics"] else None
 
 
 def state(run: RunSpec) -> str:

@@ -1,6 +1,7 @@
 """Bootstrap intervals over test images, and paired tests between methods.
 
-    python -m experiments.significance output --table base2new [--reference ALIGN] [--format csv]
+    python -m experiments.significance output --table base2new
+    python -m experiments.significance output --table xd --reference CoOp --format csv
 
 Every run writes ``predictions.csv``. An image counts as the share of seeds that read it right; averages over data sets
 give every set the same weight. Images of one drawing in other colours count as images of their own.
@@ -121,14 +122,14 @@ def compare(groups: Groups, methods: Sequence[str], reference: str, level: float
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser(prog="significance", description=__doc__.splitlines()[0])
+    parser = Parser(prog="significance", doc=__doc__)
     parser.add_argument("output", type=Path, help="folder of runs")
-    parser.add_argument("--table", choices=PROTOCOLS, required=True)
+    parser.add_argument("--table", choices=PROTOCOLS, required=True, help="protocol to report")
     parser.add_argument("--reference", default="ALIGN", help="method that the others are compared with")
     parser.add_argument("--methods", nargs="+", default=["all"], help="methods to report; default: all that were found")
     parser.add_argument("--datasets", nargs="+", default=[], help="stems of YAML files; default: all that were found")
     parser.add_argument("--shots", type=int, default=SHOTS, help=f"training images per class (default: {SHOTS})")
-    parser.add_argument("--format", choices=("simple", "github", "csv"), default="simple")
+    parser.add_argument("--format", choices=("simple", "github", "csv"), default="simple", help="form of the table")
     args = parser.parse_args(argv)
     results, _ = read(args.output, args.table)
     results = results[results["method"].isin(args.methods)] if args.methods != ["all"] else results

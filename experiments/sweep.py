@@ -1,7 +1,7 @@
 """A grid of runs through submitit: on this machine, one process per GPU, or on a Slurm cluster.
 
-    python -m experiments.sweep --protocol base2new --methods ALIGN MaPLe CoOp --datasets all --seeds 1 2 3 [--dry-run]
-    python -m experiments.sweep ... --executor slurm --slurm partition=gpu time=600 cpus_per_task=8
+    python -m experiments.sweep --protocol base2new --methods ALIGN MaPLe CoOp --datasets all --seeds 1 2 3 --dry-run
+    python -m experiments.sweep --protocol xd --methods all --executor slurm --slurm partition=gpu time=600
 
 A job is a training and its tests. Finished runs are not repeated, so the same command also completes a sweep.
 """
@@ -117,13 +117,13 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[int | None], args: argparse.Na
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser(prog="sweep", description=__doc__.splitlines()[0])
+    parser = Parser(prog="sweep", doc=__doc__)
     add = parser.add_argument
-    add("--protocol", choices=PROTOCOLS, required=True)
+    add("--protocol", choices=PROTOCOLS, required=True, help="what to train on and to test on")
     add("--methods", nargs="+", required=True, help="registry names, or all")
     add("--datasets", nargs="+", default=["all"], help="names, all (the paper's) or mini")
-    add("--seeds", type=int, nargs="+", default=SEEDS)
-    add("--executor", choices=("local", "slurm"), default="local")
+    add("--seeds", type=int, nargs="+", default=SEEDS, help="random seeds (default: 1 2 3)")
+    add("--executor", choices=("local", "slurm"), default="local", help="where jobs run")
     add("--jobs", type=int, help="processes at a time without GPUs (default 1); OMP_NUM_THREADS divides the cores")
     add("--slurm", nargs="+", default=[], metavar="KEY=VALUE", help="options of sbatch, as submitit names them")
     add("--dry-run", action="store_true", help="list the jobs and what is done already")

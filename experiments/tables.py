@@ -1,6 +1,6 @@
 """The paper's tables from the results of runs, next to the published figures.
 
-    python -m experiments.tables output --table base2new [--format terminal|markdown|latex|csv]
+    python -m experiments.tables output --table base2new --format markdown
     python -m experiments.tables output --table fewshot --plot curves.png
 
 OUTPUT is a folder of our runs (``results.json``), a folder of logs that CoOp, MaPLe, PLOT and others left, or a CSV
@@ -186,15 +186,21 @@ def _shots(number: int) -> str:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser(prog="tables", description=__doc__.splitlines()[0])
+    parser = Parser(prog="tables", doc=__doc__)
     add = parser.add_argument
     add("output", type=Path, help="folder of runs, ours or logs of others, or a CSV file of results/")
-    add("--table", choices=PROTOCOLS, required=True)
-    add("--format", choices=FORMATS, default="terminal")
+    add("--table", choices=PROTOCOLS, required=True, help="protocol to report")
+    add("--format", choices=FORMATS, default="terminal", help="form of the table (default: terminal)")
     add("--datasets", nargs="+", default=[], help="names, all or mini; default: what was found")
     add("--methods", nargs="+", default=["all"], help="methods to report; default: all that were found")
     add("--seeds", type=int, nargs="+", default=[], help="seeds to report; default: those found")
-    add("--shots", type=int, nargs="+", default=[], help="of fewshot, to report; default: those found")
+    add(
+        "--shots",
+        type=int,
+        nargs="+",
+        default=[],
+        help="training images per class of fewshot, to report; default: those found",
+    )
     add("--configs", nargs="+", help="only runs with these YAML files (stems) or CoOp's folders of settings")
     add("--plot", type=Path, help="draw the few-shot curves into this file")
     args = parser.parse_args(argv)

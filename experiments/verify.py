@@ -1,6 +1,7 @@
 """Check a machine against published figures: which data sets and weights are there, and does CLIP get its accuracies?
 
-    python -m experiments.verify DATA [--tuned METHOD] [--datasets dtd ...] [--backbones ViT-B/16 ...]
+    python -m experiments.verify DATA
+    python -m experiments.verify DATA --tuned CoOp --datasets dtd eurosat --backbones ViT-B/16
 
 Zero-shot CLIP runs on every data set that is there, with every one of OpenAI's weights that is there and has published
 figures. ``--tuned`` adds one cell of base-to-new with one seed. Exit code 1 if a figure is missed.
@@ -148,14 +149,14 @@ def choose_tuned(args: argparse.Namespace, figures: list[dict[str, Any]], there:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Look what is there, run, and print the table."""
-    parser = Parser(prog="verify", description=__doc__.splitlines()[0])
+    parser = Parser(prog="verify", doc=__doc__)
     add = parser.add_argument
     add("data", type=Path, help="folder of the data sets, as --root of train.py")
     add("--tuned", metavar="METHOD", help="also train this method on one data set and test both halves, with one seed")
     add("--datasets", nargs="+", default=[], help="only these (stems of configs/datasets)")
     add("--backbones", nargs="+", default=[], help="only these")
     output = Path(os.environ.get("OUTPUT", "output")) / "verify"
-    add("--output", type=Path, default=output, help="folder of the results")
+    add("--output-dir", "--output", dest="output", type=Path, default=output, help="folder of the results")
     add("--figures", type=Path, help="JSON file of figures instead of experiments/published.json")
     add("--set", nargs="+", default=[], metavar="KEY VALUE", help="config words for all runs")
     args = parser.parse_args(argv)

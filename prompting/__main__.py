@@ -4,16 +4,22 @@ import argparse
 import os
 import pkgutil
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 from prompting import commands
 
-USER_ERRORS = (ValueError, TypeError, OSError, ImportError)
+USER_ERRORS = (ValueError, TypeError, OSError, ImportError)  # their messages are written for users
+LONGEST = 1000  # characters of a message; a longer one is shortened in its middle
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0, or 2 after an error, which is one line; ``--help`` lists others."""
+    """Run a command and return its exit code: 0, or 2 after an error, which is one line; ``--help`` lists others.
+
+    If whoever reads the output has gone (``| head``), the command ends without a word, with exit code 141.
+    """
     parser = argparse.ArgumentParser(prog="align-clip", description="Use a trained run.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for info in pkgutil.iter_modules(commands.__path__):
@@ -32,16 +38,32 @@ def main(words: Sequence[str] | None = None) -> int:
     shown = "--traceback" in words or bool(os.environ.get("ALIGN_TRACEBACK"))  # at any place, as in ``train.py``
     args = parser.parse_args([word for word in words if word != "--traceback"])
     try:
-        return args.run(args)
-    except USER_ERRORS as error:
+        code = args.run(args)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # at exit, Python would report a broken pipe
+        return 141
+    except Exception as error:
         if shown:
             raise
-        message = " ".join(str(error).split()) or type(error).__name__
-        print(f"align-clip {args.command}: error: {message} (--traceback shows where)", file=sys.stderr)
+        print(f"align-clip {args.command}: error: {one_line(error)} (--traceback shows where)", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"align-clip {args.command}: interrupted", file=sys.stderr)
         return 130
+
+
+def one_line(error: Exception) -> str:
+    """Return an error as one line; of an error that was not written for users also its kind and place."""
+    words = " ".join(str(error).split())
+    words = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in words)
+    if len(words) > LONGEST:
+        words = f"{words[: LONGEST // 2]} ... {words[-LONGEST // 2 :]}"
+    if words and isinstance(error, USER_ERRORS):
+        return words
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{words or 'no message'} ({type(error).__name__} in {Path(frame.filename).name}:{frame.lineno})"
 
 
 if __name__ == "__main__":

@@ -2,12 +2,13 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten_with_path
 
 from prompting.ot.checks import did_you_mean, first_non_finite
 from prompting.torch_files import read_pickled
@@ -51,7 +52,9 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     kinds = {type(state).__name__}
     if isinstance(state, Mapping):
         state = {str(name): value for name, value in state.items()}
-        kinds = {type(v).__name__ for k, v in state.items() if not (isinstance(v, Tensor) or _is_extra(k))}
+        kinds = {
+            type(v).__name__ for k, v in state.items() if not (isinstance(v, Tensor) or k.endswith("_extra_state"))
+        }
     if kinds:
         raise ValueError(
             f"{path} is no checkpoint of a run: its state_dict holds {', '.join(sorted(kinds))}, not tensors"
@@ -63,15 +66,12 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     return state
 
 
-def _is_extra(name: str) -> bool:
-    """Return whether a name is that of a module's extra state (``get_extra_state``), which holds any plain values."""
-    return name.split(".")[-1] == "_extra_state"
-
-
 def tensor_hash(state: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a state dict: names, shapes, dtypes and values, in the order of names."""
     digest = hashlib.sha256()
-    for name, value in sorted(_leaves(state), key=itemgetter(0)):
+    leaves, _ = tree_flatten_with_path(dict(state))
+    named = [(".".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in path), x) for path, x in leaves]
+    for name, value in sorted(named, key=itemgetter(0)):
         if isinstance(value, Tensor):
             tensor = value.detach().cpu().contiguous()
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
@@ -79,14 +79,6 @@ def tensor_hash(state: Mapping[str, Any]) -> str:
         else:  # a plain value of an extra state
             digest.update(f"{name} {value!r}\n".encode(errors="surrogatepass"))
     return digest.hexdigest()
-
-
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, (Mapping, list, tuple)):
-        for key, part in value.items() if isinstance(value, Mapping) else enumerate(value):
-            yield from _leaves(part, f"{name}.{key}" if name else str(key))
-    else:
-        yield name, value
 
 
 def learned_state(model: nn.Module, names: Mapping[str, str] | None = None) -> dict[str, Tensor]:
@@ -108,7 +100,7 @@ def load_learned(
     names: Mapping[str, str] | None = None,
     unused: Sequence[str] = (),
 ) -> None:
-    """Copy the learned tensors of ``model`` from a checkpoint's state dict.
+    """Copy the learned tensors of ``model`` from a checkpoint's state dict, after the extra states of its modules.
 
     Whole-model checkpoints are allowed: their frozen CLIP and class-name buffers are skipped. Values are converted
     to the dtype of each learned tensor (released files are float16).
@@ -126,6 +118,10 @@ def load_learned(
             or infinity.
     """
     found = {name[len("module.") :] if name.startswith("module.") else name: value for name, value in state.items()}
+    for prefix, module in model.named_modules():
+        key = f"{prefix}.".lstrip(".") + "_extra_state"
+        if key in found and type(module).set_extra_state is not nn.Module.set_extra_state:
+            module.set_extra_state(found[key])
     wanted = learned_state(model, names)
     missing = [name for name in wanted if name not in found]
     if missing:
@@ -154,6 +150,6 @@ def load_learned(
 
 def _is_ignored(name: str, unused: Sequence[str] = ()) -> bool:
     parts = name.split(".")
-    if any(part in (*TEACHERS, *unused) for part in parts) or parts[-1] in CLASS_NAME_BUFFERS or _is_extra(name):
+    if any(part in (*TEACHERS, *unused) for part in parts) or parts[-1] in (*CLASS_NAME_BUFFERS, "_extra_state"):
         return True
     return parts[0] in FROZEN_PARTS and parts[-1] not in PROMPTS_IN_TOWERS

@@ -21,12 +21,14 @@ from torch import Tensor
 
 from prompting.checkpoint import learned_state, load_learned
 from prompting.clip import load_clip
+from prompting.clip.classnames import check_features, check_tokens
+from prompting.clip.templates import template_for
 from prompting.images import Preprocess, read_image, unnormalised
 from prompting.methods import METHODS, PromptedCLIP
 from prompting.ot.checks import check_choice, check_count
 from prompting.precision import Precision
 from prompting.ranking import likeliest
-from prompting.run_folder import ModelSettings, checkpoint_path, read_checkpoint
+from prompting.run_folder import ModelSettings, checkpoint_path, read_checkpoint, read_run
 
 ImageLike = Union[str, "os.PathLike[str]", Image.Image, Tensor]
 """A path, a PIL image, or a tensor (3, H, W): uint8 pixels of any size, or floats that are already preprocessed."""
@@ -97,7 +99,7 @@ class Classifier:
         """Return the classifier of a run.
 
         Args:
-            run: the run's output folder, with ``run.json`` and the checkpoints.
+            run: the run's output folder, with ``run.json`` and the checkpoints, or the folder of an evaluation.
             epoch: the epoch to load; None takes the best one on validation if that was kept, else the last one.
             classnames: class names to use instead of those of the run.
             backbone: name or file of the CLIP; None takes that of the run.
@@ -111,7 +113,7 @@ class Classifier:
             FileNotFoundError: there is no such run, checkpoint or CLIP.
             ValueError: a damaged file, an unknown method, or class names that the method cannot take.
         """
-        settings = ModelSettings.read(run)
+        settings = _settings(run)
         check_choice("method", settings.method, tuple(METHODS))
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         resolved = Precision.resolve(precision or settings.precision, chosen)
@@ -121,15 +123,16 @@ class Classifier:
             clip = load_clip(source)
         except (FileNotFoundError, ValueError) as error:
             raise type(error)(f"the CLIP of {run}: {error}; name its file with backbone (--backbone FILE)") from error
-        model = _build(settings, clip)
+        try:
+            model = _build(settings, clip)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"the model of {run} cannot be made as its run.json says: {error}") from error
         if settings.checkpoint:
-            path = checkpoint_path(Path(run) / settings.checkpoint, epoch)
+            path = Path(run) / settings.checkpoint
+            path = path if path.is_file() else checkpoint_path(path, epoch)
             part = model.get_submodule(settings.saved_part)
             names = model.released_names if part is model else None
-            state = read_checkpoint(path)
-            if "_extra_state" in state:  # such as the classes of Tip-Adapter-F's cache
-                part.set_extra_state(state["_extra_state"])
-            load_learned(part, state, str(path), names)
+            load_learned(part, read_checkpoint(path), str(path), names)
         resolved.cast_(model.clip)
         classifier = cls(model.to(chosen), settings, resolved)
         return classifier if classnames is None else classifier.with_classes(classnames)
@@ -143,7 +146,7 @@ class Classifier:
         """Return a classifier with the same CLIP and learned prompts for other class names.
 
         Raises:
-            ValueError: no names, a name given twice, or a method that learns its classes.
+            ValueError: no names, one given twice, two that are one for the CLIP, or a method that learns its classes.
         """
         if reason := self.model.fixed_classes:
             raise ValueError(
@@ -155,10 +158,11 @@ class Classifier:
             raise ValueError(f"class names must be one or more non-empty strings; found {classnames!r}")
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"the class name {twice!r} is given twice")
-        options = self.settings.options
-        if set(names) - set(self.settings.classnames):
-            options = {**options, **METHODS[self.settings.method].options_class.for_other_classes}
-        settings = replace(self.settings, classnames=names, options=options)
+        check_tokens(names, refuse=True)
+        template = self.settings.template or template_for(self.settings.dataset)
+        with self.precision.autocast():
+            check_features(self.model.clip, names, template, refuse=True)
+        settings = _for_classes(self.settings, names)
         model = _build(settings, self.model.clip)
         load_learned(model, learned_state(self.model))
         device = self.model.logit_scale.device
@@ -200,7 +204,7 @@ class Classifier:
                 found = f"{image.dtype} of shape {tuple(image.shape)}"
                 raise ValueError(f"an image tensor is {found}; allowed: uint8 (3, H, W), or preprocessed floats {size}")
             return image.float()
-        return self.preprocess(image if isinstance(image, Image.Image) else read_image(image))
+        return self.preprocess(image if isinstance(image, Image.Image) else read_image(image, self.preprocess.turn))
 
     @torch.no_grad()
     def _score(self, images: Tensor) -> Tensor:
@@ -209,8 +213,26 @@ class Classifier:
             return self.model(images.to(self.model.logit_scale.device)).float().cpu()
 
 
+def _settings(run: str | os.PathLike[str]) -> ModelSettings:
+    """Return the settings of a run; of an evaluation, those of the run that it loaded, for its own classes."""
+    content = read_run(run)
+    if not (loaded := content.get("loaded_from")):
+        return ModelSettings.read(run)
+    data, trained = content["config"]["DATASET"], ModelSettings.read(Path(loaded).parent.parent)
+    place = {"dataset": data["NAME"], "template": data.get("TEMPLATE", ""), "checkpoint": os.path.abspath(loaded)}
+    return replace(_for_classes(trained, tuple(content["classnames"])), **place)
+
+
+def _for_classes(settings: ModelSettings, names: tuple[str, ...]) -> ModelSettings:
+    """Return the settings for these class names, of which some may be unknown to the training."""
+    options = settings.options
+    if set(names) - set(settings.classnames) and settings.method in METHODS:
+        options = {**options, **METHODS[settings.method].options_class.for_other_classes}
+    return replace(settings, classnames=names, options=options)
+
+
 def _build(settings: ModelSettings, clip: Any) -> PromptedCLIP[Any]:
-    """Return a run's model on a CLIP, with initial prompts."""
+    """Return a run's model on a CLIP, with initial prompts and without what training alone needs."""
     model_class = METHODS[settings.method]
-    options = model_class.options_class(**settings.options)
+    options = model_class.options_class(**{**settings.options, **model_class.options_class.for_prediction})
     return model_class(clip, settings.classnames, options, dataset=settings.dataset, template=settings.template)

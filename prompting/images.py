@@ -1,19 +1,20 @@
 """Image files to the tensors that CLIP takes: the transform of an evaluation, without torchvision."""
 
+import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from prompting.ot.checks import check_choice
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
@@ -30,15 +31,17 @@ class Preprocess:
         interpolation: of the resizing, bicubic, bilinear or nearest.
         mean: subtracted from the red, green and blue channel.
         std: divides the channels.
+        turn: whether image files are turned as their EXIF data say; see :func:`read_image`.
 
     Raises:
-        ValueError: an unknown interpolation.
+        ValueError: an unknown interpolation, or numbers that mean nothing.
     """
 
     size: tuple[int, int]
     interpolation: str = "bicubic"
     mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
+    turn: bool = False
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Preprocess":
@@ -48,48 +51,106 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         check_choice("interpolation", self.interpolation, tuple(INTERPOLATIONS))
+        for name, count in (("size", 2), ("mean", 3), ("std", 3)):
+            value = getattr(self, name)
+            if not isinstance(value, tuple) or len(value) != count or not all(map(_finite, value)):
+                raise ValueError(f"{name} of the images is {value!r:.100}; allowed: {count} numbers")
+        if min(self.size) < 1 or 0 in self.std:
+            raise ValueError(f"size and std of the images are {self.size} and {self.std}; allowed: above 0")
 
-    def __call__(self, image: Image.Image) -> Tensor:
-        """Return the tensor (3, H, W) of an image."""
+    def crop(self, image: Image.Image) -> Image.Image:
+        """Return the part of an image that a model sees, of (H, W) pixels; a crop of it is the same."""
         image, edge, (height, width) = image.convert("RGB"), max(self.size), self.size
         scale = edge / min(image.size)
         sides = [edge if side == min(image.size) else int(edge * side / min(image.size)) for side in image.size]
         if scale != 1:
             image = image.resize((sides[0], sides[1]), INTERPOLATIONS[self.interpolation])
         left, top = round((image.width - width) / 2), round((image.height - height) / 2)
-        image = image.crop((left, top, left + width, top + height))
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div(255)
+        return image.crop((left, top, left + width, top + height))
+
+    def read(self, path: str | os.PathLike[str]) -> Image.Image:
+        """Return the part of an image file that a model sees."""
+        return self.crop(read_image(path, self.turn))
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Return the tensor (3, H, W) of an image."""
+        pixels = torch.from_numpy(np.array(self.crop(image))).permute(2, 0, 1).contiguous().float().div(255)
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
         return (pixels - mean) / std
 
 
-def read_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Return an image file as RGB.
+def _finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def read_image(path: str | os.PathLike[str], turn: bool = False) -> Image.Image:
+    """Return an image file as RGB: the same pixels as in a training (``read_image`` of this project's engine).
+
+    Pixels wider than 8 bits are scaled to 8: those of 12 and 16 bits from the range of their format; 32-bit integers
+    and floating point from the first of the ranges 0 to 1 (floating point only), 0 to 255 and 0 to 65535 that holds
+    them, else from their smallest to their largest value.
+
+    Args:
+        path: the file.
+        turn: turn the picture as its EXIF data say.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or no image.
+        ValueError: the file is damaged, no image, or has a pixel that is not finite.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"no image file at {os.fspath(path)}")
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+            if image.format == "EPS":
+                raise ValueError("PostScript is a program, not a picture")  # Pillow would run Ghostscript on it
+            image.load()
+            picture = (_eight_bits(image) if image.mode[0] in "IF" else image).convert("RGB")
+            return _upright(picture, image) if turn else picture
+    except Exception as error:  # decoders raise any type for a damaged file
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{os.fspath(path)} is not a readable image: {reason}") from error
+        raise ValueError(f"{os.fspath(path)} is not a readable image: {reason:.300}") from error
+
+
+def _upright(picture: Image.Image, source: Image.Image) -> Image.Image:
+    """Return a picture turned as the EXIF data of its source say; as it is, if they are damaged."""
+    try:
+        picture.getexif()[0x0112] = source.getexif().get(0x0112, 1)
+        return ImageOps.exif_transpose(picture)
+    except Exception:
+        return picture
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Return a picture of mode I, I;16 or F as one of mode L; see :func:`read_image` for the scale."""
+    values = np.asarray(image).astype(np.float32)
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite([low, high]).all():
+        raise ValueError("a pixel is not a finite number")
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        bits = getattr(image, "tag_v2", {}).get(258, (16,))[0]  # BitsPerSample of a TIFF file: 12 or 16
+        bottom, top = 0.0, 2.0**bits - 1
+    else:
+        tops = [1.0, 255.0, 65535.0] if image.mode == "F" else [255.0, 65535.0]
+        bottom, top = next(((0.0, top) for top in tops if low >= 0 and high <= top), (low, high))
+    scale = 255 / ((top - bottom) or 1.0)
+    return Image.fromarray(np.rint(values * scale - bottom * scale).clip(0, 255).astype(np.uint8))
 
 
 def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """Return the given files, and the image files in the given folders and below, sorted within a folder.
 
+    Links to folders are followed, each folder once. Hidden files and folders, such as ``.ipynb_checkpoints``, are not
+    taken unless they are given.
+
     Raises:
         FileNotFoundError: a path does not exist, or a folder holds no image.
+        OSError: a folder cannot be listed.
     """
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            images = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+            images = sorted(_walk(path))
             if not images:
                 raise FileNotFoundError(f"the folder {path} holds no image ({', '.join(SUFFIXES)})")
             found += images
@@ -98,6 +159,21 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
         else:
             raise FileNotFoundError(f"there is no file or folder {path}")
     return found
+
+
+def _walk(top: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> NoReturn:
+        raise error
+
+    seen: set[str] = set()
+    for place, folders, files in os.walk(top, onerror=refuse, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        shown = (Path(place, name) for name in files if not name.startswith("."))
+        yield from (file for file in shown if file.suffix.lower() in SUFFIXES and file.is_file())
 
 
 def unnormalised(images: Sequence[Tensor] | Tensor) -> list[Image.Image]:

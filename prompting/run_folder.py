@@ -30,7 +30,7 @@ class ModelSettings:
     dataset: str  # registry name
     template: str
     precision: str
-    checkpoint: str  # folder of the checkpoints in the run's folder; "" if nothing is learned
+    checkpoint: str  # folder of the checkpoints in the run's folder, or a file; "" if nothing is learned
     saved_part: str  # submodule that a checkpoint holds; "" for the whole model
     images: Mapping[str, Any]  # fields of prompting.images.Preprocess
 
@@ -42,14 +42,18 @@ class ModelSettings:
             FileNotFoundError: there is no such file.
             ValueError: it is damaged, or was written by an older version.
         """
-        content = read_run(run)
+        content, path = read_run(run), Path(run, "run.json")
         model, names = content.get("model"), {field.name for field in fields(cls)} - {"classnames"}
         if not isinstance(model, dict) or names - set(model):
             raise ValueError(
-                f"{Path(run, 'run.json')} does not say how its model is made (an older version wrote it): "
+                f"{path} does not say how its model is made (an older version wrote it): "
                 "repeat the run's command, which trains nothing twice and adds it"
             )
         known = {name: model[name] for name in names}
+        kinds = {"options": dict, "images": dict}
+        wrong = next((name for name in sorted(names) if not isinstance(known[name], kinds.get(name, str))), None)
+        if wrong is not None:
+            raise ValueError(f"{path} is damaged: its {wrong} of model is {known[wrong]!r:.100}")
         return cls(classnames=tuple(content["classnames"]), **known)
 
     def as_json(self) -> dict[str, Any]:
@@ -58,13 +62,14 @@ class ModelSettings:
 
 
 def read_run(run: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the content of a run's ``run.json``.
+    """Return the content of a run's ``run.json``, or of an evaluation's ``results.json``.
 
     Raises:
         FileNotFoundError: there is no such file; the message names runs below the folder.
         ValueError: it is damaged.
     """
     path = Path(run, "run.json")
+    path = path if path.is_file() else path.with_name("results.json")
     if not path.is_file():
         if not path.parent.is_dir():
             folders = (
@@ -74,12 +79,25 @@ def read_run(run: str | os.PathLike[str]) -> dict[str, Any]:
         below = [str(found.parent) for found in sorted(path.parent.rglob("run.json"))[:3]]
         advice = f"; runs below it: {', '.join(below)}" if below else " (a run that was trained or evaluated has one)"
         raise FileNotFoundError(f"{run} is no run: it holds no run.json{advice}")
+    content = read_json(path)
+    names = content.get("classnames")
+    if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
+        raise ValueError(f"{path} is no file of a run: it holds no class names")
+    return content
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file of a run.
+
+    Raises:
+        ValueError: it is damaged.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
-    if not isinstance(content, dict) or not isinstance(content.get("classnames"), list):
-        raise ValueError(f"{path} is no file of a run: it holds no class names")
+        if not isinstance(content, dict):
+            raise ValueError(f"a {type(content).__name__} instead of keys and values")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error})") from None
     return content
 
 

@@ -12,7 +12,7 @@ output=${OUTPUT:-output} table=$1
 grid=(--methods "${@:2}" --datasets ${DATASETS:-all} --seeds ${SEEDS:-1 2 3})
 show() { "$python" -m experiments.tables "$output" --table "$table" "${grid[@]}" "$@"; }
 
-"$python" -m experiments.sweep --protocol "$table" "${grid[@]}" --root "${DATA:-data}" --output "$output" $SWEEP
+"$python" -m experiments.sweep --protocol "$table" "${grid[@]}" --root "${DATA:-data}" --output-dir "$output" $SWEEP
 status=$?
 [ $status -lt 128 ] || exit $status  # interrupted: a table would lack the rest
 mkdir -p "$output" && new=$(mktemp -d "$output/.table.XXXXXX") || exit

@@ -1,15 +1,18 @@
 """Photograph a report for the README: its top in light colours and its wrong images in dark ones, side by side.
 
-python -m scripts.screenshot output/demo/.../report.html docs/figures/report.webp   # needs chromium and chromedriver
+    python -m scripts.screenshot output/demo/report.html docs/figures/report.webp
+    python -m scripts.screenshot output/first/report.html first.png
+
+Needs chromium and chromedriver.
 """
 
 import base64
 import io
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
+from dassl.utils.command import Parser
 from PIL import Image
 from selenium import webdriver
 
@@ -18,7 +21,11 @@ VIEWS = (("light", "summary"), ("dark", "mistakes"))
 
 
 def main() -> None:
-    page, out = map(Path, sys.argv[1:])
+    parser = Parser(prog="screenshot", doc=__doc__)
+    parser.add_argument("page", type=Path, help="HTML file of a report")
+    parser.add_argument("picture", type=Path, help="picture to write")
+    args = parser.parse_args()
+    page, out = args.page, args.picture
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or ""
     with tempfile.TemporaryDirectory() as profile:

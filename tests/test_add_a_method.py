@@ -22,7 +22,7 @@ def block(language: str) -> str:
 def test_the_page(tmp_path):
     (tmp_path / "near_coop.py").write_text(block("python"))
     (tmp_path / "near_coop.yaml").write_text(block("yaml"))
-    script = re.findall(r"```\n(python .*?)```", PAGE, re.S)[0].replace("\\\n", " ")
+    script = re.findall(r"```bash\n(python .*?)```", PAGE, re.S)[0].replace("\\\n", " ")
     script = re.sub(r"(near_coop\.\w+|output/\w+)", rf"{tmp_path}/\1", script)
     train, test = (shlex.split(line)[1:] for line in script.splitlines() if line.strip())
     train += ["OPTIM.MAX_EPOCH", "1", "DATASET.NUM_SHOTS", "2"]

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dassl.engine import TRAINER_REGISTRY
 
 import train
+from prompting.clip.templates import template_for
 from trainers import METHODS
 
 FOLDER = Path(__file__).resolve().parent.parent / "configs" / "trainers"
@@ -216,3 +218,13 @@ def test_tip_adapter_f():
     node = cfg.TRAINER.TIPADAPTERF
     assert (node.INIT_BETA, node.INIT_ALPHA, node.AUGMENT_EPOCH) == (1.0, 1.17, 10)
     assert (tuple(node.SEARCH_SCALE), tuple(node.SEARCH_STEP)) == ((7.0, 3.0), (200, 20))
+
+
+@pytest.mark.parametrize("method", sorted(path.parent.name for path in FOLDER.glob("*/mini.yaml")))
+def test_mini_settings_fit_sentences_that_go_on_after_the_class_name(method):
+    words = ["--trainer", method, "--config-file", f"configs/trainers/{method}/mini.yaml"]
+    words += ["--dataset-config-file", "configs/datasets/mini_food.yaml"]
+    cfg, trainer = train.setup_cfg(train.parse_args(words)), TRAINER_REGISTRY.get(method)
+    assert not template_for("MiniFood").endswith("{}.")  # or the test says nothing
+    names = {"dataset": "MiniFood", "template": cfg.DATASET.TEMPLATE}
+    trainer.model_class("mini", ["apple", "hot dog"], trainer.options(cfg), **names)

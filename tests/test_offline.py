@@ -62,7 +62,7 @@ def test_imports_and_a_training(offline, tmp_path):
     assert (done.returncode, done.stderr, asked) == (0, "", "")
     torch.save(vit_state(patch=16, grid=4, vision_layers=2, text_layers=2), tmp_path / "tiny.pt")
     words = ["--root", tmp_path / "data", "--trainer", "ALIGN", "--backbone", tmp_path / "tiny.pt", "--output-dir"]
-    words += [tmp_path / "run", "--dataset-config-file", "configs/datasets/mini_relations.yaml"]
+    words += [tmp_path / "run", "--dataset-config-file", "configs/datasets/mini_plants.yaml"]
     words += ["--config-file", "configs/trainers/ALIGN/mini.yaml", "DATASET.NUM_SHOTS", "1", "OPTIM.MAX_EPOCH", "1"]
     words += ["TRAINER.ALIGN.TEXT_PROMPT_DEPTH", "2", "TRAINER.ALIGN.VISION_PROMPT_DEPTH", "2"]
     done, asked = offline("train.py", *words)

@@ -4,10 +4,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from prompting.methods import clip_lora
+from prompting.torch_files import read_pickled
 from trainers.record.log import logger
 from trainers.trainer import PromptTrainer, register
 
@@ -70,5 +70,9 @@ class CLIP_LoRA(PromptTrainer):  # noqa: N801 - the name that its users type
             return
         logger.info(f"Loading weights from {path}")
         model: Any = self.model
-        model.load_released(torch.load(path, map_location="cpu", weights_only=True), str(path))
+        try:
+            content = read_pickled(path, objects=False)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        model.load_released(content, str(path))
         self.loaded_from = str(path)

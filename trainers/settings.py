@@ -63,7 +63,9 @@ class MethodSettings:
         """
         values, options_class = cls.settings(cfg), cls.model_class.options_class
         with cls.keys_in_errors():
-            return options_class(**{name: values[key_of(name)] for name in options_class.defaults()})
+            options = options_class(**{name: values[key_of(name)] for name in options_class.defaults()})
+            options.check_numbers()
+            return options
 
     @classmethod
     @contextmanager

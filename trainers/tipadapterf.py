@@ -1,7 +1,6 @@
 """Tip-Adapter-F for Dassl."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +11,6 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.utils.data import DataLoader
 
 from prompting.methods import tipadapterf
-from prompting.run_folder import checkpoint_path, read_checkpoint
 from trainers.record.log import logger
 from trainers.trainer import Batch, PromptTrainer, register
 
@@ -106,11 +104,3 @@ class TipAdapterF(PromptTrainer):
         """Return the image features of a batch."""
         with self.precision.autocast():
             return self.model.image_features(batch["img"].to(self.device))
-
-    def load_model(self, directory: str, epoch: int | None = None) -> None:
-        """Load the cache of a run, which may be one on other classes: keys, class names, beta and alpha."""
-        if directory:
-            state = read_checkpoint(checkpoint_path(Path(directory) / self.model_name, epoch))
-            if "_extra_state" in state:
-                self.model.adapter.set_extra_state(state["_extra_state"])
-        super().load_model(directory, epoch)

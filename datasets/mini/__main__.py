@@ -1,6 +1,7 @@
-"""python -m datasets.mini --root DATA [--sets mini_source ... | all]: write mini sets.
+"""Write the mini data sets, or draw a sheet: a few test images of each, with the names of the sets.
 
-python -m datasets.mini --sheet FILE.png: draw a few test images of each, with the names of the sets.
+python -m datasets.mini --root data --sets mini_source mini_digits
+python -m datasets.mini --sheet docs/figures/mini_suite.png
 """
 
 import difflib
@@ -34,7 +35,7 @@ def sheet(path: Path, columns: int = 16, margin: int = 110) -> None:
 def main(words: Sequence[str]) -> None:
     """Write the sets that the command line names, and say which were there already."""
     suite = read_suite()
-    parser = Parser(prog="python -m datasets.mini", description="Write the mini data sets.")
+    parser = Parser(prog="python -m datasets.mini", doc=__doc__)
     parser.add_argument("--root", type=Path, help="folder of data sets")
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="draw a sheet of examples instead")
     parser.add_argument("--sets", nargs="+", default=["all"], metavar="SET", help=f"all, or of: {', '.join(suite)}")

@@ -1,4 +1,7 @@
-"""python -m datasets.mini.build: make the pictures of the mini world from the npm package ``@iconify/json``.
+"""Make the pictures of the mini world from the npm package ``@iconify/json``.
+
+    python -m datasets.mini.build
+    python -m datasets.mini.build --package node_modules/@iconify/json --workers 2
 
 For maintainers: users find the benchmark's pictures in ``assets/mini_world``. Needs npm and ``pip install resvg-py``.
 Writes sheets, manifest and NOTICE of the benchmark there, and the pre-training pictures into a cache folder.
@@ -90,10 +93,12 @@ def own_words(pictures: list[Picture], known: list[Picture]) -> list[Picture]:
 @command("python -m datasets.mini.build")
 def main(words: Sequence[str]) -> None:
     """Fetch, render, choose and write."""
-    parser = Parser(prog="python -m datasets.mini.build", description=__doc__.split("\n\n")[1])
+    parser = Parser(prog="python -m datasets.mini.build", doc=__doc__)
     parser.add_argument("--package", type=Path, help=f"an unpacked {PACKAGE}; default: fetch {VERSION}")
     parser.add_argument("--cache", type=Path, default=default_folder(), help="folder of pre-training pictures")
-    parser.add_argument("--out", type=Path, default=WORLD, help="folder of the benchmark's pictures")
+    parser.add_argument(
+        "--output-dir", "--out", dest="out", type=Path, default=WORLD, help="folder of the benchmark's pictures"
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that render")
     args = parser.parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -1,4 +1,7 @@
-"""python -m datasets.mini.pretrain: pre-train the mini CLIP on the pictures that the benchmark does not use.
+"""Pre-train the mini CLIP on the pictures that the benchmark does not use.
+
+    python -m datasets.mini.pretrain --stages 1
+    python -m datasets.mini.pretrain --evaluate --probe
 
 Goes on where it stopped: inside a stage from a checkpoint in the cache, otherwise from the float16 weights in
 ``assets/mini_world``, which the end of a stage writes. ``--evaluate`` prints zero-shot accuracy instead.
@@ -163,25 +166,25 @@ def next_stage(weights: Path) -> Stage | None:
 
 def arguments() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = Parser(prog="python -m datasets.mini.pretrain", description=__doc__)
+    parser = Parser(prog="python -m datasets.mini.pretrain", doc=__doc__)
     add = parser.add_argument
     add("--evaluate", action="store_true", help="print zero-shot accuracy of the weights on every set")
     add("--probe", action="store_true", help="with --evaluate: a linear probe on the base classes as well")
     add("--plain", action="store_true", help="with --evaluate: black on white, or own colours on white, and still")
     add("--weights", type=Path, help="with --evaluate: weights other than those of the last stage")
-    add("--images", type=int, help="with --evaluate: at most so many test images a class")
+    add("--most", "--images", dest="images", type=int, help="with --evaluate: largest number of test images a class")
     add("--result", type=Path, help="with --evaluate: JSON file to write")
     add("--stages", type=int, default=len(STAGES), help="train at most so many stages now")
-    add("--out", type=Path, default=ASSETS, help="folder of the weights and the log")
+    add("--output-dir", "--out", dest="out", type=Path, default=ASSETS, help="folder of the weights and the log")
     add("--work", type=Path, default=default_folder() / "checkpoints", help="folder of checkpoints")
     add("--pictures", type=Path, default=default_folder(), help="folder of the pre-training pictures")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="torch device")
     add("--threads", type=int, default=os.cpu_count() or 1, help="threads on a CPU")
     add("--chunk", type=int, default=64, help="pictures that a thread of a CPU computes at once")
     add("--autocast", choices=("none", "bfloat16"), default="bfloat16", help="type of matrix products")
-    add("--seed", type=int, default=1)
-    add("--save-every", type=int, default=50, metavar="STEPS")
-    add("--log-every", type=int, default=25, metavar="STEPS")
+    add("--seed", type=int, default=1, help="random seed")
+    add("--save-every", type=int, default=50, metavar="STEPS", help="steps between checkpoints")
+    add("--log-every", type=int, default=25, metavar="STEPS", help="steps between lines of the log")
     return parser
 
 

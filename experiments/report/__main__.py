@@ -1,8 +1,9 @@
 """``python -m experiments.report``: see ``experiments.report.command``."""
 
-import argparse
 import sys
 from collections.abc import Sequence
+
+from dassl.utils.command import Parser
 
 from experiments.report import command as report
 from experiments.runs import command
@@ -10,10 +11,7 @@ from experiments.runs import command
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    about = (report.__doc__ or "").strip()
-    parser = argparse.ArgumentParser(
-        prog="report", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="report", doc=report.__doc__)
     report.add_arguments(parser)
     return report.run(parser.parse_args(argv))
 

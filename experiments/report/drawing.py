@@ -10,9 +10,10 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image, ImageOps
+from PIL import Image
 
 from prompting.explain.style import CYCLE, FAINT, INK, MUTED, SETTINGS
+from prompting.images import read_image
 
 # The page gives these colours other values in its dark form.
 VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", FAINT: "var(--faint)", CYCLE[0]: "var(--accent)"}
@@ -44,9 +45,8 @@ def chart(draw: Callable[[Axes], None], label: str, size: tuple[float, float] = 
 def photo(path: Path, side: int = 160) -> str:
     """Return an image as a data URI, at most ``side`` pixels wide and high; "" if the file cannot be read."""
     try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened).convert("RGB")
-    except OSError:
+        image = read_image(path, turn=True)
+    except (OSError, ValueError):
         return ""
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return encoded(image)

@@ -7,6 +7,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import prompting
+from prompting.files import write_file
 
 ENVIRONMENT = Environment(
     loader=PackageLoader("experiments.report"),
@@ -24,7 +25,6 @@ def render(template: str, **content: Any) -> str:
 
 
 def write(page: str, path: Path) -> Path:
-    """Write a page and return its path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    """Write a page, whole or not at all, and return its path."""
+    write_file(path, page.encode("utf-8", "backslashreplace"))
     return path

@@ -4,13 +4,12 @@ from typing import Any
 
 import pandas as pd
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 import trainers  # noqa: F401  registers the backbone of the mini suite
 from experiments.report.drawing import encoded, layer
 from experiments.report.reading import EvaluatedRun
-from prompting.explain.loading import TrainedRun, load_run
+from prompting.classifier import Classifier
 from prompting.explain.plan_figure import heat_layer
 from prompting.explain.plans import ClassPlan, ImagePlan, transport_plans
 from prompting.methods import METHODS
@@ -50,13 +49,14 @@ def plan_views(run: EvaluatedRun, rows: pd.DataFrame) -> tuple[list[list[dict[st
     """
     if not hasattr(METHODS.get(run.results["method"]), "head_input"):
         return [[] for _ in range(len(rows))], ""
-    trained = load_run(run.folder)
+    trained = Classifier.load(run.folder, device="cpu", precision="fp32")
     views, kind = [], ""
     for start in range(0, len(rows), BATCH):
         part = rows.iloc[start : start + BATCH]
-        crops = [_crop(trained, run, path) for path in part["path"]]
+        crops = [trained.preprocess.read(run.image(path)) for path in part["path"]]
         labels = list(zip(part["predicted"].tolist(), part["label"].tolist()))
-        plans = transport_plans(trained.model, trained.tensor(crops), trained.classnames, labels=labels)
+        images = torch.stack([trained.preprocess(crop) for crop in crops])
+        plans = transport_plans(trained.model, images, trained.classnames, labels=labels)
         for crop, plan in zip(crops, plans):
             tokens = plan.classes[0].tokens is not None
             kind = "patches" if plan.rows_are_patches else "tokens" if tokens else "prompts"
@@ -65,11 +65,6 @@ def plan_views(run: EvaluatedRun, rows: pd.DataFrame) -> tuple[list[list[dict[st
                 [{"image": image, **_view(one, plan, word)} for one, word in zip(plan.classes, ("predicted", "true"))]
             )
     return views, kind
-
-
-def _crop(trained: TrainedRun, run: EvaluatedRun, path: str) -> Image.Image:
-    with Image.open(run.image(path)) as image:
-        return trained.crop(ImageOps.exif_transpose(image))
 
 
 def _view(one: ClassPlan, plan: ImagePlan, word: str) -> dict[str, Any]:

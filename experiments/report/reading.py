@@ -10,6 +10,7 @@ import pandas as pd
 
 from experiments.collect import ALL_KEYS, read_results_file
 from experiments.runs import PROJECT
+from trainers.record.files import file_hash
 
 Array = np.ndarray[Any, Any]
 
@@ -77,7 +78,7 @@ def read_run(folder: Path, root: str | Path | None = None, needs_predictions: bo
 
     Raises:
         FileNotFoundError: results.json or predictions.csv is missing.
-        ValueError: results.json is damaged, or the run is not tested.
+        ValueError: results.json or predictions.csv is damaged, or the run is not tested.
     """
     for name in ("results.json", *(["predictions.csv"] if needs_predictions else [])):
         if not (folder / name).is_file():
@@ -85,6 +86,12 @@ def read_run(folder: Path, root: str | Path | None = None, needs_predictions: bo
     results = read_results_file(folder / "results.json", {**ALL_KEYS, "config": dict, "classnames": list})
     if "test" not in results["metrics"]:
         raise ValueError(f"{folder} is not tested yet (results.json has no metrics of test)")
+    promised, found = results.get("files", {}), file_hash(folder / "predictions.csv")
+    if found and "predictions.csv" in promised and promised["predictions.csv"] != found:
+        raise ValueError(
+            f"{folder / 'predictions.csv'} is damaged, was edited, or is of another evaluation than results.json: "
+            "repeat the run's command"
+        )
     place = _resolved(str(root or results["config"]["DATASET"]["ROOT"]))
     file, text = folder / "predictions.csv", {"class": str, "predicted_class": str}
     table = pd.read_csv(file, dtype=text, keep_default_na=False) if file.is_file() else pd.DataFrame()  # a class "NA"

@@ -27,9 +27,11 @@ def can_split(transformer: Any) -> bool:
 
 
 def _can_split(block: Any) -> bool:
-    attn = getattr(block, "attn", None)
-    if type(block) is not ResidualAttentionBlock or type(attn) is not nn.MultiheadAttention:
-        return False
+    attn: Any = getattr(block, "attn", None)
+    kinds = ((block, ResidualAttentionBlock, ("forward", "attention")), (attn, nn.MultiheadAttention, ("forward",)))
+    for module, kind, names in kinds:  # or a subclass that overrides neither, as torch.export makes them
+        if any(getattr(type(module), name, None) is not getattr(kind, name) for name in names):
+            return False
     if attn.in_proj_weight is None or attn.in_proj_bias is None or attn.bias_k is not None or attn.add_zero_attn:
         return False
     # These modules are bypassed, or their output is overwritten, so their hooks would not run or see wrong values.

@@ -14,7 +14,7 @@ from prompting.clip.tokens import clean_name, clip_tokenizer, tokenize_texts
 
 _log = logging.getLogger("prompting")
 SAME = 0.9999  # cosine from which text features are taken for equal
-ADVICE = "give other names (DATASET.CLASSNAMES)"
+ADVICE = "give other names (DATASET.CLASSNAMES, --classes)"
 
 
 def check_tokens(names: Sequence[str], refuse: bool) -> None:

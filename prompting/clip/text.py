@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_map_only
 
 from prompting.clip import adapters as adapting
@@ -114,8 +115,9 @@ class TextEncoder(blocks.Frozen):
         share = blocks.can_split(self.transformer)
         learned = _Learned(vectors, insert_at, adapting.pad_adapters(adapters, layers))
         at_once, inserted = self.classes_at_once, insert_at > 0
-        layout = lay_out(tokens, vectors, token_set, inserted=inserted, share_prefix=share, classes_at_once=at_once)
-        layout = tree_map_only(Tensor, lambda tensor: tensor.to(weight.device), layout)
+        with _disable_current_modes():  # to torch.export, the layout of the tokens is a constant
+            layout = lay_out(tokens, vectors, token_set, inserted=inserted, share_prefix=share, classes_at_once=at_once)
+            layout = tree_map_only(Tensor, lambda tensor: tensor.to(weight.device), layout)
         prefix_kv: KeyValues = [None] * layers
         prefix_outputs = None
         if layout.prefix is not None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import open_clip
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from prompting.clip.shape import text_tower
 from prompting.ot.checks import check_choice
@@ -31,9 +32,10 @@ class PromptTokens(NamedTuple):
     context: Tensor
     words: Tensor
 
-    def select(self, classes: slice | Tensor) -> "PromptTokens":
-        """Return the tokens of some classes: ``classes`` slices or indexes axis K; T is unchanged."""
-        return PromptTokens(*(field[:, classes] for field in self))
+    def select(self, classes: slice | Tensor, prompts: slice | Tensor = slice(None)) -> "PromptTokens":
+        """Return the tokens of some classes and prompts, slices or indices of the axes K and N; T is unchanged."""
+        with _disable_current_modes():  # to torch.export, tokens are constants
+            return PromptTokens(*(field[prompts][:, classes] for field in self))
 
 
 class _Prompt(NamedTuple):

@@ -16,6 +16,7 @@ from prompting.clip import adapters as adapting
 from prompting.clip import blocks
 from prompting.clip.adapters import BlockAdapter
 from prompting.clip.shape import NEEDS_VIT, ClipShape, tower_dtype, vision_tower
+from prompting.ot.checks import is_exporting
 
 # Positions of the images that run together in evaluation on a CPU. The C library maps larger tensors anew each time,
 # which costs about a tenth of the time at batches of 32.
@@ -105,11 +106,10 @@ class VisionEncoder(blocks.Frozen):
         blocks.check_prompts("visual", prompts, deep, layers, (1, length, self.shape.vision_width))
         m = blocks.common_number("visual", [len(vectors) for vectors in given])
         places = adapting.pad_adapters(adapters, layers)
+        together = torch.is_grad_enabled() or is_exporting() or images.device.type != "cpu"
         at_once = max(1, ROWS_AT_ONCE // (m * (1 + self.shape.patches)))
-        if torch.is_grad_enabled() or images.device.type != "cpu":
-            at_once = len(images)
         run = partial(self._run_vit, m, prompts, deep, places, return_tokens, detach_tokens, token_projection)
-        parts = [run(part) for part in images.split(at_once)]
+        parts = [run(part) for part in ([images] if together else images.split(at_once))]
         return VisualFeatures(*(torch.cat(part) for part in zip(*parts) if part[0] is not None))
 
     def _run_vit(

@@ -9,6 +9,7 @@ The exit code is 0, 1 if an image could not be read (it is named and skipped), 2
 
 import argparse
 import csv
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from typing import IO
 from tqdm import tqdm  # comes with open_clip
 
 from prompting.classifier import Classifier
+from prompting.files import write_file
 from prompting.images import find_images, read_image
 from prompting.ot.checks import check_count
 
@@ -52,7 +54,10 @@ def add_loading(parser: argparse.ArgumentParser, device: bool = True) -> None:
 def given_classes(classes: str | None, file: str | None) -> list[str] | None:
     """Return the class names of ``--classes`` or ``--classes-file``; None without either."""
     if file:
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
+        try:
+            lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"the file of class names {file} is not UTF-8 text ({error})") from None
         return [line.strip() for line in lines if line.strip()]
     return None if classes is None else [name.strip() for name in classes.split(",") if name.strip()]
 
@@ -69,10 +74,11 @@ def run(args: argparse.Namespace) -> int:
     if args.csv or args.json:
         found = list(rows)
         if args.csv:
-            with open(args.csv, "w", encoding="utf-8", newline="") as file:
-                write_csv(found, min(args.top, len(classifier.classnames)), file)
+            table = io.StringIO(newline="")
+            write_csv(found, min(args.top, len(classifier.classnames)), table)
+            write_file(Path(args.csv), table.getvalue().encode("utf-8", "surrogateescape"))  # the bytes of the names
         if args.json:
-            Path(args.json).write_text(as_json(found) + "\n", encoding="utf-8")
+            write_file(Path(args.json), (as_json(found) + "\n").encode("utf-8", "backslashreplace"))
         print(f"{len(found)} images: {' and '.join(filter(None, (args.csv, args.json)))}")
     else:
         for path, classes in rows:
@@ -91,7 +97,7 @@ def predict(
             batch, images = [], []
             for path in files[start : start + batch_size]:
                 try:
-                    images.append(read_image(path))
+                    images.append(read_image(path, classifier.preprocess.turn))
                     batch.append(path)
                 except ValueError as error:
                     unreadable.append(path)

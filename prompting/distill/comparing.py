@@ -16,7 +16,7 @@ from prompting.export.card import markdown
 from prompting.export.convert import portable
 from prompting.export.measure import BATCH, measure
 from prompting.export.write import FILES, NUMBER, fix_iterations, weights_mb, write_form
-from prompting.images import Preprocess, read_image
+from prompting.images import Preprocess
 from prompting.run_folder import ModelSettings
 
 Tested = Sequence[tuple[Path, int]]
@@ -112,7 +112,7 @@ def compare(forms: Sequence[Form], tested: Tested, settings: ModelSettings) -> l
 
 
 def _stack(paths: Sequence[Path], preprocess: Preprocess) -> Tensor:
-    return torch.stack([preprocess(read_image(path)) for path in paths])
+    return torch.stack([preprocess(preprocess.read(path)) for path in paths])
 
 
 def as_table(rows: Sequence[Row]) -> str:

@@ -87,7 +87,8 @@ class Views(Dataset[tuple[int, Tensor]]):
         return len(self.paths) * self.views
 
     def __getitem__(self, index: int) -> tuple[int, Tensor]:
-        image, view = read_image(self.paths[index // self.views]), index % self.views
+        image = read_image(self.paths[index // self.views], self.preprocess.turn)
+        view = index % self.views
         if view:
             draw = random.Random(f"{self.seed} {index}")
             side = max(1, round(min(image.size) * draw.uniform(AREA, 1) ** 0.5))

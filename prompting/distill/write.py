@@ -183,4 +183,4 @@ def _describe(folder: Path, config: Json, made: ModelSettings, rows: Sequence[Ro
     notes = NOTES.format(images=rows[0].images) if rows else ""
     table = as_table(rows) if rows else "They were not measured."
     result = {"metrics": {"test": test}}
-    write_card(folder, config, made.as_json(), result, table, OPSET, about=about, notes=notes)
+    write_card(folder, config, made, result, table, OPSET, about=about, notes=notes)

@@ -11,8 +11,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from prompting.explain.loading import read_settings
 from prompting.explain.style import MUTED, SETTINGS, colour
+from prompting.run_folder import read_run
 
 Points = list[tuple[float, float]]
 """Pairs of epoch and value."""
@@ -79,7 +79,7 @@ def batches_per_epoch(folder: Path) -> int:
 
 def uniform_entropy(folder: Path) -> float | None:
     """Return ln(M N), the entropy of a uniform plan of the prompt level; None if the settings do not tell M and N."""
-    trainer = read_settings(folder)["config"]["TRAINER"]
+    trainer = read_run(folder)["config"]["TRAINER"]
     node: dict[str, Any] = next((value for key, value in trainer.items() if key != "NAME"), {})
     for keys in (("VISION_PROMPT_NUMBER", "TEXT_PROMPT_NUMBER"), ("M", "N")):
         if all(key in node for key in keys):

@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
 
-from prompting.explain.loading import TrainedRun
+from prompting.classifier import Classifier
 from prompting.explain.style import INK, MUTED, SETTINGS, colour
 from prompting.methods import PromptedCLIP
 from prompting.run_folder import images_of_test
@@ -50,12 +49,13 @@ def neighbour_accuracy(features: Tensor, labels: Sequence[int]) -> float:
     return float((own[similarity.argmax(1)] == own).float().mean())
 
 
-def embedding_figure(run: TrainedRun, *, root: Path | None = None, most: int = 1000, seed: int = 0) -> Figure:
+def embedding_figure(run: Classifier, folder: Path, root: Path, *, most: int = 1000, seed: int = 0) -> Figure:
     """Draw the features of the run's test images before and after tuning, each with its own t-SNE.
 
     Args:
-        run: the run; its folder holds predictions.csv.
-        root: folder of the data sets; None takes the run's.
+        run: the run.
+        folder: its folder, with predictions.csv.
+        root: folder of the data sets, or the file of a data set in it.
         most: largest number of images, evenly from the classes.
         seed: of t-SNE.
 
@@ -65,17 +65,14 @@ def embedding_figure(run: TrainedRun, *, root: Path | None = None, most: int = 1
     """
     from sklearn.manifold import TSNE
 
-    place = Path(root or run.config["DATASET"]["ROOT"]).expanduser()
-    paths, labels = images_of_test(run.folder, place.parent if place.is_file() else place, most)
+    place = root.expanduser()
+    paths, labels = images_of_test(folder, place.parent if place.is_file() else place, most)
     if len(paths) < 5:
         raise ValueError(f"there are {len(paths)} images; t-SNE needs 5 or more")
     parts = []
     for start in range(0, len(paths), BATCH):
-        crops = []
-        for path in paths[start : start + BATCH]:
-            with Image.open(path) as image:
-                crops.append(run.crop(image))
-        parts.append(image_features(run.model, run.tensor(crops)))
+        crops = map(run.preprocess.read, paths[start : start + BATCH])
+        parts.append(image_features(run.model, torch.stack([run.preprocess(crop) for crop in crops])))
     with mpl.rc_context({**SETTINGS, "axes.grid": False, "axes.titlesize": 11}):
         figure = Figure(figsize=(11, 5.6), dpi=150, layout="constrained")
         for axes, features, title in zip(figure.subplots(1, 2), map(torch.cat, zip(*parts)), ("Before", "After")):
@@ -84,7 +81,7 @@ def embedding_figure(run: TrainedRun, *, root: Path | None = None, most: int = 1
             _scatter(axes, tsne.fit_transform(features.numpy()), labels, run.classnames)
             axes.set_title(f"{title} tuning: the nearest image has the same class for {share:.0%}")
         figure.suptitle(
-            f"Image features of CLIP and of {run.method} (t-SNE, {len(paths)} test images)", x=0.01, ha="left",
+            f"Image features of CLIP and of {run.settings.method} (t-SNE, {len(paths)} test images)", x=0.01, ha="left",
             weight="bold", size=13,
         )  # fmt: skip
     return figure

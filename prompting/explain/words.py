@@ -95,7 +95,7 @@ def words_figure(found: list[NearWords], title: str) -> Figure:
         for i, row in enumerate(rows):
             for k, (word, distance) in enumerate(zip(row.words, row.distances)):
                 tone = "white" if distance < dark else INK
-                axes.text(k - 0.45, i, word[:14], va="center", color=tone, size=8.5)
+                axes.text(k - 0.45, i, word if len(word) < 15 else word[:13] + "…", va="center", color=tone, size=8.5)
                 axes.text(k + 0.46, i, f"{distance:.2f}", va="center", ha="right", color=tone, size=6.5)
         axes.set_yticks(range(len(rows)), [row.name for row in rows])
         axes.set_xticks([])

@@ -1,11 +1,12 @@
 """The model card of an export: ``README.md`` with the Hub's YAML header."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData  # comes with open_clip
+
+from prompting.run_folder import ModelSettings, read_json
 
 Json = dict[str, Any]
 
@@ -37,8 +38,8 @@ session = onnxruntime.InferenceSession("model.onnx")
 (logits,) = session.run(None, {{"images": images}})
 ```
 
-Images: resize the shorter edge to {edge} pixels ({interpolation}), crop the centre to {height} x {width}, scale to
-[0, 1], subtract {mean} and divide by {std}.
+Images: {turn}resize the shorter edge to {edge} pixels ({interpolation}), crop the centre to {height} x {width}, scale
+to [0, 1], subtract {mean} and divide by {std}.
 
 {transport}## Size and speed
 
@@ -53,14 +54,22 @@ Images: resize the shorter edge to {edge} pixels ({interpolation}), crop the cen
 
 
 def write_card(
-    folder: Path, config: Json, run: Json, result: Json | None, table: str, opset: int, *, about: str, notes: str
+    folder: Path,
+    config: Json,
+    run: ModelSettings,
+    result: Json | None,
+    table: str,
+    opset: int,
+    *,
+    about: str,
+    notes: str,
 ) -> None:
     """Write ``README.md``.
 
     Args:
         folder: folder of the export.
         config: config of the exported model.
-        run: entry ``model`` of ``run.json``.
+        run: settings of the run.
         result: content of ``results.json``; None if there is none.
         table: sizes and speeds, in Markdown.
         opset: of the ONNX files.
@@ -80,12 +89,13 @@ def write_card(
         )
     text = TEXT.format(
         method=config["method"],
-        dataset=run["dataset"],
+        dataset=run.dataset,
         about=about,
         count=len(config["classnames"]),
         metrics=metrics,
         height=pixels["size"][0],
         width=pixels["size"][1],
+        turn="turn as their EXIF data say, " if pixels["turn"] else "",
         edge=max(pixels["size"]),
         interpolation=pixels["interpolation"],
         mean=pixels["mean"],
@@ -99,20 +109,20 @@ def write_card(
     (folder / "README.md").write_text(f"---\n{header(config, run, values)}\n---\n\n{text}", encoding="utf-8")
 
 
-def header(config: Json, run: Json, metrics: dict[str, float]) -> str:
+def header(config: Json, run: ModelSettings, metrics: dict[str, float]) -> str:
     """Return the YAML header that the Hub reads."""
     results = [
         EvalResult(
             task_type="image-classification",
-            dataset_type=run["dataset"],
-            dataset_name=run["dataset"],
+            dataset_type=run.dataset,
+            dataset_name=run.dataset,
             metric_type=name,
             metric_value=round(value / 100, 4),
         )
         for name, value in metrics.items()
     ]
     return ModelCardData(
-        model_name=f"{config['method']} on {run['dataset']}",
+        model_name=f"{config['method']} on {run.dataset}",
         library_name="align-clip",
         pipeline_tag="image-classification",
         tags=["clip", "prompt-tuning", "few-shot", "safetensors", "onnx"],
@@ -135,4 +145,4 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def read_results(run: Path) -> Json | None:
     """Return the content of a run's ``results.json``; None if there is none."""
     path = run / "results.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read_json(path) if path.is_file() else None

@@ -57,17 +57,17 @@ def write_onnx(model: ExportedModel, path: Path) -> None:
 def write_int8(source: Path, path: Path) -> None:
     """Write an ONNX file whose vision tower has int8 weights; activations are quantised as they come (dynamically).
 
-    The transport and the class features stay float32.
+    All behind the tower stays float32: adapters of its outputs, class features, the transport.
 
     Raises:
         ImportError: onnx or onnxruntime is not installed.
     """
     onnx, quantization = needed("onnx"), needed("onnxruntime.quantization")
     graph = onnx.load(str(source)).graph
-    vision = {tensor.name for tensor in graph.initializer if tensor.name.startswith("vision.") or len(tensor.dims) == 2}
-    heads = {"classes", "h", "s", "weights"}
+    matrices = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 2}
     products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]
-    chosen = [node.name for node in products if set(node.input) & vision and not set(node.input) & heads]
+    last = max(i for i, node in enumerate(products) if any(name.startswith("vision.tensors.") for name in node.input))
+    chosen = [node.name for node in products[: last + 1] if set(node.input) & matrices]
     logger = logging.getLogger()
     level = logger.level
     try:

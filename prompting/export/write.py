@@ -105,10 +105,10 @@ def export(
     found = [form for form in found if form.name in ("full model", *forms)]
     if "onnx" not in forms:
         (folder / FILES["onnx"]).unlink(missing_ok=True)
-    entry = read_run(run)["model"]
-    about = ABOUT.format(**entry, count=len(classifier.classnames))
+    about = ABOUT.format(**classifier.settings.as_json(), count=len(classifier.classnames))
     notes = NOTES.format(images=source)
-    write_card(folder, model.config, entry, read_results(run), as_table(found), OPSET, about=about, notes=notes)
+    table = as_table(found)
+    write_card(folder, model.config, classifier.settings, read_results(run), table, OPSET, about=about, notes=notes)
     return found
 
 
@@ -127,7 +127,8 @@ def check_images(classifier: Classifier, run: Path, folder: Path | None) -> tupl
         return torch.randn(NUMBER, 3, *classifier.preprocess.size, generator=stream), f"{NUMBER} images of noise"
     step = max(1, len(paths) // NUMBER)  # of all classes: they are sorted
     chosen = paths[::step][:NUMBER]
-    return torch.stack([classifier.preprocess(read_image(path)) for path in chosen]), f"{len(chosen)} {what}"
+    read = partial(read_image, turn=classifier.preprocess.turn)
+    return torch.stack([classifier.preprocess(read(path)) for path in chosen]), f"{len(chosen)} {what}"
 
 
 def fix_iterations(model: ExportedModel, images: Tensor) -> None:

@@ -1,5 +1,6 @@
 """Base classes of the methods: a frozen CLIP, learned prompts, and a state dict of the learned tensors."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Generic, TypeVar, cast
@@ -13,6 +14,7 @@ from prompting.clip import ClipShape, PromptTokens, TextEncoder, VisionEncoder, 
 from prompting.clip.templates import template_for
 from prompting.heads import cosine_logits
 from prompting.learners import ClassContexts, Prompts
+from prompting.ot.checks import is_exporting
 
 T = TypeVar("T")
 METHODS: "dict[str, type[PromptedCLIP[Any]]]" = {}
@@ -24,12 +26,19 @@ class Options:
     """Settings of a method. In a config file, field ``n_ctx`` is key ``N_CTX`` of the method's node."""
 
     without_config_key: ClassVar[tuple[str, ...]] = ()
+    for_prediction: ClassVar[dict[str, Any]] = {}  # values that leave out what training alone needs
     for_other_classes: ClassVar[dict[str, Any]] = {}  # values that class names beyond those of the training need
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         """Return the fields that config files set, with their defaults."""
         return {field.name: field.default for field in fields(cls) if field.name not in cls.without_config_key}
+
+    def check_numbers(self) -> None:
+        """Raise ValueError if a number is NaN, infinite or negative: no method has a use for one."""
+        for name, value in ((field.name, getattr(self, field.name)) for field in fields(self)):
+            if isinstance(value, (int, float)) and not 0 <= value < math.inf:
+                raise ValueError(f"{name} is {value!r}; allowed: finite numbers from 0")
 
 
 OptionsT = TypeVar("OptionsT", bound=Options)
@@ -85,7 +94,9 @@ class PromptedCLIP(nn.Module, Generic[OptionsT]):
         self.released_names: dict[str, str] = {}  # name of a learned tensor here -> its name in released checkpoints
         self.dataset, self.template, self.all_reduce_sum = dataset, template, all_reduce_sum
         self._cache: tuple[Any, Any] = (None, None)
-        self.build(classnames, cast(OptionsT, self.options_class()) if options is None else options)
+        options = cast(OptionsT, self.options_class()) if options is None else options
+        options.check_numbers()
+        self.build(classnames, options)
 
     def build(self, classnames: Sequence[str], options: OptionsT) -> None:
         """Create ``prompt_learner``, ``tokens`` and the other modules of the method."""
@@ -101,6 +112,11 @@ class PromptedCLIP(nn.Module, Generic[OptionsT]):
     def logit_scale(self) -> Tensor:
         """1 / tau, CLIP's learned inverse temperature."""
         return self.clip.get_parameter("logit_scale").exp()
+
+    @property
+    def score_scale(self) -> Tensor | float:
+        """Factor of the cosines in the logits."""
+        return self.logit_scale
 
     def training_text(self) -> list[tuple[PromptTokens, Prompts]]:
         """Return the inputs of every text-tower call in a training step, that of the K classes first.
@@ -140,6 +156,8 @@ class PromptedCLIP(nn.Module, Generic[OptionsT]):
 
     def cached(self, compute: Callable[[], T]) -> T:
         """Return ``compute()``; in evaluation, compute once and keep the result until a learned tensor changes."""
+        if is_exporting():  # the program computes it from the tensors that it holds
+            return compute()
         if torch.is_grad_enabled():
             self._cache = (None, None)  # drop it in training: writes through ``.data`` do not bump ``_version``
             return compute()
@@ -177,4 +195,4 @@ class CosineCLIP(PromptedCLIP[OptionsT]):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits cos(image, class) / tau, (B, K), of ``images`` (B, 3, H, W)."""
-        return cosine_logits(*self.features(images), self.logit_scale)
+        return cosine_logits(*self.features(images), self.score_scale)

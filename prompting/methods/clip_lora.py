@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prompting import teacher
+from prompting.checkpoint import load_learned
 from prompting.clip import tokenize_texts
 from prompting.clip.adapters import BlockAdapter
 from prompting.clip.templates import DEFAULT, fill
-from prompting.heads import cosine_logits
 from prompting.learners import Prompts
 from prompting.methods.base import CosineCLIP, Options
 from prompting.ot.checks import check_choice
@@ -148,30 +148,38 @@ class CLIPLoRA(CosineCLIP[CLIPLoRAOptions]):
         fixed = cast("Tensor | None", self.fixed_text)
         return super().class_features(prompts) if fixed is None else F.normalize(fixed, dim=-1)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the logits 100 cos(image, class), (B, K), of ``images`` (B, 3, H, W)."""
-        scale = self.logit_scale if self.options.reading == "corrected" else SCALE
-        return cosine_logits(*self.features(images), scale)
+    @property
+    def score_scale(self) -> Tensor | float:
+        """100 as released, or 1 / tau."""
+        return self.logit_scale if self.options.reading == "corrected" else SCALE
 
     def load_released(self, content: Mapping[str, Mapping[str, Any]], source: str) -> None:
         """Copy the updates from a published file: {"weights": {"layer_0": {"q_proj": {..}}, ..}, "metadata": {..}}.
 
         Raises:
-            ValueError: the file was made with other settings.
+            ValueError: the file is none of these, or was made with other settings.
         """
-        metadata = {key: value for key, value in content["metadata"].items() if hasattr(self.options, key)}
+        towers: Any = self.get_submodule("prompt_learner.towers")
+        blocks = [f"towers.{t}.{i}" for t, tower in towers.items() for i in tower]  # text first
+        try:
+            metadata = {key: value for key, value in content["metadata"].items() if hasattr(self.options, key)}
+            numbered = {
+                (int(layer.rpartition("_")[2]), f"{module}.{name}"): tensor
+                for layer, modules in content["weights"].items()
+                for module, tensors in modules.items()
+                for name, tensor in tensors.items()
+                if isinstance(tensor, Tensor)
+            }
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise ValueError(f"{source} is no file of CLIP-LoRA: it needs weights of layers, and metadata") from None
         for key, value in metadata.items():
             here = getattr(self.options, key)
             if (sorted(here) != sorted(value)) if key == "params" else here != value:
                 raise ValueError(f"{source} was trained with {key} {value!r}; this model has {here!r}")
-        towers: Any = self.get_submodule("prompt_learner.towers")
-        blocks = [f"towers.{t}.{i}" for t, tower in towers.items() for i in tower]  # text first
-        self.load_state_dict({
-            released_name(f"{blocks[int(layer.rpartition('_')[2])]}.{module}.{name}"): tensor
-            for layer, modules in content["weights"].items()
-            for module, tensors in modules.items()
-            for name, tensor in tensors.items()
-        })  # fmt: skip
+        if wrong := next((number for number, _ in numbered if not 0 <= number < len(blocks)), None):
+            raise ValueError(f"{source} has a layer {wrong}; this model has {len(blocks)} layers, from 0")
+        state = {released_name(f"{blocks[number]}.{rest}"): tensor for (number, rest), tensor in numbered.items()}
+        load_learned(self, state, source, self.released_names)
 
 
 def released_name(name: str) -> str:

@@ -63,8 +63,9 @@ class CoCoOp(PromptedCLIP[CoCoOpOptions]):
         """
         image = F.normalize(self.image_encoder(images).prompt[:, 0], dim=-1)  # (B, D)
         contexts = self.prompt_learner.contexts(image)  # (B, b, d_l)
-        classes = torch.arange(self.tokens.ids.shape[1]).split(MAX_PROMPTS)
-        step = max(1, MAX_PROMPTS // len(classes[0]))
+        number = self.tokens.ids.shape[1]
+        classes = [slice(i, min(i + MAX_PROMPTS, number)) for i in range(0, number, MAX_PROMPTS)]
+        step = max(1, MAX_PROMPTS // min(MAX_PROMPTS, number))
         chunked = len(classes) > 1 or len(images) > step
         rows = [
             torch.cat([maybe_recompute(chunked, self.logits, features, shifted, chosen) for chosen in classes], dim=1)
@@ -72,8 +73,7 @@ class CoCoOp(PromptedCLIP[CoCoOpOptions]):
         ]
         return torch.cat(rows)
 
-    def logits(self, image: Tensor, contexts: Tensor, classes: Tensor) -> Tensor:
+    def logits(self, image: Tensor, contexts: Tensor, classes: slice) -> Tensor:
         """Return the logits (b, k) of b unit image features for k classes, whose features depend on the image."""
-        tokens = self.tokens.select(slice(int(classes[0]), int(classes[-1]) + 1))
-        text = self.text_encoder(tokens, contexts).prompt  # (k, b, D): one prompt an image
+        text = self.text_encoder(self.tokens.select(classes), contexts).prompt  # (k, b, D): one prompt an image
         return cosine_logits(image, text.transpose(0, 1), self.logit_scale)

@@ -5,7 +5,6 @@ loss = cross entropy + W [(1 - mean over classes cos(w, w0)) + (1 - mean over im
 augmentation of the images, w0 of a sentence about each class that is drawn in each step.
 """
 
-import json
 import logging
 import random
 from collections.abc import Sequence
@@ -22,6 +21,10 @@ from prompting.heads import cosine_logits
 from prompting.learners import Prompts
 from prompting.methods.kgcoop import TEMPLATES
 from prompting.methods.maple import MaPLe, MaPLeOptions
+from prompting.ot.checks import check_choice
+from prompting.run_folder import read_json
+
+IMAGE_SHARE, TEXT_SHARE = 0.1, 0.2  # of the adapters, as published
 
 logger = logging.getLogger("prompting")
 
@@ -44,9 +47,16 @@ FILES = {  # names of the published files of sentences, by data set
 class CoPromptOptions(MaPLeOptions):
     """Settings of CoPrompt."""
 
+    for_prediction = {"sentences": None}
+
     w: float = 8.0  # weight of the distances to the teacher
-    distill: str = "cosine"  # their kind; any other word takes squared differences
-    sentences: str = "gpt_file"  # folder of the files <data set>_prompt.json: {class name: [sentence, ..]}
+    distill: str = "cosine"  # their kind, or "mse"
+    # Folder of the files <data set>_prompt.json, {class name: [sentence, ..]}, which the loss alone reads; None for a
+    # model that is not trained.
+    sentences: str | None = "gpt_file"
+
+    def __post_init__(self) -> None:
+        check_choice("distill", self.distill, ("cosine", "mse"))
 
 
 class Adapter(nn.Module):
@@ -69,30 +79,33 @@ class CoPrompt(MaPLe):
 
     name = "CoPrompt"
     options_class = CoPromptOptions
+    teacher_text: Tensor | None
 
     def build(self, classnames: Sequence[str], options: CoPromptOptions) -> None:  # type: ignore[override]
         super().build(classnames, options)
         self.adapter_image, self.adapter_text = Adapter(self.shape.embed_dim), Adapter(self.shape.embed_dim)
+        self.weight = options.w
+        self.distance = teacher.cosine_distance if options.distill == "cosine" else teacher.squared_distance
+        self.register_buffer("teacher_text", None, persistent=False)  # w0 of each sentence (S, K, D)
+        if options.sentences is None:
+            return
         rows = read_sentences(Path(options.sentences), self.dataset, classnames)
         if not rows:
             template = self.sentence(TEMPLATES)
             self.note = f"no file of sentences in {options.sentences}: the teacher reads {template!r}"
             logger.warning("CoPrompt on %s: %s", self.dataset, self.note)
             rows = [[fill(template, name) for name in classnames]]
-        target = teacher.text_features(self.text_encoder, rows, self.clip)
-        self.register_buffer("teacher_text", target, persistent=False)  # w0 of each sentence (S, K, D)
-        self.weight = options.w
-        self.distance = teacher.cosine_distance if options.distill == "cosine" else teacher.squared_distance
+        self.teacher_text = teacher.text_features(self.text_encoder, rows, self.clip)
 
     def class_features(self, prompts: Prompts) -> Tensor:
         """Return the adapted class features (K, D), of unit length."""
         text = self.text_encoder(self.tokens, prompts.text, prompts.deep_text).prompt[:, 0]
-        return F.normalize(self.adapter_text(text, 0.2), dim=-1)
+        return F.normalize(self.adapter_text(text, TEXT_SHARE), dim=-1)
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the adapted features (B, D) of ``images`` and (K, D) of the classes."""
         image, text = super().features(images)
-        return self.adapter_image(image, 0.1), text
+        return self.adapter_image(image, IMAGE_SHARE), text
 
     def loss_terms(
         self, images: Tensor, labels: Tensor, second: Tensor | None = None
@@ -103,9 +116,11 @@ class CoPrompt(MaPLe):
             images, labels: as for ``PromptedCLIP.loss_terms``.
             second: another augmentation of the images, for the teacher; None takes ``images``.
         """
+        if self.teacher_text is None:
+            raise ValueError("this CoPrompt was made for prediction, without its teacher's sentences: it has no loss")
         image, text = self.features(images)
         frozen = teacher.image_features(self.image_encoder, images if second is None else second)
-        targets = self.get_buffer("teacher_text")
+        targets = self.teacher_text
         logits = cosine_logits(image, text, self.logit_scale)
         return {
             "ce": F.cross_entropy(logits, labels),
@@ -118,15 +133,20 @@ def read_sentences(folder: Path, dataset: str, classnames: Sequence[str]) -> lis
     """Return S lists of K sentences from ``<folder>/<data set>_prompt.json``; an empty list if there is no such file.
 
     Raises:
-        ValueError: the file lacks a class, or its classes have different numbers of sentences.
+        ValueError: the file is damaged, lacks a class, holds something else than sentences, or its classes have
+            different numbers of them.
     """
     path = folder / f"{FILES.get(dataset, dataset)}_prompt.json"
     if not path.is_file():
         return []
-    content, names = json.loads(path.read_text()), [clean_name(name) for name in classnames]
+    content, names = read_json(path), [clean_name(name) for name in classnames]
     missing = [name for name in names if name not in content]
     if missing:
         raise ValueError(f"{path} has no sentences for {len(missing)} of {len(names)} classes, first {missing[0]!r}")
+    for name in names:
+        found = content[name]
+        if not isinstance(found, list) or not all(isinstance(one, str) and one.strip() for one in found):
+            raise ValueError(f"{path} has {found!r:.100} for {name!r}; allowed: a list of sentences")
     numbers = {len(content[name]) for name in names}
     if len(numbers) > 1 or 0 in numbers:
         raise ValueError(f"{path} has {sorted(numbers)} sentences for its classes; each needs the same number")

@@ -87,6 +87,12 @@ class CoupledAdapters(nn.Module):
         """Return the adapters of both towers."""
         return Prompts(text_adapters=self._of(self.text_adapter), visual_adapters=self._of(self.visual_adapter))
 
+    def layers(self, place: int) -> list[nn.Linear]:
+        """Return the linear layers down, shared and up of the vision tower at a place."""
+        adapter: Any = self.visual_adapter[str(place)]
+        shared: Any = self.shared_adapter[str(place)]
+        return [adapter.down[0], shared[0], adapter.up]
+
     def _of(self, tower: nn.ModuleDict) -> list[BlockAdapter | None]:
         """Return the adapters of a tower by place."""
 

@@ -120,6 +120,11 @@ class MMRL(CosineCLIP[MMRLOptions]):
         self.register_buffer("teacher_text", target, persistent=False)  # w0 (K, D)
         self.options = options
 
+    @property
+    def score_scale(self) -> Tensor | float:
+        """100 as released, or 1 / tau."""
+        return self.logit_scale if self.options.reading == "corrected" else SCALE
+
     def class_features(self, prompts: Prompts) -> Tensor:
         """Return the class features (K, D)."""
         block = self.options.rep_layers[0] - 1
@@ -137,9 +142,14 @@ class MMRL(CosineCLIP[MMRLOptions]):
 
     def parts(self, image: Tensor, rep: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return z, z_rep and z_fused (B, K)."""
-        scale, alpha = self.logit_scale if self.options.reading == "corrected" else SCALE, self.options.alpha
+        scale, alpha = self.score_scale, self.options.alpha
         z, z_rep = cosine_logits(image, text, scale), cosine_logits(rep, text, scale)
         return z, z_rep, alpha * z + (1 - alpha) * z_rep
+
+    @property
+    def rep_share(self) -> float:
+        """Share of z_rep in the logits of an evaluation: z_fused for classes of the training, z for others."""
+        return 1 - self.options.alpha if self.options.seen else 0.0
 
     def forward(self, images: Tensor) -> Tensor:
         """Return z_fused (B, K) of ``images`` (B, 3, H, W) for classes of the training, z for others."""

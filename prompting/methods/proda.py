@@ -83,16 +83,16 @@ class ProDA(PromptedCLIP[ProDAOptions]):
         few = PromptTokens(*(field[: self.batch] for field in self.tokens))
         return [(few, Prompts(contexts[: self.batch])), (self.nameless, Prompts(contexts))]
 
-    def class_weights(self, contexts: Tensor, chosen: Tensor) -> Tensor:
-        """Return the unit class weights (K, n, D) of the prompts ``chosen`` (n,) from ``contexts`` (N, b, d_l)."""
-        tokens = PromptTokens(*(field[chosen] for field in self.tokens))
-        return F.normalize(self.text_encoder(tokens, contexts[chosen.to(contexts.device)]).prompt.float(), dim=-1)
+    def class_weights(self, contexts: Tensor, chosen: slice | Tensor) -> Tensor:
+        """Return the unit class weights (K, n, D) of n chosen prompts from ``contexts`` (N, b, d_l)."""
+        tokens = self.tokens.select(slice(None), chosen)
+        return F.normalize(self.text_encoder(tokens, contexts[chosen]).prompt.float(), dim=-1)
 
     def class_features(self) -> Tensor:
         """Return the mean class weights (K, D) over all prompts."""
         contexts = self.contexts
-        groups = torch.arange(len(contexts)).split(self.batch)  # all N at once would take N times the memory
-        return torch.cat([self.class_weights(contexts, chosen) for chosen in groups], 1).mean(1)
+        starts = range(0, len(contexts), self.batch)  # all N at once would take N times the memory
+        return torch.cat([self.class_weights(contexts, slice(i, i + self.batch)) for i in starts], 1).mean(1)
 
     def image_features(self, images: Tensor) -> Tensor:
         """Return the unit features (B, D) of ``images``."""

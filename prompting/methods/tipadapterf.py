@@ -1,6 +1,7 @@
 """Tip-Adapter-F: a cache of few-shot image features whose keys are fine-tuned (arXiv 2207.09519)."""
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from prompting.clip.templates import fill, templates_for
 from prompting.heads import cosine_logits
 from prompting.learners import Prompts
 from prompting.methods.base import Options, PromptedCLIP
+from prompting.ot.checks import is_exporting
 
 SCALE = 100.0  # of CLIP's logits; a constant in the released code
 
@@ -31,6 +33,14 @@ class TipAdapterFOptions(Options):
     def __post_init__(self) -> None:
         if self.augment_epoch < 1:
             raise ValueError(f"augment_epoch is {self.augment_epoch}; allowed: 1 or more")
+        for name in ("search_scale", "search_step"):
+            pair = getattr(self, name)
+            if not (
+                isinstance(pair, (list, tuple))
+                and len(pair) == 2
+                and all(isinstance(value, (int, float)) and 0 < value < math.inf for value in pair)
+            ):
+                raise ValueError(f"{name} is {pair!r:.100}; allowed: two finite numbers above 0, of beta and alpha")
 
 
 class Cache(nn.Module):
@@ -103,17 +113,28 @@ class TipAdapterF(PromptedCLIP[TipAdapterFOptions]):
         """What ties the model to its class names: its cache holds images of these alone."""
         return "a cache of images"
 
+    @property
+    def score_scale(self) -> float:
+        """100, a constant in the released code."""
+        return SCALE
+
     @torch.no_grad()
     def image_features(self, images: Tensor) -> Tensor:
         """Return the unit features (B, D) of ``images`` (B, 3, H, W)."""
         return F.normalize(self.image_encoder(images).prompt[:, 0].float(), dim=-1)
 
     @torch.no_grad()
+    def class_features(self) -> Tensor:
+        """Return w (K, D), the mean of the unit features of all templates, computed once."""
+        known = self.classifier
+        if known is None or known.device != self.logit_scale.device:
+            known = F.normalize(self.text_encoder(self.tokens).prompt.float(), dim=-1).mean(1)
+            self.classifier = None if is_exporting() else known  # a traced tensor must not stay
+        return known
+
     def clip_logits(self, features: Tensor) -> Tensor:
-        """Return 100 f w, (B, K): w is the mean of the unit features of all templates, computed once."""
-        if self.classifier is None or self.classifier.device != features.device:
-            self.classifier = F.normalize(self.text_encoder(self.tokens).prompt.float(), dim=-1).mean(1)
-        return cosine_logits(features, self.classifier, SCALE)
+        """Return 100 f w, (B, K)."""
+        return cosine_logits(features, self.class_features(), self.score_scale)
 
     def cache_logits(self, affinity: Tensor, beta: float) -> Tensor:
         """Return sum_i exp(-beta (1 - affinity_i)) v_i, (B, K), from f k_i (B, N)."""

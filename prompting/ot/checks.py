@@ -2,10 +2,13 @@
 
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
+
+is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
+"""Whether ``torch.export`` runs; always False before torch 2.7, which does not say it."""
 
 
 def did_you_mean(value: object, known: Iterable[str]) -> str:

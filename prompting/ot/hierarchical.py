@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from .checks import check_finite, check_mask, check_number, check_tensor
+from .checks import check_finite, check_mask, check_number, check_tensor, is_exporting
 from .settings import HeadSettings
 from .sinkhorn import sinkhorn
 from .solver import SinkhornOutput
@@ -179,6 +179,11 @@ class HierarchicalOT(nn.Module):
         return_plans: bool = False,
     ) -> HierarchicalOutput:
         """Score z (B, M, D), r (B, M, J, D) against h (K, N, D), s (K, N, L, D); see ``hierarchical_ot``."""
+        if is_exporting():
+            raise ValueError(
+                "the transport stops by its data, which torch.export cannot express: export the form with a fixed "
+                "number of iterations, prompting.export.convert.portable(classifier)"
+            )
         more: dict[str, Any] = {"r_mask": r_mask, "s_mask": s_mask, "return_plans": return_plans}
         reduce = self.all_reduce_sum if torch.is_grad_enabled() else None
         out = hierarchical_ot(z, h, r, s, self.settings, logit_scale=logit_scale, all_reduce_sum=reduce, **more)

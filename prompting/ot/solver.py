@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .checks import check_finite, check_resolution
+from .matrix import Matrix
 from .settings import SinkhornSettings
 
 # Largest (cost - row minimum) / lambda of the kernel scaling: r and c stay within exp(+-2 * 40), which float32
@@ -43,51 +44,6 @@ class SinkhornOutput(NamedTuple):
         f, g = self.potentials
         plan = None if self.plan is None else change(self.plan)
         return SinkhornOutput(plan, change(self.distance), (change(f), change(g)), *map(change, self[3:]))
-
-
-class Matrix:
-    """The kernel K = exp(exponent) with scalings r and c, or log K with log r and log c, and the products of both.
-
-    Logarithms neither under- nor overflow, however small lambda is; with masks they hold -inf.
-    """
-
-    def __init__(self, exponent: Tensor, log: bool) -> None:
-        self.values = exponent if log else exponent.exp_()  # (P, L, J)
-        self.log = log
-
-    def from_log(self, logarithm: Tensor) -> Tensor:
-        """r (or log r) from its logarithm."""
-        return logarithm if self.log else logarithm.exp()
-
-    def logarithm(self, r: Tensor, mask: Tensor | None) -> Tensor:
-        """The logarithm of r; 0 on masked entries, so that no gradient meets log 0."""
-        r = r if mask is None else r.where(mask, 0.0 if self.log else 1.0)
-        return r if self.log else r.log()
-
-    def rows(self, c: Tensor) -> Tensor:
-        """K c, (P, 1, J)."""
-        return torch.logsumexp(self.values + c.mT, 1, keepdim=True) if self.log else torch.bmm(c, self.values)
-
-    def columns(self, r: Tensor) -> Tensor:
-        """K' r, (P, 1, L)."""
-        return torch.logsumexp(self.values + r, 2, keepdim=True).mT if self.log else torch.bmm(r, self.values.mT)
-
-    def divide(self, weights: Tensor, total: Tensor) -> Tensor:
-        """The scaling weights / total."""
-        return weights.log() - total if self.log else weights / total
-
-    def product(self, x: Tensor, y: Tensor) -> Tensor:
-        """The product of two scalings, never its logarithm."""
-        return (x + y).exp() if self.log else x * y
-
-    def plan(self, r: Tensor, c: Tensor, v: Tensor) -> Tensor:
-        """diag(r) K diag(c), (P, L, J); from logarithms, by a softmax, so that rounding leaves the column sums at v."""
-        return (self.values + r).softmax(2) * v.mT if self.log else self.values * r * c.mT
-
-    def average(self, r: Tensor, c: Tensor, cost: Tensor) -> Tensor:
-        """<plan, cost>, (P,), of the kernel; without autograd it overwrites K, so it must come last."""
-        weighted = self.values * cost if torch.is_grad_enabled() else self.values.mul_(cost)
-        return (torch.bmm(c, weighted) * r).sum((1, 2))
 
 
 def concatenate(outputs: Sequence[SinkhornOutput], dim: int = 0) -> SinkhornOutput:
@@ -128,60 +84,53 @@ def solve(
         size = group * max(1, cached_elements() // (group * cost.shape[1:].numel()))
         if size < len(cost):
             return concatenate([part(slice(i, i + size), settings) for i in range(0, len(cost), size)])
-    # The shift by the row minimum changes neither plan nor potentials, so it is a constant to autograd. Masked entries
-    # have exponent 0 and weight 0.
+    # Masked entries have exponent 0 and weight 0. The shift by the row minimum changes neither plan nor potentials, so
+    # it is a constant to autograd.
     cost = cost.contiguous() if row_mask is None else cost.contiguous().masked_fill(~row_mask, 0.0)
-    if col_mask is None:
-        shift = cost.detach().amin(1, keepdim=True)  # (P, 1, J)
-    else:
-        shift = cost.detach().masked_fill(~col_mask.mT, torch.inf).amin(1, keepdim=True)
-        cost = torch.where(col_mask.mT, cost, shift)
+    valid = cost.detach() if col_mask is None else cost.detach().masked_fill(~col_mask.mT, torch.inf)
+    shift = valid.amin(1, keepdim=True)  # (P, 1, J)
+    cost = cost if col_mask is None else torch.where(col_mask.mT, cost, shift)
     exponent = (shift - cost).mul_(1.0 / settings.lam)
 
-    scaling = settings.scaling
+    log = settings.scaling == "log"
     largest = -exponent.detach().amin((1, 2)).view(-1, group).amin(1)  # (groups,); NaN and infinity are too large
     fits = largest <= KERNEL_LIMIT
-    if bool(fits.all()):
-        scaling = "kernel" if scaling == "auto" else scaling
-    else:
+    if not bool(fits.all()):
         check_finite("cost", cost)
         check_resolution(largest.max(), settings.lam)
-        if scaling == "kernel":
+        if settings.scaling == "kernel":
             raise ValueError(
                 f"scaling is 'kernel' but the largest (cost - row minimum) / lam is {float(largest.max()):.4g}; "
                 f"allowed: at most {KERNEL_LIMIT:g}, or scaling 'auto' or 'log'"
             )
-        if scaling == "auto" and bool(fits.any()):  # each group with the scaling that fits it
+        if not log and bool(fits.any()):  # each group with the scaling that fits it
             fits = fits.repeat_interleave(group)
             parts = [chosen.nonzero().squeeze(1) for chosen in (fits, ~fits)]
             both = concatenate([part(i, replace(settings, scaling=name)) for i, name in zip(parts, ("kernel", "log"))])
             order = torch.cat(parts).argsort()
             return both.map(lambda x: x[order])
-        scaling = "log"
+        log = True
 
     u, v = (
         cost.new_full((1, 1, size), 1.0 / size) if mask is None else mask / mask.sum(2, keepdim=True, dtype=cost.dtype)
         for mask, size in ((row_mask, cost.shape[2]), (col_mask, cost.shape[1]))
     )
-    matrix = Matrix(exponent, log=scaling == "log")
-    r, c, row_total, iterations, converged = iterate(
-        matrix, u, v, shift / settings.lam, settings, group, all_reduce_sum
-    )
-    plan = matrix.plan(r, c, v) if return_plan or matrix.log else None
-    if plan is not None and matrix.log:
+    matrix = Matrix(exponent, log)
+    r, c, total, iterations, converged = iterate(matrix, u, v, shift / settings.lam, settings, group, all_reduce_sum)
+    f = settings.lam * matrix.logarithm(r, row_mask) + shift
+    g = settings.lam * matrix.logarithm(c, col_mask)
+    plan = matrix.plan(r, c, v) if return_plan or log else None
+    if plan is not None and log:
         row_sums, distance = plan.detach().sum(1, keepdim=True), (plan * cost).sum((1, 2))
         entropy = torch.special.entr(plan.detach()).sum((1, 2))
     else:
-        row_sums, distance = (r * row_total).detach(), matrix.average(r, c, cost)
-    f = settings.lam * matrix.logarithm(r, row_mask) + shift
-    g = settings.lam * matrix.logarithm(c, col_mask)
-    with torch.no_grad():
-        error = (row_sums - u).abs_().sum((1, 2))
-        if not matrix.log:  # ln plan = (f + g - cost) / lam
+        row_sums, distance = (r * total).detach(), matrix.average(r, c, cost)
+        with torch.no_grad():  # ln plan = (f + g - cost) / lam
             potential = torch.linalg.vecdot(row_sums, f) + torch.linalg.vecdot(v, g)  # (P, 1)
             entropy = (distance - potential.squeeze(1)) / settings.lam
-        elif settings.stop == "marginal":  # the stop rule saw row sums with the rounding errors of the logarithms
-            converged = converged & (error <= 1.1 * settings.tol)
+    error = (row_sums - u).abs_().sum((1, 2))
+    if log and settings.stop == "marginal":  # the stop rule saw row sums with the rounding errors of the logarithms
+        converged = converged & (error <= 1.1 * settings.tol)
     return SinkhornOutput(
         plan.mT if return_plan and plan is not None else None,
         distance,
@@ -221,14 +170,14 @@ def iterate(
     change = settings.stop == "change"
     check_every = 1 if u.device.type == "cpu" else 4  # the check synchronises with a GPU
     with torch.no_grad():
-        unshift = matrix.from_log(log_shift)
-        before = (u > 0).to(u.dtype)
+        before, unshift = (u > 0).to(u.dtype) if change else u, matrix.from_log(log_shift) if change else log_shift
         limit = settings.tol * (group_sum(before.expand_as(log_shift)) if change else 1.0)
     c = matrix.from_log((v > 0).to(v.dtype).log()).expand(len(log_shift), -1, -1)  # 1, and 0 where the weight is 0
     total = matrix.rows(c)
     running = torch.ones(len(log_shift) // group, dtype=torch.bool, device=u.device)
     iterations = torch.zeros_like(running, dtype=torch.int64)
     all_running = True
+    end: tuple[Tensor, ...] = ()
     for step in range(1, settings.max_iter + 1):
         r = matrix.divide(u, total)
         c = matrix.divide(v, matrix.columns(r))
@@ -238,19 +187,17 @@ def iterate(
             end = (r, c, total)
         else:
             problems = running.repeat_interleave(group).view(-1, 1, 1)
-            r_end, c_end, total_end = (torch.where(problems, now, old) for now, old in zip((r, c, total), end))
-            end = (r_end, c_end, total_end)
+            end = tuple(torch.where(problems, now, old) for now, old in zip((r, c, total), end))
         if settings.tol == 0:
             continue
         with torch.no_grad():
-            if change:
-                after = matrix.product(r, unshift)
-                running = running & ~(group_sum((after - before).abs_()) < limit)
-                before = after
-            else:
-                running = running & ~(group_sum((matrix.product(r, total) - u).abs_()) <= limit)
+            now = matrix.product(r, unshift if change else total)  # r without the shift, or the row sums
+            error = group_sum((now - before).abs_())
+            running = running & ~(error < limit if change else error <= limit)
+            before = now if change else u
         left = int(running.sum()) if step % check_every == 0 else None
         if left == 0:
             break
         all_running = left == len(running)
-    return (*end, iterations, ~running)
+    r, c, total = end
+    return r, c, total, iterations, ~running

@@ -1,7 +1,7 @@
 """Benchmark of an evaluation batch, ours (class features are kept between batches) and the naive path.
 
 python -m scripts.bench.eval                                          # K 10 .. 1000
-python -m scripts.bench.eval --device cuda --precision bf16 --images 4 100
+python -m scripts.bench.eval --device cuda --precision bf16 --batch-size 4 100
 """
 
 import sys

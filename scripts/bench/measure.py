@@ -19,7 +19,8 @@ import open_clip
 import torch
 from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
-from dassl.engine import build_trainer
+from dassl.engine import TRAINER_REGISTRY, build_trainer
+from PIL import Image
 
 import datasets
 import trainers
@@ -50,17 +51,19 @@ def random_checkpoint(backbone: str) -> Path:
 
 @DATASET_REGISTRY.register()
 class BenchmarkSet(DatasetBase):
-    """``size`` classes whose images are never read."""
+    """``size`` classes with one grey image, which only the cache of Tip-Adapter-F reads."""
 
     size = 0
 
     def __init__(self, cfg: Any) -> None:
-        items = [Datum(__file__, i, 0, name) for i, name in enumerate(class_names(self.size))]
-        super().__init__(train_x=items, test=items)
+        path = Path(tempfile.mkdtemp(), "grey.png")
+        Image.new("RGB", (64, 64), "grey").save(path)
+        items = [Datum(str(path), i, 0, name) for i, name in enumerate(class_names(self.size))]
+        super().__init__(train_x=items, val=items, test=items)
 
 
 def build(case: dict[str, Any]) -> Any:
-    """Return the trainer of a case: ALIGN and MMP with M = N = ``prompts``, other methods with their defaults."""
+    """Return the trainer of a case: ALIGN and MMP with M = N = ``prompts``, others as in ``config`` or by default."""
     cfg = get_cfg_default()
     trainers.extend_cfg(cfg)
     if hasattr(datasets, "extend_cfg"):  # not in revisions before 0.2
@@ -68,7 +71,10 @@ def build(case: dict[str, Any]) -> Any:
     method, BenchmarkSet.size = case["method"], case["classes"]
     size = open_clip.get_model_config(case["backbone"])["vision_cfg"]["image_size"]
     checkpoint = f"{case['backbone']}::{random_checkpoint(case['backbone'])}"
-    node = next(key for key in cfg.TRAINER if key.lower() == method.lower())
+    if "config" in case:
+        cfg.merge_from_file(case["config"])
+    named = [key for key in cfg.TRAINER if key.lower() == method.lower()]
+    node = named[0] if named else TRAINER_REGISTRY.get(method).node
     if method in ("ALIGN", "MMP"):
         cfg.TRAINER[node].update(TEXT_PROMPT_NUMBER=case["prompts"], VISION_PROMPT_NUMBER=case["prompts"])
         cfg.TRAINER[node].TEXT_PROMPT_DEPTH = 9
@@ -124,12 +130,13 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
 
     def run() -> None:
         if case["kind"] == "step":
-            trainer.forward_backward({"img": images, "label": labels})
+            trainer.forward_backward({"img": images, "img2": images, "label": labels})
         else:
             with torch.no_grad():
                 trainer.model_inference(images)
 
     found = {**case, "threads": torch.get_num_threads()}
+    found["learned_parameters"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if case["path"] != "naive":
         found["first_seconds"] = seconds(run, 1)["seconds"]
     found |= seconds(run, case["repeat"])

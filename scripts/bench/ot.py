@@ -4,10 +4,10 @@ All solve the same float32 costs with lambda = 0.1 for the same number of iterat
 one process, so that ratios are of one run; "ours, tol 1e-2" is the head's setting, where problems stop early. Slow
 solvers are given fewer problems, and rates are compared.
 
-    python -m scripts.bench.ot [--sizes 198 8 --sizes 4 4] [--iterations 5 20 100] [--device cuda]
+    python -m scripts.bench.ot
+    python -m scripts.bench.ot --sizes 198 8 --sizes 4 4 --iterations 5 20 100 --device cuda
 """
 
-import argparse
 import json
 import sys
 import time
@@ -98,16 +98,16 @@ def table(results: list[dict[str, Any]]) -> str:
 
 def cases_of(words: list[str] | None = None) -> tuple[list[dict[str, Any]], Path]:
     """Return the cases of a command line, and the file for their results."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="ot", doc=__doc__)
     add, sizes = parser.add_argument, [(198, 8), (198, 20), (51, 8), (8, 8), (4, 4)]
-    add("--problems", type=int, default=3200)
-    add("--sizes", type=int, nargs=2, action="append", metavar=("J", "L"), help="may be repeated")
-    add("--iterations", type=int, nargs="+", default=[5, 20, 100])
-    add("--device", default="cpu", choices=["cpu", "cuda"])
-    add("--threads", type=int, default=0, help="of torch; 0 leaves its default")
-    add("--solvers", nargs="+", choices=list(solvers(1)), default=list(solvers(1)))
-    add("--at-least", type=float, default=10.0, metavar="SECONDS", help="of turns, per case")
-    add("--out", type=Path, default=OUTPUT / "ot.json")
+    add("--problems", type=int, default=3200, help="problems a call")
+    add("--sizes", type=int, nargs=2, action="append", metavar=("J", "L"), help="sizes of a problem; may be repeated")
+    add("--iterations", type=int, nargs="+", default=[5, 20, 100], help="of the solvers")
+    add("--device", default="cpu", choices=["cpu", "cuda"], help="torch device")
+    add("--threads", type=int, default=0, help="threads of torch; 0 leaves its default")
+    add("--solvers", nargs="+", choices=list(solvers(1)), default=list(solvers(1)), help="what to compare")
+    add("--at-least", type=float, default=10.0, metavar="SECONDS", help="length of all turns of a case")
+    add("--output-file", "--out", dest="out", type=Path, default=OUTPUT / "ot.json", help="JSON file to write")
     args = parser.parse_args(words)
     shared = {key: getattr(args, key) for key in ("problems", "device", "threads", "at_least")}
     shared["solvers"] = list(dict.fromkeys(["ours", *args.solvers]))

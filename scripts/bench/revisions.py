@@ -1,6 +1,7 @@
 """The same case in two checkouts in turn (old, new, old, new, ...): is the new one slower, or does it hold more?
 
-    python -m scripts.bench.revisions OLD_CHECKOUT [--methods MMP MaPLe CoOp] [--classes 50 500] [--kinds step eval]
+    python -m scripts.bench.revisions OLD_CHECKOUT
+    python -m scripts.bench.revisions OLD_CHECKOUT --methods MMP MaPLe CoOp --class-counts 50 500 --kinds step
 
 Each case runs in a separate process, with the .venv of its checkout. Ratios are new to old, of medians over the rounds.
 """
@@ -24,8 +25,8 @@ def main(words: Sequence[str]) -> None:
     parser = arguments("revisions", __doc__)
     parser.add_argument("old", type=Path, help="the checkout to compare this one with")
     parser.add_argument("--methods", nargs="+", default=["MMP"], help="registry names")
-    parser.add_argument("--kinds", nargs="+", default=["step", "eval"], choices=["step", "eval"])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--kinds", nargs="+", default=["step", "eval"], choices=["step", "eval"], help="what to time")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of the two checkouts")
     parser.set_defaults(classes=[50], naive_up_to=0)
     args = parser.parse_args(words)
     checkouts = {"old": args.old.resolve(), "new": PROJECT}

@@ -67,20 +67,28 @@ def table(results: list[Case]) -> str:
 
 def arguments(kind: str, doc: str) -> argparse.ArgumentParser:
     """Return the command line of ``step`` or ``eval``."""
-    parser = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog=kind, doc=doc)
     add = parser.add_argument
-    add("--classes", type=int, nargs="+", default=[10, 50, 100, 500, 1000], help="K")
-    add("--prompts", type=int, nargs="+", default=[4], help="M = N")
-    add("--images", type=int, nargs="+", default=[4], help="B")
-    add("--max-memory", type=float, nargs="+", default=[8.0], metavar="GB", help="as of train.py")
+    add(
+        "--class-counts",
+        "--classes",
+        dest="classes",
+        type=int,
+        nargs="+",
+        default=[10, 50, 100, 500, 1000],
+        help="numbers of classes, K",
+    )
+    add("--prompts", type=int, nargs="+", default=[4], help="numbers of prompts, M = N")
+    add("--batch-size", "--images", dest="images", type=int, nargs="+", default=[4], help="images a batch, B")
+    add("--max-memory", type=float, nargs="+", default=[8.0], metavar="GB", help="memory limits, as of train.py")
     add("--backbone", default="ViT-B-16-quickgelu", help="an open_clip model; its weights are random")
-    add("--device", default="cpu", choices=["cpu", "cuda"])
-    add("--precision", default="fp32", choices=["fp32", "amp", "fp16", "bf16"])
-    add("--threads", type=int, default=0, help="of torch; 0 leaves its default")
-    add("--repeat", type=int, default=3)
-    add("--naive-repeat", type=int, default=1)
-    add("--naive-up-to", type=int, default=100, help="the most classes of the naive path")
-    add("--out", type=Path, default=OUTPUT / f"{kind}.json")
+    add("--device", default="cpu", choices=["cpu", "cuda"], help="torch device")
+    add("--precision", default="fp32", choices=["fp32", "amp", "fp16", "bf16"], help="precision of the model")
+    add("--threads", type=int, default=0, help="threads of torch; 0 leaves its default")
+    add("--repeat", type=int, default=3, help="runs of a case after the first")
+    add("--naive-repeat", type=int, default=1, help="runs of the naive path after the first")
+    add("--naive-up-to", type=int, default=100, help="largest number of classes of the naive path")
+    add("--output-file", "--out", dest="out", type=Path, default=OUTPUT / f"{kind}.json", help="JSON file to write")
     return parser
 
 

@@ -1,9 +1,9 @@
 """The short form of the three benchmarks, behind `make bench`: at most ten minutes on two quiet cores.
 
-python -m scripts.bench.short [--minutes 10] [--out output/bench]
+python -m scripts.bench.short
+python -m scripts.bench.short --minutes 5 --output-dir output/bench
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
@@ -18,9 +18,11 @@ from scripts.bench.running import MEASURE, OUTPUT, arguments, cases_of, run_case
 @command("short")
 def main(words: Sequence[str]) -> None:
     """Run all, then print the tables; cases for which the time is too short are listed as such."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=10.0, help="what does not end in these is left out")
-    parser.add_argument("--out", type=Path, default=OUTPUT)
+    parser = Parser(prog="short", doc=__doc__)
+    parser.add_argument(
+        "--minutes", type=float, default=10.0, help="time limit: cases that do not end in it are left out"
+    )
+    parser.add_argument("--output-dir", "--out", dest="out", type=Path, default=OUTPUT, help="folder of the results")
     args = parser.parse_args(words)
     end = time.monotonic() + 60 * args.minutes
     cases, _ = ot.cases_of("--sizes 198 8 --sizes 8 8 --iterations 5 100 --at-least 3".split())

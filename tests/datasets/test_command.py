@@ -17,6 +17,7 @@ from datasets.__main__ import main
 from datasets.catalog import CATALOG
 from datasets.registry import Counts
 from tests.reference.clip_states import vit_state
+from tests.reference.doc_commands import commands
 from tests.reference.layouts import LAYOUTS, class_folders, put, text
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -189,10 +190,8 @@ def test_the_commands_of_the_page(tmp_path, capfd, monkeypatch):
     torch.save(vit_state(patch=16, grid=2, vision_layers=3, text_layers=3), clip)
     LAYOUTS["DescribableTextures"][0](tmp_path / "DATA")
     class_folders(tmp_path / "photos", ["cat", "dog", "eel"])
-    page = (PROJECT / "docs" / "data.md").read_text()
-    blocks = "\n".join(re.findall(r"^```\n(.*?)^```", page, re.MULTILINE | re.DOTALL)).replace("\\\n", " ")
-    lines = [shlex.split(line, comments=True) for line in blocks.splitlines()]
-    lines += [shlex.split(line) for line in re.findall(r"`(python -m [^`]*)`", page)]
+    page = PROJECT / "docs" / "data.md"
+    lines = commands(page) + [shlex.split(line) for line in re.findall(r"`(python -m [^`]*)`", page.read_text())]
     places = {"DATA": tmp_path / "DATA", "photos": tmp_path / "photos", "output/photos": tmp_path / "out"}
     small = f"MODEL.BACKBONE.NAME {clip} INPUT.SIZE (32,32) OPTIM.MAX_EPOCH 1 DATALOADER.NUM_WORKERS 0".split()
     ran = []

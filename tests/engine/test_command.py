@@ -20,7 +20,6 @@ COMMANDS = {
     "tables": ["-m", "experiments.tables", "/nowhere", "--table", "xd"],
     "results": ["-m", "experiments.results", "--add", "/nowhere", "xd"],
     "protocols": ["-m", "experiments.protocols", "xd", "ALIGNN"],
-    "eval_mini_zero_shot.py": ["scripts/eval_mini_zero_shot.py", "--weights", "/nowhere.pt"],
 }
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 

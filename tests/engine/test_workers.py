@@ -1,14 +1,18 @@
 """Limits of the system that are too small for worker processes are named before the training."""
 
+import multiprocessing
 import resource
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
 from dassl.data import DataManager
 from dassl.data.loader import SharedBytes
+from dassl.utils.stopping import SIGNALS, end_workers
 
 WORDS = ["DATALOADER.TRAIN_X.BATCH_SIZE", 4, "DATALOADER.NUM_WORKERS"]
 
@@ -71,3 +75,20 @@ for batch in DataManager(cfg).train_loader_x:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "set DATALOADER.NUM_WORKERS 0" in done.stderr.splitlines()[-1]
+
+
+def test_ending_workers_leaves_the_handler_of_ended_children():
+    def ended(number, frame):
+        pass
+
+    numbers = [*SIGNALS, signal.SIGCHLD]
+    before = {number: signal.getsignal(number) for number in numbers}
+    worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    worker.start()
+    try:
+        signal.signal(signal.SIGCHLD, ended)
+        end_workers()
+        assert worker.exitcode == -signal.SIGKILL and signal.getsignal(signal.SIGCHLD) is ended
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -87,7 +87,9 @@ def test_rows_by_hand():
     assert one["base"] == pytest.approx(81 + more) and one["new"] == pytest.approx(61 + more)
     assert one["H"] == pytest.approx(h(81 + more, 61 + more)) and one["xd"] == pytest.approx(41 + half)
     assert one["dg"] == pytest.approx(31 + (len(SUITE.shifts) - 1) / 2 - 0.5) and one["4 shots"] == 21
-    assert np.isnan(one["1 shot"]) and one["seeds"] == 2
+    assert np.isnan(one["1 shot"]) and one["seeds"] == 1  # of dg
+    tables["dg"] = results("dg", ("target",), lambda i, part, j: 30 + i + j)
+    assert row.rows(tables)["seeds"].to_list() == [2] * (len(METHODS) - 1) + [1]  # one run of xd is missing
     lacking = {**tables, "dg": tables["dg"][tables["dg"]["dataset"] != SUITE.shifts[0]]}
     assert row.rows(lacking)["dg"].isna().all()
 

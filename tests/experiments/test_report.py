@@ -1,6 +1,7 @@
 """``report``: its numbers from the definition, and its pages in a browser without a network."""
 
 import functools
+import hashlib
 import html
 import json
 import re
@@ -97,6 +98,19 @@ def test_missing_images_and_models_are_named_in_the_page(runs, call_main, tmp_pa
     shutil.rmtree(folder / "MultiModalPromptLearner")
     assert call_main(report, "--run", folder)[0] == 0
     assert "The plans of the wrong images are left out: " in (folder / "report.html").read_text()
+
+
+def test_a_torn_table_of_predictions_is_refused(runs, call_main, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(runs / "first", folder)
+    table, results = folder / "predictions.csv", json.loads((folder / "results.json").read_text())
+    results["files"] = {"predictions.csv": hashlib.sha256(table.read_bytes()).hexdigest()}
+    (folder / "results.json").write_text(json.dumps(results))
+    assert len(read_run(folder).predictions) == len(read_run(runs / "first").predictions)
+    table.write_bytes(b"".join(table.read_bytes().splitlines(True)[:-1]))
+    code, _, err = call_main(report, "--run", folder)
+    assert code == 1 and f"{table} is damaged" in err and err.count("\n") == 1
+    assert not (folder / "report.html").exists()
 
 
 def test_what_is_no_run_is_refused_in_one_line(runs, call_main, tmp_path):

@@ -195,9 +195,14 @@ def test_csv_files_give_the_tables_of_their_runs_and_fill_the_page(two_sets, sho
         results.add(root / "base2new", "base2new", file)
 
     monkeypatch.setattr(results, "FOLDER", root)
-    once = results.fill("text\n<!-- results: base2new -->\nold\n<!-- end -->\nmore\n")
+    page = tmp_path / "page.md"
+    page.write_text("text\n<!-- results: base2new -->\nold\n<!-- end -->\nmore\n")
+    monkeypatch.setattr(results, "PAGE", page)
+    assert results.main([]) == 0
+    once = page.read_text()
+    assert results.main([]) == 0
     assert "\nold\n" not in once and "#### mini_food" in once and "**86.00** ± 4.00 |" in once
-    assert once.startswith("text\n") and once.endswith("<!-- end -->\nmore\n") and results.fill(once) == once
+    assert once.startswith("text\n") and once.endswith("<!-- end -->\nmore\n") and page.read_text() == once
 
 
 def test_mistakes_get_one_line(tmp_path, show):

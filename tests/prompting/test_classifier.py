@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,8 @@ from torchvision.transforms import InterpolationMode
 
 from prompting.__main__ import main
 from prompting.classifier import Classifier, Predictions
-from prompting.images import Preprocess, read_image
+from prompting.explain.loading import load_run
+from prompting.images import Preprocess, find_images, read_image
 from prompting.ranking import likeliest
 from tests.reference.methods import METHODS, NAMES, train_on_four
 
@@ -165,6 +167,30 @@ def test_preprocessing_is_that_of_an_evaluation(size, interpolation):
     torch.testing.assert_close(Preprocess((12, 12), interpolation, mean, std)(image), expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("turn", [True, False])
+def test_files_are_turned_as_in_the_training(run_of, tmp_path, turn):
+    _, out = run_of("ZeroshotCLIP", "INPUT.EXIF", str(turn))
+    upright, exif = read_image(out.parent / "0.png"), Image.Exif()
+    exif[0x0112] = 6  # turn clockwise
+    stored = upright.transpose(Image.Transpose.ROTATE_90)
+    stored.save(tmp_path / "photo.png", exif=exif)
+    classifier = Classifier.load(out)
+    assert torch.equal(classifier(tmp_path / "photo.png").logits, classifier(upright if turn else stored).logits)
+    explained = load_run(out)
+    pixels = explained.tensor([explained.crop(tmp_path / "photo.png")])[0]
+    torch.testing.assert_close(pixels, classifier.preprocess(upright if turn else stored))
+
+
+def test_images_of_a_folder(tmp_path):
+    """Linked folders are searched once, hidden ones are not, and one that cannot be listed is an error."""
+    for name in ("in/a.png", "in/.ipynb_checkpoints/a-checkpoint.png", "in/.b.png", "out/c.pgm"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "in/linked").symlink_to(tmp_path / "out")
+    (tmp_path / "out/back").symlink_to(tmp_path / "in")
+    assert find_images([tmp_path / "in"]) == [tmp_path / "in/a.png", tmp_path / "in/linked/c.pgm"]
+
+
 def call(capsys, *words):
     code = main(["predict", *map(str, words)])
     return code, *capsys.readouterr()
@@ -201,3 +227,82 @@ def test_the_command(run_of, tmp_path, capsys):
     ]:
         code, _, err = call(capsys, *words)
         assert code == 2 and err.startswith("align-clip predict: error: ") and message in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda run: "[" * 100_000, "run.json is damaged"),
+        (lambda run: [1], "run.json is damaged (a list"),
+        (lambda run: {**run, "classnames": [None, "dog"]}, "run.json is no file of a run"),
+        (lambda run: {**run, "model": {**run["model"], "options": None}}, "run.json is damaged: its options"),
+        (lambda run: {**run, "model": {**run["model"], "checkpoint": 3}}, "run.json is damaged: its checkpoint"),
+        (lambda run: {**run, "model": {**run["model"], "options": {"x": 1}}}, "as its run.json says"),
+        (lambda run: {**run, "model": {**run["model"], "images": {"size": [0, 12]}}}, "size and std of the images"),
+        (lambda run: {**run, "model": {**run["model"], "images": {"size": [12, 12], "mean": [1]}}}, "mean of the imag"),
+    ],
+)
+def test_damaged_run_files_are_named(run_of, tmp_path, capsys, change, words):
+    _, out = run_of("ZeroshotCLIP")
+    content = change(json.loads((out / "run.json").read_text()))
+    (tmp_path / "run.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    capsys.readouterr()
+    code, _, err = call(capsys, tmp_path, out.parent / "0.png")
+    assert code == 2 and words in err and err.count("\n") == 1 and len(err) < 1500
+
+
+def test_any_error_is_one_line(run_of, tmp_path, capsys, monkeypatch):
+    _, out = run_of("ZeroshotCLIP")
+    (tmp_path / "names.txt").write_bytes(b"caf\xe9\n")
+    capsys.readouterr()
+    code, _, err = call(capsys, out, out.parent / "0.png", "--classes-file", tmp_path / "names.txt")
+    assert code == 2 and "names.txt is not UTF-8 text" in err and err.count("\n") == 1
+    monkeypatch.setattr(Classifier, "load", lambda *_, **__: {}["gone"])
+    code, _, err = call(capsys, out, out.parent / "0.png")
+    assert code == 2 and "'gone' (KeyError in test_classifier.py:" in err and err.count("\n") == 1
+    monkeypatch.setattr(Classifier, "load", lambda *_, **__: (_ for _ in ()).throw(BrokenPipeError()))
+    monkeypatch.setattr("os.dup2", lambda *_: None)
+    assert call(capsys, out, out.parent / "0.png") == (141, "", "")
+
+
+def test_tables_are_written_whole_with_any_name(run_of, tmp_path, capsys, monkeypatch):
+    _, out = run_of("ZeroshotCLIP")
+    image, table, listing = tmp_path / os.fsdecode(b"caf\xe9.png"), tmp_path / "p.csv", tmp_path / "p.json"
+    image.write_bytes((out.parent / "0.png").read_bytes())
+    assert call(capsys, out, image, "--csv", table, "--json", listing)[0] == 0
+    assert b"caf\xe9.png," in table.read_bytes() and json.loads(listing.read_text())[0]["path"] == str(image)
+    before = table.read_bytes()
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    code, _, err = call(capsys, out, image, "--top", 1, "--csv", table)
+    assert code == 2 and "p.csv" in err and table.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.glob("*")) == sorted([image.name, "p.csv", "p.json"])
+
+
+@pytest.mark.parametrize("names", ["cat,Cat,dog", "caf\u00e9,cafe\u0301"])
+def test_other_names_that_are_one_for_clip_are_refused(run_of, capsys, names):
+    _, out = run_of("ZeroshotCLIP")
+    capsys.readouterr()
+    code, _, err = call(capsys, out, out.parent / "0.png", "--classes", names)
+    assert code == 2 and "are one for this CLIP: they have the same tokens" in err
+
+
+def test_coprompt_takes_any_class_names_without_its_sentences(tmp_path, monkeypatch, caplog):
+    """They are the teacher's in the loss: neither their folder nor a sentence about a new class is needed."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gpt_file").mkdir()
+    sentences = tmp_path / "gpt_file" / "FourImages_prompt.json"
+    sentences.write_text(json.dumps({name: [f"a {name}.", f"see {name}."] for name in NAMES}))
+    trainer = train_on_four("CoPrompt", tmp_path)
+    trainer.train()
+    path, names = tmp_path / "2.png", [*NAMES[:2], "zebra"]
+    image = Classifier.load("out").preprocess(read_image(path))
+    expected = trainer.model.eval()(image[None])[0].tolist()
+    for there in (True, False):
+        caplog.clear()
+        classifier = Classifier.load("out", classnames=names)
+        assert classifier(path).logits[0, :2].tolist() == pytest.approx(expected[:2], abs=1e-3)
+        assert not caplog.messages
+        with pytest.raises(ValueError, match="made for prediction, without its teacher's sentences"):
+            classifier.model.loss_terms(torch.zeros(1, 3, 12, 12), torch.tensor([0]))
+        if there:
+            sentences.unlink()

@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ import datasets
 import trainers
 from prompting.clip import load_clip
 from tests.reference.clip_states import vit_state
-from trainers.record.runs import method_config
+from trainers.record.runs import method_config, model_settings
 
 CLASSES = ["red_fox", "blue <jay>", "green & gold"]
 PER_CLASS = 4
@@ -67,7 +68,11 @@ def write_run(folder: Path, method: str, clip: str, root: Path, guesses: list[in
                 tensor.add_(0.1 * torch.randn_like(tensor))
     config, paths = method_config(cfg, method), draw_pictures(root)
     folder.mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps({"config": config, "classnames": CLASSES}))
+    data, learned = SimpleNamespace(dataset=SimpleNamespace(classnames=CLASSES)), list(model.state_dict())
+    names = ("model_class", "model_name", "saved_part", "options", "settings")
+    known = {name: getattr(trainer, name, "") for name in names}
+    made = model_settings(SimpleNamespace(cfg=cfg, dm=data, get_model_names=lambda: learned, **known)).as_json()
+    (folder / "run.json").write_text(json.dumps({"config": config, "classnames": CLASSES, "model": made}))
     if model.state_dict():
         saved = model.get_submodule(trainer.saved_part)
         (folder / trainer.model_name).mkdir()

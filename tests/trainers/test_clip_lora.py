@@ -129,6 +129,31 @@ def test_published_file(tmp_path):
         trainer.load_model(str(tmp_path))
 
 
+def test_a_published_file_that_is_damaged_is_named(tmp_path):
+    trainer = train_on_four("CLIP_LoRA", tmp_path)
+    good, file = published(trainer.model, METADATA), tmp_path / "lora_weights.pt"
+    block = good["weights"]["layer_0"]
+    nan = {"q_proj": {**block["q_proj"], "w_lora_A": block["q_proj"]["w_lora_A"] * float("nan")}}
+    for content, words in (
+        (torch.nn.Linear(1, 1), "never read"),
+        ([1], "no file of CLIP-LoRA"),
+        ({**good, "weights": {"layer_x": block}}, "no file of CLIP-LoRA"),
+        ({**good, "weights": {"layer_99": block}}, "has a layer 99"),
+        ({**good, "weights": {"layer_0": {"q_proj": {"w_lora_A": [1.0]}}}}, "lacks"),
+        ({**good, "weights": {**good["weights"], "layer_0": {**block, **nan}}}, "training that failed"),
+    ):
+        torch.save(content, file)
+        with pytest.raises(ValueError, match=words) as error:
+            trainer.load_model(str(tmp_path))
+        assert str(file) in str(error.value) and "weights_only" not in str(error.value)
+    torch.save(good, file)
+    flipped = bytearray(file.read_bytes())
+    flipped[flipped.index(block["q_proj"]["w_lora_A"].detach().numpy().tobytes())] ^= 1
+    file.write_bytes(flipped)
+    with pytest.raises(ValueError, match="lora_weights.pt: it is damaged"):
+        trainer.load_model(str(tmp_path))
+
+
 def test_a_resumed_run_is_the_whole_run(tmp_path):
     """Rates and dropout go on where they were."""
 

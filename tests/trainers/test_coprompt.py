@@ -40,13 +40,19 @@ def test_a_sentence_is_drawn_in_each_step(tmp_path):
     [
         (lambda c: c.pop("airplane"), "has no sentences for 1 of 3 classes, first 'airplane'"),
         (lambda c: c["face"].append("more"), r"has \[2, 3\] sentences for its classes; each needs the same number"),
+        (lambda c: c.update(face="ab", airplane="cd"), "has 'ab' for 'face'; allowed: a list of sentences"),
+        (lambda c: c["face"].__setitem__(0, 3), "for 'face'; allowed: a list of sentences"),
+        (lambda c: None, None),  # nested too deeply, see below
     ],
 )
 def test_files_that_do_not_fit(change, message, tmp_path):
     content = {name: ["one.", "two."] for name in NAMES}
     change(content)
-    with pytest.raises(ValueError, match=message):
-        build("CoPrompt", *write(tmp_path, content))
+    words = write(tmp_path, content)
+    if message is None:
+        (tmp_path / "oxford_pets_prompt.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=message or "oxford_pets_prompt.json is damaged"):
+        build("CoPrompt", *words)
 
 
 def test_without_a_file_the_template_is_read_and_said(caplog):

@@ -96,7 +96,7 @@ def test_a_finished_run_goes_on_with_a_longer_schedule(run, tmp_path, caplog):
     run_epoch = trainer.run_epoch
     trainer.run_epoch = lambda: rates.append(trainer.get_current_lr()) or run_epoch()
     trainer.train()
-    assert [line for line in caplog.messages if line.endswith("goes on with the learning rates of 6 epochs")]
+    assert len([line for line in caplog.messages if line.endswith("goes on with the learning rates of 6 epochs")]) == 1
     assert rates == pytest.approx([0.05 * (1 + np.cos(np.pi * epoch / 6)) / 2 for epoch in (4, 5)])
     names = trainer.model.released_names
     plain = {names[name]: tensor for name, tensor in trainer.before_mean.items()}

@@ -1,6 +1,7 @@
 """Config keys that several methods share, and keys outside a method's node."""
 
 import itertools
+import re
 
 import pytest
 from dassl.config import get_cfg_default
@@ -38,6 +39,30 @@ def test_the_command_line_shows_the_defaults_of_its_method(name, start):
     cfg = train.setup_cfg(train.parse_args(["--trainer", name]))
     assert (cfg.TRAINER.COOP.CTX_INIT, cfg.TRAINER.COOP.N_CTX) == (start, 16)
     assert train.setup_cfg(train.parse_args([])).TRAINER.COOP.CTX_INIT is None
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_numbers_that_mean_nothing_are_refused_with_their_key(name):
+    """Every number of every method, before data or CLIP are loaded."""
+    method = METHODS[name]
+    for key, default in method.defaults().items():
+        if isinstance(default, bool) or not isinstance(default, (int, float)):
+            continue
+        for value in (-1, *((float("nan"), float("inf")) if isinstance(default, float) else ())):
+            with pytest.raises((ValueError, TypeError), match=re.escape(key)):
+                method.options(config(name, method.full_key(key), type(default)(value)))
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("CoPrompt", "DISTILL", "cosin"),
+        *(("TipAdapterF", "SEARCH_SCALE", v) for v in (("a", 1), (7,), (7, float("nan")))),
+    ],
+)
+def test_words_and_pairs_that_mean_nothing(name, key, value):
+    with pytest.raises(ValueError, match=f"{key} is "):
+        METHODS[name].options(config(name, key, value))
 
 
 def test_a_run_records_the_keys_of_its_method():

@@ -9,6 +9,8 @@ from typing import Any
 import torch.distributed as dist
 from filelock import FileLock, Timeout
 
+from prompting import run_folder
+from prompting.files import write_file
 from trainers.record.log import logger
 
 Json = dict[str, Any]
@@ -51,25 +53,6 @@ def lock_folder(folder: str | os.PathLike[str]) -> None:
         part.unlink(missing_ok=True)
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file atomically and create its folder.
-
-    Raises:
-        OSError: the file cannot be written, as on a full disk; the error names it, and an older file is kept.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error
-
-
 def write_json(content: Json, path: Path) -> None:
     """Write a JSON file atomically."""
     write_file(path, json.dumps(content, indent=4).encode())
@@ -82,12 +65,9 @@ def read_json(path: Path) -> Json:
         ValueError: the file is damaged.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError(f"a {type(content).__name__} instead of keys and values")
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({error}); move it away, or give another --output-dir") from None
-    return content
+        return run_folder.read_json(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; move it away, or give another --output-dir") from None
 
 
 def file_hash(path: str | os.PathLike[str] | None) -> str | None:

@@ -89,6 +89,8 @@ def model_settings(trainer: Any) -> ModelSettings:
         images |= {"mean": list(cfg.INPUT.PIXEL_MEAN), "std": list(cfg.INPUT.PIXEL_STD)}
     else:
         images |= {"mean": [0.0] * 3, "std": [1.0] * 3}
+    turn = cfg.INPUT.get("EXIF")  # None: the data set decides
+    images["turn"] = bool(getattr(trainer.dm.dataset, "turn_images", False) if turn is None else turn)
     return ModelSettings(
         method=trainer.model_class.name,
         options=json.loads(json.dumps(vars(trainer.options(cfg)))),
@@ -131,6 +133,8 @@ def check_same_run(trainer: TrainerX) -> None:
             continue
         before = read_json(path)
         compare_runs(trainer, before, asked, str(folder), grows=folder != Path(trainer.output_dir))
+        for _, old, new in changed_keys(before["config"], asked["config"]):  # OPTIM.MAX_EPOCH alone may differ
+            logger.info(f"{folder} holds a run of {old} epochs; it goes on with the learning rates of {new} epochs")
         seconds = before.get("train_seconds")
         times.update(seconds if isinstance(seconds, dict) else {})
     if writes():
@@ -152,9 +156,7 @@ def compare_runs(trainer: TrainerX, before: Json, asked: Json, where: str, grows
             raise ValueError(f"{where} has no {key} in its run.json; move it away, or give another --output-dir")
     changed = changed_keys(before["config"], asked["config"])
     key, old, new = changed[0] if changed else ("", 0, 0)
-    if grows and len(changed) == 1 and key == "OPTIM.MAX_EPOCH" and new > old:
-        logger.info(f"{where} holds a run of {old} epochs; it goes on with the learning rates of {new} epochs")
-    elif changed:
+    if changed and not (grows and len(changed) == 1 and key == "OPTIM.MAX_EPOCH" and new > old):
         raise ValueError(
             f"{where} holds a run with other settings: {key} was {old!r} and is now {new!r}"
             f"{f' ({len(changed)} keys differ)' if len(changed) > 1 else ''}; give another --output-dir"

@@ -9,7 +9,8 @@ import sysconfig
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from textwrap import dedent, indent
+from typing import Any, NoReturn
 
 from .registry import NamedKeyError, did_you_mean
 from .stopping import end_workers, stop_on_signals
@@ -80,7 +81,20 @@ def _place(error: BaseException) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, with the nearest flag for one that does not exist."""
+    """An argument parser whose errors are one line, with the nearest flag for one that does not exist.
+
+    Args:
+        doc: a module's docstring: paragraphs that start with ``python`` are examples, the others the description.
+    """
+
+    def __init__(self, *args: Any, doc: str | None = None, **kwargs: Any) -> None:
+        if doc:
+            parts = [dedent(part) for part in doc.strip().split("\n\n")]
+            examples = [indent(part, "  ") for part in parts if part.startswith("python ")]
+            kwargs["description"] = "\n\n".join(part for part in parts if not part.startswith("python "))
+            kwargs["epilog"] = "\n".join(["examples:", *examples])
+            kwargs["formatter_class"] = argparse.RawDescriptionHelpFormatter
+        super().__init__(*args, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         """Print the line and exit with code 2."""

@@ -52,10 +52,13 @@ def stop_on_signals() -> Iterator[None]:
 
 def end_workers() -> None:
     """End the worker processes of this one at once; further signals are ignored."""
-    if threading.current_thread() is threading.main_thread():
+    main, before = threading.current_thread() is threading.main_thread(), None
+    if main:
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would report workers that were killed
+        before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would report workers that were killed
     for child in multiprocessing.active_children():
         child.kill()
         child.join()
+    if main:
+        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
