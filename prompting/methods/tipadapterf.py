@@ -129,7 +129,8 @@ class TipAdapterF(PromptedCLIP[TipAdapterFOptions]):
         known = self.classifier
         if known is None or known.device != self.logit_scale.device:
             known = F.normalize(self.text_encoder(self.tokens).prompt.float(), dim=-1).mean(1)
-            self.classifier = None if is_exporting() else known  # a traced tensor must not stay
+            if not is_exporting():  # a traced tensor must not stay
+                self.classifier = known
         return known
 
     def clip_logits(self, features: Tensor) -> Tensor:
