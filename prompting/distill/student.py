@@ -10,7 +10,7 @@ from prompting.ot.checks import check_count
 
 
 def make_student(start: ExportedModel, layers: int | None = None, width: int | None = None) -> ExportedModel:
-    """Return a student for the classes of ``start``; all of its weights are trained.
+    """Return a student for the classes of ``start``; all weights but the shares of the outputs are trained.
 
     With the width of ``start``, its weights are those of ``start``, of which every (L / layers)-th block is taken
     (DistilBERT, arXiv 1910.01108, section 3). With another width they are drawn from torch's global generator.
@@ -24,7 +24,8 @@ def make_student(start: ExportedModel, layers: int | None = None, width: int | N
         ValueError: layers or width out of range.
     """
     config = copy.deepcopy(start.config)
-    vision, blocks, full = config["vision"], config["vision"]["layers"], config["vision"]["width"]
+    vision, full = config["vision"], config["vision"]["width"]
+    blocks = len(start.vision.blocks)
     layers, width, head = layers or (blocks + 1) // 2, width or full, full // vision["heads"]
     check_count("layers", layers)
     check_count("width", width)
@@ -32,18 +33,20 @@ def make_student(start: ExportedModel, layers: int | None = None, width: int | N
         raise ValueError(f"layers is {layers}; allowed: 1 to {blocks}, the blocks of the CLIP")
     if width % head:
         raise ValueError(f"width is {width}; allowed: multiples of {head}, the width of a head ({full} is the CLIP's)")
-    vision |= {"layers": layers, "width": width, "heads": width // head, "hidden": vision["hidden"] * width // full}
+    vision |= {"width": width, "heads": width // head, "hidden": vision["hidden"] * width // full}
+    vision["adapters"] = [0] * (1 + layers)
+    vision["sizes"] |= {"cls": [1, width], "positions": [1 + vision["patches"], width]}
+    vision["sizes"]["projection"] = [width, vision["embed"]]
     student = ExportedModel(config)
-    if width == full:
-        student.load_state_dict(_some_blocks(start, layers))
-    else:
-        _draw(student)
-    return student.train().requires_grad_(True)
+    student.load_state_dict(_some_blocks(start, layers) if width == full else _drawn(student, start))
+    student.train().requires_grad_(True)
+    student.features["shares"].requires_grad_(False)
+    return student
 
 
 def _some_blocks(model: ExportedModel, layers: int) -> dict[str, torch.Tensor]:
     """Return the state of ``model`` with ``layers`` of its blocks, evenly spaced from the first on."""
-    blocks = model.config["vision"]["layers"]
+    blocks = len(model.vision.blocks)
     place = {str(i * blocks // layers): str(i) for i in range(layers)}
     state = {}
     for name, value in model.state_dict().items():
@@ -54,11 +57,10 @@ def _some_blocks(model: ExportedModel, layers: int) -> dict[str, torch.Tensor]:
     return state
 
 
-@torch.no_grad()
-def _draw(student: ExportedModel) -> None:
-    """Draw the tensors that no module of torch has drawn, with the standard deviation 1 / sqrt(width) of CLIP."""
-    tower = student.vision
-    scale = student.config["vision"]["width"] ** -0.5
-    for tensor in (tower.cls, tower.positions, tower.projection):
-        nn.init.normal_(tensor, std=scale)
-    nn.init.normal_(student.classes, std=student.config["vision"]["embed"] ** -0.5)
+def _drawn(student: ExportedModel, start: ExportedModel) -> dict[str, torch.Tensor]:
+    """Return a state in which the tensors that no module of torch draws have the deviation 1 / sqrt(width) of CLIP."""
+    state = student.state_dict()
+    for name in ("cls", "positions", "projection"):
+        nn.init.normal_(state[f"vision.tensors.{name}"], std=student.config["vision"]["width"] ** -0.5)
+    nn.init.normal_(state["features.classes"], std=student.config["vision"]["embed"] ** -0.5)
+    return state | {"features.shares": start.features["shares"]}

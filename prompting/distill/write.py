@@ -177,6 +177,7 @@ def _describe(folder: Path, config: Json, made: ModelSettings, rows: Sequence[Ro
             writer.writerows(asdict(row) for row in rows)
     about = ABOUT.format(
         **{**made.as_json(), **config["vision"], **record["settings"], "images": record["images"]},
+        layers=len(config["vision"]["adapters"]) - 1,
         count=len(config["classnames"]),
     )
     test = {"accuracy": next((row.accuracy for row in rows if row.form == "student"), None)} if rows else {}
