@@ -93,22 +93,26 @@ def export(
         say(f"{model.config['head']['iterations']} iterations of the transport at each level")
     folder.mkdir(parents=True, exist_ok=True)
     found = [Form("full model", weights_mb(classifier), 0.0, 1.0)]
-    for form in FORMS:  # int8 is made from onnx
-        path = folder / FILES[form]
-        if form not in forms and not (form == "onnx" and "int8" in forms):
-            continue
-        say(f"writing {path}")
-        score = write_form(form, model, folder)
-        found.append(compare(form, path, torch.cat([score(part) for part in batch.split(BATCH)]), expected))
-    if measured:
-        found = measure_all(found, run, folder, batch, say)
-    found = [form for form in found if form.name in ("full model", *forms)]
-    if "onnx" not in forms:
-        (folder / FILES["onnx"]).unlink(missing_ok=True)
-    about = ABOUT.format(**classifier.settings.as_json(), count=len(classifier.classnames))
-    notes = NOTES.format(images=source)
-    table = as_table(found)
-    write_card(folder, model.config, classifier.settings, read_results(run), table, OPSET, about=about, notes=notes)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as place:  # an older export stays if this one fails
+        new = Path(place)
+        for form in FORMS:  # int8 is made from onnx
+            if form not in forms and not (form == "onnx" and "int8" in forms):
+                continue
+            say(f"writing {folder / FILES[form]}")
+            score = write_form(form, model, new)
+            logits = torch.cat([score(part) for part in batch.split(BATCH)])
+            found.append(compare(form, new / FILES[form], logits, expected))
+        if measured:
+            found = measure_all(found, run, new, batch, say)
+        found = [form for form in found if form.name in ("full model", *forms)]
+        if "onnx" not in forms:
+            (new / FILES["onnx"]).unlink(missing_ok=True)
+        about = ABOUT.format(**classifier.settings.as_json(), count=len(classifier.classnames))
+        notes = NOTES.format(images=source)
+        table = as_table(found)
+        write_card(new, model.config, classifier.settings, read_results(run), table, OPSET, about=about, notes=notes)
+        for file in new.iterdir():
+            file.replace(folder / file.name)
     return found
 
 
@@ -172,7 +176,7 @@ def compare(name: str, path: Path, logits: Tensor, expected: Tensor) -> Form:
     difference = float((logits - expected).abs().max())
     if name != "int8" and not difference <= TOLERANCE:
         raise ValueError(
-            f"{path} gives logits that differ from the model's by {difference:.2g}; allowed: {TOLERANCE:g} "
+            f"{path.name} gives logits that differ from the model's by {difference:.2g}; allowed: {TOLERANCE:g} "
             "(with --iterations N, more iterations may help)"
         )
     same = float((logits.argmax(1) == expected.argmax(1)).float().mean())

@@ -190,6 +190,13 @@ def test_mistakes_and_choices_of_the_command(run, tmp_path, capsys, monkeypatch)
     ]:
         code, _, err = call("--output-dir", tmp_path / "b", *words)
         assert code == 2 and err.startswith("align-clip export: error: ") and message in err
+    # An export that fails leaves the older one, and one of other forms keeps its files.
+    before = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    assert call("--output-dir", tmp_path / "a", "--iterations", 1, "--forms", "safetensors")[0] == 2
+    assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
+    (tmp_path / "a" / "model.onnx").write_bytes(b"older")
+    assert call("--output-dir", tmp_path / "a", "--forms", "safetensors")[0] == 0
+    assert (tmp_path / "a" / "model.onnx").read_bytes() == b"older"
     monkeypatch.setitem(sys.modules, "onnx", None)
     code, _, err = call("--output-dir", tmp_path / "c", "--forms", "onnx")
     assert code == 2 and "pip install 'align-clip[export]'" in err
