@@ -190,6 +190,7 @@ def test_images_of_a_folder(tmp_path):
 
 
 def call(capsys, *words):
+    capsys.readouterr()  # a run made just before prints
     code = main(["predict", *map(str, words)])
     return code, *capsys.readouterr()
 
