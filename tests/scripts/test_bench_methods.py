@@ -11,7 +11,7 @@ from scripts.bench import methods
 def test_table_of_costs():
     steps = {"CoOp": (2.0, 1.0, 3.0), "MultiModalAdapter": (5.0, 9.0, 4.0), "MMP": (8.0, 8.0, 8.0)}
     results = [
-        {"method": name, "seconds": seconds[k], "peak_gb": 1.0 + k, "learned_parameters": 2048}
+        {"method": name, "cpu_seconds": seconds[k], "peak_gb": 1.0 + k, "learned_parameters": 2048}
         for k in range(3)
         for name, seconds in steps.items()
     ]
