@@ -47,7 +47,7 @@ def run_cases(file: Path, cases: list[Case], out: Path, end: float = inf) -> lis
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "gpu": gpu}
     machine |= {"python": platform.python_version(), "torch": torch.__version__}
-    about = {"command": " ".join(sys.argv), "commit": git.stdout.strip(), "machine": machine}
+    about = {"command": " ".join(["python", *sys.orig_argv[1:]]), "commit": git.stdout.strip(), "machine": machine}
     results: list[Case] = []
     out.parent.mkdir(parents=True, exist_ok=True)
     for case in tqdm(cases, desc=out.stem, dynamic_ncols=True):
