@@ -153,7 +153,7 @@ def train(
             loss.backward()
             optimizer.step()
             schedule.step()
-            losses.append(float(loss))
+            losses.append(loss.item())
             bar.set_postfix(loss=f"{losses[-1]:.4f}")
     student.cpu().eval().requires_grad_(False)
     return [sum(part) / len(part) for part in _parts(losses, settings.epochs)]
