@@ -19,7 +19,8 @@ from tests.reference.photos import write_photos
 COMMANDS = [pytest.param(page, line, id=f"{page.stem}: {line[:60]}") for page in PAGES for line in lines(page)]
 OTHERS = {"git", "cd", "source", "pip", ".venv/bin/pip", "sed"}  # programs of others
 LONG = ("experiments.", "scripts.", "datasets.mini")  # modules that train for minutes, or fetch what tests have not
-ELSEWHERE = re.compile(r"/path/to|vit_b16|\bDATA\b|\bURL\b|~/|clip distill")  # data or weights that tests have not, or minutes
+# needs data or weights that tests have not, or minutes
+ELSEWHERE = re.compile(r"/path/to|vit_b16|\bDATA\b|\bURL\b|~/|clip distill")
 PYTHON = [sys.executable, "-c", "import runpy, sys; runpy.run_module(sys.argv.pop(1), run_name='__main__')"]
 
 
