@@ -80,6 +80,7 @@ def as_share(results: pd.DataFrame) -> pd.DataFrame:
     keys = ["dataset", "part", "seed"]
     uniform = results[results["variant"] == "uniform plans of tokens"].set_index(keys)["token_entropy"]
     token = uniform.reindex(pd.MultiIndex.from_frame(results[keys])).to_numpy()
+    token = np.where(results["variant"] == "reading: released", np.nan, token)  # it has other token sets
     found = results["variant"].str.extract(r"M = N = (\d)")[0]
     prompts = found.fillna("4").astype(int)
     with np.errstate(divide="ignore", invalid="ignore"):
