@@ -80,7 +80,7 @@ def int8_teacher(teacher: Classifier, images: Sequence[Path], folder: Path) -> F
         ValueError: a method that cannot be exported.
     """
     model = portable(teacher)
-    fix_iterations(model, _stack(images, teacher.preprocess))
+    fix_iterations(model, [model.vision(_stack(images, teacher.preprocess))])
     write_form("onnx", model, folder)
     return exported("teacher int8", "int8", folder, write_form("int8", model, folder))
 

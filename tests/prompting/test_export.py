@@ -68,6 +68,29 @@ def test_the_exported_model_gives_the_logits(words):
         assert form.config["head"]["log"] == ("LAMBDA_TOKEN" in words)
 
 
+def test_a_problem_at_its_tolerance_may_stop_elsewhere():
+    _, form = exported("ALIGN", "LAMBDA_TOKEN", 0.02)
+    head, raw = form.config["head"], [form.vision(draw_images(tiny_vit(), 5))]
+
+    def logits(tol):
+        head["tol"] = tol
+        return form.score(raw[0])
+
+    first, low, high = logits(0.02), 1e-4, 0.02
+    while high - low > 1e-8:  # the largest tolerance at which some problem stops later than at 0.02
+        middle = (low + high) / 2
+        low, high = (low, middle) if torch.equal(logits(middle), first) else (middle, high)
+    later = logits(low)
+    assert (later - first).abs().max() > write.TOLERANCE
+    head["tol"] = high
+    allowed = torch.stack([first, *write.stopped_elsewhere(form, raw)])
+    assert head["tol"] == high
+    file = Path(write.__file__)
+    assert write.compare("onnx", file, later, allowed).difference == float((later - first).abs().max())
+    with pytest.raises(ValueError, match="differ from the model's by 0.00"):
+        write.compare("onnx", file, later + 0.002, allowed)
+
+
 def test_what_cannot_be_exported_says_so():
     class OwnScore(CoOp):
         def forward(self, images):
