@@ -162,10 +162,11 @@ def stopped_elsewhere(model: ExportedModel, raw: Sequence[Tensor]) -> list[Tenso
     found: list[Tensor] = []
     if head["kind"] != "transport":
         return found
-    tol = head["tol"]
-    for head["tol"] in (0.999 * tol, 1.001 * tol):
+    fixed = dict(head)
+    for head["tol"] in (0.999 * fixed["tol"], 1.001 * fixed["tol"]):
+        head["iterations"] = head["max_iter"]
         found.append(torch.cat([model.score(part) for part in raw]))
-    head["tol"] = tol
+    head.update(fixed)
     return found
 
 
