@@ -1,11 +1,14 @@
-"""Pictures of tables: accuracy over shots as curves; base, new and H as bars."""
+"""Pictures of tables: accuracy over shots as curves; base, new and H as bars; differences as intervals."""
 
 from pathlib import Path
 
+import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.tables import AVERAGE
+from prompting.explain.style import INK, LESS, MORE, MUTED, SETTINGS
 
 
 def draw_curves(cells: pd.DataFrame, path: Path) -> Figure:
@@ -60,3 +63,45 @@ def draw_bars(cells: pd.DataFrame, title: str, path: Path) -> None:
     axes.legend(ncols=3, frameon=False, loc="upper left")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
+
+
+def draw_intervals(table: pd.DataFrame, path: Path) -> Figure:
+    """Draw the methods' differences to the reference with their intervals, one panel per column, the best on top.
+
+    Args:
+        table: of ``experiments.significance.compare`` with two methods or more; the order is that of its last column.
+            A method is coloured if its ``q`` is below 0.05.
+        path: picture to write; the suffix is the format.
+
+    Returns:
+        the figure.
+    """
+    columns = list(table["column"].unique())
+    by = table.set_index(["column", "method"])
+    reference = by.index[by["difference"].isna()][0][1]
+    by = by.fillna({"difference": 0, "from": 0, "to": 0, "q": 1})
+    order = list(by.loc[columns[-1], "difference"].sort_values().index)
+    bound = 1.3 * by[["from", "to"]].abs().max(axis=1).quantile(0.9)  # a method far away would squeeze the others
+    bound = max(bound, 1.0)
+    with matplotlib.rc_context(SETTINGS):
+        figure = Figure(figsize=(2.2 + 2.6 * len(columns), 1.1 + 0.24 * len(order)), layout="constrained")
+        panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+        for axes, column in zip(panels, columns):
+            for y, method in enumerate(order):
+                row = by.loc[column, method]
+                value, colour = (
+                    row["difference"],
+                    MUTED if row["q"] >= 0.05 else MORE if row["difference"] > 0 else LESS,
+                )
+                if abs(value) < bound:
+                    axes.plot([row["from"], row["to"]], [y, y], c=colour, lw=2.4, solid_capstyle="round")
+                    axes.plot(value, y, "o", c=colour, ms=5)
+                else:
+                    text, side = (f"◂ {value:.0f}", "left") if value < 0 else (f"{value:+.0f} ▸", "right")
+                    axes.text(np.sign(value) * bound, y, text, ha=side, va="center", size=8, c=colour)
+            axes.axvline(0, c=INK, lw=0.8)
+            axes.set(title=f"{column}: {by.loc[column, reference]['figure']:.1f} % with {reference}")
+            axes.set(xlabel=f"points above {reference} (colour: q < 0.05)", xlim=(-bound, bound))
+            axes.set(yticks=range(len(order)), yticklabels=order, ylim=(-0.6, len(order) - 0.4))
+        figure.savefig(path, dpi=150)
+    return figure

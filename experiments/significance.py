@@ -130,12 +130,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--datasets", nargs="+", default=[], help="stems of YAML files; default: all that were found")
     parser.add_argument("--shots", type=int, default=SHOTS, help=f"training images per class (default: {SHOTS})")
     parser.add_argument("--format", choices=("simple", "github", "csv"), default="simple", help="form of the table")
+    parser.add_argument("--figure", type=Path, help="also draw the differences with their intervals to this file")
     args = parser.parse_args(argv)
     results, _ = read(args.output, args.table)
     results = results[results["method"].isin(args.methods)] if args.methods != ["all"] else results
     results = results[results["dataset"].isin(args.datasets)] if args.datasets else results
     groups, methods = right_answers(results, args.table, args.shots)
     table = compare(groups, methods, args.reference)
+    if args.figure:
+        if len(methods) < 2:
+            raise ValueError(f"{methods[0]} is the only method found: there is no difference to draw")
+        from experiments.pictures import draw_intervals
+
+        draw_intervals(table, args.figure)
     if args.format == "csv":
         print(table.round(4).to_csv(index=False), end="")
         return

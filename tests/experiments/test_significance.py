@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 
 from experiments import significance
+from experiments.pictures import draw_intervals
 from experiments.significance import bootstrap, columns_of, compare, right_answers, swap_test
+from prompting.explain.style import MORE, MUTED
 from tests.reference.run_trees import write_result
 
 KEY = ("mini_food", "target")
@@ -95,3 +97,27 @@ def test_from_runs_to_the_table(tmp_path, call_main):
     assert code == 1 and "mini_tools, target were tested on different images" in err
     code, _, err = call_main(significance, tmp_path, "--table", "xd", "--shots", "4")
     assert code == 1 and "no runs of xd with 4 shots" in err
+
+
+def test_the_figure_has_the_order_of_h_and_colours_what_differs(tmp_path, call_main):
+    """One method is clearly better, one is worse by chance, one is far away."""
+    rng = np.random.default_rng(3)
+    right = {"CoOp": 0.5, "MaPLe": 0.7, "KgCoOp": 0.49, "ProDA": 0.0}
+    groups = {("mini_food", part): np.stack([rng.random(400) < p for p in right.values()], 1) * 1.0
+              for part in ("base", "new")}  # fmt: skip
+    table = compare(groups, list(right), "CoOp")
+    figure = draw_intervals(table, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert [panel.get_title("left").split(":")[0] for panel in figure.axes] == ["base", "new", "H"]
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names[0] == "ProDA" and names[3] == "MaPLe" and {*names} == {*right}
+    h = table[table["column"] == "H"].set_index("method")
+    dots = {dot.get_ydata()[0]: dot for dot in figure.axes[2].lines if dot.get_marker() == "o"}
+    assert dots[3].get_xdata()[0] == h.loc["MaPLe", "difference"] and dots[3].get_color() == MORE
+    assert [dots[y].get_color() for y in (1, 2)] == [MUTED, MUTED]
+    place = run_folder(tmp_path, "CoOp", 1)
+    predictions(place, [1, 0, 1])
+    code, _, err = call_main(
+        significance, tmp_path, "--table", "xd", "--reference", "CoOp", "--figure", tmp_path / "b.png"
+    )
+    assert code == 1 and "CoOp is the only method found" in err and not (tmp_path / "b.png").exists()
