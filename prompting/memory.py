@@ -19,7 +19,7 @@ from torch import Tensor
 from prompting.clip import PromptTokens, TextEncoder
 from prompting.clip.blocks import can_split
 from prompting.clip.layout import lay_out
-from prompting.clip.shape import hidden_widths, tower_dtype
+from prompting.clip.shape import mlp_ratio, tower_dtype
 from prompting.learners import Prompts
 from prompting.ot import HierarchicalOT
 
@@ -137,7 +137,7 @@ def plan_memory(model: Any, images: int, held: int = 0) -> list[MemoryPlan]:
     positions = images * m * (1 + shape.patches + b)
     itemsize = tower_dtype(visual).itemsize
     learned = bool(visual_prompts) or any(adapter is not None for adapter in prompts.visual_adapters)
-    vision = Tower(positions, shape.vision_width, itemsize, hidden_widths(visual), shape.vision_layers, learned)
+    vision = Tower(positions, shape.vision_width, itemsize, mlp_ratio(visual), shape.vision_layers, learned)
     # Text features as computed, gathered and normalised; visual ones as computed and normalised.
     features = 4 * shape.embed_dim * (3 * classes * n * (1 + length) + 2 * positions)
     transport = _transport(model, images * classes * n * m, (shape.patches + b) * length)
@@ -164,7 +164,7 @@ def _text(encoder: TextEncoder, tokens: PromptTokens, prompts: Prompts, token_se
     """Return the text tower of a step, and the positions of its longest class."""
     vectors = (prompts.text, *prompts.deep_text)
     groups = lay_out(tokens, vectors, token_set, share_prefix=can_split(encoder.transformer)).chunks[0].groups
-    hidden, learned = hidden_widths(encoder), any(v is not None for v in (*vectors, *prompts.text_adapters))
+    hidden, learned = mlp_ratio(encoder), any(v is not None for v in (*vectors, *prompts.text_adapters))
     # The keys and values of a prefix are kept once more for each suffix: 2 of the widths of a position.
     sizes = [group.length + 2 / (KEPT + hidden) * group.prefix for group in groups]
     positions = sum(len(group.prompts) * size for group, size in zip(groups, sizes))

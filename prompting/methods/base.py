@@ -88,7 +88,7 @@ class PromptedCLIP(nn.Module, Generic[OptionsT]):
     ) -> None:
         super().__init__()
         self.clip = load_clip(clip_model)
-        self.shape = ClipShape.of(self.clip)
+        self.shape = ClipShape.from_model(self.clip)
         self.text_encoder = TextEncoder(self.clip)
         self.image_encoder = VisionEncoder(self.clip)
         self.released_names: dict[str, str] = {}  # name of a learned tensor here -> its name in released checkpoints

@@ -42,7 +42,7 @@ def learned_contexts(
 
     Source: CoOp (arXiv 2109.01134), section 3.2.
     """
-    width = ClipShape.of(clip_model).text_width
+    width = ClipShape.from_model(clip_model).text_width
     starts = [words for words in starts if words][: number or 1]
     length = len(clean_name(starts[0]).split()) if starts else options.n_ctx
     learner: nn.Module
