@@ -26,7 +26,7 @@ def test_every_method_reads_its_own_default(order):
     assert [method.settings(cfg)["N_CTX"] for method in SHARED] == [16, 16, 16]
     cfg.merge_from_list(["TRAINER.COOP.CTX_INIT", "True"])
     assert SHARED[1].options(cfg).ctx_init is True
-    with pytest.raises(ValueError, match=r"^TRAINER.COOP.CTX_INIT is True; CoOp takes a str there, by default ''$"):
+    with pytest.raises(ValueError, match=r"^TRAINER.COOP.CTX_INIT is True; allowed for CoOp: a str, by default ''$"):
         SHARED[0].options(cfg)
     other.merge_from_list(["TRAINER.COOP.CTX_INIT", "a photo of a"])
     assert SHARED[0].options(other).ctx_init == "a photo of a"
