@@ -52,9 +52,9 @@ def rows(out):
 def test_zero_shot_figures(check):
     code, out, err = check([("CLIP", "dtd", {"base": 50.0, "new": 50.0}), ("CLIP", "sun397", {"base": 50.0})])
     first = rows(out)
-    assert set(first) == {("dtd", "base"), ("dtd", "new")}, err  # sun397 is not there
+    assert set(first) == {("dtd", "base"), ("dtd", "new")}, err  # sun397 is missing
     assert re.search(r"^dtd +found; no split_zhou_DescribableTextures.json", out, re.M)
-    assert re.search(r"^sun397 +not there", out, re.M) and re.search(r"^RN50 ", out, re.M)
+    assert re.search(r"^sun397 +missing", out, re.M) and re.search(r"^RN50 ", out, re.M)
     got = {classes: float(row[1]) for (_, classes), row in first.items()}
     code, out, _ = check([("CLIP", "dtd", {"base": got["base"] + 0.4, "new": got["new"] - 0.6})])
     assert code == 1 and "1 of 2 figures are met" in out and "datasets check dtd --root" in out
