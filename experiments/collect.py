@@ -30,7 +30,7 @@ PARTS = {
     "train_base": "base", "test_base": "base", "test_new": "new", "xd/train": "source", "dg/train": "source",
     "xd/test": "target", "dg/test": "target", "evaluation": "target",
 }  # fmt: skip
-END_MARKERS = ("Finish training", "Finished training")  # of Dassl 0.6 and 0.5
+END_MARKERS = ("Finish training", "Finished training")  # in logs of Dassl 0.6 and 0.5
 # Required keys of results.json with their types: if the folder's name gives the others, and if it does not.
 RESULT_KEYS: dict[str, type] = {"metrics": dict, "method": str, "backbone": str}
 ALL_KEYS: dict[str, type] = {**RESULT_KEYS, "dataset": str, "classes": str, "shots": int, "seed": int}
@@ -50,8 +50,8 @@ class RunResult:
     folder: Path
     backbone: str | None = None
     macro_f1: float | None = None  # percent
-    seconds: float | None = None  # of training
-    ms_per_image: float | None = None  # of the test
+    seconds: float | None = None  # training time
+    ms_per_image: float | None = None  # test time
     learned_parameters: int | None = None
     config_hash: str | None = None  # hash of the settings without the seed
     note: str | None = None  # a deviation from the published method

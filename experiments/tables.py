@@ -29,7 +29,7 @@ FIGURES = {
     for key, value in f["values"].items()
 }
 CELLS = ["table", "method", "column", "mean", "std", "seeds", "published", "difference", "source"]
-KEYS = ["method", "dataset", "part", "shots", "seed"]  # of a run
+KEYS = ["method", "dataset", "part", "shots", "seed"]  # columns that identify a run
 AVERAGE = "average"
 
 

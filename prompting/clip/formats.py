@@ -137,7 +137,7 @@ def _incomplete(source: str, missing: list[str]) -> ValueError:
 
 
 def _depth(state: Mapping[str, Tensor], prefix: str) -> int:
-    """Return how many distinct numbers follow ``prefix.`` in the names."""
+    """Return the number of distinct name parts that follow ``prefix.`` in the names."""
     start = prefix + "."
     return len({name[len(start) :].partition(".")[0] for name in state if name.startswith(start)})
 

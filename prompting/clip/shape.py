@@ -127,7 +127,7 @@ def vision_tower(model: nn.Module) -> Any:
 
 
 def input_size(model: nn.Module) -> tuple[int, int]:
-    """Return (H, W) in pixels of the images that an open_clip model takes, whatever its towers are."""
+    """Return the size (H, W) in pixels of an open_clip model's images, for towers of any kind."""
     visual: Any = model.visual
     return _pair(visual.image_size)
 

@@ -80,7 +80,7 @@ class VisionEncoder(blocks.Frozen):
                 positions before block i + 1 (block 0 reads ``prompts``). Without ``prompts``, the first tensor is
                 appended.
             adapters: ``adapters[0].output``, a function of the input after the first norm, is added to it;
-                ``adapters[i]`` acts in block i - 1. None, and a shorter list, leave a block as it is.
+                ``adapters[i]`` acts in block i - 1. None, or no entry, means no adapter.
             return_tokens: also return the outputs at patches and prompts.
             detach_tokens: return ``tokens`` without a gradient, and skip their backward pass in the last block.
             token_projection: (d_v, D), maps the normalised outputs at ``tokens`` in place of the tower's projection.

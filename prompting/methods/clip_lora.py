@@ -25,7 +25,7 @@ ENCODERS = ("both", "text", "vision")
 MODULES = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "proj"}  # names in released files
 READINGS = ("released", "corrected")
 POSITIONS = ("all", "bottom", "mid", "up", "half-bottom", "half-up", "top3", "top")
-SCALE = 100.0  # of the released logits
+SCALE = 100.0  # factor of the cosines in the released logits
 
 
 def blocks_at(position: str, layers: int) -> range:
@@ -49,7 +49,7 @@ class CLIPLoRAOptions(Options):
 
     r: int = 2  # rank
     alpha: int = 1
-    dropout_rate: float = 0.25  # of the input of A, in training
+    dropout_rate: float = 0.25  # dropout of A's input, in training
     position: str = "all"  # blocks with updates
     encoder: str = "both"  # towers with updates
     params: tuple[str, ...] = ("q", "k", "v")  # projections with updates; o is that of the output

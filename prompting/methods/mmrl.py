@@ -47,7 +47,7 @@ class MMRLOptions(Options):
     rep_dim: int = 512  # r
     n_rep_tokens: int = 5  # n
     reading: str = "released"  # factor 100 of the logits; or corrected, 1 / tau, which is 100 for OpenAI's CLIP
-    task: str = "B2N"  # of an evaluation: base-to-new, few-shot (FS) or cross-data-set (CD)
+    task: str = "B2N"  # kind of evaluation: base-to-new, few-shot (FS) or cross-data-set (CD)
     seen: bool = True  # classes of the training, scored by z_fused; False: other classes, scored by z
 
     def __post_init__(self) -> None:

@@ -172,7 +172,7 @@ def iterate(
         return all_reduce_sum(total) if all_reduce_sum else total
 
     change = settings.stop == "change"
-    check_every = 1 if u.device.type == "cpu" else 4  # the check synchronises with a GPU
+    check_every = 1 if u.device.type == "cpu" else 4  # iterations between checks to end the loop, each a GPU sync
     with torch.no_grad():
         before, unshift = (u > 0).to(u.dtype) if change else u, matrix.from_log(log_shift) if change else log_shift
         limit = settings.tol * (group_sum(before.expand_as(log_shift)) if change else 1.0)
