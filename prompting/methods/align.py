@@ -44,8 +44,8 @@ class ALIGNOptions(HeadSettings, Options):
         check_choice("image_set", self.image_set, ("prompts", "patches"))
         if self.image_set == "patches" and self.beta > 0:
             raise ValueError(
-                f"beta is {self.beta} with image_set patches, which has no token level; allowed: beta 0, or "
-                "image_set prompts"
+                f"beta is {self.beta} with image_set patches, which has no token level: set beta to 0, or "
+                "image_set to prompts"
             )
         if self.coupling == "independent":
             return

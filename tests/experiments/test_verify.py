@@ -102,6 +102,6 @@ def test_mistakes_get_one_line(check, tmp_path, call_main):
     code, _, err = check([("CoOp", "dtd", {"base": 1.0})], "--tuned", "ALIGN")
     assert code == 1 and "methods with published figures by data set" in err and "allowed: 'CoOp'" in err
     code, _, err = check([("CoOp", "sun397", {"base": 1.0})], "--tuned", "CoOp")
-    assert code == 1 and "no data set of CoOp's published figures is there" in err
+    assert code == 1 and "no published figure of CoOp has both its data set and its weights" in err
     code, _, err = check([], "--datasets", "dtdd")
     assert code == 1 and "data set is 'dtdd'" in err and "dtd" in err
