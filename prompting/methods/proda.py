@@ -1,21 +1,12 @@
 """ProDA: many text prompts whose class weights are modelled as one Gaussian (arXiv 2205.03340).
 
-The authors' repository (bbbdylan/proda) is a README that points to an archive of raw code for another benchmark
-(ELEVATER), which could not be read.
+Written from parts of the paper's text and from public re-implementations: the authors' code could not be read
+(docs/methods.md, "ProDA: known and chosen").
 
-From the paper (parts of its text could be read): one Gaussian over the weights of all classes, estimated from prompts
-with the class name at the front, in the middle or at the end; the upper bound of the expected loss with the covariance
-term; the orthogonality between the features of prompts without a class name; the mean weight for evaluation.
-
-Public re-implementations agree in: 32 prompts of 16 vectors, initialised from N(0, 0.02^2), a quarter with the class
-name at the front, a quarter in the middle, the others at the end; 4 prompts per step for the bound, all of them for the
-orthogonality (weight 0.1 in most); a full stop after a prompt without a class name; the mean of the unit features of
-the prompts is not normalised again.
-
-They differ from this implementation in the draw of a step's prompts: here it is uniform without repetition in every
-step, so that resuming needs the random state only; they follow a permutation. They also differ in the covariance: here
-it has all entries, divided by the number n of drawn prompts as in the bound; they keep the entries within one dimension
-of D, divided by n + 1, to save memory that the form used here does not need.
+It differs from the re-implementations in two points. A step's prompts are drawn uniformly without repetition in every
+step, so that resuming needs the random state only; theirs follow a permutation. The covariance has all entries, divided
+by the number n of drawn prompts as in the bound; theirs has the entries within one dimension of D, divided by n + 1, to
+save memory that the form used here does not need.
 """
 
 from collections.abc import Sequence
