@@ -3,8 +3,8 @@
     python -m experiments.agreement
     python -m experiments.agreement --page docs/mini.md --figure docs/figures/agreement.png
 
-Spearman's coefficient over the methods that have both, with a bootstrap interval over the mini suite's data sets. The
-table goes between ``<!-- agreement -->`` and ``<!-- end -->`` of the page.
+Spearman's coefficient over the methods with both averages, and a bootstrap interval over the mini suite's data sets.
+The table is written between ``<!-- agreement -->`` and ``<!-- end -->`` of the page.
 """
 
 import sys
@@ -24,12 +24,12 @@ from experiments.tables import FIGURES, PUBLISHED
 
 BACKBONE = "ViT-B/16"
 FIGURE_NAMES = [("base2new", "base"), ("base2new", "new"), ("base2new", "H"), ("xd", "accuracy"), ("dg", "accuracy")]
-LEAST = 3  # methods
+LEAST = 3  # smallest number of methods for a coefficient
 RESAMPLES = 2000
 
 
 def published(protocol: str, key: str) -> pd.Series:
-    """Return published averages by the names of our methods; of two methods under one name the first counts."""
+    """Return published averages by registry name; of two methods with one published name, the first has the average."""
     values: dict[str, float] = {}
     names: dict[str, str] = {}
     for method, name in PUBLISHED["names"].items():
@@ -40,7 +40,7 @@ def published(protocol: str, key: str) -> pd.Series:
 
 
 def by_set(results: pd.DataFrame, part: str, datasets: Sequence[str]) -> pd.DataFrame:
-    """Return accuracies, means over seeds: methods x data sets, methods with all of them only."""
+    """Return accuracies (methods, data sets), means over seeds, of the methods with results on all data sets."""
     chosen = results[(results["part"] == part) & (results["shots"] == SHOTS)]
     wide = chosen.groupby(["method", "dataset"])["accuracy"].mean().unstack()
     return wide.reindex(columns=datasets).dropna()
@@ -58,7 +58,7 @@ def averages(tables: dict[str, pd.DataFrame], key: str, drawn: np.ndarray) -> np
 
 
 def agreement(tables: dict[str, pd.DataFrame], key: str, large: pd.Series, seed: int = 0) -> dict[str, object] | None:
-    """Return methods, both averages, Spearman's coefficient and its 95 % interval; None for fewer than ``LEAST``.
+    """Return methods, both averages, Spearman's coefficient and its 95 % interval; None below ``LEAST`` methods.
 
     Args:
         tables: for each part that ``key`` needs, accuracies by method and data set.
@@ -82,7 +82,7 @@ def agreement(tables: dict[str, pd.DataFrame], key: str, large: pd.Series, seed:
 
 
 def compute(folder: Path) -> dict[str, dict]:
-    """Return the agreement of each figure that enough methods have, from the CSV files of results."""
+    """Return the agreement per average, from the CSV files of results; averages with too few methods are left out."""
     suite, found = SUITES["mini"], {}
     for protocol, key in FIGURE_NAMES:
         file = folder / f"{protocol}.csv"
@@ -120,7 +120,7 @@ def draw(found: dict[str, dict], path: Path) -> None:
         axes.axline((1, 1), slope=1, color="#c8c8d0", lw=1)
         axes.scatter(*ranks, s=22, color="#3b3b58", zorder=2)
         for method, x, y in zip(result["methods"], *ranks):
-            right = x < last / 2  # of the panel; its name goes to the left
+            right = x < last / 2  # in the right half of the panel: write the name to the left
             offset, side = (-5 if right else 5, 0), "right" if right else "left"
             axes.annotate(method, (x, y), xytext=offset, textcoords="offset points", fontsize=8, ha=side, va="center")
         interval = f"{result['low']:+.2f} to {result['high']:+.2f}"
@@ -144,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     found = compute(args.results)
     if not found:
-        raise ValueError(f"no figure in {args.results} that {LEAST} methods have both here and published")
+        raise ValueError(f"{args.results} has no average of {LEAST} methods that also have a published one")
     if args.page:
         write_tables(args.page, lambda name: render(found) if name == "agreement" else "")
     else:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-# Folders of runs, as the scripts of CoOp, CoCoOp, MaPLe, PLOT, ALIGN and ours name them.
+# Folder names of runs by the scripts of CoOp, CoCoOp, MaPLe, PLOT, ALIGN and this project.
 LAYOUTS = [
     re.compile(rf"(?:^|/){pattern}/seed(?P<seed>\d+)$")
     for pattern in (
@@ -30,15 +30,15 @@ PARTS = {
     "train_base": "base", "test_base": "base", "test_new": "new", "xd/train": "source", "dg/train": "source",
     "xd/test": "target", "dg/test": "target", "evaluation": "target",
 }  # fmt: skip
-END_MARKERS = ("Finish training", "Finished training")  # of Dassl 0.6 and 0.5
-# Keys that results.json must have, with their types: where the folder's name says the rest, and elsewhere.
+END_MARKERS = ("Finish training", "Finished training")  # in logs of Dassl 0.6 and 0.5
+# Required keys of results.json with their types: if the folder's name gives the others, and if it does not.
 RESULT_KEYS: dict[str, type] = {"metrics": dict, "method": str, "backbone": str}
 ALL_KEYS: dict[str, type] = {**RESULT_KEYS, "dataset": str, "classes": str, "shots": int, "seed": int}
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """The result of one run; None where its folder does not say."""
+    """The result of one run; None for values that its folder does not give."""
 
     method: str  # registry name of the trainer
     dataset: str  # stem of the data set's YAML file
@@ -50,10 +50,10 @@ class RunResult:
     folder: Path
     backbone: str | None = None
     macro_f1: float | None = None  # percent
-    seconds: float | None = None  # of training
-    ms_per_image: float | None = None  # of the test
+    seconds: float | None = None  # training time
+    ms_per_image: float | None = None  # test time
     learned_parameters: int | None = None
-    config_hash: str | None = None  # the same for equal settings, whatever the seed
+    config_hash: str | None = None  # hash of the settings without the seed
     note: str | None = None  # a deviation from the published method
 
 
@@ -69,10 +69,10 @@ def read(output: Path, protocol: str) -> tuple[pd.DataFrame, list[str]]:
 
 
 def collect(root: Path) -> tuple[list[RunResult], list[str]]:
-    """Return the results below a folder, and for every other run folder a line that says why it has none.
+    """Return the results below a folder, and for each run folder without a result a line with the reason.
 
     Raises:
-        FileNotFoundError: there is no such folder.
+        FileNotFoundError: the folder does not exist.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {root}")
@@ -82,14 +82,14 @@ def collect(root: Path) -> tuple[list[RunResult], list[str]]:
             results.append(read_folder(folder))
         except ValueError as error:
             notes.append(f"{folder}: {str(error).replace(f'{folder}{os.sep}', '')}")
-    # A base half that scripts test again, in test_base, leaves its result twice: keep the test.
-    again = [one.folder.parts for one in results if "test_base" in one.folder.parts]
-    trained = {Path(*("train_base" if part == "test_base" else part for part in parts)) for parts in again}
-    return [one for one in results if one.folder not in trained], notes
+    # Scripts that test the base half again, in test_base, leave its result twice: keep the later test.
+    tests = [result.folder.parts for result in results if "test_base" in result.folder.parts]
+    replaced = {Path(*("train_base" if part == "test_base" else part for part in parts)) for parts in tests}
+    return [result for result in results if result.folder not in replaced], notes
 
 
 def read_folder(folder: Path) -> RunResult:
-    """Return the result of a run's folder; raise ValueError with the reason if there is none."""
+    """Return the result of a run's folder; raise ValueError with the reason if it has none."""
     path = folder.resolve().as_posix()
     named: dict[str, Any] = next((found.groupdict() for layout in LAYOUTS if (found := layout.search(path))), {})
     if (folder / "results.json").is_file():
@@ -105,7 +105,7 @@ def read_folder(folder: Path) -> RunResult:
         method = "PLOT" if named.get("plot") and named["method"] == "CoOp" else named["method"]
         content = {"method": method, **read_logs(folder)}
     else:
-        raise ValueError("a log, but the folder's name does not say data set, method, shots and seed")
+        raise ValueError("a log, but the folder's name does not give data set, method, shots and seed")
     test, part = content["metrics"]["test"], PARTS.get(named.get("part") or "", "all")
     numbers = int(named.get("shots", 0)), int(named.get("seed", 1))
     config = "/".join(filter(None, (named.get("config"), named.get("settings"))))
@@ -118,7 +118,7 @@ def read_folder(folder: Path) -> RunResult:
 
 
 def config_hash(config: dict[str, Any]) -> str:
-    """Return 12 hexadecimal digits that are the same for runs with the same settings, whatever their seed."""
+    """Return a hash of a run's settings without the seed, 12 hexadecimal digits."""
     import hashlib
 
     from trainers.record.runs import flat
@@ -162,7 +162,7 @@ def read_logs(folder: Path) -> dict[str, Any]:
 
 
 def read_log(text: str) -> float:
-    """Return the last accuracy of a log, of a training after its end marker; raise ValueError with the reason."""
+    """Return the last accuracy of a log, in a training's log after its end marker; raise ValueError with the reason."""
     lines = [line.strip() for line in text.splitlines()]
     ends = [i for i, line in enumerate(lines) if line in END_MARKERS]
     if not ends and any(re.match(r"epoch \[\d+/\d+\]", line) for line in lines):

@@ -1,4 +1,4 @@
-"""Methods side by side: base-to-new on the mini source set, from nothing to a table and a picture.
+"""Compare methods in base-to-new on the mini source set: runs, a table, a picture and a report.
 
     python -m experiments.compare --methods ZeroshotCLIP ALIGN
     python -m experiments.compare --methods all --seeds 1 2 3 --output-dir output/compare

@@ -15,11 +15,11 @@ def draw_curves(cells: pd.DataFrame, path: Path) -> Figure:
     """Draw means over shots with a band of one standard deviation, a training-free method as a star at zero shots.
 
     Args:
-        cells: of ``experiments.tables.TableBuilder`` for few-shot learning; one panel per column, the average first.
-        path: picture to write; the suffix is the format.
+        cells: cells of a few-shot ``TableBuilder``; one panel per column, the average first.
+        path: picture to write; its suffix is the format.
 
     Returns:
-        the figure.
+        The figure.
     """
     cells = cells.assign(shots=cells["table"].str.split().str[0].astype(int))
     panels = sorted(cells["column"].unique(), key=lambda name: name != AVERAGE)

@@ -26,7 +26,7 @@ SETTINGS = yaml.safe_load((PROJECT / "configs" / "protocols.yaml").read_text(enc
 METHODS: dict[str, dict[str, Any]] = SETTINGS["methods"]
 SEEDS, SHOTS, FEWSHOT_SHOTS = SETTINGS["seeds"], SETTINGS["shots"], SETTINGS["fewshot_shots"]
 TRAINING_FREE: list[str] = SETTINGS["training_free"]
-FOLDERS = {  # of a protocol: where training and tests go, and their classes
+FOLDERS = {  # per protocol: folders of training and tests, classes of training and tests
     "base2new": ("base2new/train_base", "base2new/test_new", "base", "new"),
     "xd": ("xd/train", "xd/test", "all", "all"),
     "dg": ("xd/train", "dg/test", "all", "all"),
@@ -47,8 +47,8 @@ class RunDefaults:
     plugins: tuple[str, ...] = ()  # Python files that register methods or data sets
 
     @classmethod
-    def of(cls, args: argparse.Namespace) -> "RunDefaults":
-        """Return the defaults that the flags of ``add_defaults`` give, and import the plugins."""
+    def from_args(cls, args: argparse.Namespace) -> "RunDefaults":
+        """Return the defaults from the flags of ``add_defaults``, and import the plugins."""
         import train
 
         for file in args.plugin:
@@ -93,7 +93,7 @@ SUITES = {name: Suite(**entry) for name, entry in SETTINGS["suites"].items()}
 
 
 def presentation_order(methods: Iterable[str]) -> list[str]:
-    """Return methods in the order of configs/protocols.yaml; others after them, by name."""
+    """Return methods in the order of configs/protocols.yaml, then the others by name."""
     names, order = sorted(methods), list(METHODS)
     return sorted(names, key=lambda name: order.index(name) if name in order else len(order))
 
@@ -108,7 +108,7 @@ def registered_methods() -> list[str]:
 
 
 def config_files(method: str, protocol: str, dataset: str, shots: int, config: str = "") -> list[str]:
-    """Return the YAML files of a method in a protocol, one per stage; raise ValueError if there is none."""
+    """Return the YAML files of a method in a protocol, one per stage; raise ValueError if it has none."""
     check_choice("method", method, registered_methods())
     entry: Any = config or next((s.config for s in SUITES.values() if dataset in (s.source, *s.targets, *s.shifts)), "")
     entry = entry or METHODS.get(method, {}).get("xd" if protocol == "dg" else protocol, "")
@@ -128,7 +128,7 @@ def config_files(method: str, protocol: str, dataset: str, shots: int, config: s
 
 
 def published_options(method: str, protocol: str, dataset: str, shots: int, config: str = "") -> list[str]:
-    """Return the KEY VALUE words that a protocol sets over its YAML file; none over a file of the user or a suite."""
+    """Return the KEY VALUE words that override a protocol's YAML file; none for the file of a user or a suite."""
     if config or any(s.config for s in SUITES.values() if dataset in (s.source, *s.targets, *s.shifts)):
         return []
     entry = METHODS.get(method, {}).get(f"{'xd' if protocol == 'dg' else protocol}_options", {})
@@ -166,19 +166,19 @@ def plan(
 
     Args:
         protocol: one of ``PROTOCOLS``.
-        methods: registry names, or "all" that have settings.
+        methods: registry names, or "all" for the methods with settings.
         datasets: see :func:`expand`.
         seeds: random seeds.
         defaults: settings of all runs.
-        shots: training images per class, of few-shot learning.
+        shots: training images per class, for few-shot learning.
 
     Raises:
-        ValueError: an unknown protocol, method or data set, or no settings.
+        ValueError: an unknown protocol, method or data set, or a method without settings.
     """
     check_choice("protocol", protocol, PROTOCOLS)
     names = expand(protocol, datasets)
     trainings = [(name, [name], SHOTS) for name in names]  # data set, targets of its tests, shots
-    if protocol in ("xd", "dg"):  # one training on the source, once for both protocols
+    if protocol in ("xd", "dg"):  # one training on the source, which both protocols share
         suite = next((s for s in SUITES.values() if names[0] in s.datasets(protocol)), SUITES["all"])
         for name in names:
             check_choice(f"target of {protocol} from {suite.source}", name, suite.datasets(protocol))
@@ -192,7 +192,7 @@ def plan(
 
 
 def expand(protocol: str, datasets: Sequence[str]) -> list[str]:
-    """Return the data sets of a command: "all" and "mini" are suites; in xd and dg a source means its targets."""
+    """Return the data sets of a command: "all" and "mini" are suites; in xd and dg a source stands for its targets."""
     known = sorted(path.stem for path in (PROJECT / "configs" / "datasets").glob("*.yaml"))
     suites = SUITES | ({suite.source: suite for suite in SUITES.values()} if protocol in ("xd", "dg") else {})
     names: list[str] = []
@@ -203,7 +203,7 @@ def expand(protocol: str, datasets: Sequence[str]) -> list[str]:
 
 
 def methods_with_settings(protocol: str, datasets: Sequence[str]) -> list[str]:
-    """Return the registered methods that have settings for a protocol on data sets."""
+    """Return the registered methods with settings for a protocol on these data sets."""
     found = []
     for method in registered_methods():
         with suppress(ValueError):
@@ -232,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the commands and what is done already")
     add_defaults(parser)
     args = parser.parse_intermixed_args(argv)
-    defaults = RunDefaults.of(args)
+    defaults = RunDefaults.from_args(args)
     jobs = plan(args.protocol, args.method.split(","), *split_words(args.words), defaults, args.shots)
     runs = [run for job in jobs for run in job]
     if args.dry_run:

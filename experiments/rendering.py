@@ -19,7 +19,7 @@ MARKS = {  # best and second best
 def write_tables(page: Path, table: Callable[[str], str]) -> None:
     """Write tables into a Markdown page: ``table(NAME)`` between ``<!-- NAME -->`` and ``<!-- end -->``.
 
-    A place whose table is empty is left as it is.
+    If ``table`` returns "", the text between the markers stays.
     """
 
     def fill(found: re.Match[str]) -> str:
@@ -31,7 +31,7 @@ def write_tables(page: Path, table: Callable[[str], str]) -> None:
 
 
 def markdown(table: pd.DataFrame, first: str, floatfmt: str | tuple[str, ...] = ".2f") -> str:
-    """Return a table with its index, whose header is ``first``, as Markdown; "-" where there is no number."""
+    """Return a table as Markdown, with its index under the header ``first`` and "-" for missing numbers."""
     cells = table.astype(object).where(table.notna(), None)
     return tabulate(cells, [first, *table.columns], "github", floatfmt=floatfmt, missingval="-")
 

@@ -26,9 +26,9 @@ COLUMNS = [*KEYS, *MEASURED, "commit", "config_hash", "note"]
 
 
 def add(output: Path, protocol: str, file: Path) -> int:
-    """Add the results below ``output`` to a CSV file, in place of runs with the same ``KEYS``; return their number.
+    """Add the results below ``output`` to a CSV file and return their number; they replace runs with the same ``KEYS``.
 
-    The commit is that of the checkout that adds them.
+    The column ``commit`` is that of the checkout at this moment.
 
     Raises:
         ValueError: two runs below ``output`` have the same keys.
@@ -57,7 +57,7 @@ def tables(marker: str) -> str:
         return markdown(row.rows(row.gather(FOLDER / "none", "")), "method")
     if not (FOLDER / f"{name}.csv").is_file():
         return ""
-    if name.startswith("significance"):  # its last figure: H, or the accuracy
+    if name.startswith("significance"):  # only its last column: H, or the accuracy
         table = pd.read_csv(FOLDER / f"{name}.csv", index_col=["column", "method"])
         return markdown(table.loc[table.index[-1][0]], "method", ("", *[".2f"] * 6, ".4f", ".4f"))
     results = pd.read_csv(FOLDER / f"{name}.csv").assign(folder=f"results/{name}.csv")

@@ -1,4 +1,4 @@
-"""One method on the whole mini suite, as a row beside the other methods'.
+"""Run one method on the whole mini suite and print its averages in a table with the other methods.
 
     python -m experiments.row ALIGN              # three seeds
     python -m experiments.row ALIGN --quick      # one seed, without few-shot runs
@@ -27,17 +27,17 @@ COLUMNS = ["base", "new", "H", "xd", "dg", *(f"{k} shot{'s' * (k > 1)}" for k in
 
 
 def average(results: pd.DataFrame, datasets: Sequence[str], part: str, shots: int = SHOTS) -> pd.Series:
-    """Return each method's accuracy, the mean over seeds and then over data sets; NaN if it lacks a data set."""
+    """Return each method's accuracy, averaged over seeds, then over data sets; NaN if it lacks a data set."""
     chosen = results[(results["part"] == part) & (results["shots"] == shots)]
     means = chosen.groupby(["method", "dataset"])["accuracy"].mean().unstack()
     return means.reindex(columns=datasets).mean(axis=1, skipna=False)
 
 
 def rows(results: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return one row per method with the columns ``COLUMNS``, in percent, and the number of seeds that all runs have.
+    """Return one row per method: the number of seeds of its runs, the smallest one, and ``COLUMNS`` in percent.
 
     Args:
-        results: for each protocol one row per run, of ``experiments.collect.read``.
+        results: protocol -> one row per run, from ``experiments.collect.read``.
     """
     everything = [SUITE.source, *SUITE.targets]
     table = pd.DataFrame({part: average(results["base2new"], everything, part) for part in ("base", "new")})
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def gather(output: Path, method: str) -> dict[str, pd.DataFrame]:
-    """Return by protocol the method's results below ``output`` and the others' of results/*.csv."""
+    """Return, by protocol, the method's results below ``output`` and the other methods' from results/*.csv."""
     found = {}
     for name in PROTOCOLS:
         folder, file = output / name, PROJECT / "results" / f"{name}.csv"

@@ -63,7 +63,7 @@ class RunSpec:
         return [*words, "DATASET.SUBSAMPLE_CLASSES", self.classes]
 
     def command(self) -> str:
-        """Return the run as a line of shell."""
+        """Return the run as a shell command."""
         return shlex.join(["python", "train.py", *self.argv()])
 
 
@@ -77,7 +77,7 @@ def read_results(run: RunSpec) -> dict[str, Any] | None:
 
 
 def state(run: RunSpec) -> str:
-    """Return "done", "begun" (it would resume) or "to do" (also if the prompts that it depends on have changed).
+    """Return "done", "begun" (it would resume) or "to do" (also if the prompts on which it depends have changed).
 
     Raises:
         ValueError: the folder holds a run with other settings, or a file in it is damaged.
@@ -130,7 +130,7 @@ def run_all(runs: Sequence[RunSpec], quiet: bool = False) -> None:
     """Execute the runs that are not done, in order, under a progress bar.
 
     Raises:
-        RuntimeError: a run failed; holds its folder and the last line of its output.
+        RuntimeError: a run failed; the message has its folder and the last line of its output.
         ValueError: a folder holds a run with other settings.
     """
     unique = list({run.folder: run for run in runs}.values())
@@ -161,7 +161,7 @@ def _execute(run: RunSpec, bar: tqdm) -> None:
                 if found := re.search(r"epoch (\[\S+\]).* loss \S+ \((\S+)\).* eta (\S+)", line):
                     bar.set_postfix_str(f"epoch {found[1]}, loss {found[2]}, {found[3]} left in this run")
     except BaseException:
-        process.terminate()  # an interrupted run saves nothing more: its last epoch is on the disk
+        process.terminate()  # nothing is lost: the last whole epoch is on the disk
         raise
     finally:
         reader.close()
@@ -175,7 +175,7 @@ def _train(argv: Sequence[str], output: Connection) -> None:
     for stream in (1, 2):
         os.dup2(output.fileno(), stream)
     output.close()
-    # The data workers are forked as in any other run; they would inherit the start method of this process.
+    # Data workers would inherit the start method of this process; reset it to the default, as in any other run.
     multiprocessing.set_start_method(None, force=True)
     sys.argv = ["train.py", *argv]
     import train
@@ -184,6 +184,6 @@ def _train(argv: Sequence[str], output: Connection) -> None:
 
 
 def command(main: Callable[[Sequence[str]], int | None]) -> Callable[..., int]:
-    """Decorate a command with the module's name (``dassl.utils.command``)."""
+    """Decorate a module's ``main`` with ``dassl.utils.command``, under the module's name."""
     name = Path(inspect.getfile(main)).stem
     return errors.command(name, interrupted="interrupted; the same command continues from here")(main)

@@ -3,8 +3,8 @@
     python -m experiments.significance output --table base2new
     python -m experiments.significance output --table xd --reference CoOp --format csv
 
-Every run writes ``predictions.csv``. An image counts as the share of seeds that read it right; averages over data sets
-give every set the same weight. Images of one drawing in other colours count as images of their own.
+The tests read each run's ``predictions.csv``. The value of an image is the share of seeds that classify it correctly;
+averages over data sets give every set the same weight. Images of one drawing in other colours count as separate images.
 """
 
 import sys
@@ -24,14 +24,14 @@ from prompting.ot.checks import check_choice
 
 RESAMPLES = 2000
 PARTS = {"base2new": ("base", "new"), "xd": ("target",), "dg": ("target",), "fewshot": ("all",)}
-Groups = dict[tuple[str, str], np.ndarray]  # (data set, part) -> right answers (n images, methods), in [0, 1]
+Groups = dict[tuple[str, str], np.ndarray]  # (data set, part) -> correctness (n images, methods), in [0, 1]
 
 
-def right_answers(results: pd.DataFrame, protocol: str, shots: int = SHOTS) -> tuple[Groups, list[str]]:
-    """Return which images each method reads right, the mean over its seeds, and the methods in order of presentation.
+def correctness(results: pd.DataFrame, protocol: str, shots: int = SHOTS) -> tuple[Groups, list[str]]:
+    """Return the share of seeds that classify each image correctly, and the methods in order of presentation.
 
     Args:
-        results: one row per run, of ``experiments.collect.read``.
+        results: one row per run, from ``experiments.collect.read``.
         protocol: one of ``PROTOCOLS``.
         shots: training images per class.
 
@@ -44,8 +44,8 @@ def right_answers(results: pd.DataFrame, protocol: str, shots: int = SHOTS) -> t
     methods, groups = presentation_order(set(chosen["method"])), {}
     for key, runs in chosen.groupby(["dataset", "part"]):
         columns = {}
-        for method, own in runs.groupby("method"):
-            tables = [pd.read_csv(Path(folder) / "predictions.csv", index_col="path") for folder in own["folder"]]
+        for method, seeds in runs.groupby("method"):
+            tables = [pd.read_csv(Path(folder) / "predictions.csv", index_col="path") for folder in seeds["folder"]]
             columns[method] = pd.concat([table["correct"] for table in tables], axis=1).mean(axis=1, skipna=False)
         if absent := [method for method in methods if method not in columns]:
             raise ValueError(f"{absent[0]} has no run on {', '.join(key)}; run it, or leave it out with --methods")
@@ -57,7 +57,7 @@ def right_answers(results: pd.DataFrame, protocol: str, shots: int = SHOTS) -> t
 
 
 def columns_of(accuracy: dict[tuple[str, str], np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the figures of a table in percent from accuracies by (data set, part); H is that of the averages."""
+    """Return averages over data sets in percent, from accuracies by (data set, part); H is computed from them."""
     parts = list(dict.fromkeys(part for _, part in accuracy))
     mean = {part: 100 * np.mean([a for (_, p), a in accuracy.items() if p == part], axis=0) for part in parts}
     if set(parts) != {"base", "new"}:
@@ -67,9 +67,9 @@ def columns_of(accuracy: dict[tuple[str, str], np.ndarray]) -> dict[str, np.ndar
 
 
 def bootstrap(groups: Groups, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, np.ndarray]:
-    """Return the figures (resamples, methods) of test images drawn again with replacement, within each data set.
+    """Return the averages (resamples, methods) for bootstrap samples of the test images of each data set.
 
-    All methods see the same draw, so that differences between columns are paired.
+    All methods share the samples, so that differences between methods are paired.
     """
     rng, accuracy = np.random.default_rng(seed), {}
     for key, right in groups.items():
@@ -79,15 +79,15 @@ def bootstrap(groups: Groups, resamples: int = RESAMPLES, seed: int = 0) -> dict
 
 
 def swap_test(groups: Groups, one: int, other: int, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, float]:
-    """Return two-sided p-values of the figures' differences between two methods, by a paired permutation test.
+    """Return two-sided p-values of the differences between two methods, by a paired permutation test.
 
-    Under the null hypothesis the two methods' answers to an image can be exchanged: each permutation swaps them for
-    every image with probability 1/2 (Good, Permutation, Parametric and Bootstrap Tests of Hypotheses, 2005).
+    Under the null hypothesis the two methods' answers to an image are exchangeable: each permutation swaps them with
+    probability 1/2 per image (Good, Permutation, Parametric and Bootstrap Tests of Hypotheses, 2005).
     """
     rng, first, second = np.random.default_rng(seed), {}, {}
     for key, right in groups.items():
         swap = rng.integers(0, 2, (resamples, len(right)))
-        swap[0] = 0  # the answers as they are
+        swap[0] = 0  # the observed answers
         moved = swap @ (right[:, one] - right[:, other]) / len(right)
         first[key], second[key] = right[:, one].mean() - moved, right[:, other].mean() + moved
     a, b = columns_of(first), columns_of(second)
@@ -97,7 +97,7 @@ def swap_test(groups: Groups, one: int, other: int, resamples: int = RESAMPLES, 
 def compare(groups: Groups, methods: Sequence[str], reference: str, level: float = 0.95) -> pd.DataFrame:
     """Return one row per column and method: figure, interval, difference to the reference with interval, p-values.
 
-    ``p`` is of the paired test, ``q`` the same over all methods of a column (Benjamini and Hochberg, 1995).
+    ``p`` is that of the paired test, ``q`` is adjusted for all methods of a column (Benjamini and Hochberg, 1995).
     """
     check_choice("reference", reference, methods)
     tails, base = [50 * (1 - level), 50 * (1 + level)], methods.index(reference)
@@ -135,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     results, _ = read(args.output, args.table)
     results = results[results["method"].isin(args.methods)] if args.methods != ["all"] else results
     results = results[results["dataset"].isin(args.datasets)] if args.datasets else results
-    groups, methods = right_answers(results, args.table, args.shots)
+    groups, methods = correctness(results, args.table, args.shots)
     table = compare(groups, methods, args.reference)
     if args.figure:
         if len(methods) < 2:

@@ -3,9 +3,9 @@
     python -m experiments.study --seeds 1 --datasets mini_source --output-dir output/study
     python -m experiments.study --tables    # only make the tables of docs/study.md from results/study.csv
 
-Base-to-new on each data set; on the source also the validation images. The results go to results/study.csv, the tables
-into docs/study.md. A plan is made uniform by a large entropy weight lambda, so that a distance is the plain mean over
-all pairs. A finished run is not repeated.
+Base-to-new on each data set; on the source also the validation images. Results are written to results/study.csv, tables
+to docs/study.md. A large entropy weight lambda makes a plan uniform, so that its distance is the mean over all pairs. A
+finished run is not repeated.
 """
 
 import re
@@ -26,7 +26,7 @@ from experiments.runs import PROJECT, RunSpec, command, read_results, run_all
 PAGE, FILE = PROJECT / "docs" / "study.md", PROJECT / "results" / "study.csv"
 SOURCE = SUITES["mini"].source
 DATASETS = [SOURCE, "mini_food", "mini_sports", "mini_digits"]
-UNIFORM = "1000.0"  # of lambda; costs are at most 4, so that all exp(-cost / lambda) are within 0.4 % of 1
+UNIFORM = "1000.0"  # lambda of a uniform plan: costs are at most 4, so that exp(-cost / lambda) is within 0.4 % of 1
 VARIANTS = {
     "defaults": "",
     "no token level (BETA 0)": "BETA 0.0",
@@ -51,7 +51,7 @@ def options(variant: str) -> tuple[str, ...]:
 
 
 def runs_of(variant: str, datasets: Sequence[str], seed: int, defaults: RunDefaults) -> dict[str, list[RunSpec]]:
-    """Return the runs of a variant with one seed, by the part that they test: "base", "new" and "val"."""
+    """Return the runs of a variant with one seed by tested part, "base", "new" and "val"."""
     folder = defaults.output / re.sub(r"\W+", "_", variant).strip("_")
     jobs = plan("base2new", ["ALIGN"], datasets, [seed], replace(defaults, output=folder, options=options(variant)))
     runs = {"base": [train for train, _ in jobs], "new": [test for _, test in jobs]}
@@ -76,11 +76,11 @@ def measure(run: RunSpec, variant: str, part: str) -> dict[str, Any]:
 
 
 def as_share(results: pd.DataFrame) -> pd.DataFrame:
-    """Divide entropies by those of uniform plans: ln(M N), and the variant whose token plans are uniform."""
+    """Divide entropies by those of uniform plans: ln(M N) for prompts, the variant with uniform plans for tokens."""
     keys = ["dataset", "part", "seed"]
     uniform = results[results["variant"] == "uniform plans of tokens"].set_index(keys)["token_entropy"]
     token = uniform.reindex(pd.MultiIndex.from_frame(results[keys])).to_numpy()
-    token = np.where(results["variant"] == "reading: released", np.nan, token)  # it has other token sets
+    token = np.where(results["variant"] == "reading: released", np.nan, token)  # ``released`` has other token sets
     found = results["variant"].str.extract(r"M = N = (\d)")[0]
     prompts = found.fillna("4").astype(int)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -97,7 +97,7 @@ def harmonic(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def accuracy_table(results: pd.DataFrame) -> str:
-    """Return H of each variant and data set, their average, and the difference to the defaults' with its spread."""
+    """Return H of each variant and data set, the averages, and the difference of H to the defaults with its spread."""
     seeds = harmonic(results)
     by_set = seeds["H"].groupby(["variant", "dataset"]).mean().unstack()
     datasets = [name for name in DATASETS if name in by_set]

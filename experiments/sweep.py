@@ -49,7 +49,7 @@ def visible_gpus() -> list[int]:
 
 
 def local_slots(jobs: int | None) -> list[int | None]:
-    """Return one GPU (or None, for the CPU) per process that may run at a time; divide the CPU's threads among them.
+    """Return one GPU index (None: the CPU) per process that may run at a time; divide the CPU's threads among them.
 
     Raises:
         ValueError: ``--jobs`` is below 1, or given where the GPUs determine it.
@@ -58,7 +58,7 @@ def local_slots(jobs: int | None) -> list[int | None]:
     if gpus and jobs is not None:
         raise ValueError(f"--jobs is for machines without GPU; here one process runs on each of {len(gpus)}")
     if jobs is not None and jobs < 1:
-        raise ValueError(f"--jobs is {jobs}; it should be at least 1")
+        raise ValueError(f"--jobs is {jobs}; allowed: 1 or more")
     if jobs is not None and jobs > 1:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         os.environ.setdefault("OMP_NUM_THREADS", str(max(cores // jobs, 1)))  # inherited by the jobs
@@ -82,7 +82,7 @@ def executor(args: argparse.Namespace, slot: int | None = None, name: str = "che
     remote = submitit.SlurmExecutor(folder)
     try:
         remote.update_parameters(job_name=name.replace(", ", "-").replace(" ", ""), **gpu, **given)
-    except ValueError as error:  # of many lines
+    except ValueError as error:  # submitit's message has many lines
         raise ValueError(str(error).splitlines()[0]) from None
     return remote
 
@@ -132,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for pair in args.slurm:
         if "=" not in pair:
             raise ValueError(f"--slurm takes KEY=VALUE, but got {pair!r}")
-    jobs = plan(args.protocol, args.methods, args.datasets, args.seeds, RunDefaults.of(args), args.shots)
+    jobs = plan(args.protocol, args.methods, args.datasets, args.seeds, RunDefaults.from_args(args), args.shots)
     states = {job: Counter(state(run) for run in job) for job in jobs}
     todo = [job for job in jobs if set(states[job]) != {"done"}]
     if args.dry_run:

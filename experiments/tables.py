@@ -3,7 +3,7 @@
     python -m experiments.tables output --table base2new --format markdown
     python -m experiments.tables output --table fewshot --plot curves.png
 
-OUTPUT is a folder of our runs (``results.json``), a folder of logs that CoOp, MaPLe, PLOT and others left, or a CSV
+OUTPUT is a folder of this project's runs (``results.json``), a folder of logs of CoOp, MaPLe, PLOT and others, or a CSV
 file of results/. Figures are means over seeds, with the (population) standard deviation.
 """
 
@@ -29,7 +29,7 @@ FIGURES = {
     for key, value in f["values"].items()
 }
 CELLS = ["table", "method", "column", "mean", "std", "seeds", "published", "difference", "source"]
-KEYS = ["method", "dataset", "part", "shots", "seed"]  # of a run
+KEYS = ["method", "dataset", "part", "shots", "seed"]  # columns that identify a run
 AVERAGE = "average"
 
 
@@ -37,14 +37,14 @@ class TableBuilder:
     """The tables of one protocol, as ``cells``: one row per cell, with the columns ``CELLS``.
 
     There is one table per data set and one of their average (base2new), one (xd, dg), or one per number of shots.
-    A cell without runs has no mean. ``missing`` has a line for the columns of a method that lack the same seeds.
+    A cell without runs has no mean. ``missing`` lists the missing seeds, one line per method, table and set of seeds.
 
     Args:
         protocol: one of ``PROTOCOLS``.
         results: one row per run, with the fields of ``RunResult``.
         datasets: data sets to report; empty for a suite if its source or two of its sets were found, else those found.
         methods: methods to report, found or not; empty for those found.
-        shots: numbers of shots to report, found or not; empty for those found. Zero shots are reported where found.
+        shots: numbers of shots to report, found or not; empty for those found. Zero shots are reported if found.
         seeds: seeds to report, found or not; empty for those found.
 
     Raises:
@@ -70,7 +70,7 @@ class TableBuilder:
         for key, (one, other, *_) in results[results.duplicated(KEYS, keep=False)].groupby(KEYS)["folder"]:
             run = "{} on {} ({}, {} shots, seed {})".format(*key)
             remedy = "choose with --configs, or name a smaller folder"
-            raise ValueError(f"two runs answer for {run}: {one} and {other}; {remedy}")
+            raise ValueError(f"there are two runs of {run}: {one} and {other}; {remedy}")
         self.protocol, self.results = protocol, results
         self.datasets = list(datasets) or self._expected(set(results[results["part"].isin(parts)]["dataset"]))
         suite = next((s for s in SUITES.values() if set(self.datasets) & set(s.datasets(protocol))), None)
@@ -109,7 +109,7 @@ class TableBuilder:
         return pd.DataFrame(cells, columns=CELLS)
 
     def _pivot(self, part: str, shots: int = SHOTS) -> pd.DataFrame:
-        """Return accuracies by (method, seed) and data set, with the average for the seeds that no data set lacks."""
+        """Return accuracies by (method, seed) and data set, with the average for seeds with all data sets."""
         chosen = self.results[(self.results["part"] == part) & (self.results["shots"] == shots)]
         wide = chosen.pivot(index=["method", "seed"], columns="dataset", values="accuracy")
         wide = wide.reindex(columns=self.datasets)
@@ -188,7 +188,7 @@ def _shots(number: int) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(prog="tables", doc=__doc__)
     add = parser.add_argument
-    add("output", type=Path, help="folder of runs, ours or logs of others, or a CSV file of results/")
+    add("output", type=Path, help="folder of runs or of other projects' logs, or a CSV file of results/")
     add("--table", choices=PROTOCOLS, required=True, help="protocol to report")
     add("--format", choices=FORMATS, default="terminal", help="form of the table (default: terminal)")
     add("--datasets", nargs="+", default=[], help="names, all or mini; default: what was found")

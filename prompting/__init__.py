@@ -1,3 +1,3 @@
-"""Prompt tuning for CLIP: loaders and encoders, learned prompts, optimal transport, heads. Knows no data set."""
+"""Prompt tuning for CLIP, without Dassl or data sets: loaders, encoders, learned prompts, optimal transport, heads."""
 
 __version__ = "0.2.0"

@@ -16,9 +16,10 @@ LONGEST = 1000  # characters of a message; a longer one is shortened in its midd
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0, or 2 after an error, which is one line; ``--help`` lists others.
+    """Run a command and return its exit code.
 
-    If whoever reads the output has gone (``| head``), the command ends without a word, with exit code 141.
+    The code is 0, 2 after an error (one line on stderr), 130 after Ctrl-C, 141 without a message if the reader of the
+    output has gone (``| head``), or one that the command's ``--help`` describes.
     """
     parser = argparse.ArgumentParser(prog="align-clip", description="Use a trained run.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -35,7 +36,7 @@ def main(words: Sequence[str] | None = None) -> int:
         command.add_argument("--traceback", action="store_true", help="show where an error was raised")
         command.set_defaults(run=module.run)
     words = list(sys.argv[1:] if words is None else words)
-    shown = "--traceback" in words or bool(os.environ.get("ALIGN_TRACEBACK"))  # at any place, as in ``train.py``
+    shown = "--traceback" in words or bool(os.environ.get("ALIGN_TRACEBACK"))  # anywhere, as in ``train.py``
     args = parser.parse_args([word for word in words if word != "--traceback"])
     try:
         code = args.run(args)
@@ -55,7 +56,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def one_line(error: Exception) -> str:
-    """Return an error as one line; of an error that was not written for users also its kind and place."""
+    """Return an error as one line, with type, file and line unless it is one of ``USER_ERRORS`` with a message."""
     words = " ".join(str(error).split())
     words = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in words)
     if len(words) > LONGEST:

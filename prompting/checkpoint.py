@@ -15,11 +15,11 @@ from prompting.torch_files import read_pickled
 
 # Buffers of class-name embeddings in checkpoints of the CoOp family; they depend on the classes of the training run.
 CLASS_NAME_BUFFERS = ("token_prefix", "token_suffix", "token_midfix")
-# Learned prompts that the family stores inside a tower (VPT, IVLP).
+# Names of learned prompts inside a tower (VPT, IVLP).
 PROMPTS_IN_TOWERS = ("VPT", "VPT_shallow")
 # Top-level names of the frozen CLIP in whole-model checkpoints of the family.
 FROZEN_PARTS = ("image_encoder", "text_encoder", "clip_model", "clip", "logit_scale", "model")
-# A second, frozen CLIP in such checkpoints, at any level: PromptSRC's prompt_learner.ZS_image_encoder, CoPrompt's.
+# Names of a second, frozen CLIP in such checkpoints, at any level: of PromptSRC and CoPrompt.
 TEACHERS = ("ZS_image_encoder", "model_distill")
 
 
@@ -107,10 +107,10 @@ def load_learned(
 
     Args:
         model: a model whose learned tensors are those that require a gradient.
-        state: names to tensors, with or without the ``module.`` of a parallel run.
+        state: names to tensors, with or without the prefix ``module.`` of a parallel run.
         source: name of the checkpoint in error messages, such as its path.
         names: names in ``model`` to names in the checkpoint, as in ``learned_state``.
-        unused: names of modules and tensors that released checkpoints of the method hold without any use.
+        unused: names of modules and tensors in released checkpoints of the method that no computation reads.
 
     Raises:
         ValueError: a learned tensor is missing or has another shape, or the checkpoint holds learned tensors that

@@ -23,7 +23,7 @@ from prompting.checkpoint import learned_state, load_learned
 from prompting.clip import load_clip
 from prompting.clip.classnames import check_features, check_tokens
 from prompting.clip.templates import template_for
-from prompting.images import Preprocess, read_image, unnormalised
+from prompting.images import Preprocess, read_image, to_image
 from prompting.methods import METHODS, PromptedCLIP
 from prompting.ot.checks import check_choice, check_count
 from prompting.precision import Precision
@@ -53,14 +53,14 @@ class Predictions:
 
     @property
     def labels(self) -> list[str]:
-        """The likeliest class of each image; the first one of equal classes."""
+        """The likeliest class of each image; of equal scores, the first class."""
         return [names[0][0] for names in self.top(1)]
 
     def top(self, k: int = 5) -> list[list[tuple[str, float]]]:
         """Return for each image the k likeliest classes with their probabilities, in descending order.
 
         Raises:
-            TypeError, ValueError: k is no whole number from 1.
+            TypeError, ValueError: k is not an integer >= 1.
         """
         check_count("k", k)
         indices, values = likeliest(self.logits, k)
@@ -71,12 +71,12 @@ class Predictions:
 class Classifier:
     """A prompted CLIP with its class names and the preprocessing of its images.
 
-    The class features are computed once, when the classifier is made; calls change nothing, so that threads can share
-    a classifier. Make one with :meth:`load`.
+    The class features are computed once, on construction; calls change nothing, so that threads can share a classifier.
+    Create one with :meth:`load`.
 
     Args:
         model: the model, on its device; it is set to evaluation mode.
-        settings: the settings that the model was made with.
+        settings: the settings from which the model was built.
         precision: precision of the model.
     """
 
@@ -100,7 +100,7 @@ class Classifier:
 
         Args:
             run: the run's output folder, with ``run.json`` and the checkpoints, or the folder of an evaluation.
-            epoch: the epoch to load; None takes the best one on validation if that was kept, else the last one.
+            epoch: the epoch to load; None takes the best epoch on validation if it was kept, else the last one.
             classnames: class names to use instead of those of the run.
             backbone: name or file of the CLIP; None takes that of the run.
             device: device of the model; None takes a GPU if there is one.
@@ -126,7 +126,7 @@ class Classifier:
         try:
             model = _build(settings, clip)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"the model of {run} cannot be made as its run.json says: {error}") from error
+            raise ValueError(f"the model of {run} cannot be built from its run.json: {error}") from error
         if settings.checkpoint:
             path = Path(run) / settings.checkpoint
             path = path if path.is_file() else checkpoint_path(path, epoch)
@@ -146,12 +146,13 @@ class Classifier:
         """Return a classifier with the same CLIP and learned prompts for other class names.
 
         Raises:
-            ValueError: no names, one given twice, two that are one for the CLIP, or a method that learns its classes.
+            ValueError: no names, a name given twice, names that the CLIP cannot tell apart, or a method that learns its
+                classes.
         """
         if reason := self.model.fixed_classes:
             raise ValueError(
-                f"{self.settings.method} cannot take other class names: it has {reason}, learned for its own "
-                f"{len(self.settings.classnames)} classes"
+                f"{self.settings.method} cannot take other class names: it has {reason}, learned for the "
+                f"{len(self.settings.classnames)} classes of the run"
             )
         names = tuple(classnames)
         if isinstance(classnames, str) or not names or not all(name.strip() for name in names):
@@ -178,8 +179,8 @@ class Classifier:
 
         Args:
             images: one image or several: paths, PIL images, tensors (3, H, W), or one tensor (B, 3, H, W).
-                Floating tensors must be preprocessed already; uint8 tensors are pixels.
-            batch_size: images that run through the model together.
+                Floating tensors are preprocessed images; uint8 tensors are pixels.
+            batch_size: number of images that run through the model together.
 
         Returns:
             Predictions of B images; B = 1 for one image.
@@ -199,7 +200,7 @@ class Classifier:
         if isinstance(image, Tensor):
             size = (3, *self.preprocess.size)
             if image.dtype == torch.uint8 and image.dim() == 3 and image.shape[0] == 3:
-                return self.preprocess(unnormalised([image])[0])
+                return self.preprocess(to_image(image))
             if not image.is_floating_point() or tuple(image.shape) != size:
                 found = f"{image.dtype} of shape {tuple(image.shape)}"
                 raise ValueError(f"an image tensor is {found}; allowed: uint8 (3, H, W), or preprocessed floats {size}")
@@ -214,17 +215,17 @@ class Classifier:
 
 
 def _settings(run: str | os.PathLike[str]) -> ModelSettings:
-    """Return the settings of a run; of an evaluation, those of the run that it loaded, for its own classes."""
+    """Return the settings of a run, or of the run that an evaluation loaded, with the evaluation's classes."""
     content = read_run(run)
     if not (loaded := content.get("loaded_from")):
         return ModelSettings.read(run)
     data, trained = content["config"]["DATASET"], ModelSettings.read(Path(loaded).parent.parent)
-    place = {"dataset": data["NAME"], "template": data.get("TEMPLATE", ""), "checkpoint": os.path.abspath(loaded)}
-    return replace(_for_classes(trained, tuple(content["classnames"])), **place)
+    changes = {"dataset": data["NAME"], "template": data.get("TEMPLATE", ""), "checkpoint": os.path.abspath(loaded)}
+    return replace(_for_classes(trained, tuple(content["classnames"])), **changes)
 
 
 def _for_classes(settings: ModelSettings, names: tuple[str, ...]) -> ModelSettings:
-    """Return the settings for these class names, of which some may be unknown to the training."""
+    """Return the settings with other class names, and with the method's overrides if some were not in the training."""
     options = settings.options
     if set(names) - set(settings.classnames) and settings.method in METHODS:
         options = {**options, **METHODS[settings.method].options_class.for_other_classes}
@@ -232,7 +233,7 @@ def _for_classes(settings: ModelSettings, names: tuple[str, ...]) -> ModelSettin
 
 
 def _build(settings: ModelSettings, clip: Any) -> PromptedCLIP[Any]:
-    """Return a run's model on a CLIP, with initial prompts and without what training alone needs."""
+    """Return a run's model on a CLIP, with initial prompts and without the parts that only training needs."""
     model_class = METHODS[settings.method]
     options = model_class.options_class(**{**settings.options, **model_class.options_class.for_prediction})
     return model_class(clip, settings.classnames, options, dataset=settings.dataset, template=settings.template)

@@ -1,14 +1,14 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing of files."""
 
 import os
 from pathlib import Path
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file atomically and create its folder; a link or a device (/dev/stdout) is written to as it is.
+    """Write a file atomically and create its folder; a link or a device (/dev/stdout) is written in place.
 
     Raises:
-        OSError: the file cannot be written, as on a full disk; the error names it, and an older file is kept.
+        OSError: the file cannot be written, such as on a full disk; the error names it, and an existing file is kept.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_symlink() or (path.exists() and not path.is_file()):

@@ -1,8 +1,8 @@
-"""Image files to the tensors that CLIP takes: the transform of an evaluation, without torchvision."""
+"""Reads image files into CLIP's input tensors: the evaluation transform, without torchvision."""
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,13 +28,13 @@ class Preprocess:
 
     Args:
         size: (H, W) of the result in pixels.
-        interpolation: of the resizing, bicubic, bilinear or nearest.
-        mean: subtracted from the red, green and blue channel.
-        std: divides the channels.
-        turn: whether image files are turned as their EXIF data say; see :func:`read_image`.
+        interpolation: bicubic, bilinear or nearest, for the resize.
+        mean: means of the red, green and blue channel, subtracted.
+        std: standard deviations of the channels, > 0, by which they are divided.
+        turn: rotate image files by their EXIF orientation; see :func:`read_image`.
 
     Raises:
-        ValueError: an unknown interpolation, or numbers that mean nothing.
+        ValueError: an unknown interpolation, or numbers that are not finite or out of range.
     """
 
     size: tuple[int, int]
@@ -59,7 +59,7 @@ class Preprocess:
             raise ValueError(f"size and std of the images are {self.size} and {self.std}; allowed: above 0")
 
     def crop(self, image: Image.Image) -> Image.Image:
-        """Return the part of an image that a model sees, of (H, W) pixels; a crop of it is the same."""
+        """Return an image resized and cropped to (H, W) pixels, as a model sees it; a second call changes nothing."""
         image, edge, (height, width) = image.convert("RGB"), max(self.size), self.size
         scale = edge / min(image.size)
         sides = [edge if side == min(image.size) else int(edge * side / min(image.size)) for side in image.size]
@@ -69,11 +69,11 @@ class Preprocess:
         return image.crop((left, top, left + width, top + height))
 
     def read(self, path: str | os.PathLike[str]) -> Image.Image:
-        """Return the part of an image file that a model sees."""
+        """Return an image file, resized and cropped as a model sees it."""
         return self.crop(read_image(path, self.turn))
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """Return the tensor (3, H, W) of an image."""
+        """Return the normalised float32 tensor (3, H, W) of an image."""
         pixels = torch.from_numpy(np.array(self.crop(image))).permute(2, 0, 1).contiguous().float().div(255)
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
         return (pixels - mean) / std
@@ -92,11 +92,11 @@ def read_image(path: str | os.PathLike[str], turn: bool = False) -> Image.Image:
 
     Args:
         path: the file.
-        turn: turn the picture as its EXIF data say.
+        turn: rotate the picture by its EXIF orientation.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, no image, or has a pixel that is not finite.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is damaged, is no image, or has a pixel that is not finite.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"no image file at {os.fspath(path)}")
@@ -113,7 +113,7 @@ def read_image(path: str | os.PathLike[str], turn: bool = False) -> Image.Image:
 
 
 def _upright(picture: Image.Image, source: Image.Image) -> Image.Image:
-    """Return a picture turned as the EXIF data of its source say; as it is, if they are damaged."""
+    """Return a picture rotated by the EXIF orientation of its source; unchanged if the EXIF data are damaged."""
     try:
         picture.getexif()[0x0112] = source.getexif().get(0x0112, 1)
         return ImageOps.exif_transpose(picture)
@@ -122,7 +122,7 @@ def _upright(picture: Image.Image, source: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Return a picture of mode I, I;16 or F as one of mode L; see :func:`read_image` for the scale."""
+    """Convert a picture of mode I, I;16 or F to mode L; see :func:`read_image` for the scale."""
     values = np.asarray(image).astype(np.float32)
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
@@ -138,10 +138,10 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Return the given files, and the image files in the given folders and below, sorted within a folder.
+    """Return the given files, and the image files at any depth in the given folders, sorted within each.
 
-    Links to folders are followed, each folder once. Hidden files and folders, such as ``.ipynb_checkpoints``, are not
-    taken unless they are given.
+    Links to folders are followed, each folder once. Hidden files and folders, such as ``.ipynb_checkpoints``, are left
+    out unless they are given.
 
     Raises:
         FileNotFoundError: a path does not exist, or a folder holds no image.
@@ -176,6 +176,6 @@ def _walk(top: Path) -> Iterator[Path]:
         yield from (file for file in shown if file.suffix.lower() in SUFFIXES and file.is_file())
 
 
-def unnormalised(images: Sequence[Tensor] | Tensor) -> list[Image.Image]:
-    """Return uint8 tensors (3, H, W) as images."""
-    return [Image.fromarray(image.permute(1, 2, 0).cpu().numpy()) for image in images]
+def to_image(pixels: Tensor) -> Image.Image:
+    """Return a uint8 tensor (3, H, W) as an image."""
+    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())

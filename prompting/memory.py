@@ -1,8 +1,8 @@
-"""How many classes run at once, and how many blocks are recomputed, so that a training step fits into a memory limit.
+"""Memory of a training step: the number of classes at once and of recomputed blocks that fits it into a limit.
 
 Between the forward and the backward pass, autograd keeps per position and block, in units of the tower's width: the
 inputs of both norms (2), queries, keys and values (3), the attention output (1) and the hidden layer of the MLP (4 in
-CLIP). A recomputed block keeps its input (1). Classes in chunks keep the activations of one chunk at a time.
+CLIP). A recomputed block keeps its input (1). With classes in chunks, one chunk's activations are kept at a time.
 """
 
 import os
@@ -19,7 +19,7 @@ from torch import Tensor
 from prompting.clip import PromptTokens, TextEncoder
 from prompting.clip.blocks import can_split
 from prompting.clip.layout import lay_out
-from prompting.clip.shape import hidden_widths, tower_dtype
+from prompting.clip.shape import mlp_ratio, tower_dtype
 from prompting.learners import Prompts
 from prompting.ot import HierarchicalOT
 
@@ -43,7 +43,7 @@ class MemoryPlan:
     classes_at_once: int  # classes that the text tower runs together
     text_blocks: int  # recomputed blocks of a tower
     vision_blocks: int
-    parts: dict[str, int]  # bytes by purpose; "held" is the memory of the process before the step
+    parts: dict[str, int]  # bytes by purpose; "held" is the process's memory before the step
     recompute_flops: float  # multiply-adds of the recomputation
 
     @property
@@ -70,12 +70,12 @@ class Tower(NamedTuple):
     learned: bool  # whether gradients flow through the blocks
 
     def kept(self, recomputed: int = 0) -> float:
-        """Return the bytes that are kept for the backward pass."""
+        """Return the bytes kept for the backward pass, with ``recomputed`` blocks recomputed."""
         widths = (KEPT + self.hidden) * (self.blocks - recomputed) + recomputed
         return widths * self.positions * self.width * self.itemsize * self.learned
 
     def working(self) -> float:
-        """Return the bytes that a block needs while it runs."""
+        """Return the bytes of a running block's temporaries."""
         return (WORKING + 3 * self.hidden) * self.positions * self.width * self.itemsize
 
     def flops(self, blocks: int, rows: float = 0) -> float:
@@ -98,7 +98,7 @@ def configure_memory(model: Any, images: int, limit: int, device: torch.device |
         The plan; None for a model with ``chunks_text``, which splits its classes in ``forward``.
 
     Raises:
-        ValueError: the given limit is too small even for one class at a time.
+        ValueError: the given limit is too small, even with one class at a time.
     """
     if model.chunks_text:
         return None
@@ -123,8 +123,13 @@ def configure_memory(model: Any, images: int, limit: int, device: torch.device |
 
 
 def plan_memory(model: Any, images: int, held: int = 0) -> list[MemoryPlan]:
-    """Return the plans for a training step: K, K / 2, .., 1 classes at once, and 0 to all blocks of a tower recomputed;
-    ``held`` are the bytes held before the step."""
+    """Return the possible plans of a training step: K, K / 2, .., 1 classes at once, 0 to all blocks recomputed.
+
+    Args:
+        model: a ``PromptedCLIP``.
+        images: B of one process.
+        held: bytes that the process holds before the step.
+    """
     (tokens, prompts), *others = model.training_text()
     token_set = getattr(model, "token_set", None)
     text, per_class = _text(model.text_encoder, tokens, prompts, token_set)
@@ -137,8 +142,8 @@ def plan_memory(model: Any, images: int, held: int = 0) -> list[MemoryPlan]:
     positions = images * m * (1 + shape.patches + b)
     itemsize = tower_dtype(visual).itemsize
     learned = bool(visual_prompts) or any(adapter is not None for adapter in prompts.visual_adapters)
-    vision = Tower(positions, shape.vision_width, itemsize, hidden_widths(visual), shape.vision_layers, learned)
-    # Text features as computed, gathered and normalised; visual ones as computed and normalised.
+    vision = Tower(positions, shape.vision_width, itemsize, mlp_ratio(visual), shape.vision_layers, learned)
+    # Three copies of text features (computed, gathered, normalised), two of visual features (computed, normalised).
     features = 4 * shape.embed_dim * (3 * classes * n * (1 + length) + 2 * positions)
     transport = _transport(model, images * classes * n * m, (shape.patches + b) * length)
 
@@ -160,12 +165,14 @@ def plan_memory(model: Any, images: int, held: int = 0) -> list[MemoryPlan]:
     return plans
 
 
-def _text(encoder: TextEncoder, tokens: PromptTokens, prompts: Prompts, token_set: Tensor | None = None) -> Any:
-    """Return the text tower of a step, and the positions of its longest class."""
+def _text(
+    encoder: TextEncoder, tokens: PromptTokens, prompts: Prompts, token_set: Tensor | None = None
+) -> tuple[Tower, float]:
+    """Return the text tower of a step, and the largest number of positions of a class."""
     vectors = (prompts.text, *prompts.deep_text)
     groups = lay_out(tokens, vectors, token_set, share_prefix=can_split(encoder.transformer)).chunks[0].groups
-    hidden, learned = hidden_widths(encoder), any(v is not None for v in (*vectors, *prompts.text_adapters))
-    # The keys and values of a prefix are kept once more for each suffix: 2 of the widths of a position.
+    hidden, learned = mlp_ratio(encoder), any(v is not None for v in (*vectors, *prompts.text_adapters))
+    # Each suffix also keeps the keys and values of its prefix: 2 widths per prefix position.
     sizes = [group.length + 2 / (KEPT + hidden) * group.prefix for group in groups]
     positions = sum(len(group.prompts) * size for group, size in zip(groups, sizes))
     longest = {group.prefix: len(group.prompts.unique()) * size for group, size in zip(groups, sizes)}
@@ -174,7 +181,7 @@ def _text(encoder: TextEncoder, tokens: PromptTokens, prompts: Prompts, token_se
 
 
 def _transport(model: Any, costs: int, tokens: int) -> int:
-    """Return the working memory of the transport: six floats per cost of the prompt level and five per token cost."""
+    """Return the bytes that the transport needs: six floats per cost of the prompt level, five per token cost."""
     head = getattr(model, "head", None)
     if not isinstance(head, HierarchicalOT):
         return 0
@@ -183,7 +190,7 @@ def _transport(model: Any, costs: int, tokens: int) -> int:
 
 
 def processes() -> int:
-    """Return how many processes share a batch."""
+    """Return the number of processes that share a batch."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
@@ -198,7 +205,7 @@ def held_bytes(device: torch.device | str = "cpu") -> int:
 
 
 def peak_bytes(device: torch.device | str = "cpu") -> int | None:
-    """Return the most memory that this process has held on a device; None where the system does not report it."""
+    """Return the peak memory of this process on a device, in bytes; None if the system does not report it."""
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if resource is None:

@@ -1,6 +1,6 @@
-"""Numeric precision: in which dtype frozen towers are stored and computed.
+"""Numeric precision: the dtypes of the frozen weights and of the computation.
 
-Learned tensors, their gradients and the optimizer's state are float32 under every setting.
+Learned tensors, their gradients and the optimizer's state are always float32.
 """
 
 import logging
@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from prompting.ot.checks import check_choice, first_non_finite
 
 PRECISIONS = ("auto", "fp32", "amp", "fp16", "bf16")
-# How each precision stores frozen weights, and in which dtype autocast computes (None: no autocast).
+# Per precision: dtype of frozen weights, and dtype of autocast (None: no autocast).
 _STORED = {"fp32": torch.float32, "amp": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _COMPUTED = {"fp32": None, "amp": torch.float16, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Norms stay in float32, as in OpenAI's half-precision weights.
@@ -151,16 +151,16 @@ class Precision:
         values = [(f"the learned tensor {name}", p) for name, p in learned.items()] + [("the loss", loss)]
         gradients = [(f"the gradient of {name}", p.grad) for name, p in learned.items() if p.grad is not None]
         problem = first_non_finite(values + gradients)
-        again = ""
+        repeated = ""
         if self.scaler is not None and problem.startswith("the gradient"):
             self.skipped.in_a_row, self.skipped.total = self.skipped.in_a_row + 1, self.skipped.total + 1
-            again = f" in {MAX_SKIPPED} steps in a row, at loss scale {self.scaler.get_scale():g}"
+            repeated = f" in {MAX_SKIPPED} steps in a row, at loss scale {self.scaler.get_scale():g}"
         else:
             self.skipped.in_a_row = 0
         if problem and not 0 < self.skipped.in_a_row < MAX_SKIPPED:
-            raise FloatingPointError(f"{problem} under precision {self.name}{again}")
+            raise FloatingPointError(f"{problem} under precision {self.name}{repeated}")
         if self.scaler is None:
             optim.step()
         else:
-            self.scaler.step(optim)  # skips by itself
+            self.scaler.step(optim)  # skips the step if a gradient is not finite
             self.scaler.update()

@@ -1,4 +1,4 @@
-"""The order of classes by score, with one rule for ties: the class that comes first wins."""
+"""Ranks classes by score; of equal scores, the class with the smaller index comes first."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ def likeliest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
     Args:
         scores: (B, K) logits of any float dtype.
-        k: number of classes, at least 1; more than K is K.
+        k: number of classes, at least 1; values above K mean K.
 
     Returns:
         Indices (B, k), int64, and probabilities (B, k), float32 or float64.

@@ -1,4 +1,4 @@
-"""The folder of a run as the library reads it: ``run.json`` and the checkpoints; no Dassl and no data set."""
+"""Reads the folder of a run, ``run.json`` and checkpoints, without Dassl or data sets."""
 
 import csv
 import json
@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,13 @@ POINTER_NAME = "checkpoint"  # a file with the name of the newest checkpoint
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Everything that rebuilds the model of a run: the entry ``model`` of ``run.json``, and the class names."""
+    """The settings that rebuild the model of a run: the entry ``model`` of ``run.json``, and the class names."""
 
     method: str  # name in prompting.methods.METHODS
     options: Mapping[str, Any]  # fields of the method's options class
     classnames: tuple[str, ...]
-    backbone: str  # as load_clip takes it
-    backbone_file: str  # absolute path of its file, "" if load_clip finds it by the name alone
+    backbone: str  # argument of load_clip
+    backbone_file: str  # absolute path of its file; "" if load_clip finds it by its name
     dataset: str  # registry name
     template: str
     precision: str
@@ -39,8 +40,8 @@ class ModelSettings:
         """Return the settings in ``run.json`` of a run's folder.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it is damaged, or was written by an older version.
+            FileNotFoundError: the file does not exist.
+            ValueError: the file is damaged, or an older version wrote it.
         """
         content, path = read_run(run), Path(run, "run.json")
         model, names = content.get("model"), {field.name for field in fields(cls)} - {"classnames"}
@@ -65,8 +66,8 @@ def read_run(run: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the content of a run's ``run.json``, or of an evaluation's ``results.json``.
 
     Raises:
-        FileNotFoundError: there is no such file; the message names runs below the folder.
-        ValueError: it is damaged.
+        FileNotFoundError: the file does not exist; the message names runs below the folder.
+        ValueError: the file is damaged.
     """
     path = Path(run, "run.json")
     path = path if path.is_file() else path.with_name("results.json")
@@ -90,7 +91,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the content of a JSON file of a run.
 
     Raises:
-        ValueError: it is damaged.
+        ValueError: the file is damaged.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -102,22 +103,22 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def images_of_test(folder: Path, root: Path, most: int) -> tuple[list[Path], list[int]]:
-    """Return paths and labels of a run's test images, as many of each class, from its predictions.csv.
+    """Return paths and labels of at most ``most`` test images of a run, the classes in turn, from its predictions.csv.
 
     Raises:
-        FileNotFoundError: there is no predictions.csv, or an image is missing.
+        FileNotFoundError: predictions.csv or an image is missing.
     """
     table = folder / "predictions.csv"
     if not table.is_file():
         raise FileNotFoundError(f"{folder} has no predictions.csv, which lists the test images: test the run first")
     with table.open(newline="", encoding="utf-8") as file:
         rows = [(root / row["path"], int(row["label"])) for row in csv.DictReader(file)]
-    turn: dict[int, int] = {}
+    seen: dict[int, int] = {}  # number of images so far, by label
     order = []
     for path, label in rows:
-        turn[label] = turn.get(label, 0) + 1
-        order.append((turn[label], label, path))
-    chosen = sorted(order, key=lambda one: one[0])[:most]
+        seen[label] = seen.get(label, 0) + 1
+        order.append((seen[label], label, path))
+    chosen = sorted(order, key=itemgetter(0))[:most]
     if missing := next((path for _, _, path in chosen if not path.is_file()), None):
         raise FileNotFoundError(f"no image {missing}; give the folder of the data sets with --root")
     return [path for _, _, path in chosen], [label for _, label, _ in chosen]
@@ -128,11 +129,11 @@ def checkpoint_path(folder: Path, epoch: int | None, best: bool = True) -> Path:
 
     Args:
         folder: the run's model folder.
-        epoch: the epoch to load; None takes the best one on validation if that was kept, else the last one.
-        best: False takes the last one for None.
+        epoch: the epoch to load; None takes the best epoch on validation if it was kept, else the last one.
+        best: False: None takes the last epoch.
 
     Raises:
-        FileNotFoundError: there is no such checkpoint; the message names those that exist.
+        FileNotFoundError: the checkpoint does not exist; the message names the existing ones.
     """
     saved = _epochs(folder)
     if epoch is None:
@@ -145,8 +146,8 @@ def checkpoint_path(folder: Path, epoch: int | None, best: bool = True) -> Path:
     asked = "checkpoint" if epoch is None else f"epoch {epoch}"
     if folder.is_dir():
         found = f"it holds epochs {', '.join(map(str, sorted(saved))) or 'none'}"
-    elif own := _epochs(folder.parent):
-        epochs = ", ".join(map(str, sorted(own)))
+    elif above := _epochs(folder.parent):
+        epochs = ", ".join(map(str, sorted(above)))
         found = f"{folder.parent} holds epochs {epochs} itself; name the run's folder, {folder.parent.parent}"
     else:
         others = sorted(p.name for p in folder.parent.iterdir() if p.is_dir()) if folder.parent.is_dir() else []
@@ -179,6 +180,6 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             except ValueError:
                 continue
             raise ValueError(
-                f"{error}; the newest whole one there is that of epoch {epoch} (--load-epoch {epoch})"
+                f"{error}; the newest whole checkpoint in its folder is that of epoch {epoch} (--load-epoch {epoch})"
             ) from None
-        raise ValueError(f"{error}; no other checkpoint in that folder is whole") from None
+        raise ValueError(f"{error}; no other checkpoint in its folder is whole") from None

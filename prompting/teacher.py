@@ -18,14 +18,14 @@ def text_features(encoder: TextEncoder, sentences: Sequence[Sequence[str]], clip
 
     Args:
         encoder: the text encoder of ``clip_model``.
-        sentences: S lists of K sentences, one per class; the lists run one after the other.
-        clip_model: the CLIP, whose context length limits the sentences.
+        sentences: S lists of K sentences, one per class; encoded one list at a time.
+        clip_model: the CLIP whose context length limits the sentences.
 
     Returns:
         (S, K, D) float32.
 
     Raises:
-        ValueError: no sentence, or one that is too long.
+        ValueError: no sentence, or a sentence longer than the context.
     """
     rows = [encoder(tokenize_texts(list(row), clip_model=clip_model)).prompt[:, 0].float() for row in sentences]
     if not rows:
@@ -40,13 +40,16 @@ def image_features(encoder: VisionEncoder, images: Tensor) -> Tensor:
 
 
 def cosine_distance(features: Tensor, target: Tensor) -> Tensor:
-    """Return 1 - the mean over rows of cos(features, target), both (R, D); KgCoOp (arXiv 2303.13283)."""
+    """Return 1 - mean over rows of cos(features, target), both (R, D), for R images or classes.
+
+    Source: KgCoOp (arXiv 2303.13283).
+    """
     with torch.autocast(features.device.type, enabled=False):
         return 1 - F.cosine_similarity(features.float(), target.float(), dim=-1).mean()
 
 
 def absolute_distance(features: Tensor, target: Tensor) -> Tensor:
-    """Return the mean |difference| over all R * D numbers of the unit vectors of ``features`` and ``target`` (R, D).
+    """Return mean |x - y| over all R * D entries, x and y the normalised rows of ``features`` and ``target`` (R, D).
 
     Source: PromptSRC (arXiv 2307.06948).
     """
@@ -55,7 +58,7 @@ def absolute_distance(features: Tensor, target: Tensor) -> Tensor:
 
 
 def squared_distance(features: Tensor, target: Tensor) -> Tensor:
-    """Return the mean squared difference over all numbers of the unit vectors of ``features`` and ``target`` (R, D)."""
+    """Return mean (x - y)^2 over all R * D entries, with x and y as in ``absolute_distance``."""
     with torch.autocast(features.device.type, enabled=False):
         return F.mse_loss(F.normalize(features.float(), dim=-1), F.normalize(target.float(), dim=-1))
 

@@ -12,7 +12,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-# Modules of pickled optimizers and schedulers, which files of the family contain besides tensors and plain values.
+# Modules of pickled optimizers and schedulers, which checkpoints of Dassl contain besides tensors and plain values.
 OBJECTS = ("torch.optim.", "dassl.optim.")
 TENSORS = ("torch", "torch._utils", "collections", "__builtin__")  # modules that every pickle of tensors imports
 DTYPES = {
@@ -24,7 +24,7 @@ MOST_MODULES = 100_000
 
 
 def check_crc(path: str | os.PathLike[str]) -> None:
-    """Compare the content of a zip file with its checksums, as torch does not; other formats carry none.
+    """Compare the content of a zip file with its checksums, which torch ignores; other formats have none.
 
     Raises:
         zipfile.BadZipFile: the file is damaged.
@@ -39,9 +39,9 @@ def check_crc(path: str | os.PathLike[str]) -> None:
 
 
 def _unreadable(error: Exception, never: str = "") -> ValueError:
-    # Never torch's own message, which advises to load the file unsafely.
+    # Never show torch's message, which advises to load the file unsafely.
     if never:
-        return ValueError(f"it is damaged, or holds what is never read: {never}")
+        return ValueError(f"it is damaged, or holds objects that are never read: {never}")
     if isinstance(error, OSError):
         return ValueError(f"it cannot be read ({error.strerror or error})")
     if isinstance(error, MemoryError):
@@ -70,11 +70,11 @@ def read_pickled(path: str | os.PathLike[str], objects: bool = True) -> Any:
     No code in the file is run: ``torch.load(weights_only=True)`` reads it.
 
     Args:
-        path: the file; one in zip format (torch 1.6 and later) is checked by its checksums.
+        path: the file; the zip format (torch 1.6 and later) is checked by its checksums.
         objects: read the optimizers and schedulers that Dassl pickles, as inert placeholders.
 
     Raises:
-        ValueError: the file is damaged or contains objects of another kind; the message says which, in one line.
+        ValueError: the file is damaged, or contains other objects, which the message names.
     """
     known, wanted = list(torch.serialization.get_safe_globals()), []  # torch 2.4 returns its live list
     if is_torchscript(path):  # torch 2.5 and earlier would run it
@@ -137,13 +137,13 @@ def is_torchscript(path: str | os.PathLike[str]) -> bool:
 
 
 def read_torchscript(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Return what ``torch.jit.load(path).state_dict()`` would, without running the archive's code.
+    """Return the tensors of ``torch.jit.load(path).state_dict()`` without running the archive's code.
 
     The pickle of the module tree is read with an allow-list: modules become inert objects, and only tensors and plain
-    values are made. Which tensors are parameters and buffers stands in the source of each module's class.
+    values are created. The source of each module's class tells which tensors are parameters and buffers.
 
     Raises:
-        ValueError: the archive is damaged or contains objects of another kind; the message says which, in one line.
+        ValueError: the archive is damaged, or contains other objects, which the message names.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -183,7 +183,7 @@ class _ModuleReader(pickle.Unpickler):
         super().__init__(archive.open(f"{self.top}data.pkl"))
 
     def _saved_names(self, file: str) -> list[tuple[str, list[str]]]:
-        """Return (class, names of its parameters and buffers) of a source file; reading ends a damaged one."""
+        """Return (class, names of its parameters and buffers) for each class of a source file."""
         module = file.removeprefix(f"{self.top}code/")[: -len(".py")].replace("/", ".")
         source = self.archive.read(file).decode()
         found = []

@@ -1,7 +1,4 @@
-"""The trainers: importing this package registers every method in Dassl's trainer registry.
-
-A module of this package that registers a trainer adds a method; nothing else has to list it.
-"""
+"""One trainer per method: importing this package imports all of its modules, which register them with Dassl."""
 
 import os
 import pkgutil
@@ -28,7 +25,7 @@ def extend_cfg(cfg: CfgNode) -> None:
 
 
 def fill_defaults(cfg: CfgNode) -> None:
-    """Replace None in keys that methods share by the defaults of the method ``cfg.TRAINER.NAME``, if it is one."""
+    """Replace None in keys that methods share by the defaults of the method ``cfg.TRAINER.NAME``, if it is known."""
     for method in METHODS:
         if method.__name__ == cfg.TRAINER.NAME:
             settings.fill_defaults(cfg, method)

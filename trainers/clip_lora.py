@@ -1,4 +1,4 @@
-"""CLIP-LoRA for Dassl: its learning rate falls with every iteration, whose number is set for each shot."""
+"""CLIP-LoRA for Dassl: the learning rate follows a cosine over iterations, of which there are N_ITERS per shot."""
 
 import math
 from pathlib import Path
@@ -16,7 +16,7 @@ RELEASED_FILE = "lora_weights.pt"
 
 
 @register
-class CLIP_LoRA(PromptTrainer):  # noqa: N801 - the name that its users type
+class CLIP_LoRA(PromptTrainer):  # noqa: N801 - the registry name
     """Learns low-rank updates of the attention in both towers."""
 
     model_class = clip_lora.CLIPLoRA
@@ -25,7 +25,7 @@ class CLIP_LoRA(PromptTrainer):  # noqa: N801 - the name that its users type
     model_name = "CLIP_LoRA"
 
     def build_model(self) -> None:
-        """Build the model and a schedule of iterations: N_ITERS for each shot, rounded up to whole epochs."""
+        """Build the model and a schedule over N_ITERS iterations per shot, rounded up to whole epochs."""
         super().build_model()
         iterations, shots = self.settings(self.cfg)["N_ITERS"], self.cfg.DATASET.NUM_SHOTS
         batches = len(self.train_loader_x)
@@ -40,14 +40,14 @@ class CLIP_LoRA(PromptTrainer):  # noqa: N801 - the name that its users type
             return (LAST_RATE + (rate - LAST_RATE) * (1 + math.cos(math.pi * min(step, total) / total)) / 2) / rate
 
         for group in self.optim.param_groups:
-            group.update(lr=rate, initial_lr=rate)  # without the warm-up of the schedule that is replaced
+            group.update(lr=rate, initial_lr=rate)  # undo the warm-up of the replaced schedule
         self.sched = self._scheds[self.model_name] = LambdaLR(self.optim, factor)
 
     def train(self) -> None:
         """Train and evaluate.
 
         Raises:
-            ValueError: the number of shots is not given, with N_ITERS above 0.
+            ValueError: N_ITERS is above 0, but the number of shots is not given.
         """
         iterations, shots = self.settings(self.cfg)["N_ITERS"], self.cfg.DATASET.NUM_SHOTS
         if iterations and shots < 1:
@@ -59,7 +59,7 @@ class CLIP_LoRA(PromptTrainer):  # noqa: N801 - the name that its users type
         """Take one step of optimizer and schedule and return loss and accuracy."""
         summary = super().forward_backward(batch)
         if self.batch_idx + 1 < self.num_batches:
-            self.update_lr()  # after the last batch it is done already
+            self.update_lr()  # the base class has done so after the last batch
         return summary
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:

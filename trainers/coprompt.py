@@ -16,7 +16,7 @@ class CoPrompt(PromptTrainer):
     model_name = "MultiModalPromptLearner"
 
     def parse_batch_train(self, batch: Batch) -> tuple[Tensor, ...]:
-        """Return images, labels and, if there is one, the second view of the images."""
+        """Return images, labels and, with two transforms, the second view of the images."""
         views = batch["img"] if isinstance(batch["img"], (list, tuple)) else [batch["img"]]
         first, *others = (view.to(self.device) for view in views)
         return first, batch["label"].to(self.device), *others[:1]

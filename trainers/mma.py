@@ -6,7 +6,7 @@ from trainers.trainer import PromptTrainer, register
 
 @register
 class MultiModalAdapter(PromptTrainer):
-    """Learns adapters beside the deeper blocks of both towers."""
+    """Learns adapters parallel to the deeper blocks of both towers."""
 
     model_class = mma.MMA
     node = "MMADAPTER"

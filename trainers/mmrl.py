@@ -23,7 +23,7 @@ class MMRL(PromptTrainer):
 
     @classmethod
     def options(cls, cfg: CfgNode) -> mmrl.MMRLOptions:
-        """Return the model's options; ``TASK`` tells whether the classes of the data set are those of the training."""
+        """Return the model's options; ``seen`` follows from ``TASK`` and the data set."""
         options, data = cast(mmrl.MMRLOptions, super().options(cfg)), cfg.DATASET
         seen = {"B2N": data.SUBSAMPLE_CLASSES == "base", "FS": True, "CD": data.NAME in SOURCES}
         return replace(options, seen=seen[options.task])

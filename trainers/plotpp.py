@@ -13,10 +13,10 @@ class PLOTPP(PromptTrainer):
 
     model_class = plotpp.PLOTPP
     node = "PLOTPP"
-    model_name = "prompt_learner"  # as published, though it holds the whole model
+    model_name = "prompt_learner"  # as published, although the checkpoint holds the whole model
 
     def start_file(self) -> str:
-        """Return the checkpoint of the first stage, or the file that other methods start from."""
+        """Return the checkpoint of the first stage; without PRETRAIN_DIR, MODEL.INIT_WEIGHTS."""
         given = self.cfg.TRAINER.PLOTPP.PRETRAIN_DIR
         if not given or Path(given).is_file():
             return given or super().start_file()

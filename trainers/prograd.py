@@ -32,7 +32,7 @@ class ProGrad(PromptTrainer):
         self.optim.zero_grad()
         (terms["kl"] if self.scaler is None else self.scaler.scale(terms["kl"])).backward(retain_graph=True)
         share()
-        general = [cast(Tensor, tensor.grad).clone() for tensor in learned]  # their scale does not matter
+        general = [cast(Tensor, tensor.grad).clone() for tensor in learned]  # the projection ignores their scale
 
         def project() -> None:
             share()

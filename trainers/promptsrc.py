@@ -14,7 +14,7 @@ from trainers.trainer import Batch, PromptTrainer, register
 
 @register
 class PromptSRC(PromptTrainer):
-    """Learns text and visual prompts close to CLIP; the mean over epochs replaces them within the last step."""
+    """Learns text and visual prompts close to CLIP; after the last step their mean over epochs replaces them."""
 
     model_class = promptsrc.PromptSRC
     node = "PROMPTSRC"
@@ -28,7 +28,7 @@ class PromptSRC(PromptTrainer):
         self.before_mean: dict[str, Tensor] = {}  # the learned tensors that the mean has replaced
 
     def forward_backward(self, batch: Batch) -> dict[str, float]:
-        """Take one step; after the last one of an epoch, update the mean, and use it if the epoch is the last."""
+        """Take one step; at the end of an epoch update the mean, and after the last epoch load it into the model."""
         summary = super().forward_backward(batch)
         if self.batch_idx + 1 == self.num_batches:
             learned = learned_state(self.model)
@@ -50,7 +50,7 @@ class PromptSRC(PromptTrainer):
         return {**super().training_state(), "gpa": gpa}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Restore the state; a run that goes on after its last epoch does so from the prompts before their mean."""
+        """Restore the state; to train beyond the epoch that loaded the mean, restore the prompts before their mean."""
         super().load_training_state(state)
         if "gpa" not in state:
             logger.warning("The checkpoint has no mean over earlier epochs: the mean starts with the next epoch")

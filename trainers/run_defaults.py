@@ -1,4 +1,4 @@
-"""What a command line leaves out: the settings of the run to evaluate, and the output folder."""
+"""Defaults of a command line: the settings of the run to evaluate, and the output folder."""
 
 from pathlib import Path
 from typing import Any
@@ -8,18 +8,18 @@ from yacs.config import CfgNode
 
 from trainers.record.files import Json, read_json
 
-# Settings of a trained run that its evaluation does not take: folders, resources, and the files that training started
-# from, which its checkpoints replace.
+# Settings of a trained run that its evaluation does not take: folders, resources, and files with initial weights, which
+# the run's checkpoints replace.
 NOT_TAKEN = ("OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "MAX_MEMORY_GB", "INIT_WEIGHTS", "PRETRAIN_DIR")
 
 
 def take_settings(cfg: CfgNode, run: str, other_data: bool) -> None:
-    """Set a config to the settings in ``run.json`` of a trained run; without file or settings, nothing changes.
+    """Merge the settings in ``run.json`` of a trained run, if there are any, into a config.
 
     Args:
         cfg: the config, with its defaults.
         run: folder of the trained run; "" for none.
-        other_data: whether another data set is named, so that the keys of ``DATASET`` are not taken.
+        other_data: leave out the keys of ``DATASET``, because the command line names a data set.
 
     Raises:
         ValueError: the file is damaged.
@@ -34,7 +34,7 @@ def take_settings(cfg: CfgNode, run: str, other_data: bool) -> None:
 
 
 def _merge(node: CfgNode, values: Json) -> None:
-    """Set the keys of ``node`` that ``values`` has, node by node; keys that ``node`` lacks are of another version."""
+    """Set the keys of ``node`` to ``values``, node by node; skip unknown keys, which another version wrote."""
     for key, value in values.items():
         if key in NOT_TAKEN or key not in node:
             continue
@@ -45,7 +45,7 @@ def _merge(node: CfgNode, values: Json) -> None:
 
 
 def output_folder(cfg: CfgNode, method_file: str, data_file: str, run: str = "") -> str:
-    """Return the output folder of a run whose command line names none.
+    """Return the default output folder of a run.
 
     Args:
         cfg: the config of the run.

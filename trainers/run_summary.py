@@ -1,4 +1,4 @@
-"""What a run is about, in ten lines, and warnings about its data."""
+"""Summary of a run in ten lines, and a warning about classes with few images."""
 
 from collections import Counter
 from typing import Any

@@ -1,4 +1,4 @@
-"""A method's config keys: their names and defaults, also where several methods share a node."""
+"""A method's config keys, their names and defaults; several methods may share a node."""
 
 import re
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from prompting.methods.base import Options, PromptedCLIP
 
 
 def key_of(option: str) -> str:
-    """Return the config key of an option: ``n_ctx`` is N_CTX, ``lambda_`` (a word of Python) LAMBDA."""
+    """Return the config key of an option: N_CTX for ``n_ctx``, LAMBDA for ``lambda_``."""
     return option.upper().rstrip("_")
 
 
@@ -37,7 +37,7 @@ class MethodSettings:
 
     @classmethod
     def settings(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Return the keys of ``defaults`` with their values in ``cfg``; the default where nobody set a shared key.
+        """Return the keys of ``defaults`` with their values in ``cfg``, or the default where a shared key is None.
 
         Raises:
             ValueError: a value of another type than the default, for a key that several methods share.
@@ -49,7 +49,7 @@ class MethodSettings:
             values[key] = default if value is None else value
             if any(isinstance(values[key], kind) != isinstance(default, kind) for kind in (bool, str)):
                 raise ValueError(
-                    f"{cls.full_key(key)} is {value!r}; {cls.__name__} takes a {type(default).__name__} there, "
+                    f"{cls.full_key(key)} is {value!r}; allowed for {cls.__name__}: a {type(default).__name__}, "
                     f"by default {default!r}"
                 )
         return values

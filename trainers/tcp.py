@@ -3,7 +3,7 @@
 from prompting.methods import tcp
 from trainers.trainer import PromptTrainer, register
 
-EPS = 1e-3  # Adam's, as published; the smaller one of torch fails in half precision, and gives other numbers
+EPS = 1e-3  # eps of Adam, as published; with torch's 1e-8 half precision gives NaN, and float32 other numbers
 
 
 @register

@@ -14,7 +14,7 @@ from prompting.methods import tipadapterf
 from trainers.record.log import logger
 from trainers.trainer import Batch, PromptTrainer, register
 
-EPS = 1e-4  # of AdamW
+EPS = 1e-4  # eps of AdamW, as published
 
 
 @register
@@ -22,7 +22,7 @@ class TipAdapterF(PromptTrainer):
     """Fine-tunes the keys of a cache of few-shot features; epoch, beta and alpha are chosen on validation images.
 
     The released code chooses them on the test images. Without validation images the last epoch and the initial beta and
-    alpha are taken. Its rate follows a cosine per step.
+    alpha are taken. The learning rate follows a cosine over all steps.
     """
 
     model_class = tipadapterf.TipAdapterF
@@ -32,7 +32,7 @@ class TipAdapterF(PromptTrainer):
     searched = True  # False from the end of training until beta and alpha have been searched
 
     def build_model(self) -> None:
-        """Build the model, and a schedule per step."""
+        """Build the model, and a schedule over all steps."""
         super().build_model()
         for group in self.optim.param_groups:
             group["eps"] = EPS
@@ -40,18 +40,18 @@ class TipAdapterF(PromptTrainer):
         self.sched = self._scheds[self.model_name] = CosineAnnealingLR(self.optim, max(steps, 1))
 
     def before_optimizer(self) -> None:
-        """Make room for a key per training image."""
+        """Allocate one key per training image."""
         data = self.dm.dataset
         self.model.adapter.resize([item.label for item in data.train_x], data.classnames)
 
     def forward_backward(self, batch: Batch) -> dict[str, float]:
-        """Take one step, of the optimizer and of the schedule."""
+        """Take one step of the optimizer and the schedule, and return loss and accuracy."""
         summary = super().forward_backward(batch)
         self.sched.step()
         return summary
 
     def update_lr(self, names: object = None) -> None:
-        """Do nothing at the end of an epoch: the rate changes with each step."""
+        """Do nothing at the end of an epoch: the learning rate changes with each step."""
 
     def images(self, split: list[Any], is_train: bool) -> Iterator[Batch]:
         """Yield the batches of all images of a split in order, in every process."""
@@ -83,7 +83,7 @@ class TipAdapterF(PromptTrainer):
         """Evaluate on ``split``, record the result, and return the accuracy in percent."""
         self.build_cache()
         if split == "val" and self.val_loader is None:
-            return float(self.epoch)  # each epoch counts as better than those before: the last one is kept
+            return float(self.epoch)  # each epoch counts as better than the previous ones: the last one is kept
         if not self.searched:
             self.searched = True
             self.search()

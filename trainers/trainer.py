@@ -55,7 +55,7 @@ class PromptTrainer(MethodSettings, TrainerX):
         model_name: folder of its checkpoints.
         saved_part: submodule whose state is saved, such as ``prompt_learner`` in released CoOp checkpoints; "" saves
             the whole model.
-        unused: names of modules and tensors that released checkpoints hold without any use.
+        unused: names of modules and tensors in released checkpoints that no computation reads.
     """
 
     model_name: ClassVar[str]
@@ -86,17 +86,18 @@ class PromptTrainer(MethodSettings, TrainerX):
         """Load CLIP, build the model on it, and build optimizer and schedule of the learned tensors."""
         cfg = self.cfg
         self.precision = Precision.resolve(self.settings(cfg)["PREC"], self.device)
-        names, own = self.dm.dataset.classnames, getattr(self.dm.dataset, "root_is_data", False)
-        check_tokens(names, refuse=own)
+        names, custom = self.dm.dataset.classnames, getattr(self.dm.dataset, "root_is_data", False)
+        check_tokens(names, refuse=custom)
         logger.info(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
-        # On the device before the model is built: a teacher's features are computed there, in float32.
+        # Moved before the model is built: a teacher's features are computed on the device, in float32.
         clip_model = load_clip(cfg.MODEL.BACKBONE.NAME).to(self.device)
         size, expected = tuple(cfg.INPUT.SIZE), tuple(input_size(clip_model))
         if size != expected:
             raise ValueError(
                 f"INPUT.SIZE is {size}, the backbone {cfg.MODEL.BACKBONE.NAME} takes {expected}: set it to that"
             )
-        check_features(clip_model, names, cfg.DATASET.get("TEMPLATE", "") or template_for(cfg.DATASET.NAME), refuse=own)
+        template = cfg.DATASET.get("TEMPLATE", "") or template_for(cfg.DATASET.NAME)
+        check_features(clip_model, names, template, refuse=custom)
         # Only this project's engine splits a batch over processes.
         reduce = getattr(self, "sum_shares", None)
         self.model = self.build_clip(cfg, names, clip_model, all_reduce_sum=reduce)
@@ -119,7 +120,7 @@ class PromptTrainer(MethodSettings, TrainerX):
         self.scaler = self.precision.scaler
 
     def before_optimizer(self) -> None:
-        """Hook: the model is built and on its device; optimizer and schedule are not built yet."""
+        """Hook that runs when the model is on its device, and before optimizer and schedule are built."""
 
     def start_file(self) -> str:
         """Return the checkpoint whose learned tensors training starts from; "" for none."""
@@ -162,7 +163,7 @@ class PromptTrainer(MethodSettings, TrainerX):
 
         Args:
             directory: the run's output folder; "" keeps the initial values.
-            epoch: the epoch to load; None takes the best one on validation if that was kept, else the last one.
+            epoch: the epoch to load; None takes the best epoch on validation if it was kept, else the last one.
 
         Raises:
             FileNotFoundError: there is no such checkpoint; the message names those that exist.
@@ -182,7 +183,7 @@ class PromptTrainer(MethodSettings, TrainerX):
         return {**super().training_state(), "run": checkpoint_record(self)}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Restore the state; raise ``ValueError`` if it is of another run."""
+        """Restore the state; raise ``ValueError`` if another run wrote it."""
         if "run" in state:
             check_checkpoint(self, state["run"])
         super().load_training_state(state)
@@ -215,7 +216,7 @@ class PromptTrainer(MethodSettings, TrainerX):
         start = time.perf_counter()
         accuracy = super().test(split)
         seconds = time.perf_counter() - start
-        # A process parses its part of the images only; the engine then provides the paths of all.
+        # With several processes each parses its own test batches; the engine provides the paths of all images.
         self.evaluator.paths = getattr(self, "evaluated_paths", []) or self.evaluator.paths
         if not self.get_model_names():
             write_run(self)
@@ -235,5 +236,5 @@ def register(trainer: TrainerT) -> TrainerT:
 
 
 def released_names(part: nn.Module) -> dict[str, str] | None:
-    """Return the released names of a model's learned tensors; None for a submodule, which needs none."""
+    """Return the released names of a model's learned tensors; None for a submodule, which has the released names."""
     return part.released_names if isinstance(part, PromptedCLIP) else None

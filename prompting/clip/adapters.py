@@ -1,4 +1,4 @@
-"""Adapters: learned functions whose values are added inside frozen blocks, or to the embedded input of a tower."""
+"""Adapters: learned functions whose outputs are added inside frozen blocks, or to the embedded input of a tower."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -10,14 +10,14 @@ from prompting.clip.blocks import BlockFunctions
 
 
 class BlockAdapter(NamedTuple):
-    """Learned additions to one frozen block, functions of single positions; None adds nothing.
+    """Learned additions to one frozen block, each applied to every position independently; None adds nothing.
 
     With y = ln_1(x) the block computes out_proj(attention(q, k, v)) of projections q, k, v of y, then its MLP.
 
     Attributes:
-        projections: y (..., d) -> additions (..., d) to q, k and v, or None for each.
-        attention: attention outputs (..., d), heads concatenated -> an addition to their output projection.
-        output: y (..., d) -> an addition to the output of the block, in parallel to all of it.
+        projections: y (..., d) -> additions (..., d) to q, k and v; each may be None.
+        attention: attention outputs (..., d), heads concatenated -> an addition (..., d) to their output projection.
+        output: y (..., d) -> an addition (..., d) to the output of the block.
     """
 
     projections: Callable[[Tensor], Sequence[Tensor | None]] | None = None
@@ -26,7 +26,7 @@ class BlockAdapter(NamedTuple):
 
 
 def adapt(functions: BlockFunctions, adapter: BlockAdapter | None) -> BlockFunctions:
-    """Return the functions of a block with its adapter; the functions themselves without one."""
+    """Return the functions of a block with its adapter; unchanged without one."""
     if adapter is None:
         return functions
     projections, attention, output = adapter
@@ -47,14 +47,14 @@ def adapt(functions: BlockFunctions, adapter: BlockAdapter | None) -> BlockFunct
 
 
 def adapt_input(x: Tensor, adapter: BlockAdapter | None) -> Tensor:
-    """Return x + output(x), the embedded input of a tower with its adapter; x without one."""
+    """Return x + output(x) for the embedded input x (..., d) of a tower; x without an adapter."""
     return x if adapter is None or adapter.output is None else _add(x, adapter.output(x))
 
 
 def whole_block(
     transformer: Any, block: Any, x: Tensor, mask: Tensor | None = None, adapter: BlockAdapter | None = None
 ) -> Tensor:
-    """Call a block of any class as a whole, as ``blocks.whole_block``, with its adapter.
+    """Call a block of any class with its adapter; arguments as for ``blocks.whole_block``.
 
     Raises:
         ValueError: an adapter inside the attention.
@@ -68,9 +68,9 @@ def whole_block(
 
 
 def pad_adapters(adapters: Sequence[BlockAdapter | None], layers: int) -> list[BlockAdapter | None]:
-    """Return the adapters of the input and of all blocks; raise ``ValueError`` for more than ``layers`` + 1."""
+    """Return ``adapters`` padded with None to the input and all blocks; raise ``ValueError`` if there are more."""
     if len(adapters) > layers + 1:
-        raise ValueError(f"adapters for {len(adapters)} places; the input and {layers} blocks are {layers + 1}")
+        raise ValueError(f"{len(adapters)} adapters; allowed: at most {layers + 1}, for the input and {layers} blocks")
     return [*adapters, *[None] * (layers + 1 - len(adapters))]
 
 

@@ -1,7 +1,7 @@
 """Parts of open_clip's residual attention block, so that a tower can skip work that no output depends on.
 
-The modules and weights of a block are used unmodified. A block of another class, or one with hooks, cannot be split:
-the towers call it as a whole.
+The modules and weights of a block stay unmodified. The towers call a block of another class, or one with hooks, as a
+whole.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ def _can_split(block: Any) -> bool:
             return False
     if attn.in_proj_weight is None or attn.in_proj_bias is None or attn.bias_k is not None or attn.add_zero_attn:
         return False
-    # These modules are bypassed, or their output is overwritten, so their hooks would not run or see wrong values.
+    # These modules are bypassed, or their output is overwritten: their hooks would not run, or would see wrong values.
     bypassed = (block, attn, attn.out_proj, block.ls_1, block.ls_2, block.mlp, *block.mlp)
     hooked = any(getattr(module, name, None) for module in bypassed for name in _HOOKS)
     return not hooked and not hasattr(block, "ln_1_kv") and not (attn.dropout and attn.training)
@@ -60,7 +60,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = No
         q: (batch, Q, d), heads concatenated.
         k, v: (batch, length, d).
         heads: number of heads.
-        mask: (Q, length) bool, True where a query may attend; None is everywhere.
+        mask: (Q, length) bool, True where a query may attend; None: everywhere.
 
     Returns:
         (batch, Q, d), heads concatenated.
@@ -70,8 +70,16 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = No
 
 
 def finish(block: Any, x: Tensor, attended: Tensor) -> Tensor:
-    """Apply the rest of a block after its attention: output projection, MLP and both residual connections, to its
-    inputs x (..., d) and attention outputs (..., d) at the same positions."""
+    """Apply a block after its attention: output projection, MLP and both residual connections.
+
+    Args:
+        block: open_clip's residual attention block.
+        x: inputs of the block (..., d).
+        attended: attention outputs (..., d) at the same positions.
+
+    Returns:
+        Outputs of the block (..., d).
+    """
     x = x + block.ls_1(block.attn.out_proj(attended))
     y, mlp = block.ln_2(x), block.mlp
     linear = all(type(layer) is nn.Linear and layer.bias is not None for layer in (mlp.c_fc, mlp.c_proj))
@@ -101,8 +109,8 @@ def compile_functions(backend: str | Callable = "inductor") -> BlockFunctions:
     Returns:
         Compiled functions, shared by all blocks of both towers.
     """
-    # Both towers, with and without gradients, for all positions and for CLS only, are versions of one function; beyond
-    # its limit torch would silently fall back to eager execution.
+    # Both towers, with and without gradients, for all positions and for CLS only, compile versions of one function;
+    # beyond the limit of versions torch would silently fall back to eager execution.
     limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
     setattr(torch._dynamo.config, limit, max(getattr(torch._dynamo.config, limit), MAX_COMPILED))
     compiled: Any = [torch.compile(function, backend=backend, dynamic=True) for function in (project_in, finish)]
@@ -110,7 +118,7 @@ def compile_functions(backend: str | Callable = "inductor") -> BlockFunctions:
 
 
 def whole_block(transformer: Any, block: Any, x: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Call a block of any class as a whole on x (batch, length, d); ``mask`` (length, length) is as for ``attend``."""
+    """Return the outputs of any block for x (batch, length, d); ``mask`` (length, length) as for ``attend``."""
     if mask is not None:  # open_clip's blocks add their mask to the attention scores
         mask = torch.zeros(mask.shape, dtype=x.dtype, device=x.device).masked_fill_(~mask, float("-inf"))
     if getattr(transformer, "batch_first", False):
@@ -126,7 +134,7 @@ def maybe_recompute(condition: bool, function: Callable[..., T], *inputs: Any) -
 
 
 def check_shape(name: str, value: Tensor, allowed: list[tuple[int, ...]]) -> None:
-    """Raise ``ValueError`` unless ``value`` has one of the allowed shapes, in which -1 is any number above 0."""
+    """Raise ``ValueError`` unless ``value`` has one of the allowed shapes, in which -1 stands for any size from 1."""
     for shape in allowed:
         if value.dim() == len(shape) and all(s in (-1, v) and v > 0 for v, s in zip(value.shape, shape)):
             return
@@ -156,8 +164,8 @@ def check_prompts(
 
 
 def check_inserted(vectors: Sequence[Tensor | None], block: int, length: int) -> None:
-    """Raise ``ValueError`` unless the first of the vectors, one or None per block, enter ``block`` and fill ``length``
-    positions."""
+    """Raise ``ValueError`` unless the first entry of ``vectors`` that is not None is that of ``block`` (one entry per
+    block), with ``length`` vectors."""
     found = [(i, vector.shape[-2]) for i, vector in enumerate(vectors) if vector is not None][:1]
     if found != [(block, length)]:
         text = f"{found[0][1]} vectors for block {found[0][0]}" if found else "no vectors"
@@ -165,7 +173,7 @@ def check_inserted(vectors: Sequence[Tensor | None], block: int, length: int) ->
 
 
 def common_number(name: str, sizes: list[int]) -> int:
-    """Return the number of prompts that ``sizes`` broadcast to; raise ``ValueError`` if they do not."""
+    """Return the size that ``sizes`` broadcast to; raise ``ValueError`` if they do not. ``name`` is for the message."""
     found = {size for size in sizes if size != 1}
     if len(found) > 1:
         raise ValueError(f"{name} prompts disagree in number: found {sorted(found)}; all must be equal, or 1")

@@ -1,4 +1,4 @@
-"""Class names that are one for CLIP: the same tokens, or text features that hardly differ."""
+"""Checks for class names that CLIP cannot tell apart: equal tokens, or nearly equal text features."""
 
 import logging
 from collections import defaultdict
@@ -13,7 +13,7 @@ from prompting.clip.text import TextEncoder
 from prompting.clip.tokens import clean_name, clip_tokenizer, tokenize_texts
 
 _log = logging.getLogger("prompting")
-SAME = 0.9999  # cosine from which text features are taken for equal
+SAME = 0.9999  # text features with this cosine or a larger one count as equal
 ADVICE = "give other names (DATASET.CLASSNAMES, --classes)"
 
 
@@ -25,7 +25,7 @@ def check_tokens(names: Sequence[str], refuse: bool) -> None:
         refuse: raise an error for equal names, as for custom data, instead of a warning.
 
     Raises:
-        ValueError: a name has no token, or ``refuse`` and two names have the same ones.
+        ValueError: a name has no token, or ``refuse`` and two names have the same tokens.
     """
     groups = defaultdict(list)
     for name in names:

@@ -20,10 +20,10 @@ from prompting.torch_files import is_torchscript, read_pickled, read_torchscript
 HEAD_WIDTH = 64
 # CLIP's ResNets halve the image five times before the attention pool.
 RESNET_STRIDE = 32
-# The mini CLIP's file: a token's embedding is a mixture of three rows, in these shares (datasets/mini/vocabulary.py).
+# The mini CLIP's file: a token embedding is a mixture of three rows with these weights (datasets/mini/vocabulary.py).
 ROW_SHARES = (0.5, 0.25, 0.25)
 SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
-# Scalars in OpenAI's archives that are no weights.
+# Scalars in OpenAI's archives that are not weights.
 _EXTRAS = ("input_resolution", "context_length", "vocab_size")
 _NEEDED = ("visual.conv1.weight", "positional_embedding", "token_embedding.weight", "text_projection", "logit_scale")
 _TEXT_PARTS = ("token_embedding.", "positional_embedding", "transformer.", "ln_final.", "text_projection")
@@ -84,7 +84,7 @@ def build_clip(state: Mapping[str, Tensor], source: str) -> open_clip.CLIP:
         except (ArithmeticError, AssertionError, IndexError, ValueError) as error:
             raise ValueError(f"{source}: the tensors' shapes are not those of a CLIP ({error})") from error
     expected = model.state_dict()
-    # BatchNorm's counter is not read in inference, and conversions drop it.
+    # Inference does not read BatchNorm's counter, and conversions drop it.
     for key in expected:
         if key.endswith("num_batches_tracked"):
             state.setdefault(key, torch.zeros((), dtype=torch.int64))
@@ -97,10 +97,10 @@ def build_clip(state: Mapping[str, Tensor], source: str) -> open_clip.CLIP:
     wrong = [key for key, value in expected.items() if value.shape != state[key].shape]
     if wrong:
         found, wanted = tuple(state[wrong[0]].shape), tuple(expected[wrong[0]].shape)
-        raise ValueError(f"{source}: {wrong[0]} has shape {found}, the other tensors ask for {wanted}")
+        raise ValueError(f"{source}: {wrong[0]} has shape {found}, but the other tensors imply {wanted}")
     model.to_empty(device="cpu")
     model.load_state_dict(state)
-    # The causal mask, -inf above the diagonal, is the only buffer that is not in the state dict.
+    # The state dict has all buffers but the causal mask, -inf above the diagonal.
     model.attn_mask.fill_(float("-inf")).triu_(1)
     model.visual.image_mean, model.visual.image_std = OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
     return model
@@ -119,7 +119,7 @@ def _normalise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _expand_word_table(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Replace the rows (R, d) of a cut word table and each token's three row numbers (V, 3) by the table (V, d)."""
+    """Replace the rows (R, d) of a compressed token embedding, and three row indices per token (V, 3), by (V, d)."""
     prefix = "token_embedding."
     if {f"{prefix}rows", f"{prefix}parts"} <= set(state):
         rows, parts = state.pop(f"{prefix}rows"), state.pop(f"{prefix}parts")
@@ -137,7 +137,7 @@ def _incomplete(source: str, missing: list[str]) -> ValueError:
 
 
 def _depth(state: Mapping[str, Tensor], prefix: str) -> int:
-    """Return how many distinct numbers follow ``prefix.`` in the names."""
+    """Return the number of distinct name parts that follow ``prefix.`` in the names."""
     start = prefix + "."
     return len({name[len(start) :].partition(".")[0] for name in state if name.startswith(start)})
 

@@ -30,7 +30,7 @@ OPENAI_NAMES = {
     "ViT-L/14": "ViT-L-14",
     "ViT-L/14@336px": "ViT-L-14-336",
 }
-# Names in OpenAI's style for weights of others (without QuickGELU) -> open_clip's name and tag.
+# Names in OpenAI's style for other weights (without QuickGELU) -> open_clip's name and tag.
 OTHER_NAMES = {"ViT-H/14": ("ViT-H-14", "laion2b_s32b_b79k")}
 _ALIASES = {"ViT-L/14@336": "ViT-L/14@336px"}
 # Environment variable with a folder that is searched before ~/.cache/clip.
@@ -48,7 +48,7 @@ def register_checkpoint(name: str, path: str | os.PathLike[str]) -> None:
     """Register a name for a checkpoint file, for :func:`load_clip`; an earlier registration is replaced.
 
     Args:
-        name: the name; not one of OpenAI's, and without ``::``.
+        name: not one of OpenAI's names, and without ``::``.
         path: the file, which need not exist yet.
 
     Raises:
@@ -85,7 +85,7 @@ def load_clip(
             - a name registered by :func:`register_checkpoint`;
             - a checkpoint file in OpenAI's key names: JIT archive, state dict or safetensors, with inferred sizes and
               QuickGELU; for other files, name the architecture (``ViT-B-16::file.pt``);
-            - a model of OpenAI's ``clip`` package, which is converted, or of open_clip, which is returned as it is.
+            - a model of OpenAI's ``clip`` package, which is converted, or of open_clip, which is used unchanged.
         precision: dtype of the weights; None is float32, or unchanged for an open_clip model.
         device: device of the model; None is the CPU, or unchanged for an open_clip model.
         folder: folder with OpenAI's files or LAION's ``ViT-H-14.pt``.
@@ -119,32 +119,32 @@ def _from_module(model: nn.Module) -> nn.Module:
 def _from_name(source: str, folder: str | os.PathLike[str] | None) -> nn.Module:
     source = _ALIASES.get(source, source)
     if source in _registered:
-        return _from_file(_registered[source], f"checkpoint {source!r}")
+        return _from_file(f"checkpoint {source!r}", _registered[source])
     if source in OPENAI_NAMES or source in OTHER_NAMES:
         return _from_published(source, folder)
     if "::" in source:
         return _from_open_clip(*source.split("::", 1))
     path = Path(source).expanduser()
     if path.is_file() or path.suffix in SUFFIXES or source.startswith(("/", "./", "../", "~")):
-        return _from_file(path, "checkpoint")
+        return _from_file("checkpoint", path)
     pairs = [f"{name}::{tag}" for name, tag in open_clip.list_pretrained()]
     named = [*_registered, *OPENAI_NAMES, *OTHER_NAMES]
     listing = f"{', '.join(named)}, name::pretrained of open_clip, or a path"
     raise _unknown("CLIP backbone", source, [*named, *pairs], listing)
 
 
-def _from_file(path: Path, what: str) -> nn.Module:
+def _from_file(name: str, path: Path) -> nn.Module:
     if not path.is_file():
-        raise FileNotFoundError(f"{what}: no file at {path.absolute()}")
+        raise FileNotFoundError(f"{name}: no file at {path.absolute()}")
     return build_clip(read_state(path), str(path))
 
 
 def openai_files(name: str, folder: str | os.PathLike[str] | None = None) -> list[Path]:
-    """Return where the file of one of OpenAI's nine names is searched, in order; see ``load_clip``."""
-    return _places(open_clip.get_pretrained_url(OPENAI_NAMES[name], "openai").split("/")[-1], folder)
+    """Return the paths at which ``load_clip`` searches the file of one of OpenAI's nine names, in order."""
+    return _search_paths(open_clip.get_pretrained_url(OPENAI_NAMES[name], "openai").split("/")[-1], folder)
 
 
-def _places(file: str, folder: str | os.PathLike[str] | None) -> list[Path]:
+def _search_paths(file: str, folder: str | os.PathLike[str] | None) -> list[Path]:
     folders = (folder, os.environ.get(FOLDER_VARIABLE), "~/.cache/clip")
     return [Path(directory).expanduser() / file for directory in folders if directory]
 
@@ -159,7 +159,7 @@ def _from_published(name: str, folder: str | os.PathLike[str] | None) -> nn.Modu
     else:
         page = open_clip.get_pretrained_cfg(architecture, tag)["hf_hub"].strip("/")
         source, digest, file = f"https://huggingface.co/{page}", "", f"{architecture}.pt"
-    tried = _places(file, folder)
+    tried = _search_paths(file, folder)
     for path in tried:
         if path.is_file() and not by_openai:
             return _from_open_clip(architecture, str(path))
@@ -170,7 +170,7 @@ def _from_published(name: str, folder: str | os.PathLike[str] | None) -> nn.Modu
                 if os.environ.get(UNKNOWN_VARIABLE) != "1":
                     raise ValueError(f"{differs}. To use this file, name its path, or set {UNKNOWN_VARIABLE}=1")
                 _log.warning(differs)
-            return _from_file(path, name)
+            return _from_file(name, path)
     try:
         return open_clip.create_model(architecture, pretrained=tag, force_quick_gelu=by_openai)
     except Exception as error:  # open_clip, hub clients and sockets raise many types

@@ -16,15 +16,15 @@ class ClipShape:
     """The sizes of a CLIP model.
 
     Attributes:
-        kind: of the vision tower, ``"vit"`` or ``"resnet"``.
+        kind: kind of the vision tower, ``"vit"`` or ``"resnet"``.
         vision_width: d_v, width of the vision tower (ResNet: channels of the last feature map).
         text_width: d_l, width of the text tower.
         embed_dim: D, width of the joint embedding.
         image_size: (H, W) of the images.
         grid: (rows, columns) of patches or spatial positions; their product is O.
-        context_length: tokens of the longest prompt, SOS and EOS included.
-        vision_layers: blocks of the vision tower (ResNet: of all four stages).
-        text_layers: blocks of the text tower.
+        context_length: largest number of tokens in a prompt, SOS and EOS included.
+        vision_layers: number of blocks of the vision tower (ResNet: of all four stages).
+        text_layers: number of blocks of the text tower.
     """
 
     kind: str
@@ -43,7 +43,7 @@ class ClipShape:
         return self.grid[0] * self.grid[1]
 
     @classmethod
-    def of(cls, model: nn.Module) -> "ClipShape":
+    def from_model(cls, model: nn.Module) -> "ClipShape":
         """Return the sizes of ``model``, an open_clip ``CLIP`` or ``CustomTextCLIP``.
 
         Raises:
@@ -76,7 +76,7 @@ class ClipShape:
         )
 
     def check_depth(self, *, text: int = 0, vision: int = 0) -> None:
-        """Raise ``ValueError`` unless so many blocks of each tower can read prompts (of a ResNet, none)."""
+        """Raise ``ValueError`` unless each depth is from 0 to the tower's number of blocks; 0 for a ResNet."""
         if vision and self.kind != "vit":
             raise ValueError(NEEDS_VIT)
         for tower, depth, layers in (("text", text, self.text_layers), ("vision", vision, self.vision_layers)):
@@ -127,7 +127,7 @@ def vision_tower(model: nn.Module) -> Any:
 
 
 def input_size(model: nn.Module) -> tuple[int, int]:
-    """Return (H, W) in pixels of the images that an open_clip model takes, whatever its towers are."""
+    """Return the size (H, W) in pixels of an open_clip model's images, for towers of any kind."""
     visual: Any = model.visual
     return _pair(visual.image_size)
 
@@ -139,7 +139,7 @@ def tower_dtype(tower: Any) -> torch.dtype:
     return tower.transformer.resblocks[0].mlp.c_fc.weight.dtype
 
 
-def hidden_widths(tower: Any) -> float:
+def mlp_ratio(tower: Any) -> float:
     """Return the width of the MLP's hidden layer divided by that of the tower; 4 for a ResNet, which has no MLPs."""
     if isinstance(tower, ModifiedResNet):
         return 4.0

@@ -108,9 +108,9 @@ def tokenize_prompts(
     Args:
         classnames: K names; underscores become spaces.
         n_ctx: b >= 0, the number of learned vectors.
-        prefixes: N prefixes of at least ``n_ctx`` tokens each; an empty one means ``n_ctx`` placeholders ("X X"). None
-            is a single empty one.
-        position: of the class name, ``end``, ``middle`` or ``front``.
+        prefixes: N prefixes of at least ``n_ctx`` tokens each; an empty prefix means ``n_ctx`` placeholders ("X X").
+            None is one empty prefix.
+        position: position of the class name, ``end``, ``middle`` or ``front``.
         clip_model: the model whose context length limits the prompts.
 
     Returns:
@@ -182,9 +182,9 @@ def token_set_mask(tokens: PromptTokens, reading: str = "paper") -> Tensor:
     check_choice("reading", reading, READINGS)
     if reading == "paper":
         return tokens.words.scatter(2, tokens.context, True)
-    places = torch.arange(tokens.ids.shape[2], device=tokens.ids.device)
+    positions = torch.arange(tokens.ids.shape[2], device=tokens.ids.device)
     first_eos = tokens.eos[:1].unsqueeze(-1)  # (1, K, 1)
-    return (places < first_eos - 1).expand_as(tokens.ids)
+    return (positions < first_eos - 1).expand_as(tokens.ids)
 
 
 def word_vectors(clip: nn.Module, text: str, length: int | None = None) -> Tensor:
@@ -203,5 +203,5 @@ def word_vectors(clip: nn.Module, text: str, length: int | None = None) -> Tenso
     """
     ids = clip_tokenizer().encode(clean_name(text))
     if length is not None and len(ids) < length:
-        raise ValueError(f"{text!r} has {len(ids)} tokens, fewer than the {length} vectors that start from them")
+        raise ValueError(f"{text!r} has {len(ids)} tokens, fewer than the {length} vectors to initialise")
     return text_tower(clip).token_embedding.weight[ids[:length]].detach().float()

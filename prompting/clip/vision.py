@@ -18,9 +18,9 @@ from prompting.clip.adapters import BlockAdapter
 from prompting.clip.shape import NEEDS_VIT, ClipShape, tower_dtype, vision_tower
 from prompting.ot.checks import is_exporting
 
-# Positions of the images that run together in evaluation on a CPU. The C library maps larger tensors anew each time,
-# which costs about a tenth of the time at batches of 32.
-ROWS_AT_ONCE = 2048
+# Largest number of positions that run together in evaluation on a CPU. The C library maps larger tensors into memory
+# at each allocation, which costs about a tenth of the time at batches of 32.
+POSITIONS_AT_ONCE = 2048
 
 
 class VisualFeatures(NamedTuple):
@@ -46,13 +46,13 @@ class VisionEncoder(blocks.Frozen):
         functions: the parts of a block, eager or compiled.
 
     Raises:
-        ValueError: if one of the towers is of a kind that cannot be prompted.
+        ValueError: if a tower is of a kind that cannot be prompted.
     """
 
     def __init__(self, clip: nn.Module) -> None:
         super().__init__()
         self.visual = vision_tower(clip)
-        self.shape = ClipShape.of(clip)
+        self.shape = ClipShape.from_model(clip)
         self.recompute_blocks = 0
         self.functions = blocks.BlockFunctions()
         self.eval()
@@ -77,9 +77,10 @@ class VisionEncoder(blocks.Frozen):
             images: (B, 3, H, W), normalised, of the tower's input size.
             prompts: learned vectors (M, b, d_v); None is M = 1 without prompts.
             deep: at most layers - 1 tensors (M, b', d_v) with b' <= b, or None; ``deep[i]`` replaces the last b'
-                positions before block i + 1 (block 0 reads ``prompts``). Without ``prompts``, the first are appended.
+                positions before block i + 1 (block 0 reads ``prompts``). Without ``prompts``, the first tensor is
+                appended.
             adapters: ``adapters[0].output``, a function of the input after the first norm, is added to it;
-                ``adapters[i]`` acts in block i - 1. None, and a shorter list, leave a block as it is.
+                ``adapters[i]`` acts in block i - 1. None, or no entry, means no adapter.
             return_tokens: also return the outputs at patches and prompts.
             detach_tokens: return ``tokens`` without a gradient, and skip their backward pass in the last block.
             token_projection: (d_v, D), maps the normalised outputs at ``tokens`` in place of the tower's projection.
@@ -105,10 +106,10 @@ class VisionEncoder(blocks.Frozen):
         length = given[0].shape[-2] if given and given[0].dim() > 1 else -1
         blocks.check_prompts("visual", prompts, deep, layers, (1, length, self.shape.vision_width))
         m = blocks.common_number("visual", [len(vectors) for vectors in given])
-        places = adapting.pad_adapters(adapters, layers)
+        adapters = adapting.pad_adapters(adapters, layers)
         together = torch.is_grad_enabled() or is_exporting() or images.device.type != "cpu"
-        at_once = max(1, ROWS_AT_ONCE // (m * (1 + self.shape.patches)))
-        run = partial(self._run_vit, m, prompts, deep, places, return_tokens, detach_tokens, token_projection)
+        at_once = max(1, POSITIONS_AT_ONCE // (m * (1 + self.shape.patches)))
+        run = partial(self._run_vit, m, prompts, deep, adapters, return_tokens, detach_tokens, token_projection)
         parts = [run(part) for part in ([images] if together else images.split(at_once))]
         return VisualFeatures(*(torch.cat(part) for part in zip(*parts) if part[0] is not None))
 
@@ -117,26 +118,27 @@ class VisionEncoder(blocks.Frozen):
         m: int,
         prompts: Tensor | None,
         deep: Sequence[Tensor | None],
-        places: list[BlockAdapter | None],
+        adapters: Sequence[BlockAdapter | None],
         return_tokens: bool,
         detach_tokens: bool,
         token_projection: Tensor | None,
         images: Tensor,
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the outputs (B, M, D) at CLS and, if asked for, (B, M, J, D) at patches and prompts."""
+        """Return the outputs (B, M, D) at CLS and, with ``return_tokens``, (B, M, J, D) at patches and prompts."""
         visual = self.visual
         x = visual.conv1(images.to(tower_dtype(visual))).flatten(2).transpose(1, 2)  # (B, O, d_v)
         cls = visual.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
         # The first norm acts on each position alone, so patches pass through it once per image.
         x = visual.ln_pre(torch.cat([cls, x], 1) + visual.positional_embedding.to(x.dtype))  # (B, 1 + O, d_v)
-        x, patches, (input_adapter, *adapters) = adapting.adapt_input(x, places[0]), x.shape[1], places
+        input_adapter, *block_adapters = adapters
+        x, patches = adapting.adapt_input(x, input_adapter), x.shape[1]
         if prompts is not None:
             prompts = adapting.adapt_input(visual.ln_pre(prompts.to(x.dtype)), input_adapter)  # (M|1, b, d_v)
 
         resblocks, split = visual.transformer.resblocks, blocks.can_split(visual.transformer)
         length, tokens = patches + (0 if prompts is None else prompts.shape[1]), x
         deep = [*deep, *[None] * len(resblocks)]
-        for i, (block, adapter, after) in enumerate(zip(resblocks, adapters, deep)):
+        for i, (block, adapter, after) in enumerate(zip(resblocks, block_adapters, deep)):
             before = deep[i - 1] if i > 0 else None
             if before is not None:  # the previous block has left out the positions of these prompts
                 x = torch.cat([x, _repeat(before.to(x.dtype), m, images.shape[0])], 1)
@@ -151,7 +153,7 @@ class VisionEncoder(blocks.Frozen):
                         tokens = run(length, x)[:, 1:]
                 read = 1
             x = blocks.maybe_recompute(i < self.recompute_blocks, run, read, x)
-        out = self._project(x if token_projection is None else x[:, :1], m, visual.proj)  # all in one, or CLS alone
+        out = self._project(x if token_projection is None else x[:, :1], m, visual.proj)  # all outputs, or CLS only
         if return_tokens and (detach_tokens or token_projection is not None):
             projection = visual.proj if token_projection is None else token_projection
             with torch.set_grad_enabled(torch.is_grad_enabled() and not detach_tokens):
@@ -189,7 +191,7 @@ class VisionEncoder(blocks.Frozen):
         return blocks.project_out(self.visual.ln_post(x), projection).unflatten(0, (-1, m))
 
     def _run_resnet(self, images: Tensor, return_tokens: bool) -> tuple[Tensor, Tensor | None]:
-        """Return the outputs (B, 1, D) of the attention pool and, if asked for, (B, 1, O, D) at each position."""
+        """Return the attention pool's outputs (B, 1, D) and, with ``return_tokens``, (B, 1, O, D) at each position."""
         visual, pool = self.visual, self.visual.attnpool
         x = visual.stem(images.to(tower_dtype(visual)))
         for stage in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
@@ -207,6 +209,6 @@ def _repeat(vectors: Tensor, m: int, images: int) -> Tensor:
 
 
 def _append(x: Tensor, v: Tensor | None, m: int) -> Tensor:
-    """Append prompts v (M|1, b, d) to M copies of x (B, 1 + O, d): (B * M, 1 + O + b, d), ordered likewise."""
+    """Append prompts v (M|1, b, d) to M copies of x (B, 1 + O, d): (B * M, 1 + O + b, d), ordered as in ``_repeat``."""
     copies = x.repeat_interleave(m, 0) if m > 1 else x
     return copies if v is None else torch.cat([copies, _repeat(v, m, x.shape[0])], 1)

@@ -34,7 +34,7 @@ class ProjectedPrompts(TextPrompts):
     All prompts share the maps, so M = N. The deep maps start as copies of one map.
 
     Args:
-        number: N = M, or ``None`` for a single prompt, stored without the prompt axis.
+        number: N = M, or None for a single prompt, stored without the prompt axis.
         length: b.
         width: d_l.
         visual_width: d_v.
@@ -44,7 +44,7 @@ class ProjectedPrompts(TextPrompts):
     Raises:
         ValueError: a number, length or depth below 1.
 
-    Source: MaPLe (arXiv 2210.03117, section 3.2), the coupling that ALIGN's released code uses.
+    Source: MaPLe (arXiv 2210.03117, section 3.2); ALIGN's released code has the same coupling.
     """
 
     def __init__(

@@ -1,40 +1,40 @@
-"""Learned text contexts: the vectors in front of a class name, and the deep prompts of later blocks."""
+"""``Prompts``, the output of every learner; learned text contexts and the deep prompts of later blocks."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from prompting.clip.adapters import BlockAdapter
 
-INIT_STD = 0.02  # of prompts that are not initialised from words (CoOp, section 3.1)
+INIT_STD = 0.02  # standard deviation of prompts that are not initialised with words, as in CoOp
 
 
 class Prompts(NamedTuple):
-    """Prompts for the two encoders; ``None`` or empty for a tower without prompts.
+    """Prompts for the two encoders; None or empty for a tower without prompts.
 
-    Shapes: ``text`` (N, b, d_l), or (N, K, b, d_l) if class-specific; ``deep_text`` one (N, b, d_l) for each later
-    block; ``visual`` (M, b, d_v); ``deep_visual`` one (M, b, d_v) for each later block. ``text_adapters`` and
-    ``visual_adapters`` act on the input and in the blocks. Deep prompts and adapters may be None (``prompting.clip``).
+    Shapes: ``text`` (N, b, d_l), or (N, K, b, d_l) if class-specific; ``visual`` (M, b, d_v); ``deep_text`` and
+    ``deep_visual`` have one such tensor, or None, for each block after the first. ``text_adapters`` and
+    ``visual_adapters`` have one adapter, or None, for the input and for each block.
     """
 
-    text: Optional[Tensor] = None
-    deep_text: Sequence[Optional[Tensor]] = ()
-    visual: Optional[Tensor] = None
-    deep_visual: Sequence[Optional[Tensor]] = ()
-    text_adapters: Sequence[Optional[BlockAdapter]] = ()
-    visual_adapters: Sequence[Optional[BlockAdapter]] = ()
+    text: Tensor | None = None
+    deep_text: Sequence[Tensor | None] = ()
+    visual: Tensor | None = None
+    deep_visual: Sequence[Tensor | None] = ()
+    text_adapters: Sequence[BlockAdapter | None] = ()
+    visual_adapters: Sequence[BlockAdapter | None] = ()
 
 
-def fresh(*shape: int) -> Tensor:
-    """Return a float32 prompt of ``shape`` from N(0, 0.02^2)."""
+def random_prompt(*shape: int) -> Tensor:
+    """Return a float32 tensor of ``shape`` from N(0, 0.02^2)."""
     return nn.init.normal_(torch.empty(shape), std=INIT_STD)
 
 
 def deep_prompts(depth: int, *shape: int) -> nn.ParameterList:
     """Return one random prompt for each of the ``depth - 1`` blocks after the first."""
-    return nn.ParameterList([nn.Parameter(fresh(*shape)) for _ in range(depth - 1)])
+    return nn.ParameterList([nn.Parameter(random_prompt(*shape)) for _ in range(depth - 1)])
 
 
 def with_prompt_axis(prompt: Tensor, dims: int = 3) -> Tensor:
@@ -43,17 +43,17 @@ def with_prompt_axis(prompt: Tensor, dims: int = 3) -> Tensor:
 
 
 def check_positive(kind: str, **values: int | None) -> None:
-    """Raise ``ValueError`` if a value of a ``kind`` of prompts is below 1; ``None`` is allowed."""
+    """Raise ``ValueError`` if a value is below 1; None is allowed. ``kind`` names the prompts in the message."""
     for name, value in values.items():
         if value is not None and value < 1:
             raise ValueError(f"{name.replace('_', ' ')} of {kind} prompts is {value}; allowed: 1 or more")
 
 
 class ClassContexts(nn.Module):
-    """Class-specific contexts: one for each of K classes (CoOp, arXiv 2109.01134, Eq. 3).
+    """Class-specific contexts: one for each of K classes (CoOp, arXiv 2109.01134, section 3.2).
 
     Args:
-        number: N, or ``None`` for a single context a class, stored without the prompt axis.
+        number: N, or None for a single context per class, stored without the prompt axis.
         classes: K.
         length: b, number of vectors in a context.
         width: d_l, the text tower's width.
@@ -66,7 +66,7 @@ class ClassContexts(nn.Module):
         super().__init__()
         check_positive("text", number=number, length=length)
         shape = (classes, length, width)
-        self.ctx = nn.Parameter(fresh(*shape) if number is None else fresh(number, *shape))
+        self.ctx = nn.Parameter(random_prompt(*shape) if number is None else random_prompt(number, *shape))
 
     def forward(self) -> Prompts:
         """Return ``Prompts`` with text (N, K, b, d_l)."""
@@ -77,11 +77,11 @@ class TextPrompts(nn.Module):
     """N learned text contexts t^1 .. t^N of b vectors, and learned replacements in later blocks (deep prompts).
 
     Args:
-        number: N, or ``None`` for a single context, stored without the prompt axis as in CoOp and MaPLe.
+        number: N, or None for a single context, stored without the prompt axis as in CoOp and MaPLe.
         length: b, number of vectors in a context.
         width: d_l, the text tower's width.
-        depth: number of blocks with prompts, the input included; 0 learns no text prompts.
-        init: initial values of the first contexts, (b, d_l) each; the others start from N(0, 0.02^2).
+        depth: number of blocks with prompts, the first included; 0 learns no text prompts.
+        init: initial values of the first contexts, (b, d_l) each; the others are drawn from N(0, 0.02^2).
 
     Raises:
         ValueError: a number or length below 1 with a depth above 0.
@@ -101,7 +101,7 @@ class TextPrompts(nn.Module):
         if depth:
             check_positive("text", number=number, length=length)
         shape = (length, width) if number is None else (number, length, width)
-        context = fresh(*shape)
+        context = random_prompt(*shape)
         rows = with_prompt_axis(context)
         for row, start in zip(rows, init):
             row.copy_(start)

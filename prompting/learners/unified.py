@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from prompting.learners.textual import Prompts, check_positive, fresh
+from prompting.learners.textual import Prompts, check_positive, random_prompt
 
 HEAD_WIDTH = 64  # width of the attention heads of CLIP
 
@@ -21,7 +21,7 @@ class UnifiedPrompts(nn.Module):
         visual_length: number of vectors in the visual prompt, >= 1.
         width: d_l, the width of U and of the transformer block.
         visual_width: d_v.
-        depth: number of blocks of each tower with prompts, the input included, >= 1.
+        depth: number of blocks of each tower with prompts, the first included, >= 1.
 
     Raises:
         ValueError: a length or depth below 1.
@@ -33,7 +33,7 @@ class UnifiedPrompts(nn.Module):
         super().__init__()
         check_positive("unified", text_length=text_length, visual_length=visual_length, depth=depth)
         self.lengths = (text_length, visual_length)
-        self.ctx = nn.Parameter(fresh(depth, text_length + visual_length, width))
+        self.ctx = nn.Parameter(random_prompt(depth, text_length + visual_length, width))
         heads = width // HEAD_WIDTH if width % HEAD_WIDTH == 0 else 1
         self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
         self.ln_1 = nn.LayerNorm(width)
@@ -53,7 +53,7 @@ class UnifiedPrompts(nn.Module):
 
 
 class ReleasedUnifiedPrompts(nn.Module):
-    """A shared prompt U and the block that the authors' trainer maps it with.
+    """A shared prompt U, and the block that maps it to a text and a visual prompt in the authors' trainer.
 
     H = LN_1(U + out_proj(W_v U)),  O = H + W_2 relu(W_1 LN_2(H)), with dropout on attention weights, hidden units and
     both terms added; the first ``text_length`` vectors of O are the text prompt; the others, mapped linearly to d_v,
@@ -70,7 +70,7 @@ class ReleasedUnifiedPrompts(nn.Module):
     Raises:
         ValueError: a length below 1.
 
-    Source: trainers/unified.py of the released code; its parameter names.
+    Source: trainers/unified.py of the released code, with the same parameter names.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class ReleasedUnifiedPrompts(nn.Module):
         super().__init__()
         check_positive("unified", text_length=text_length, visual_length=visual_length)
         self.lengths = (text_length, visual_length)
-        self.uni_ctx = nn.Parameter(fresh(1, text_length + visual_length, width))
+        self.uni_ctx = nn.Parameter(random_prompt(1, text_length + visual_length, width))
         self.self_attn = nn.MultiheadAttention(width, 1, dropout=dropout)
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.linear1, self.linear2 = nn.Linear(width, width), nn.Linear(width, width)

@@ -2,17 +2,17 @@
 
 from torch import nn
 
-from prompting.learners.textual import Prompts, check_positive, deep_prompts, fresh, with_prompt_axis
+from prompting.learners.textual import Prompts, check_positive, deep_prompts, random_prompt, with_prompt_axis
 
 
 class VisualPrompts(nn.Module):
     """M learned visual prompts v^1 .. v^M of b vectors, and learned replacements in later blocks (deep prompts).
 
     Args:
-        number: M, or ``None`` for a single prompt, stored without the prompt axis.
+        number: M, or None for a single prompt, stored without the prompt axis.
         length: b, number of vectors in a prompt.
         width: d_v, the vision tower's width.
-        depth: number of blocks with prompts, the input included; 0 learns no visual prompts.
+        depth: number of blocks with prompts, the first included; 0 learns no visual prompts.
 
     Raises:
         ValueError: a number or length below 1 with a depth above 0.
@@ -25,7 +25,7 @@ class VisualPrompts(nn.Module):
         if depth:
             check_positive("visual", number=number, length=length)
         shape = (length, width) if number is None else (number, length, width)
-        self.ctx = nn.Parameter(fresh(*shape)) if depth > 0 else None
+        self.ctx = nn.Parameter(random_prompt(*shape)) if depth > 0 else None
         self.deep = deep_prompts(depth, *shape)
 
     def forward(self) -> Prompts:

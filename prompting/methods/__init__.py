@@ -1,7 +1,6 @@
-"""The methods: one file each, which reads like its paper.
+"""One file per method. ``METHODS`` maps registry names to model classes.
 
-``METHODS`` maps a method's name to its model. A file in this folder that defines a named ``PromptedCLIP`` is a method;
-nothing else has to list it.
+Importing this package imports all of its modules, so that ``METHODS`` has every ``PromptedCLIP`` with a ``name``.
 """
 
 import pkgutil

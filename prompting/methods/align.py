@@ -33,19 +33,19 @@ class ALIGNOptions(HeadSettings, Options):
     image_set: str = "prompts"  # visual features of the prompt level; or patches, as in PLOT
     engine: str = "torch"  # or auto, which is the same (kept for existing YAML files)
 
-    without_config_key = ("hierarchical", "max_elements")  # beta 0 leaves the token level out, too
+    without_config_key = ("hierarchical", "max_elements")  # BETA 0 replaces hierarchical False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.engine == "triton":
-            raise ValueError("engine is 'triton', which is gone: it had never run on a GPU; allowed: 'torch', 'auto'")
+            raise ValueError("engine is 'triton', which was removed (it never ran on a GPU); allowed: 'torch', 'auto'")
         check_choice("engine", self.engine, ("torch", "auto"))
         check_choice("coupling", self.coupling, ("projected", "independent"))
         check_choice("image_set", self.image_set, ("prompts", "patches"))
         if self.image_set == "patches" and self.beta > 0:
             raise ValueError(
-                f"beta is {self.beta} with image_set patches, where the patches are the prompt level and no token "
-                "level is left below them: set beta to 0, or image_set to prompts"
+                f"beta is {self.beta} with image_set patches, which has no token level: set beta to 0, or "
+                "image_set to prompts"
             )
         if self.coupling == "independent":
             return
@@ -57,8 +57,8 @@ class ALIGNOptions(HeadSettings, Options):
             vision, text = getattr(self, f"vision_prompt_{kind}"), getattr(self, f"text_prompt_{kind}")
             if vision != text:
                 raise ValueError(
-                    f"vision_prompt_{kind} is {vision} and text_prompt_{kind} {text}: under coupling projected, where "
-                    "visual prompts are projected from text prompts, they are equal (coupling independent frees both)"
+                    f"vision_prompt_{kind} is {vision} and text_prompt_{kind} {text}; allowed: equal values, as "
+                    "coupling projected maps text prompts to visual prompts, or coupling independent"
                 )
 
 
@@ -74,7 +74,7 @@ class ALIGN(PromptedCLIP[ALIGNOptions]):
 
     def build(self, classnames: Sequence[str], options: ALIGNOptions) -> None:
         texts = options.ctx_init.split("\t")[: options.text_prompt_number] if options.ctx_init else []
-        length = options.n_ctx if options.text_prompt_depth else 0  # depth 0 keeps the words as they are
+        length = options.n_ctx if options.text_prompt_depth else 0  # depth 0 learns no text: the words stay fixed
         initial = [word_vectors(self.clip, text, length) for text in texts] if length else []
         self.prompt_learner = self.learner(options, initial)
         prefixes = texts + [""] * (options.text_prompt_number - len(texts))
@@ -82,7 +82,7 @@ class ALIGN(PromptedCLIP[ALIGNOptions]):
         self.token_set = token_set_mask(self.tokens, options.reading)  # (N, K, T)
         self.head = HierarchicalOT(options, all_reduce_sum=self.all_reduce_sum)
         self.transports_patches = options.image_set == "patches"
-        # The patches are prompt-level features then, which receive a gradient in either reading.
+        # Patches at the prompt level receive a gradient in either reading.
         self.detach_tokens = not (self.head.learns_tokens or self.transports_patches)
 
     def learner(self, options: ALIGNOptions, initial: Sequence[Tensor]) -> nn.Module:
@@ -97,14 +97,14 @@ class ALIGN(PromptedCLIP[ALIGNOptions]):
         )
 
     def class_features(self, prompts: Prompts) -> TextFeatures:
-        """Return h (K, N, D) and, where the token level is used, s (K, N, L, D) with its mask (K, N, L)."""
+        """Return h (K, N, D) and, with a token level, s (K, N, L, D) and its mask (K, N, L)."""
         token_set = self.token_set if self.head.uses_tokens else None
         return self.text_encoder(
             self.tokens, prompts.text, prompts.deep_text, token_set=token_set, detach_tokens=self.detach_tokens
         )
 
     def head_input(self, images: Tensor) -> HierarchicalInput:
-        """Return what the head scores; ``self.head.score(...)`` of it gives the plans, too."""
+        """Return the features that the head scores; ``self.head.score`` takes them and can return the plans."""
         prompts = self.prompt_learner()
         image = self.image_encoder(
             images,

@@ -26,8 +26,8 @@ class Options:
     """Settings of a method. In a config file, field ``n_ctx`` is key ``N_CTX`` of the method's node."""
 
     without_config_key: ClassVar[tuple[str, ...]] = ()
-    for_prediction: ClassVar[dict[str, Any]] = {}  # values that leave out what training alone needs
-    for_other_classes: ClassVar[dict[str, Any]] = {}  # values that class names beyond those of the training need
+    for_prediction: ClassVar[dict[str, Any]] = {}  # overrides for a model that is not trained
+    for_other_classes: ClassVar[dict[str, Any]] = {}  # overrides for class names that are not those of the training
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -35,7 +35,7 @@ class Options:
         return {field.name: field.default for field in fields(cls) if field.name not in cls.without_config_key}
 
     def check_numbers(self) -> None:
-        """Raise ValueError if a number is NaN, infinite or negative: no method has a use for one."""
+        """Raise ValueError if a number is NaN, infinite or negative."""
         for name, value in ((field.name, getattr(self, field.name)) for field in fields(self)):
             if isinstance(value, (int, float)) and not 0 <= value < math.inf:
                 raise ValueError(f"{name} is {value!r}; allowed: finite numbers from 0")
@@ -68,7 +68,7 @@ class PromptedCLIP(nn.Module, Generic[OptionsT]):
     prompt_learner: Callable[[], Prompts]
     tokens: PromptTokens
     chunks_text: bool = False  # whether ``forward`` splits the classes into chunks, so that no memory plan is needed
-    note: str = ""  # deviation from the published method that tables of results must tell
+    note: str = ""  # deviation from the published method, which tables of results print
     transports_patches: bool = False  # whether the visual features of the prompt level are O patches
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -88,7 +88,7 @@ class PromptedCLIP(nn.Module, Generic[OptionsT]):
     ) -> None:
         super().__init__()
         self.clip = load_clip(clip_model)
-        self.shape = ClipShape.of(self.clip)
+        self.shape = ClipShape.from_model(self.clip)
         self.text_encoder = TextEncoder(self.clip)
         self.image_encoder = VisionEncoder(self.clip)
         self.released_names: dict[str, str] = {}  # name of a learned tensor here -> its name in released checkpoints
@@ -104,7 +104,7 @@ class PromptedCLIP(nn.Module, Generic[OptionsT]):
 
     @property
     def fixed_classes(self) -> str:
-        """What ties the model to its class names, such as "class-specific contexts"; "" if it takes any names."""
+        """Reason why the model takes no other class names, such as "class-specific contexts"; "" if it takes any."""
         learned = any(isinstance(module, ClassContexts) for module in self.modules())
         return "class-specific contexts" if learned else ""
 
@@ -119,9 +119,9 @@ class PromptedCLIP(nn.Module, Generic[OptionsT]):
         return self.logit_scale
 
     def training_text(self) -> list[tuple[PromptTokens, Prompts]]:
-        """Return the inputs of every text-tower call in a training step, that of the K classes first.
+        """Return the inputs of every text-tower call in a training step, for ``prompting.memory``.
 
-        The memory estimate (``prompting.memory``) reads them.
+        The call that encodes the K classes is the first.
         """
         return [(self.tokens, self.prompt_learner())]
 
@@ -156,7 +156,7 @@ class PromptedCLIP(nn.Module, Generic[OptionsT]):
 
     def cached(self, compute: Callable[[], T]) -> T:
         """Return ``compute()``; in evaluation, compute once and keep the result until a learned tensor changes."""
-        if is_exporting():  # the program computes it from the tensors that it holds
+        if is_exporting():  # the exported program computes the result itself
             return compute()
         if torch.is_grad_enabled():
             self._cache = (None, None)  # drop it in training: writes through ``.data`` do not bump ``_version``

@@ -25,11 +25,11 @@ ENCODERS = ("both", "text", "vision")
 MODULES = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "proj"}  # names in released files
 READINGS = ("released", "corrected")
 POSITIONS = ("all", "bottom", "mid", "up", "half-bottom", "half-up", "top3", "top")
-SCALE = 100.0  # of the released logits
+SCALE = 100.0  # factor of the cosines in the released logits
 
 
 def blocks_at(position: str, layers: int) -> range:
-    """Return the blocks that a position names: thirds, halves or the last blocks of a tower of ``layers`` blocks."""
+    """Return the indices of the blocks at a named position (one of ``POSITIONS``) of a tower with ``layers`` blocks."""
     third, half = layers // 3, layers // 2
     ends = {
         "all": (0, layers), "bottom": (0, third), "mid": (third, layers - third), "up": (layers - third, layers),
@@ -49,7 +49,7 @@ class CLIPLoRAOptions(Options):
 
     r: int = 2  # rank
     alpha: int = 1
-    dropout_rate: float = 0.25  # of the input of A, in training
+    dropout_rate: float = 0.25  # dropout of A's input, in training
     position: str = "all"  # blocks with updates
     encoder: str = "both"  # towers with updates
     params: tuple[str, ...] = ("q", "k", "v")  # projections with updates; o is that of the output
@@ -70,7 +70,7 @@ class CLIPLoRAOptions(Options):
 
 
 class LowRank(nn.Module):
-    """s B A dropout(x) of inputs x (..., d); A starts as a linear layer does, B at zero."""
+    """The update s B A dropout(x) of inputs x (..., d); A is initialised like a linear layer, B with zeros."""
 
     def __init__(self, width: int, rank: int, scale: float, dropout: float) -> None:
         super().__init__()
@@ -84,11 +84,11 @@ class LowRank(nn.Module):
 
 
 class LowRankUpdates(nn.Module):
-    """Updates of the blocks of both towers, by tower ("text", "visual"), block and projection.
+    """Low-rank updates of both towers, by tower ("text", "visual"), block and projection.
 
     Args:
-        widths: by tower, d_l and d_v; a tower that is left out has no updates.
-        blocks: by tower, the blocks with updates.
+        widths: tower -> d_l or d_v; a tower without an entry has no updates.
+        blocks: tower -> indices of the blocks with updates.
         options: rank, alpha, dropout, projections and reading.
     """
 
@@ -97,19 +97,20 @@ class LowRankUpdates(nn.Module):
         scale = options.alpha / (options.r if options.reading == "corrected" else options.r**0.5)
 
         def updates(width: int) -> nn.ModuleDict:
-            made = {MODULES[p]: LowRank(width, options.r, scale, options.dropout_rate) for p in options.params}
-            return nn.ModuleDict(made)
+            return nn.ModuleDict(
+                {MODULES[p]: LowRank(width, options.r, scale, options.dropout_rate) for p in options.params}
+            )
 
         towers = {tower: {str(i): updates(width) for i in blocks[tower]} for tower, width in widths.items()}
         self.towers = nn.ModuleDict({tower: nn.ModuleDict(content) for tower, content in towers.items()})
 
     def forward(self) -> Prompts:
         """Return the adapters of both towers."""
-        text, visual = (self._of(self.towers[t]) if t in self.towers else [] for t in ("text", "visual"))
+        text, visual = (self._adapters(self.towers[t]) if t in self.towers else [] for t in ("text", "visual"))
         return Prompts(text_adapters=text, visual_adapters=visual)
 
-    def _of(self, tower: Any) -> list[BlockAdapter | None]:
-        """Return the adapters of a tower by place."""
+    def _adapters(self, tower: Any) -> list[BlockAdapter | None]:
+        """Return the adapters of a tower: of its input (None), then of each block up to the last with updates."""
         adapters: list[BlockAdapter | None] = [None] * (2 + max(map(int, tower)))
         for i, block in tower.items():
             q, k, v, o = (block[name] if name in block else None for name in MODULES.values())
@@ -117,7 +118,7 @@ class LowRankUpdates(nn.Module):
             def projections(y: Tensor, updates: Sequence[nn.Module | None] = (q, k, v)) -> list[Tensor | None]:
                 return [None if update is None else update(y) for update in updates]
 
-            adapters[int(i) + 1] = BlockAdapter(projections, o)  # place 0 is the input
+            adapters[int(i) + 1] = BlockAdapter(projections, o)
         return adapters
 
 
@@ -140,7 +141,7 @@ class CLIPLoRA(CosineCLIP[CLIPLoRAOptions]):
         sentences = [fill(self.template or DEFAULT, name) for name in classnames]
         self.tokens = tokenize_texts(sentences, clip_model=self.clip)
         fixed = None if "text" in widths else teacher.text_features(self.text_encoder, [sentences], self.clip)[0]
-        self.register_buffer("fixed_text", fixed, persistent=False)  # (K, D) of the frozen tower
+        self.register_buffer("fixed_text", fixed, persistent=False)  # (K, D), if the text tower has no updates
         self.options = options
 
     def class_features(self, prompts: Prompts) -> Tensor:
@@ -150,14 +151,14 @@ class CLIPLoRA(CosineCLIP[CLIPLoRAOptions]):
 
     @property
     def score_scale(self) -> Tensor | float:
-        """100 as released, or 1 / tau."""
+        """100 in the reading ``released``, else 1 / tau."""
         return self.logit_scale if self.options.reading == "corrected" else SCALE
 
     def load_released(self, content: Mapping[str, Mapping[str, Any]], source: str) -> None:
         """Copy the updates from a published file: {"weights": {"layer_0": {"q_proj": {..}}, ..}, "metadata": {..}}.
 
         Raises:
-            ValueError: the file is none of these, or was made with other settings.
+            ValueError: the file has another structure, or other settings than this model.
         """
         towers: Any = self.get_submodule("prompt_learner.towers")
         blocks = [f"towers.{t}.{i}" for t, tower in towers.items() for i in tower]  # text first
@@ -183,6 +184,6 @@ class CLIPLoRA(CosineCLIP[CLIPLoRAOptions]):
 
 
 def released_name(name: str) -> str:
-    """Return an update's published name: towers.text.0.q_proj.X is transformer.resblocks.0.attn.q_proj.X."""
+    """Return an update's published name: transformer.resblocks.0.attn.q_proj.X for towers.text.0.q_proj.X."""
     _, tower, block, rest = name.split(".", 3)
     return f"{'visual.' if tower == 'visual' else ''}transformer.resblocks.{block}.attn.{rest}"

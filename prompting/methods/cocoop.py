@@ -22,7 +22,7 @@ class CoCoOpOptions(Options):
     """Settings of CoCoOp."""
 
     n_ctx: int = 16  # b, vectors of a context
-    ctx_init: str = ""  # words to start from; "" starts at random
+    ctx_init: str = ""  # initial words of the context; "" initialises it at random
 
 
 class ConditionalPrompts(TextPrompts):
@@ -37,7 +37,7 @@ class ConditionalPrompts(TextPrompts):
         self.meta_net.add_module("linear2", nn.Linear(hidden, width))
 
     def contexts(self, image: Tensor) -> Tensor:
-        """Return t + pi(x) of Eq. 3 for unit image features (B, D), one context an image: (B, b, d_l)."""
+        """Return t + pi(x) of Eq. 3 for unit image features (B, D): one context per image, (B, b, d_l)."""
         return self.ctx + self.meta_net(image.float()).unsqueeze(1)
 
 
@@ -74,6 +74,6 @@ class CoCoOp(PromptedCLIP[CoCoOpOptions]):
         return torch.cat(rows)
 
     def logits(self, image: Tensor, contexts: Tensor, classes: slice) -> Tensor:
-        """Return the logits (b, k) of b unit image features for k classes, whose features depend on the image."""
-        text = self.text_encoder(self.tokens.select(classes), contexts).prompt  # (k, b, D): one prompt an image
+        """Return the logits (B', k) of unit image features (B', D), with contexts (B', b, d_l), for k classes."""
+        text = self.text_encoder(self.tokens.select(classes), contexts).prompt  # (k, B', D): one prompt per image
         return cosine_logits(image, text.transpose(0, 1), self.logit_scale)

@@ -34,15 +34,15 @@ def learned_contexts(
 
     Args:
         options: context length b, class-specific or not, and the position of the class name (end, middle or front).
-        number: N, or None for one context that is stored without a leading axis.
+        number: N, or None for a single context, stored without the prompt axis.
         classnames: K class names.
         clip_model: the CLIP to prompt.
         starts: initial words of the first contexts, one string per context. The word count of the first string
             replaces ``n_ctx``, and the contexts are the same for all classes.
 
-    Source: CoOp (arXiv 2109.01134), section 3.1.
+    Source: CoOp (arXiv 2109.01134), section 3.2.
     """
-    width = ClipShape.of(clip_model).text_width
+    width = ClipShape.from_model(clip_model).text_width
     starts = [words for words in starts if words][: number or 1]
     length = len(clean_name(starts[0]).split()) if starts else options.n_ctx
     learner: nn.Module

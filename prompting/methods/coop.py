@@ -11,7 +11,7 @@ from prompting.methods.contexts import ContextOptions, learned_contexts
 class CoOpOptions(ContextOptions):
     """Settings of CoOp."""
 
-    ctx_init: str = ""  # words to start from; "" starts at random
+    ctx_init: str = ""  # initial words of the context; "" initialises it at random
 
 
 class CoOp(CosineCLIP[CoOpOptions]):

@@ -1,8 +1,8 @@
 """CoPrompt: MaPLe with adapters, consistent with CLIP on another view and on other sentences (arXiv 2306.01195).
 
-F <- 0.1 A(F) + 0.9 F for images, W <- 0.2 A'(W) + 0.8 W for texts, A(x) = relu(up(relu(down(x)))), before normalising;
-loss = cross entropy + W [(1 - mean over classes cos(w, w0)) + (1 - mean over images cos(f, f0))], f0 of a second
-augmentation of the images, w0 of a sentence about each class that is drawn in each step.
+f = 0.1 A(z) + 0.9 z for image features z, w = 0.2 A'(h) + 0.8 h for class features h, A(x) = relu(up(relu(down(x))));
+loss = cross entropy + W [(1 - mean over classes cos(w, w0)) + (1 - mean over images cos(f, f0))], with the frozen
+CLIP's features f0 of a second augmentation of the images and w0 of one sentence per class, drawn in each step.
 """
 
 import logging
@@ -24,7 +24,7 @@ from prompting.methods.maple import MaPLe, MaPLeOptions
 from prompting.ot.checks import check_choice
 from prompting.run_folder import read_json
 
-IMAGE_SHARE, TEXT_SHARE = 0.1, 0.2  # of the adapters, as published
+IMAGE_SHARE, TEXT_SHARE = 0.1, 0.2  # weights of the adapters' outputs, as published
 
 logger = logging.getLogger("prompting")
 
@@ -50,9 +50,8 @@ class CoPromptOptions(MaPLeOptions):
     for_prediction = {"sentences": None}
 
     w: float = 8.0  # weight of the distances to the teacher
-    distill: str = "cosine"  # their kind, or "mse"
-    # Folder of the files <data set>_prompt.json, {class name: [sentence, ..]}, which the loss alone reads; None for a
-    # model that is not trained.
+    distill: str = "cosine"  # kind of the distances; or mse, the mean squared difference
+    # Folder of the files <data set>_prompt.json, {class name: [sentence, ..]}; None for a model that is not trained.
     sentences: str | None = "gpt_file"
 
     def __post_init__(self) -> None:
@@ -60,7 +59,7 @@ class CoPromptOptions(MaPLeOptions):
 
 
 class Adapter(nn.Module):
-    """A(x) = relu(up(relu(down(x)))), without biases, ``width`` / 4 wide inside."""
+    """A(x) = relu(up(relu(down(x)))), without biases, with a hidden layer of ``width`` / 4."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -117,7 +116,7 @@ class CoPrompt(MaPLe):
             second: another augmentation of the images, for the teacher; None takes ``images``.
         """
         if self.teacher_text is None:
-            raise ValueError("this CoPrompt was made for prediction, without its teacher's sentences: it has no loss")
+            raise ValueError("this CoPrompt has no loss: it was built for prediction, without the teacher's sentences")
         image, text = self.features(images)
         frozen = teacher.image_features(self.image_encoder, images if second is None else second)
         targets = self.teacher_text
@@ -133,8 +132,8 @@ def read_sentences(folder: Path, dataset: str, classnames: Sequence[str]) -> lis
     """Return S lists of K sentences from ``<folder>/<data set>_prompt.json``; an empty list if there is no such file.
 
     Raises:
-        ValueError: the file is damaged, lacks a class, holds something else than sentences, or its classes have
-            different numbers of them.
+        ValueError: the file is damaged, lacks a class, holds anything but sentences, or a different number of them for
+            some classes.
     """
     path = folder / f"{FILES.get(dataset, dataset)}_prompt.json"
     if not path.is_file():

@@ -14,10 +14,10 @@ from prompting.methods.vpt import released_tower_names
 class IVLPOptions(Options):
     """Settings of IVLP."""
 
-    n_ctx_vision: int = 2
-    n_ctx_text: int = 2
-    ctx_init: str = "a photo of a"
-    prompt_depth_vision: int = 9  # 0 learns no visual prompt
+    n_ctx_vision: int = 2  # b of the visual prompt
+    n_ctx_text: int = 2  # b of the text prompt
+    ctx_init: str = "a photo of a"  # initial words of the text prompt
+    prompt_depth_vision: int = 9  # number of blocks with prompts, the first included; 0: no learned prompt
     prompt_depth_text: int = 9
 
 

@@ -1,6 +1,6 @@
 """KgCoOp: CoOp whose class features stay close to those of a hand-written sentence (arXiv 2303.13283).
 
-loss = cross entropy + W (1 - mean over classes cos(w, w0))
+loss = cross entropy + W (1 - mean over classes cos(w, w0)), w the class features, w0 the frozen CLIP's of the sentence.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class KgCoOpOptions(ContextOptions):
         ValueError: a class name that is not at the end; the published code ignores other positions.
     """
 
-    ctx_init: bool = False  # start from "a photo of a", so that b = 4
+    ctx_init: bool = False  # initial words "a photo of a", so that b = 4
     alpha: float = 1.0  # has no effect
     w: float = 1.0  # weight of the distance to the teacher; the paper and the published scripts take 8
 

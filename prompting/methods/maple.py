@@ -15,7 +15,7 @@ class MaPLeOptions(Options):
     """Settings of MaPLe."""
 
     n_ctx: int = 2  # b, vectors of a prompt
-    ctx_init: str = "a photo of a"
+    ctx_init: str = "a photo of a"  # initial words of the prompt, for n_ctx up to 4
     prompt_depth: int = 9  # number of blocks of each tower with prompts, the first included
 
 

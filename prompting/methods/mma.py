@@ -1,4 +1,4 @@
-"""MMA: adapters beside the deeper blocks of both towers, coupled by a shared layer (CVPR 2024, multi-modal adapter).
+"""MMA (Multi-Modal Adapter, CVPR 2024): adapters parallel to the deeper blocks of both towers, with a shared layer.
 
 With x the input of a block and y = ln_1(x), its output becomes block(x) + s up(relu(shared(relu(down(y))))); down and
 up belong to one tower, shared belongs to both. Place i >= 1 is block i - 1, place 0 the embedded input. loss = cross
@@ -34,7 +34,7 @@ class MMAOptions(Options):
     adapter_end: int = 12  # last place
     adapter_dim: int = 32  # m, width of the adapters
     adapter_scale: float = 0.1  # s
-    reading: str = "released"  # gradients of the adapters as if s were 1; or corrected, the true ones
+    reading: str = "released"  # gradients of the adapters for s = 1; or corrected, the true gradients
 
     def __post_init__(self) -> None:
         check_choice("reading", self.reading, READINGS)
@@ -49,7 +49,7 @@ class MMAOptions(Options):
 
 
 class Adapter(nn.Module):
-    """The layers of one tower at one place: down to m, and up again."""
+    """The projections of one tower at one place: down from d to m, and up from m to d."""
 
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
@@ -63,10 +63,10 @@ class CoupledAdapters(nn.Module):
     Args:
         widths: d_l and d_v.
         inner: m.
-        places: consecutive numbers, 0 or more.
+        places: consecutive places, 0 or more.
         scale: s.
-        enlarge: give the tensors at places above 0 their gradient as if s were 1; what flows on into the towers is the
-            true gradient.
+        enlarge: divide the gradients of the tensors at places above 0 by s; the gradients of the towers' activations
+            stay true.
     """
 
     def __init__(self, widths: tuple[int, int], inner: int, places: range, scale: float, enlarge: bool = True) -> None:
@@ -85,7 +85,8 @@ class CoupledAdapters(nn.Module):
 
     def forward(self) -> Prompts:
         """Return the adapters of both towers."""
-        return Prompts(text_adapters=self._of(self.text_adapter), visual_adapters=self._of(self.visual_adapter))
+        text, visual = self._adapters(self.text_adapter), self._adapters(self.visual_adapter)
+        return Prompts(text_adapters=text, visual_adapters=visual)
 
     def layers(self, place: int) -> list[nn.Linear]:
         """Return the linear layers down, shared and up of the vision tower at a place."""
@@ -93,10 +94,10 @@ class CoupledAdapters(nn.Module):
         shared: Any = self.shared_adapter[str(place)]
         return [adapter.down[0], shared[0], adapter.up]
 
-    def _of(self, tower: nn.ModuleDict) -> list[BlockAdapter | None]:
-        """Return the adapters of a tower by place."""
+    def _adapters(self, tower: nn.ModuleDict) -> list[BlockAdapter | None]:
+        """Return the adapters of a tower: one or None per place, from place 0."""
 
-        def function(place: int) -> BlockAdapter:
+        def adapter_at(place: int) -> BlockAdapter:
             adapter: Any = tower[str(place)]
             shared = self.shared_adapter[str(place)]
 
@@ -105,7 +106,7 @@ class CoupledAdapters(nn.Module):
 
             return BlockAdapter(output=output)
 
-        return [None] * self.places.start + [function(place) for place in self.places]
+        return [None] * self.places.start + [adapter_at(place) for place in self.places]
 
 
 class MMA(CosineCLIP[MMAOptions]):
@@ -116,8 +117,8 @@ class MMA(CosineCLIP[MMAOptions]):
 
     def build(self, classnames: Sequence[str], options: MMAOptions) -> None:
         self.shape.check_depth(vision=1)
-        if options.adapter_end > (least := min(self.shape.text_layers, self.shape.vision_layers)):
-            raise ValueError(f"adapter_end is {options.adapter_end}; both towers have blocks for 0 to {least}")
+        if options.adapter_end > (blocks := min(self.shape.text_layers, self.shape.vision_layers)):
+            raise ValueError(f"adapter_end is {options.adapter_end}; both towers have blocks for 0 to {blocks}")
         self.prompt_learner = CoupledAdapters(
             (self.shape.text_width, self.shape.vision_width),
             options.adapter_dim,

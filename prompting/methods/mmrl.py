@@ -1,8 +1,8 @@
-"""MMRL: learned tokens in a space of their own, projected into the deeper blocks of both towers (arXiv 2503.08497).
+"""MMRL: learned tokens of a shared space, projected into the deeper blocks of both towers (arXiv 2503.08497).
 
 n tokens of width r are mapped to vectors that enter both towers: inserted (after CLS, after SOS) before the first block
-of REP_LAYERS, replaced before the others. z = 100 cos(f, w), f at CLS; z_rep = 100 cos(f_rep, w), f_rep the mean
-output at the inserted positions, projected by a learned matrix; z_fused = ALPHA z + (1 - ALPHA) z_rep.
+of REP_LAYERS, replaced before the others. z = 100 cos(f, w), f the output at CLS; z_rep = 100 cos(f_rep, w), f_rep the
+mean output at the inserted positions, projected by a learned matrix; z_fused = ALPHA z + (1 - ALPHA) z_rep.
 
 loss = ALPHA CE(z) + (1 - ALPHA) CE(z_rep) + REG_WEIGHT [(1 - mean cos(f, f0)) + (1 - mean over classes cos(w, w0))]
 """
@@ -21,13 +21,13 @@ from prompting.clip import tokenize_texts
 from prompting.clip.templates import fill
 from prompting.heads import cosine_logits
 from prompting.learners import Prompts
-from prompting.learners.textual import check_positive, fresh
+from prompting.learners.textual import check_positive, random_prompt
 from prompting.methods.base import CosineCLIP, Options
 from prompting.ot.checks import check_choice
 
 TASKS = ("B2N", "FS", "CD")
 READINGS = ("released", "corrected")
-SCALE = 100.0  # of the released logits
+SCALE = 100.0  # factor of the cosines in the released logits
 
 
 @dataclass(frozen=True)
@@ -35,20 +35,20 @@ class MMRLOptions(Options):
     """Settings of MMRL.
 
     Raises:
-        ValueError: no layers, or not ascending from 2 on; alpha outside 0 to 1; an unknown task.
+        ValueError: rep_layers empty or not ascending from 2; alpha outside 0 to 1; an unknown task or reading.
     """
 
     without_config_key = ("seen",)
     for_other_classes = {"seen": False}
 
-    alpha: float = 0.7  # share of the class features in loss and fused logits
+    alpha: float = 0.7  # weight of z in the loss and in z_fused
     reg_weight: float = 1.0
     rep_layers: tuple[int, ...] = ()  # blocks, counted from 1
     rep_dim: int = 512  # r
     n_rep_tokens: int = 5  # n
-    reading: str = "released"  # logits by 100; or corrected, by 1 / tau, the same for OpenAI's CLIP
-    task: str = "B2N"  # for evaluation: base-to-new, few-shot (FS) or cross-data-set (CD)
-    seen: bool = True  # whether the classes are those of the training: z_fused, or z alone
+    reading: str = "released"  # factor 100 of the logits; or corrected, 1 / tau, which is 100 for OpenAI's CLIP
+    task: str = "B2N"  # kind of evaluation: base-to-new, few-shot (FS) or cross-data-set (CD)
+    seen: bool = True  # classes of the training, scored by z_fused; False: other classes, scored by z
 
     def __post_init__(self) -> None:
         check_choice("task", self.task, TASKS)
@@ -63,20 +63,20 @@ class MMRLOptions(Options):
 
 
 class RepresentationTokens(nn.Module):
-    """Tokens (n, r), and a linear map to each tower for each of J blocks; the maps of a tower start as copies.
+    """Tokens (n, r), and a linear map to each tower per listed block; the maps of a tower start as copies of one.
 
     Args:
         number: n.
         width: r.
         widths: d_l and d_v.
-        layers: the J blocks, counted from 1.
+        layers: the blocks, counted from 1.
     """
 
     def __init__(self, number: int, width: int, widths: tuple[int, int], layers: Sequence[int]) -> None:
         super().__init__()
         check_positive("representation", number=number, width=width)
         self.layers = layers
-        self.compound_rep_tokens = nn.Parameter(fresh(number, width))
+        self.compound_rep_tokens = nn.Parameter(random_prompt(number, width))
         to_text, to_vision = (nn.Linear(width, outer) for outer in widths)
         self.compound_rep_tokens_r2vproj = nn.ModuleList([copy.deepcopy(to_vision) for _ in layers])
         self.compound_rep_tokens_r2tproj = nn.ModuleList([copy.deepcopy(to_text) for _ in layers])
@@ -102,8 +102,8 @@ class MMRL(CosineCLIP[MMRLOptions]):
     def build(self, classnames: Sequence[str], options: MMRLOptions) -> None:
         layers = options.rep_layers
         self.shape.check_depth(vision=1)
-        if layers[-1] > (least := min(self.shape.text_layers, self.shape.vision_layers)):
-            raise ValueError(f"rep_layers is {list(layers)}; both towers have blocks 1 to {least}")
+        if layers[-1] > (blocks := min(self.shape.text_layers, self.shape.vision_layers)):
+            raise ValueError(f"rep_layers is {list(layers)}; both towers have blocks 1 to {blocks}")
         widths = self.shape.text_width, self.shape.vision_width
         self.prompt_learner = RepresentationTokens(options.n_rep_tokens, options.rep_dim, widths, layers)
         start = torch.randn(self.shape.vision_width, self.shape.embed_dim) * self.shape.vision_width**-0.5
@@ -122,7 +122,7 @@ class MMRL(CosineCLIP[MMRLOptions]):
 
     @property
     def score_scale(self) -> Tensor | float:
-        """100 as released, or 1 / tau."""
+        """100 in the reading ``released``, else 1 / tau."""
         return self.logit_scale if self.options.reading == "corrected" else SCALE
 
     def class_features(self, prompts: Prompts) -> Tensor:
@@ -140,7 +140,7 @@ class MMRL(CosineCLIP[MMRLOptions]):
         )
         return out.prompt[:, 0], out.tokens[:, 0, -self.options.n_rep_tokens :].mean(1), text
 
-    def parts(self, image: Tensor, rep: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def all_logits(self, image: Tensor, rep: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return z, z_rep and z_fused (B, K)."""
         scale, alpha = self.score_scale, self.options.alpha
         z, z_rep = cosine_logits(image, text, scale), cosine_logits(rep, text, scale)
@@ -148,18 +148,18 @@ class MMRL(CosineCLIP[MMRLOptions]):
 
     @property
     def rep_share(self) -> float:
-        """Share of z_rep in the logits of an evaluation: z_fused for classes of the training, z for others."""
+        """Weight of z_rep in the logits of an evaluation: 1 - alpha for classes of the training, 0 for others."""
         return 1 - self.options.alpha if self.options.seen else 0.0
 
     def forward(self, images: Tensor) -> Tensor:
         """Return z_fused (B, K) of ``images`` (B, 3, H, W) for classes of the training, z for others."""
-        z, _, fused = self.parts(*self.all_features(images))
+        z, _, fused = self.all_logits(*self.all_features(images))
         return fused if self.options.seen else z
 
     def loss_terms(self, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Return both cross entropies, the distances of images and texts to the teacher's, and the fused logits."""
         image, rep, text = self.all_features(images)
-        z, z_rep, fused = self.parts(image, rep, text)
+        z, z_rep, fused = self.all_logits(image, rep, text)
         frozen = teacher.image_features(self.image_encoder, images)
         alpha, weight = self.options.alpha, self.options.reg_weight
         return {

@@ -15,7 +15,7 @@ from prompting.ot import HierarchicalInput, HierarchicalOT
 class PLOTOptions(ContextOptions):
     """Settings of PLOT."""
 
-    ctx_init: str = ""  # words that the first context starts from
+    ctx_init: str = ""  # initial words of the first context; "" initialises it at random
     n: int = 4  # N contexts
     trade_off: bool = False  # add the logits of the pooled features (as published for ImageNet)
 
@@ -23,8 +23,8 @@ class PLOTOptions(ContextOptions):
 class TransportCLIP(PromptedCLIP[OptionsT]):
     """A CLIP scored by the transport between a set of image features and the N prompt features of a class.
 
-    logits = <T, cos> / tau, where T is the entropic plan (lambda 0.1) for the cost 1 - cos: the prompt level of
-    ALIGN's reading ``released`` without the token level.
+    logits = <T, cos> / tau, where T is the entropic plan (lambda 0.1) for the cost 1 - cos: ALIGN in the reading
+    ``released`` without the token level.
     """
 
     head: HierarchicalOT
@@ -43,7 +43,7 @@ class TransportCLIP(PromptedCLIP[OptionsT]):
         return self.cached(lambda: self.text_encoder(self.tokens, self.prompt_learner().text).prompt)
 
     def head_input(self, images: Tensor) -> HierarchicalInput:
-        """Return what the head scores; ``self.head.score(...)`` of it gives the plans, too."""
+        """Return the features that the head scores; ``self.head.score`` takes them and can return the plans."""
         return HierarchicalInput(self.image_set(images)[0], self.text_features())
 
     def forward(self, images: Tensor) -> Tensor:

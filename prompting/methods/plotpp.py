@@ -14,7 +14,7 @@ from prompting.methods.contexts import ContextOptions, learned_contexts
 from prompting.methods.plot import TransportCLIP
 from prompting.ot.checks import check_choice
 
-# Words that the first four text prompts start from. The word count of the first one is the length of every prompt.
+# Initial words of the first four text prompts. The word count of the first one is the length of every prompt.
 ANY_SET = ("a photo of a", "this is a photo", "this is picture of", "one picture of a")
 STARTS = {
     "DescribableTextures": (
@@ -29,8 +29,8 @@ STARTS = {
         "one picture of an aircraft",
     ),
     "Food101": ("a photo of a food", "this is a food photo", "this is food picture of", "one picture of a food"),
-    # Published with "this is a" as the third, three words for four vectors: the fourth vector would replace the first
-    # token of the class name. ImageNet and its variants take ANY_SET.
+    # Published with "this is a" as the third, three words for four vectors, so that the fourth vector would replace the
+    # first token of the class name. ImageNet and its variants take ANY_SET instead.
     "ImageNet": ANY_SET,
     # Published with the same words twice; these two prompts get equal gradients and stay equal.
     "OxfordFlowers": (
@@ -53,11 +53,11 @@ class PLOTPPOptions(ContextOptions):
     """
 
     n_ctx: int = 4  # b of a text prompt
-    ctx_init: bool = True  # start from the data set's words, whose number replaces n_ctx
+    ctx_init: bool = True  # initial words of the data set, whose number replaces n_ctx
     n: int = 4  # N text prompts
     m: int = 4  # M visual prompts
     trade_off: bool = False  # add the logits of the pooled features (as published for the first stage)
-    pretrain_dir: str = ""  # checkpoint of the first stage, or a folder with one, that the second stage starts from
+    pretrain_dir: str = ""  # first-stage checkpoint that the second stage starts from, or its folder
     model_upd: str = ""  # vision: the first stage, visual prompts only; joint or "": both sides
     n_ctx_v: int = 2  # b of a visual prompt
 
@@ -83,7 +83,7 @@ class PLOTPP(TransportCLIP[PLOTPPOptions]):
     """PLOT++: the image's set is its CLS features under M visual prompts at the input.
 
     Raises:
-        ValueError: a ResNet, or more text prompts than there are words to start from.
+        ValueError: a ResNet, or more text prompts than initial words.
     """
 
     name = "PLOTPP"

@@ -1,21 +1,12 @@
 """ProDA: many text prompts whose class weights are modelled as one Gaussian (arXiv 2205.03340).
 
-The authors' repository (bbbdylan/proda) is a README that points to an archive of raw code for another benchmark
-(ELEVATER), which could not be read.
+Written from parts of the paper's text and from public re-implementations: the authors' code could not be read
+(docs/methods.md, "ProDA: known and chosen").
 
-From the paper (parts of its text could be read): one Gaussian over the weights of all classes, estimated from prompts
-with the class name at the front, in the middle or at the end; the upper bound of the expected loss with the covariance
-term; the orthogonality between the features of prompts without a class name; the mean weight for evaluation.
-
-Public re-implementations agree in: 32 prompts of 16 vectors that start as N(0, 0.02), a quarter of them with the class
-name at the front, a quarter in the middle, the others at the end; 4 prompts a step for the bound, all of them for the
-orthogonality (weight 0.1 in most); a full stop after a prompt without a class name; the mean of the unit features of
-the prompts is not normalised again.
-
-They differ from this implementation in the draw of a step's prompts: here it is uniform without repetition in every
-step, so that resuming needs the random state only; they follow a permutation. They also differ in the covariance: here
-it has all entries, divided by the number n of drawn prompts as in the bound; they keep the entries within one dimension
-of D, divided by n + 1, to save memory that the form used here does not need.
+It differs from the re-implementations in two points. A step's prompts are drawn uniformly without repetition in every
+step, so that resuming needs the random state only; theirs follow a permutation. The covariance has all entries, divided
+by the number n of drawn prompts as in the bound; theirs has the entries within one dimension of D, divided by n + 1, to
+save memory that the form used here does not need.
 """
 
 from collections.abc import Sequence
@@ -43,7 +34,7 @@ class ProDAOptions(Options):
     n_ctx: int = 16  # b, vectors of a context
     n: int = 32  # N contexts
     prompt_batch: int = 4  # contexts in one training step
-    alpha: float = 0.1  # weight of the orthogonality between prompts
+    alpha: float = 0.1  # weight of the orthogonality loss
 
     def __post_init__(self) -> None:
         if not 2 <= self.prompt_batch <= self.n:
@@ -79,7 +70,7 @@ class ProDA(PromptedCLIP[ProDAOptions]):
     def training_text(self) -> list[tuple[PromptTokens, Prompts]]:
         """Return the prompts of one step, and all N prompts without a class name."""
         contexts = self.contexts
-        # Prompts with the class name at the front come first and take the most memory: they share the shortest prefix.
+        # The first prompts, with the class name at the front, take the most memory: they share the shortest prefix.
         few = PromptTokens(*(field[: self.batch] for field in self.tokens))
         return [(few, Prompts(contexts[: self.batch])), (self.nameless, Prompts(contexts))]
 
@@ -106,7 +97,8 @@ class ProDA(PromptedCLIP[ProDAOptions]):
             return self.logit_scale * image @ weights.T
 
     def loss_terms(self, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Return L_up of a random batch of prompts and alpha L_so of all prompts, and the mean logits (B, K)."""
+        """Return the upper bound L_up for a random batch of prompts, alpha L_so of all prompts, and the mean logits
+        (B, K)."""
         contexts = self.contexts
         chosen = torch.randperm(len(contexts))[: self.batch]
         weights = self.cached(lambda: self.class_weights(contexts, chosen))
@@ -126,7 +118,7 @@ def prompt_positions(number: int) -> list[str]:
 def gaussian_logits(image: Tensor, weights: Tensor, labels: Tensor, scale: Tensor | float) -> tuple[Tensor, Tensor]:
     """Return mean and variance term of the logits under Gaussian class weights, the two parts of the upper bound.
 
-    With weights w ~ N(mu, Sigma) over all classes together, and y the label, Jensen's inequality gives
+    With weights w ~ N(mu, Sigma) of all classes jointly, and y the label, Jensen's inequality gives
     E_w[-ln softmax_y(z w / tau)] <= -ln softmax_y(z mu_c / tau + z' A_c z / (2 tau^2)),
     A_c = Sigma_cc + Sigma_yy - Sigma_cy - Sigma_yc. As Sigma is the covariance of the n samples, z' A_c z is the
     variance of z (w_c - w_y) over them, so Sigma, of (K D)^2 entries, is never formed.

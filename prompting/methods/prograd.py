@@ -1,7 +1,7 @@
-"""ProGrad: CoOp whose gradient never opposes that of staying close to zero-shot CLIP (arXiv 2205.14865).
+"""ProGrad: CoOp whose gradient never opposes the gradient of a distance to zero-shot CLIP (arXiv 2205.14865).
 
-A step follows the gradient a of the cross entropy; where a . b < 0, b being the gradient of the distance to zero-shot
-CLIP, it follows a - LAMBDA (a . b) b / |b|^2, for each learned tensor by itself.
+For each learned tensor, with the gradients a of the cross entropy and b of the distance, a step follows a if
+a . b >= 0, else a - LAMBDA (a . b) b / |b|^2.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,6 @@ TEMPLATES = {  # where they differ from CoOp's
     "FGVCAircraft": "a type of aircraft, a photo of a {}.",
     "DescribableTextures": "a texture of {}.",
     "Food101": "a type of food, a photo of {}.",
-    "MiniTextures": "a texture of {}.",
 }
 
 
@@ -36,12 +35,12 @@ class ProGradOptions(ContextOptions):
     """Settings of ProGrad.
 
     Raises:
-        ValueError: a class name that is not at the end, which the published code cannot run; another loss; a
-            temperature that is not positive; a negative lambda.
+        ValueError: a class name that is not at the end (the published code cannot run it), another loss, a temperature
+            that is not positive, or a negative lambda.
     """
 
-    ctx_init: bool = False  # start from the words of the data set's sentence
-    name: str = ""  # of the loss: "prograd", or "" for the same
+    ctx_init: bool = False  # initial words: those of the data set's sentence before the class name
+    name: str = ""  # name of the loss: "prograd", or "" for the same
     gm: bool = False  # has no effect
     alpha: float = 0.0  # has no effect
     t: float = 1.0  # temperature of the distance to zero-shot CLIP
@@ -84,12 +83,12 @@ class ProGrad(CosineCLIP[ProGradOptions]):
         frozen = teacher.image_features(self.image_encoder, images)
         target = cosine_logits(frozen, self.get_buffer("teacher_text"), self.logit_scale)
         t = self.temperature
-        # The cross entropy with the teacher's probabilities: its entropy, which has no gradient, is not subtracted.
+        # Cross entropy with the teacher's probabilities: KL plus the teacher's entropy, which has no gradient.
         distance = t**2 * F.cross_entropy(logits / t, F.softmax(target / t, dim=-1))
         return {"xe": F.cross_entropy(logits, labels), "kl": distance}, logits
 
     def training_loss(self, *batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the cross entropy, which the distance to zero-shot CLIP only projects, and the logits."""
+        """Return the cross entropy and the logits; the distance only enters ``project``, in the trainer's step."""
         terms, logits = self.loss_terms(*batch)
         return terms["xe"], logits
 
@@ -98,7 +97,7 @@ def words_before_name(template: str, length: int) -> str:
     """Return a sentence's words before the class name, at most ``length`` (counted by blanks, as published).
 
     Raises:
-        ValueError: the class name is not at the end, no words are before it, or more than ``length``.
+        ValueError: the class name is not at the end, or has not 1 to ``length`` words before it.
     """
     words = template.removesuffix(" {}.")
     count = len(words.split())

@@ -1,6 +1,7 @@
 """PromptSRC: IVLP's prompts, kept close to the frozen CLIP and averaged over epochs (arXiv 2307.06948).
 
-loss = cross entropy + TEXT_LOSS_WEIGHT mean|w - w0| + IMAGE_LOSS_WEIGHT mean|f - f0| + KL(p0 || p) / K
+loss = cross entropy + TEXT_LOSS_WEIGHT mean|w - w0| + IMAGE_LOSS_WEIGHT mean|f - f0| + mean KL(p0 || p) / K, with unit
+features w of classes and f of images and class probabilities p of images; w0, f0 and p0 are the frozen CLIP's.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from prompting.clip.templates import ENSEMBLE, fill
 from prompting.heads import cosine_logits
 from prompting.methods.ivlp import IVLP, IVLPOptions
 
-TEMPLATES: Sequence[str] = ENSEMBLE[:60]  # of the teacher's text features, the same for every data set
+TEMPLATES: Sequence[str] = ENSEMBLE[:60]  # the teacher's sentences, the same for every data set
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class PromptSRCOptions(IVLPOptions):
     n_ctx_text: int = 4
     text_loss_weight: int = 25
     image_loss_weight: int = 10
-    gpa_mean: int = 15  # the epoch with the greatest weight in the mean over epochs
-    gpa_std: int = 1  # in epochs
+    gpa_mean: int = 15  # epoch with the greatest weight in the mean over epochs
+    gpa_std: int = 1  # standard deviation of the weights, in epochs
 
     def __post_init__(self) -> None:
         for name, value in (("prompt_depth_text", self.prompt_depth_text), ("gpa_std", self.gpa_std)):
@@ -73,11 +74,11 @@ class GaussianMean:
     Mean_e = Mean_(e-1) + s_e (tensor_e - Mean_(e-1)),  s_e = g_e / (g_1 + .. + g_e),
     g_i = exp(-(i - mean)^2 / (2 std^2)).
 
-    It needs neither the number of epochs nor other states than the last mean, so that a resumed run goes on exactly.
+    Its only state is the last mean, and it does not need the number of epochs: a resumed run continues exactly.
 
     Args:
-        mean: epoch of the greatest weight.
-        std: deviation in epochs, > 0.
+        mean: epoch with the greatest weight.
+        std: standard deviation in epochs, > 0.
 
     Attributes:
         tensors: the mean, by name; empty before the first epoch.

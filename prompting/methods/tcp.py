@@ -1,7 +1,7 @@
-"""TCP: CoOp with class-aware tokens, made from hand-written sentences, inside the text tower (arXiv 2311.18231).
+"""TCP: CoOp with class-aware tokens inside the text tower (arXiv 2311.18231).
 
-c_k = meta_net(w0_k), w0_k the frozen CLIP's feature of a sentence about class k. Before block LAYER, c_k replaces the
-outputs at the context positions. loss = cross entropy + 8 (1 - mean over classes cos(w, w0)).
+The tokens c_k = meta_net(w0_k) replace the inputs of block LAYER at the context positions; w0_k is the frozen CLIP's
+feature of a sentence about class k. loss = cross entropy + 8 (1 - mean over classes cos(w, w0)).
 """
 
 import logging
@@ -17,14 +17,14 @@ from prompting.clip import blocks, tokenize_texts, word_vectors
 from prompting.clip.templates import fill
 from prompting.heads import cosine_logits
 from prompting.learners import Prompts
-from prompting.learners.textual import fresh, with_prompt_axis
+from prompting.learners.textual import random_prompt, with_prompt_axis
 from prompting.methods.base import CosineCLIP, Options
 from prompting.ot.checks import check_choice
 
 logger = logging.getLogger("prompting")
 
 LENGTH = 4  # context vectors, and class-aware tokens
-WEIGHT = 8.0  # of the distance to the teacher
+WEIGHT = 8.0  # weight of the distance to the teacher
 PHRASE = "a photo of a"
 TEMPLATES = {  # the teacher's sentences, where they differ from CoOp's
     "DescribableTextures": "a photo of a {}, a type of texture.",
@@ -52,11 +52,11 @@ class TCPOptions(Options):
 
     n_ctx: int = LENGTH
     csc: bool = False  # class-specific contexts
-    ctx_init: bool = False  # start from "a photo of a"
+    ctx_init: bool = False  # initial words "a photo of a"
     class_token_position: str = "end"
     alpha: float = 1.0  # has no effect
     w: float = 1.0  # has no effect: the published weight is a constant
-    layer: int = 8  # block, counted from 0, before which the class-aware tokens enter; published as a constant
+    layer: int = 8  # block, counted from 0, whose input gets the class-aware tokens; published as a constant
 
     def __post_init__(self) -> None:
         check_choice("class_token_position", self.class_token_position, ("end",))
@@ -72,7 +72,7 @@ class ClassAwarePrompts(nn.Module):
     Args:
         context: initial value, (4, d_l) or class-specific (K, 4, d_l).
         features: w0 (K, D), of unit length.
-        layer: block before which the class-aware tokens enter.
+        layer: block whose input gets the class-aware tokens.
     """
 
     def __init__(self, context: Tensor, features: Tensor, layer: int) -> None:
@@ -111,14 +111,14 @@ class TCP(CosineCLIP[TCPOptions]):
         template = self.sentence(TEMPLATES)
         target = teacher.text_features(self.text_encoder, [[fill(template, n) for n in classnames]], self.clip)[0]
         shape = (len(classnames), LENGTH) if options.csc and not options.ctx_init else (LENGTH,)
-        context = word_vectors(self.clip, PHRASE) if options.ctx_init else fresh(*shape, self.shape.text_width)
+        context = word_vectors(self.clip, PHRASE) if options.ctx_init else random_prompt(*shape, self.shape.text_width)
         self.prompt_learner = ClassAwarePrompts(context, F.normalize(target, dim=-1), options.layer)
         sentences = [fill(SENTENCES.get(self.dataset, "{}."), name) for name in classnames]
         self.tokens = tokenize_texts(sentences, n_ctx=LENGTH, clip_model=self.clip)
 
     @property
     def fixed_classes(self) -> str:
-        """What ties the model to its class names; "" if it takes any names."""
+        """Reason why the model takes no other class names; "" if it takes any."""
         return "class-specific contexts" if self.get_parameter("prompt_learner.ctx").dim() == 3 else ""
 
     def loss_terms(self, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:

@@ -16,7 +16,7 @@ from prompting.learners import Prompts
 from prompting.methods.base import Options, PromptedCLIP
 from prompting.ot.checks import is_exporting
 
-SCALE = 100.0  # of CLIP's logits; a constant in the released code
+SCALE = 100.0  # factor of the cosines in CLIP's logits; a constant in the released code
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class TipAdapterFOptions(Options):
 
     init_beta: float = 1.0  # sharpness of the cache's weights
     init_alpha: float = 1.17  # weight of the cache's logits
-    augment_epoch: int = 10  # augmentations of each image that a key averages
+    augment_epoch: int = 10  # number of augmentations of an image whose mean feature is its initial key
     search_hp: bool = True  # search beta and alpha on the validation images after training
     search_scale: Sequence[float] = (7, 3)  # largest beta and alpha of the search
     search_step: Sequence[int] = (200, 20)  # number of values of beta and alpha
@@ -44,7 +44,7 @@ class TipAdapterFOptions(Options):
 
 
 class Cache(nn.Module):
-    """The cache: learned keys ``weight`` (N, D), the class of each key, beta and alpha; the state dict holds them all.
+    """The cache: learned keys ``weight`` (n, D) of n images, their classes, beta and alpha, all in the state dict.
 
     Args:
         width: D.
@@ -52,7 +52,7 @@ class Cache(nn.Module):
         beta, alpha: initial values.
     """
 
-    values: Tensor  # (N, K), one-hot; zeros for a class that is not scored
+    values: Tensor  # (n, K), one-hot; zeros for a class that is not scored
 
     def __init__(self, width: int, classnames: Sequence[str], beta: float, alpha: float) -> None:
         super().__init__()
@@ -62,24 +62,24 @@ class Cache(nn.Module):
         self.resize([], self.classnames)
 
     def resize(self, labels: Sequence[int], classnames: Sequence[str]) -> None:
-        """Make keys of zeros for N images, given their labels and what the labels mean."""
-        self.labels, self.meaning = list(labels), list(classnames)
-        place = {name: k for k, name in enumerate(self.classnames)}
-        same = self.meaning == self.classnames  # else classes are compared by name; -1 for one that is not scored
-        columns = self.labels if same else [place.get(self.meaning[label], -1) for label in self.labels]
+        """Allocate zero keys for n images, given their labels and the class name of each label."""
+        self.labels, self.label_names = list(labels), list(classnames)
+        column = {name: k for k, name in enumerate(self.classnames)}
+        same = self.label_names == self.classnames  # else match classes by name; -1 is a class that is not scored
+        columns = self.labels if same else [column.get(self.label_names[label], -1) for label in self.labels]
         index = torch.tensor(columns, dtype=torch.int64, device=self.weight.device)
         self.values = F.one_hot(index + 1, len(self.classnames) + 1)[:, 1:].float()
         self.weight.data = self.weight.data.new_zeros(len(self.labels), self.weight.shape[1])
 
     def get_extra_state(self) -> Tensor:
-        """Return labels, their meaning, beta and alpha as the bytes of a JSON text: a checkpoint holds tensors only."""
-        state = {"labels": self.labels, "classnames": self.meaning, "beta": self.beta, "alpha": self.alpha}
+        """Return labels, class names, beta and alpha as the bytes of a JSON text: a checkpoint holds tensors only."""
+        state = {"labels": self.labels, "classnames": self.label_names, "beta": self.beta, "alpha": self.alpha}
         return torch.frombuffer(bytearray(json.dumps(state), "utf-8"), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Restore classes, beta and alpha, and make room for the keys of another cache."""
+        """Restore labels, class names, beta and alpha, and allocate the keys of another cache."""
         found = json.loads(bytes(state.cpu().tolist()))
-        if (found["labels"], found["classnames"]) != (self.labels, self.meaning):
+        if (found["labels"], found["classnames"]) != (self.labels, self.label_names):
             self.resize(found["labels"], found["classnames"])
         self.beta, self.alpha = found["beta"], found["alpha"]
 
@@ -89,9 +89,9 @@ class TipAdapterF(PromptedCLIP[TipAdapterFOptions]):
 
     .. math:: 100\, f \cdot w + \alpha \sum_i e^{-\beta (1 - f \cdot k_i)} v_i
 
-    with a learned key k_i for each training image and its one-hot label v_i. Keys start from image features
-    (``fill_cache``) and are not normalised while they train; no gradient passes through CLIP. Without a cache, and for
-    classes that have no image in it, the logits are CLIP's.
+    with a learned key k_i and a one-hot label v_i for each training image. Keys are initialised with image features
+    (``fill_cache``) and not normalised in training; no gradient passes through CLIP. Classes without an image in the
+    cache have CLIP's logits.
     """
 
     name = "TipAdapterF"
@@ -110,7 +110,7 @@ class TipAdapterF(PromptedCLIP[TipAdapterFOptions]):
 
     @property
     def fixed_classes(self) -> str:
-        """What ties the model to its class names: its cache holds images of these alone."""
+        """Reason why the model takes no other class names: its cache holds images of the training classes only."""
         return "a cache of images"
 
     @property
@@ -129,7 +129,7 @@ class TipAdapterF(PromptedCLIP[TipAdapterFOptions]):
         known = self.classifier
         if known is None or known.device != self.logit_scale.device:
             known = F.normalize(self.text_encoder(self.tokens).prompt.float(), dim=-1).mean(1)
-            if not is_exporting():  # a traced tensor must not stay
+            if not is_exporting():  # never keep a traced tensor
                 self.classifier = known
         return known
 
@@ -138,7 +138,7 @@ class TipAdapterF(PromptedCLIP[TipAdapterFOptions]):
         return cosine_logits(features, self.class_features(), self.score_scale)
 
     def cache_logits(self, affinity: Tensor, beta: float) -> Tensor:
-        """Return sum_i exp(-beta (1 - affinity_i)) v_i, (B, K), from f k_i (B, N)."""
+        """Return sum_i exp(-beta (1 - affinity_i)) v_i, (B, K), for ``affinity`` f k_i, (B, n)."""
         return (beta * (affinity - 1)).exp() @ self.adapter.values
 
     def forward(self, images: Tensor) -> Tensor:
@@ -153,20 +153,20 @@ class TipAdapterF(PromptedCLIP[TipAdapterFOptions]):
         """Set each key to the mean feature of an image over its augmentations, normalised after the mean.
 
         Args:
-            passes: one item per augmentation, itself the batches (B, 3, H, W) of the N images of ``adapter.resize``.
+            passes: for each augmentation, the batches (B, 3, H, W) of all n images, in the order of ``adapter.resize``.
         """
         encoded = [torch.cat([self.image_encoder(batch).prompt[:, 0].float() for batch in one]) for one in passes]
         self.adapter.weight.copy_(F.normalize(torch.stack(encoded).mean(0), dim=-1))
 
     @torch.no_grad()
     def search(self, features: Tensor, labels: Tensor) -> tuple[float, float, float]:
-        """Set beta and alpha to the values of the grid with the best accuracy; the first of equals, beta outside.
+        """Set beta and alpha to the grid point with the best accuracy; of equal ones, the smallest beta, then alpha.
 
-        The grid is 0.1 + i (S - 0.1) / n for i < n, with S of ``search_scale`` and n of ``search_step``.
+        The values are 0.1 + i (scale - 0.1) / steps for i < steps, from ``search_scale`` and ``search_step``.
 
         Args:
-            features: unit features (V, D) of validation images.
-            labels: (V,).
+            features: unit features (B, D) of all validation images.
+            labels: (B,).
 
         Returns:
             beta, alpha and their accuracy in percent.

@@ -1,13 +1,8 @@
-"""UPT: one shared prompt, from which a one-block transformer makes the prompts of both towers (arXiv 2210.07225).
+"""UPT: one shared prompt, which a transformer block maps to the prompts of both towers (arXiv 2210.07225).
 
-Reading ``paper`` (parts of its text could be read): one shared prompt U; a transformer block U' = SA(U) + LN(U),
-V = FFN(LN(U')) + LN(U'); V split into the prompts of the two towers; frozen towers; cross entropy. Chosen here: heads
-as wide as CLIP's, GELU, no dropout, and deep prompts, one U for each block of the towers.
-
-Reading ``released`` is the first author's trainer, named ``Unified``: one head and attention of each vector
-to itself alone, so that the prompts of the two towers never mix; ReLU; dropout 0.1; LN(U + SA(U)) and a plain residual;
-prompts at the input only. That code calls a function that does not exist, and its number of vectors is a constant, 4;
-here it runs, with any number.
+Reading ``paper`` (``UnifiedPrompts``) follows the parts of the paper's text that could be read; chosen here: heads as
+wide as CLIP's, GELU, no dropout, and deep prompts. Reading ``released`` (``ReleasedUnifiedPrompts``) is the first
+author's trainer ``Unified``, which as published calls a function that does not exist and takes 4 vectors only.
 """
 
 from collections.abc import Sequence
@@ -30,7 +25,7 @@ class UPTOptions(Options):
 
     n_ctx_text: int = 4
     n_ctx_vision: int = 4
-    prompt_depth: int = 9  # number of blocks of each tower with prompts, the first included; released prompts the first
+    prompt_depth: int = 9  # number of blocks of each tower with prompts, the first included; ``released`` takes 1
     reading: str = "paper"  # or released
 
     def __post_init__(self) -> None:
@@ -57,7 +52,7 @@ class UPT(CosineCLIP[UPTOptions]):
 class Unified(CosineCLIP[CoOpOptions]):
     """UPT's reading ``released`` under the name, node and keys of the released code: b text and b visual vectors.
 
-    The words of ``ctx_init`` say b and stand in the token ids only; no value starts from them. ``csc`` is not used.
+    The word count of ``ctx_init`` replaces b; its words are token ids only and initialise nothing. ``csc`` is not used.
     """
 
     name = "Unified"

@@ -1,4 +1,4 @@
-"""VPT: learned visual prompts, shallow or deep, with a fixed sentence (arXiv 2203.12119, as on CLIP in MaPLe)."""
+"""VPT: learned visual prompts, shallow or deep, with a fixed sentence (arXiv 2203.12119; on CLIP, as in MaPLe)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

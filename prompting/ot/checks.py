@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
-"""Whether ``torch.export`` runs; always False before torch 2.7, which does not say it."""
+"""Whether ``torch.export`` is tracing; always False before torch 2.7, which cannot tell."""
 
 
 def did_you_mean(value: object, known: Iterable[str]) -> str:
@@ -72,7 +72,7 @@ def check_finite(name: str, value: Tensor) -> None:
 
 @torch.no_grad()
 def first_non_finite(named: Iterable[tuple[str, Tensor]]) -> str:
-    """Return what is wrong with the first tensor that holds NaN or infinity, "" for none (one host sync)."""
+    """Describe the first of the named tensors that holds NaN or infinity; return "" if none does (one host sync)."""
     tensors = [(name, tensor.detach()) for name, tensor in named if tensor.is_floating_point() and tensor.numel()]
     if not tensors:
         return ""
@@ -100,7 +100,8 @@ def check_resolution(largest: Tensor, lam: float) -> None:
 
 
 def check_mask(name: str, mask: object, shape: Sequence[int], device: torch.device) -> Tensor | None:
-    """Return ``mask`` broadcast to ``shape`` (a view), None for None; raise unless each last axis has a True entry."""
+    """Return ``mask`` broadcast to ``shape`` (a view), or None; raise unless it has a True entry along its last axis
+    for each problem."""
     if mask is None:
         return None
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:

@@ -132,8 +132,8 @@ def hierarchical_ot(
 class HierarchicalOT(nn.Module):
     """``hierarchical_ot`` as a module with fixed settings and no parameters.
 
-    ``statistics.read()`` returns how many of the problems since the last reading did not converge, their iterations and
-    the entropy of their plans.
+    ``statistics.read()`` returns the number of problems since its last call, how many did not converge, their mean
+    iterations and the mean entropy of their plans.
 
     Args:
         settings: a ``HeadSettings``; None for the defaults.
@@ -195,7 +195,7 @@ class HierarchicalOT(nn.Module):
     def score(
         self, features: HierarchicalInput, *, logit_scale: float | Tensor = 1.0, return_plans: bool = False
     ) -> HierarchicalOutput:
-        """Score a model's input: ``head.score(model.head_input(images), return_plans=True)`` gives the plans."""
+        """Score the features of ``model.head_input(images)``; arguments and result as for ``hierarchical_ot``."""
         z, h, r, s, s_mask = features
         return self(z, h, r, s, s_mask=s_mask, logit_scale=logit_scale, return_plans=return_plans)
 

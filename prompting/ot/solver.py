@@ -71,19 +71,23 @@ def solve(
     return_plan: bool,
     all_reduce_sum: Callable[[Tensor], Tensor] | None,
 ) -> SinkhornOutput:
-    """Solve the problems of ``sinkhorn``, flattened and transposed; ``group`` consecutive problems stop together.
+    """Solve the problems of ``sinkhorn``, flattened and transposed.
 
-    The costs are (P, L, J), with any values on masked entries, the masks bool (P, 1, J) and (P, 1, L), or None.
+    Args:
+        cost: (P, L, J), with any values on masked entries.
+        row_mask, col_mask: bool (P, 1, J) and (P, 1, L), or None.
+        settings, return_plan, all_reduce_sum: as for ``sinkhorn``.
+        group: number of consecutive problems that stop together.
     """
 
-    def part(index: slice | Tensor, settings: SinkhornSettings) -> SinkhornOutput:
+    def solve_part(index: slice | Tensor, settings: SinkhornSettings) -> SinkhornOutput:
         row, col = (None if mask is None else mask[index] for mask in (row_mask, col_mask))
         return solve(cost[index], row, col, settings, group, return_plan, all_reduce_sum)
 
     if cost.device.type == "cpu" and not torch.is_grad_enabled():
         size = group * max(1, cached_elements() // (group * cost.shape[1:].numel()))
         if size < len(cost):
-            return concatenate([part(slice(i, i + size), settings) for i in range(0, len(cost), size)])
+            return concatenate([solve_part(slice(i, i + size), settings) for i in range(0, len(cost), size)])
     # Masked entries have exponent 0 and weight 0. The shift by the row minimum changes neither plan nor potentials, so
     # it is a constant to autograd.
     cost = cost.contiguous() if row_mask is None else cost.contiguous().masked_fill(~row_mask, 0.0)
@@ -106,9 +110,9 @@ def solve(
         if not log and bool(fits.any()):  # each group with the scaling that fits it
             fits = fits.repeat_interleave(group)
             parts = [chosen.nonzero().squeeze(1) for chosen in (fits, ~fits)]
-            both = concatenate([part(i, replace(settings, scaling=name)) for i, name in zip(parts, ("kernel", "log"))])
+            solved = [solve_part(i, replace(settings, scaling=name)) for i, name in zip(parts, ("kernel", "log"))]
             order = torch.cat(parts).argsort()
-            return both.map(lambda x: x[order])
+            return concatenate(solved).map(lambda x: x[order])
         log = True
 
     u, v = (
@@ -129,7 +133,7 @@ def solve(
             potential = torch.linalg.vecdot(row_sums, f) + torch.linalg.vecdot(v, g)  # (P, 1)
             entropy = (distance - potential.squeeze(1)) / settings.lam
     error = (row_sums - u).abs_().sum((1, 2))
-    if log and settings.stop == "marginal":  # the stop rule saw row sums with the rounding errors of the logarithms
+    if log and settings.stop == "marginal":  # the stop rule read row sums with the rounding errors of logarithms
         converged = converged & (error <= 1.1 * settings.tol)
     return SinkhornOutput(
         plan.mT if return_plan and plan is not None else None,
@@ -151,7 +155,7 @@ def iterate(
     group: int,
     all_reduce_sum: Callable[[Tensor], Tensor] | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Alternate r = u / (K c), c = v / (K' r) from c = 1; keep r and c of each group as they are when it stops.
+    """Alternate r = u / (K c), c = v / (K' r) from c = 1; r and c of a group stay constant after it stops.
 
     Args:
         matrix: K with shifted rows, or its logarithm.
@@ -168,7 +172,7 @@ def iterate(
         return all_reduce_sum(total) if all_reduce_sum else total
 
     change = settings.stop == "change"
-    check_every = 1 if u.device.type == "cpu" else 4  # the check synchronises with a GPU
+    check_every = 1 if u.device.type == "cpu" else 4  # iterations between checks to end the loop, each a GPU sync
     with torch.no_grad():
         before, unshift = (u > 0).to(u.dtype) if change else u, matrix.from_log(log_shift) if change else log_shift
         limit = settings.tol * (group_sum(before.expand_as(log_shift)) if change else 1.0)

@@ -1,4 +1,4 @@
-"""How the transport of a head went: convergence, iterations and entropy, over all problems since the last reading."""
+"""Statistics of a head's transport problems: convergence, iterations and entropy."""
 
 from collections.abc import Callable
 
@@ -22,10 +22,10 @@ class TransportStatistics:
         self._sums[level] = self._sums[level] + sums if level in self._sums else sums
 
     def read(self, all_reduce_sum: Callable[[Tensor], Tensor] | None = None) -> dict[str, dict[str, float]]:
-        """Return the statistics per level, and start anew; a level without problems is left out.
+        """Return the statistics per level, without levels that had no problems, and reset them.
 
         Args:
-            all_reduce_sum: sums a tensor over processes; all of them must call ``read`` then.
+            all_reduce_sum: sums a tensor over processes, all of which must then call ``read``.
 
         Returns:
             Per level ("prompt", "token"): ``problems``, ``not_converged`` (numbers of problems), ``iterations`` and

@@ -16,7 +16,7 @@ from .solver import KERNEL_LIMIT, SinkhornOutput, cached_elements, concatenate
 
 
 def unit(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both, normalised along the last axis, in float32 or float64."""
+    """Return both tensors, normalised along the last axis, in float32 or float64."""
     dtype = torch.promote_types(torch.promote_types(left.dtype, right.dtype), torch.float32)
     return F.normalize(left.to(dtype), dim=-1), F.normalize(right.to(dtype), dim=-1)
 
@@ -95,8 +95,8 @@ def _solve_chunk(
 class _EnvelopeDistance(torch.autograd.Function):
     """The distances of a solved chunk, with the gradient of <T, 1 - cos(r, s)> for constant plans T.
 
-    The backward pass rebuilds the plans as exp((f + g - cost) / lam): the potentials are J + L numbers a problem, a
-    plan is J L.
+    The backward pass rebuilds the plans as exp((f + g - cost) / lam): the potentials are J + L numbers per problem,
+    instead of J L.
     """
 
     @staticmethod

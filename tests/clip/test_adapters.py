@@ -162,5 +162,5 @@ def test_inserted_positions_are_the_same_in_all_prompts(vit: nn.Module) -> None:
 
 
 def test_more_adapters_than_blocks(vit: nn.Module) -> None:
-    with pytest.raises(ValueError, match="adapters for 5 places; the input and 3 blocks are 4"):
+    with pytest.raises(ValueError, match="5 adapters; allowed: at most 4, for the input and 3 blocks"):
         VisionEncoder(vit)(torch.zeros(1, 3, 12, 12, dtype=torch.float64), adapters=[None] * 5)

@@ -105,7 +105,7 @@ def test_built_as_open_clip_builds_it() -> None:
         theirs = open_clip.model.build_model_from_openai_state_dict(dict(state), cast_dtype=None).float()
         ours = build_clip({name: v.half() if v.is_floating_point() else v for name, v in state.items()}, "x").eval()
         ours.load_state_dict(theirs.state_dict())
-        images = torch.randn(1, 3, *ClipShape.of(ours).image_size)
+        images = torch.randn(1, 3, *ClipShape.from_model(ours).image_size)
         ids = open_clip.SimpleTokenizer()(["a cat", "two dogs"], context_length=20)
         torch.testing.assert_close(ours.encode_image(images), theirs.encode_image(images))
         torch.testing.assert_close(ours.encode_text(ids), theirs.encode_text(ids))
@@ -243,7 +243,7 @@ def test_wrong_names(source: str, error: type, message: str, offline: None) -> N
     [
         ({"text_projection": None, "logit_scale": None}, "missing: text_projection, logit_scale$"),
         ({"visual.VPT": torch.zeros(1)}, "does not have: visual.VPT"),
-        ({"ln_final.bias": torch.zeros(3)}, r"ln_final.bias has shape \(3,\), the other tensors ask for \(64,\)"),
+        ({"ln_final.bias": torch.zeros(3)}, r"ln_final.bias has shape \(3,\), but the other tensors imply \(64,\)"),
         ({"visual.positional_embedding": torch.zeros(9, 128)}, "8 image positions do not form a square"),
         ({"text_projection": torch.zeros(3)}, "shapes are not those of a CLIP .*expected 2, got 1"),
         ({"ln_final.weight": None, **{f"transformer.resblocks.{i}.ln_1.bias": None for i in range(3)}}, "ln_final"),

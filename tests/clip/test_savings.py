@@ -59,7 +59,8 @@ def test_evaluation_in_parts_of_the_images_is_exact(vit: nn.Module, stream: torc
     encoder = VisionEncoder(vit)
     with torch.no_grad():
         whole = encoder(images, prompts, return_tokens=True)
-        monkeypatch.setattr("prompting.clip.vision.ROWS_AT_ONCE", at_once * 2 * 10)  # two prompts, CLS and nine patches
+        # Two prompts, CLS and nine patches.
+        monkeypatch.setattr("prompting.clip.vision.POSITIONS_AT_ONCE", at_once * 2 * 10)
         vit.visual.conv1.register_forward_hook(lambda _, args, out: sizes.append(len(args[0])))
         parts = encoder(images, prompts, return_tokens=True)
     assert max(sizes) == at_once and sum(sizes) == 5

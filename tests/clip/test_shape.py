@@ -20,20 +20,20 @@ TEXT = {"context_length": 16, "vocab_size": 100, "width": 64, "heads": 1, "layer
 )
 def test_shapes(kind: str, expected: ClipShape, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(kind)
-    assert ClipShape.of(model) == expected
+    assert ClipShape.from_model(model) == expected
     assert input_size(model) == expected.image_size
 
 
 def test_custom_text_and_oblong_images() -> None:
     model = open_clip.CustomTextCLIP(32, VISION, TEXT)
-    assert ClipShape.of(model) == ClipShape("vit", 64, 64, 32, (8, 12), (2, 3), 16, 2, 1)
+    assert ClipShape.from_model(model) == ClipShape("vit", 64, 64, 32, (8, 12), (2, 3), 16, 2, 1)
     assert VisionEncoder(model)(torch.zeros(1, 3, 8, 12), return_tokens=True).tokens.shape == (1, 1, 6, 32)
 
 
 def test_vit_h() -> None:
     with torch.device("meta"):
         model = open_clip.CLIP(**open_clip.get_model_config("ViT-H-14"))
-    shape = ClipShape.of(model)
+    shape = ClipShape.from_model(model)
     assert shape == ClipShape("vit", 1280, 1024, 1024, (224, 224), (16, 16), 77, 32, 24)
     prompts = torch.zeros(2, 3, 1280, device="meta")
     seen = VisionEncoder(model)(torch.zeros(1, 3, 224, 224, device="meta"), prompts, [prompts], return_tokens=True)
@@ -41,13 +41,13 @@ def test_vit_h() -> None:
 
 
 def test_depths(vit: nn.Module, resnet: nn.Module) -> None:
-    ClipShape.of(vit).check_depth(text=0, vision=3)
+    ClipShape.from_model(vit).check_depth(text=0, vision=3)
     with pytest.raises(ValueError, match="vision prompt depth is 4; the vision tower has 3 blocks: 0 to 3"):
-        ClipShape.of(vit).check_depth(vision=4)
+        ClipShape.from_model(vit).check_depth(vision=4)
     with pytest.raises(ValueError, match="text prompt depth is -1"):
-        ClipShape.of(vit).check_depth(text=-1)
+        ClipShape.from_model(vit).check_depth(text=-1)
     with pytest.raises(ValueError, match="need a ViT"):
-        ClipShape.of(resnet).check_depth(vision=1)
+        ClipShape.from_model(resnet).check_depth(vision=1)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_ranks_that_agree_and_ranks_that_do_not(tmp_path, call_main):
     assert code == 0 and "old" not in text and "| base-to-new, new" in text and text.endswith("<!-- end -->\nafter\n")
     assert "-1.00" in text and (tmp_path / "a.png").stat().st_size > 1000
     code, _, err = call_main(agreement, "--results", tmp_path / "none")
-    assert code == 1 and "no figure in" in err
+    assert code == 1 and "has no average of 3 methods" in err
 
 
 def test_an_order_that_one_set_turns_round_has_a_wide_interval(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from experiments import significance
 from experiments.pictures import draw_intervals
-from experiments.significance import bootstrap, columns_of, compare, right_answers, swap_test
+from experiments.significance import bootstrap, columns_of, compare, correctness, swap_test
 from prompting.explain.style import MORE, MUTED
 from tests.reference.run_trees import write_result
 
@@ -82,7 +82,7 @@ def test_from_runs_to_the_table(tmp_path, call_main):
         for seed, right in ((1, first), (2, second)):
             predictions(run_folder(tmp_path, method, seed), right)
     results, _ = significance.read(tmp_path, "xd")
-    groups, methods = right_answers(results, "xd")
+    groups, methods = correctness(results, "xd")
     assert methods == ["CoOp", "ALIGN"]
     assert groups[KEY].tolist() == [[1, 1], [0.5, 1], [0, 1], [0, 0.5]]
     code, out, _ = call_main(significance, tmp_path, "--table", "xd", "--format", "csv")

@@ -61,7 +61,7 @@ def test_processes_share_the_cores(call, tmp_path, monkeypatch):
     assert code == 0, err
     assert (tmp_path / "threads").read_text().split() == ["3", "3"]
     code, _, err = call(*GRID, "--jobs", "0")
-    assert code == 1 and "--jobs is 0; it should be at least 1" in err
+    assert code == 1 and "--jobs is 0; allowed: 1 or more" in err
 
 
 def test_dry_run_lists_what_is_done(call, tmp_path):

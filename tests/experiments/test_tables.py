@@ -191,7 +191,7 @@ def test_csv_files_give_the_tables_of_their_runs_and_fill_the_page(two_sets, sho
     assert len(pd.read_csv(file)) == 17  # runs with the same keys are replaced
     assert show(file, *words)[1] == show(root, *words)[1]
     write_result(root / "base2new/train_base/mini_source/shots_16/UPT/other/seed1", 1.0, "UPT")
-    with pytest.raises(ValueError, match="two runs answer for UPT on mini_source"):
+    with pytest.raises(ValueError, match="two runs of UPT on mini_source"):
         results.add(root / "base2new", "base2new", file)
 
     monkeypatch.setattr(results, "FOLDER", root)
@@ -214,7 +214,7 @@ def test_mistakes_get_one_line(tmp_path, show):
     for words, message in {
         ("xd",): "no result for xd",
         ("xd", "--plot", "x.png"): "--plot draws few-shot curves",
-        ("base2new",): "two runs answer for ALIGN on dtd",
+        ("base2new",): "two runs of ALIGN on dtd",
         ("base2new", "--methods", "MaPLE"): "did you mean 'MaPLe'?",
     }.items():
         code, _, err = show(tmp_path, "--table", *words)

@@ -52,9 +52,9 @@ def rows(out):
 def test_zero_shot_figures(check):
     code, out, err = check([("CLIP", "dtd", {"base": 50.0, "new": 50.0}), ("CLIP", "sun397", {"base": 50.0})])
     first = rows(out)
-    assert set(first) == {("dtd", "base"), ("dtd", "new")}, err  # sun397 is not there
+    assert set(first) == {("dtd", "base"), ("dtd", "new")}, err  # sun397 is missing
     assert re.search(r"^dtd +found; no split_zhou_DescribableTextures.json", out, re.M)
-    assert re.search(r"^sun397 +not there", out, re.M) and re.search(r"^RN50 ", out, re.M)
+    assert re.search(r"^sun397 +missing", out, re.M) and re.search(r"^RN50 ", out, re.M)
     got = {classes: float(row[1]) for (_, classes), row in first.items()}
     code, out, _ = check([("CLIP", "dtd", {"base": got["base"] + 0.4, "new": got["new"] - 0.6})])
     assert code == 1 and "1 of 2 figures are met" in out and "datasets check dtd --root" in out
@@ -102,6 +102,6 @@ def test_mistakes_get_one_line(check, tmp_path, call_main):
     code, _, err = check([("CoOp", "dtd", {"base": 1.0})], "--tuned", "ALIGN")
     assert code == 1 and "methods with published figures by data set" in err and "allowed: 'CoOp'" in err
     code, _, err = check([("CoOp", "sun397", {"base": 1.0})], "--tuned", "CoOp")
-    assert code == 1 and "no data set of CoOp's published figures is there" in err
+    assert code == 1 and "no published figure of CoOp has both its data set and its weights" in err
     code, _, err = check([], "--datasets", "dtdd")
     assert code == 1 and "data set is 'dtdd'" in err and "dtd" in err

@@ -236,7 +236,7 @@ def test_the_command(run_of, tmp_path, capsys):
         (lambda run: {**run, "classnames": [None, "dog"]}, "run.json is no file of a run"),
         (lambda run: {**run, "model": {**run["model"], "options": None}}, "run.json is damaged: its options"),
         (lambda run: {**run, "model": {**run["model"], "checkpoint": 3}}, "run.json is damaged: its checkpoint"),
-        (lambda run: {**run, "model": {**run["model"], "options": {"x": 1}}}, "as its run.json says"),
+        (lambda run: {**run, "model": {**run["model"], "options": {"x": 1}}}, "cannot be built from its run.json"),
         (lambda run: {**run, "model": {**run["model"], "images": {"size": [0, 12]}}}, "size and std of the images"),
         (lambda run: {**run, "model": {**run["model"], "images": {"size": [12, 12], "mean": [1]}}}, "mean of the imag"),
     ],
@@ -301,7 +301,7 @@ def test_coprompt_takes_any_class_names_without_its_sentences(tmp_path, monkeypa
         classifier = Classifier.load("out", classnames=names)
         assert classifier(path).logits[0, :2].tolist() == pytest.approx(expected[:2], abs=1e-3)
         assert not caplog.messages
-        with pytest.raises(ValueError, match="made for prediction, without its teacher's sentences"):
+        with pytest.raises(ValueError, match="built for prediction, without the teacher's sentences"):
             classifier.model.loss_terms(torch.zeros(1, 3, 12, 12), torch.tensor([0]))
         if there:
             sentences.unlink()

@@ -133,7 +133,7 @@ def test_golden(name, request, make_cfg, sentences):
         torch.testing.assert_close(logits.detach(), torch.tensor(golden["teacher_logits"]), atol=2e-3, rtol=0)
     if name == "mmrl":
         with torch.no_grad():
-            parts = model.parts(*model.all_features(batch[0]))
+            parts = model.all_logits(*model.all_features(batch[0]))
         for part, key in zip(parts, ("logits_class", "logits_rep", "logits")):
             torch.testing.assert_close(part, torch.tensor(golden[key]), atol=2e-3, rtol=0)
     for module in model.modules():

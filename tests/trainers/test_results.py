@@ -251,7 +251,7 @@ def test_model_folders_and_damaged_checkpoints(tmp_path):
         checkpoint_path(folder / "Learner", None)
     path = folder / "model.pth.tar-10"
     path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(ValueError, match="model.pth.tar-10.*newest whole one there is that of epoch 2"):
+    with pytest.raises(ValueError, match="model.pth.tar-10.*newest whole checkpoint in its folder is that of epoch 2"):
         read_checkpoint(path)
     (folder / "checkpoint").write_text("model-last.pth.tar\n")
     torch.save({"state_dict": {"w": torch.ones(1)}, "epoch": 11}, folder / "model-last.pth.tar")

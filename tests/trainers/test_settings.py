@@ -26,11 +26,11 @@ def test_every_method_reads_its_own_default(order):
     assert [method.settings(cfg)["N_CTX"] for method in SHARED] == [16, 16, 16]
     cfg.merge_from_list(["TRAINER.COOP.CTX_INIT", "True"])
     assert SHARED[1].options(cfg).ctx_init is True
-    with pytest.raises(ValueError, match=r"^TRAINER.COOP.CTX_INIT is True; CoOp takes a str there, by default ''$"):
+    with pytest.raises(ValueError, match=r"^TRAINER.COOP.CTX_INIT is True; allowed for CoOp: a str, by default ''$"):
         SHARED[0].options(cfg)
     other.merge_from_list(["TRAINER.COOP.CTX_INIT", "a photo of a"])
     assert SHARED[0].options(other).ctx_init == "a photo of a"
-    with pytest.raises(ValueError, match="TRAINER.COOP.CTX_INIT is 'a photo of a'; ProGrad takes a bool"):
+    with pytest.raises(ValueError, match="TRAINER.COOP.CTX_INIT is 'a photo of a'; allowed for ProGrad: a bool"):
         SHARED[2].options(other)
 
 
