@@ -163,12 +163,12 @@ def plan_memory(model: Any, images: int, held: int = 0) -> list[MemoryPlan]:
 def _text(encoder: TextEncoder, tokens: PromptTokens, prompts: Prompts, token_set: Tensor | None = None) -> Any:
     """Return the text tower of a step, and the positions of its longest class."""
     vectors = (prompts.text, *prompts.deep_text)
-    groups = lay_out(tokens, vectors, token_set, share_prefix=can_split(encoder.transformer)).chunks[0].groups
+    _, (chunk,), _ = lay_out(tokens, vectors, token_set, share_prefix=can_split(encoder.transformer))
     hidden, learned = hidden_widths(encoder), any(v is not None for v in (*vectors, *prompts.text_adapters))
     # The keys and values of a prefix are kept once more for each suffix: 2 of the widths of a position.
-    sizes = [group.length + 2 / (KEPT + hidden) * group.prefix for group in groups]
-    positions = sum(len(group.prompts) * size for group, size in zip(groups, sizes))
-    longest = {group.prefix: len(group.prompts.unique()) * size for group, size in zip(groups, sizes)}
+    sizes = [group.length + 2 / (KEPT + hidden) * group.prefix for group in chunk.groups]
+    positions = sum(len(group.prompts) * size for group, size in zip(chunk.groups, sizes))
+    longest = {group.prefix: len(group.prompts.unique()) * size for group, size in zip(chunk.groups, sizes)}
     width, blocks = encoder.token_embedding.weight.shape[1], len(encoder.transformer.resblocks)
     return Tower(positions, width, tower_dtype(encoder).itemsize, hidden, blocks, learned), sum(longest.values())
 
