@@ -1,21 +1,17 @@
-"""``python -m prompting.explain RUN plan IMAGE ...``: see ``prompting.explain.command``."""
+"""``python -m prompting.explain RUN plan IMAGE ...``: see ``prompting.commands.explain``."""
 
 import argparse
 import sys
 
-from prompting.explain.command import DESCRIPTION, EXAMPLES, add_arguments, run
+from prompting.commands import explain
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m prompting.explain",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_arguments(parser)
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m prompting.explain", description=explain.__doc__, formatter_class=form)
+    explain.add_arguments(parser)
     try:
-        return run(parser.parse_args())
+        return explain.run(parser.parse_args())
     except (ValueError, OSError, ImportError) as error:
         print(f"explain: error: {error}", file=sys.stderr)
         return 1
