@@ -10,7 +10,6 @@ figures. ``--tuned`` adds one cell of base-to-new with one seed. Exit code 1 if 
 import argparse
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,8 +19,9 @@ import yaml
 from dassl.utils.command import Parser
 from tabulate import tabulate
 
-from experiments.collect import collect
-from experiments.runs import PROJECT, command
+from experiments.collect import harmonic
+from experiments.protocols import RunDefaults, plan
+from experiments.runs import PROJECT, RunSpec, command, read_results, run_all
 from experiments.tables import AVERAGE, PUBLISHED
 from prompting.clip.loading import OPENAI_NAMES, openai_files
 from prompting.ot.checks import check_choice
@@ -87,36 +87,34 @@ def found_weights(name: str) -> str:
     return next((str(path) for path in openai_files(name) if path.is_file()), "")
 
 
-def call(words: Sequence[str]) -> str:
-    """Run Python with ``words`` in the project's folder; return the last line of a failure, or ""."""
-    done = subprocess.run([sys.executable, *words], cwd=PROJECT, capture_output=True, text=True)
-    return "" if done.returncode == 0 else (done.stderr.strip() or done.stdout.strip() or "failed").splitlines()[-1]
+def accuracies(runs: Sequence[RunSpec]) -> list[float] | str:
+    """Execute runs, unless they are done, and return their accuracies, or the reason why there are none."""
+    try:
+        run_all(runs, quiet=True)
+    except (ValueError, RuntimeError) as error:
+        return str(error)
+    return [(read_results(run) or {})["metrics"]["test"]["accuracy"] for run in runs]
 
 
 def zero_shot(cell: Cell, args: argparse.Namespace) -> float | str:
     """Return the accuracy of zero-shot CLIP, or the reason why there is none."""
-    name = f"{cell.dataset}-{cell.classes}-{cell.backbone}".replace("/", "-")
-    folder = args.output / "zero_shot" / name.replace(" ", "_")
-    words = ["train.py", "--root", str(args.data), "--trainer", "ZeroshotCLIP", "--eval-only", "--seed", "1"]
-    words += ["--dataset-config-file", f"configs/datasets/{cell.dataset}.yaml", "--output-dir", str(folder)]
-    words += ["--config-file", "configs/trainers/ZeroshotCLIP/vit_b16.yaml", "DATASET.NUM_SHOTS", "0"]
-    words += ["MODEL.BACKBONE.NAME", cell.backbone, *args.set, "DATASET.SUBSAMPLE_CLASSES", cell.classes]
-    error = call(words)
-    return error or json.loads((folder / "results.json").read_text())["metrics"]["test"]["accuracy"]
+    folder = args.output / "zero_shot" / f"{cell.classes}-{cell.backbone}".replace("/", "-").replace(" ", "_")
+    config, options = "configs/trainers/ZeroshotCLIP/vit_b16.yaml", ("MODEL.BACKBONE.NAME", cell.backbone, *args.set)
+    run = RunSpec("ZeroshotCLIP", cell.dataset, config, folder, 0, 1, str(args.data), cell.classes, options)
+    found = accuracies([run])
+    return found if isinstance(found, str) else found[0]
 
 
 def tuned(cells: Sequence[Cell], args: argparse.Namespace) -> list[float | str]:
     """Train and test base-to-new; return the accuracies of ``cells``, or the reason why there are none."""
-    method, dataset, backbone = args.tuned, cells[0].dataset, cells[0].backbone
-    words = ["-m", "experiments.protocols", "base2new", method, dataset, "1", "--quiet", "--root", str(args.data)]
-    words += ["--output", str(args.output / "tuned"), "--set", "MODEL.BACKBONE.NAME", backbone, *args.set]
-    error = call(words)
-    if error:
-        return [error] * len(cells)
-    results, _ = collect(args.output / "tuned")
-    by_part = {one.part: one.accuracy for one in results if (one.method, one.dataset) == (method, dataset)}
-    base, new = by_part["base"], by_part["new"]
-    by_part["H"] = 2 * base * new / (base + new) if base + new else 0.0
+    options = ("MODEL.BACKBONE.NAME", cells[0].backbone, *args.set)
+    defaults = RunDefaults(str(args.data), args.output / "tuned", options=options)
+    (job,) = plan("base2new", [args.tuned], [cells[0].dataset], [1], defaults)
+    found = accuracies(job)
+    if isinstance(found, str):
+        return [found] * len(cells)
+    base, new = found[-2:]  # before them, the first stage of a method with two
+    by_part = {"base": base, "new": new, "H": harmonic(base, new)}
     return [by_part[cell.classes] for cell in cells]
 
 
