@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -174,8 +174,3 @@ def _walk(top: Path) -> Iterator[Path]:
         seen.add(real)
         shown = (Path(place, name) for name in files if not name.startswith("."))
         yield from (file for file in shown if file.suffix.lower() in SUFFIXES and file.is_file())
-
-
-def unnormalised(images: Sequence[Tensor] | Tensor) -> list[Image.Image]:
-    """Return uint8 tensors (3, H, W) as images."""
-    return [Image.fromarray(image.permute(1, 2, 0).cpu().numpy()) for image in images]
