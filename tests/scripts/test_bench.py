@@ -6,21 +6,17 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
-from dassl.config import get_cfg_default
 from dassl.engine import TRAINER_REGISTRY
 
-import datasets
-import trainers
 from prompting.clip import load_clip
 from prompting.clip.formats import build_clip
 from scripts.bench import measure, naive, ot, running
 from tests.reference.clip_states import vit_state
+from tests.reference.configs import default_cfg
 
 
 def test_naive_path_gives_the_same_numbers():
-    cfg = get_cfg_default()
-    trainers.extend_cfg(cfg)
-    datasets.extend_cfg(cfg)
+    cfg = default_cfg()
     for side in ("TEXT", "VISION"):
         cfg.TRAINER.MMP[f"{side}_PROMPT_NUMBER"] = cfg.TRAINER.MMP[f"{side}_PROMPT_DEPTH"] = 2
     torch.manual_seed(0)
