@@ -1,17 +1,21 @@
-"""``python -m prompting.explain RUN plan IMAGE ...``: see ``prompting.commands.explain``."""
+"""``python -m prompting.explain RUN plan IMAGE ...``: see ``prompting.explain.command``."""
 
 import argparse
 import sys
 
-from prompting.commands import explain
+from prompting.explain.command import DESCRIPTION, EXAMPLES, add_arguments, run
 
 
 def main() -> int:
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("python -m prompting.explain", description=explain.__doc__, formatter_class=form)
-    explain.add_arguments(parser)
+    parser = argparse.ArgumentParser(
+        prog="python -m prompting.explain",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_arguments(parser)
     try:
-        return explain.run(parser.parse_args())
+        return run(parser.parse_args())
     except (ValueError, OSError, ImportError) as error:
         print(f"explain: error: {error}", file=sys.stderr)
         return 1

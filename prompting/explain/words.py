@@ -10,7 +10,7 @@ from torch import Tensor
 
 from prompting.clip.shape import text_tower
 from prompting.clip.tokens import clip_tokenizer
-from prompting.explain.style import INK, SETTINGS, heading
+from prompting.explain.style import INK, MUTED, SETTINGS
 from prompting.methods import PromptedCLIP
 
 SPECIAL = {"<start_of_text>": "[start]", "<end_of_text>": "[end]"}
@@ -81,10 +81,11 @@ def words_figure(found: list[NearWords], title: str) -> Figure:
     with mpl.rc_context({**SETTINGS, "axes.grid": False}):
         figure = Figure(figsize=(max(width, 6.5), height), dpi=150)
         width = figure.get_size_inches()[0]
+        figure.text(0.25 / width, 1 - 0.14 / height, title, size=13, weight="bold", va="top")
         note = "Nearest first, with the Euclidean distance. Darker: nearer to the word."
         if len(found) > len(rows):
             note += f" The first {len(rows)} of {len(found)} vectors."
-        heading(figure, title, note)
+        figure.text(0.25 / width, 1 - 0.46 / height, note, color=MUTED, va="top")
         axes = figure.add_axes((left / width, 0.2 / height, 1.25 * columns / width, 0.34 * len(rows) / height))
         values = torch.tensor([row.distances for row in rows])
         axes.imshow(
