@@ -1,15 +1,16 @@
-"""Check a machine against published figures: which data sets and weights are there, and does CLIP get its accuracies?
+"""Check data sets and weights against published figures: list what exists, and compare CLIP's accuracies.
 
     python -m experiments.verify DATA
     python -m experiments.verify DATA --tuned CoOp --datasets dtd eurosat --backbones ViT-B/16
 
-Zero-shot CLIP runs on every data set that is there, with every one of OpenAI's weights that is there and has published
-figures. ``--tuned`` adds one cell of base-to-new with one seed. Exit code 1 if a figure is missed.
+Zero-shot CLIP runs on every data set that exists, with every existing file of OpenAI's weights that has published
+figures. ``--tuned`` adds one cell of base-to-new with one seed. The exit code is 1 if a figure is missed.
 """
 
 import argparse
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,9 +20,8 @@ import yaml
 from dassl.utils.command import Parser
 from tabulate import tabulate
 
-from experiments.collect import harmonic
-from experiments.protocols import RunDefaults, plan
-from experiments.runs import PROJECT, RunSpec, command, read_results, run_all
+from experiments.collect import collect
+from experiments.runs import PROJECT, command
 from experiments.tables import AVERAGE, PUBLISHED
 from prompting.clip.loading import OPENAI_NAMES, openai_files
 from prompting.ot.checks import check_choice
@@ -29,7 +29,7 @@ from prompting.ot.checks import check_choice
 CLIP = "CLIP"
 ZERO_SHOT = 0.5  # points that zero-shot figures may differ: precision, image libraries, rounding
 TUNED = {"base": 2.0, "new": 4.0, "H": 3.0}  # one seed against a mean of three
-# Small data sets first: the first one that is there is trained on.
+# Small data sets first: --tuned trains on the first one that exists.
 ORDER = "dtd caltech101 oxford_flowers ucf101 oxford_pets fgvc_aircraft eurosat stanford_cars food101 sun397".split()
 
 
@@ -46,7 +46,7 @@ class Cell(NamedTuple):
 
 
 def cells_of(figures: Sequence[dict[str, Any]], method: str, table: str = "") -> Iterator[Cell]:
-    """Yield the cells of a method by data set; zero-shot figures of all protocols, each once."""
+    """Yield the cells of a method on single data sets; ``table`` "" takes all protocols, each figure once."""
     seen = set()
     for f in figures:
         if f["method"] != method or f["dataset"] == AVERAGE or "variant" in f or table not in ("", f["table"]):
@@ -62,59 +62,61 @@ def cells_of(figures: Sequence[dict[str, Any]], method: str, table: str = "") ->
 
 
 def by_size(cell: Cell) -> int:
-    """Return the place of a cell's data set in the order of sizes; ImageNet and its variants are last."""
+    """Return the rank of a cell's data set by size; ImageNet and its variants are last."""
     return ORDER.index(cell.dataset) if cell.dataset in ORDER else len(ORDER)
 
 
 def found_datasets(root: Path) -> dict[str, str]:
-    """Return what is known of each of the fifteen data sets by the stem of its YAML file: "" if it is not there."""
+    """Return a note on each of the fifteen data sets by the stem of its YAML file: "" if its folder is missing."""
     from datasets import CATALOG
 
     found = {}
     for path in sorted((PROJECT / "configs/datasets").glob("*.yaml")):
-        made = CATALOG.get(yaml.safe_load(path.read_text(encoding="utf-8"))["DATASET"]["NAME"])
-        if made is not None:
-            folder = root / made.description.folder
-            note = made.description.split_note(folder) if folder.is_dir() else ""
+        entry = CATALOG.get(yaml.safe_load(path.read_text(encoding="utf-8"))["DATASET"]["NAME"])
+        if entry is not None:
+            folder = root / entry.description.folder
+            note = entry.description.split_note(folder) if folder.is_dir() else ""
             found[path.stem] = ("found" + (f"; {note}" if note else "")) if folder.is_dir() else ""
     return found
 
 
 def found_weights(name: str) -> str:
-    """Return the file of OpenAI's weights, "" if there is none; other backbones are left to the loader."""
+    """Return the file of OpenAI's weights, "" if it is missing; "given" for other backbones."""
     if name not in OPENAI_NAMES:
         return "given"
     return next((str(path) for path in openai_files(name) if path.is_file()), "")
 
 
-def accuracies(runs: Sequence[RunSpec]) -> list[float] | str:
-    """Execute runs, unless they are done, and return their accuracies, or the reason why there are none."""
-    try:
-        run_all(runs, quiet=True)
-    except (ValueError, RuntimeError) as error:
-        return str(error)
-    return [(read_results(run) or {})["metrics"]["test"]["accuracy"] for run in runs]
+def call(words: Sequence[str]) -> str:
+    """Run Python with ``words`` in the project's folder; return the last line of a failure, or ""."""
+    done = subprocess.run([sys.executable, *words], cwd=PROJECT, capture_output=True, text=True)
+    return "" if done.returncode == 0 else (done.stderr.strip() or done.stdout.strip() or "failed").splitlines()[-1]
 
 
 def zero_shot(cell: Cell, args: argparse.Namespace) -> float | str:
-    """Return the accuracy of zero-shot CLIP, or the reason why there is none."""
-    folder = args.output / "zero_shot" / f"{cell.classes}-{cell.backbone}".replace("/", "-").replace(" ", "_")
-    config, options = "configs/trainers/ZeroshotCLIP/vit_b16.yaml", ("MODEL.BACKBONE.NAME", cell.backbone, *args.set)
-    run = RunSpec("ZeroshotCLIP", cell.dataset, config, folder, 0, 1, str(args.data), cell.classes, options)
-    found = accuracies([run])
-    return found if isinstance(found, str) else found[0]
+    """Return the accuracy of zero-shot CLIP, or the reason of a failure."""
+    name = f"{cell.dataset}-{cell.classes}-{cell.backbone}".replace("/", "-")
+    folder = args.output / "zero_shot" / name.replace(" ", "_")
+    words = ["train.py", "--root", str(args.data), "--trainer", "ZeroshotCLIP", "--eval-only", "--seed", "1"]
+    words += ["--dataset-config-file", f"configs/datasets/{cell.dataset}.yaml", "--output-dir", str(folder)]
+    words += ["--config-file", "configs/trainers/ZeroshotCLIP/vit_b16.yaml", "DATASET.NUM_SHOTS", "0"]
+    words += ["MODEL.BACKBONE.NAME", cell.backbone, *args.set, "DATASET.SUBSAMPLE_CLASSES", cell.classes]
+    error = call(words)
+    return error or json.loads((folder / "results.json").read_text())["metrics"]["test"]["accuracy"]
 
 
 def tuned(cells: Sequence[Cell], args: argparse.Namespace) -> list[float | str]:
-    """Train and test base-to-new; return the accuracies of ``cells``, or the reason why there are none."""
-    options = ("MODEL.BACKBONE.NAME", cells[0].backbone, *args.set)
-    defaults = RunDefaults(str(args.data), args.output / "tuned", options=options)
-    (job,) = plan("base2new", [args.tuned], [cells[0].dataset], [1], defaults)
-    found = accuracies(job)
-    if isinstance(found, str):
-        return [found] * len(cells)
-    base, new = found[-2:]  # before them, the first stage of a method with two
-    by_part = {"base": base, "new": new, "H": harmonic(base, new)}
+    """Train and test base-to-new; return the accuracies of ``cells``, or the reason of a failure for each."""
+    method, dataset, backbone = args.tuned, cells[0].dataset, cells[0].backbone
+    words = ["-m", "experiments.protocols", "base2new", method, dataset, "1", "--quiet", "--root", str(args.data)]
+    words += ["--output", str(args.output / "tuned"), "--set", "MODEL.BACKBONE.NAME", backbone, *args.set]
+    error = call(words)
+    if error:
+        return [error] * len(cells)
+    results, _ = collect(args.output / "tuned")
+    by_part = {one.part: one.accuracy for one in results if (one.method, one.dataset) == (method, dataset)}
+    base, new = by_part["base"], by_part["new"]
+    by_part["H"] = 2 * base * new / (base + new) if base + new else 0.0
     return [by_part[cell.classes] for cell in cells]
 
 
@@ -128,8 +130,8 @@ def judge(cell: Cell, got: float | str) -> list[Any]:
     return [*head, f"{got:.2f}", difference, f"{cell.tolerance:.1f}", "pass" if passes else "FAIL", cell.source]
 
 
-def choose_tuned(args: argparse.Namespace, figures: list[dict[str, Any]], there: Sequence[str]) -> list[Cell]:
-    """Return the cells of the shortest training of ``--tuned`` whose data set and weights are there."""
+def choose_tuned(args: argparse.Namespace, figures: list[dict[str, Any]], existing: Sequence[str]) -> list[Cell]:
+    """Return the cells of the shortest training of ``--tuned`` whose data set and weights exist."""
     names = PUBLISHED["names"]
     name = names.get(args.tuned, args.tuned)
     cells = [cell for cell in cells_of(figures, name, "base2new") if name != CLIP]
@@ -137,16 +139,16 @@ def choose_tuned(args: argparse.Namespace, figures: list[dict[str, Any]], there:
         known = {f["method"] for f in figures if f["table"] == "base2new" and f["dataset"] != AVERAGE}
         allowed = [trainer for trainer, method in names.items() if method in known - {CLIP}]
         check_choice("--tuned (methods with published figures by data set)", args.tuned, allowed)
-    usable = [cell for cell in cells if cell.dataset in there and found_weights(cell.backbone)]
+    usable = [cell for cell in cells if cell.dataset in existing and found_weights(cell.backbone)]
     if not usable:
-        raise ValueError(f"no data set of {args.tuned}'s published figures is there with its weights")
+        raise ValueError(f"no published figure of {args.tuned} has both its data set and its weights here")
     first = min(usable, key=by_size)
     return [cell for cell in usable if (cell.dataset, cell.backbone) == (first.dataset, first.backbone)]
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Look what is there, run, and print the table."""
+    """List the data sets and weights, run, and print the table."""
     parser = Parser(prog="verify", doc=__doc__)
     add = parser.add_argument
     add("data", type=Path, help="folder of the data sets, as --root of train.py")
@@ -164,14 +166,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     datasets = found_datasets(args.data)
     for name in args.datasets:
         check_choice("data set", name, list(datasets))
-    rows = [(name, note or "not there") for name, note in datasets.items()]
+    rows = [(name, note or "missing") for name, note in datasets.items()]
     print(f"{tabulate(rows, ['data set', str(args.data)])}\n")
-    print(tabulate([(n, found_weights(n) or "not there") for n in OPENAI_NAMES], ["weights", "file"]), "\n", flush=True)
+    print(tabulate([(n, found_weights(n) or "missing") for n in OPENAI_NAMES], ["weights", "file"]), "\n", flush=True)
 
-    there = [name for name, note in datasets.items() if note and name in (args.datasets or datasets)]
+    existing = [name for name, note in datasets.items() if note and name in (args.datasets or datasets)]
     known = [cell for cell in cells_of(figures, CLIP) if cell.backbone in (args.backbones or [cell.backbone])]
-    cells = sorted((cell for cell in known if cell.dataset in there and found_weights(cell.backbone)), key=by_size)
-    chosen = choose_tuned(args, figures, there) if args.tuned else []
+    cells = sorted((cell for cell in known if cell.dataset in existing and found_weights(cell.backbone)), key=by_size)
+    chosen = choose_tuned(args, figures, existing) if args.tuned else []
     if not cells and not chosen:
         raise ValueError(f"nothing to verify: no data set in {args.data} with weights that have published figures")
     table = []

@@ -22,7 +22,7 @@ from prompting.distill.student import make_student
 from prompting.distill.training import Settings, Views, teacher_probabilities, train
 from prompting.export.card import write_card
 from prompting.export.convert import portable
-from prompting.export.onnx import needed
+from prompting.export.onnx import OPSET, needed
 from prompting.export.write import FILES, NUMBER, write_form
 from prompting.images import find_images
 from prompting.run_folder import ModelSettings, images_of_test, read_run
@@ -184,4 +184,4 @@ def _describe(folder: Path, config: Json, made: ModelSettings, rows: Sequence[Ro
     notes = NOTES.format(images=rows[0].images) if rows else ""
     table = as_table(rows) if rows else "They were not measured."
     result = {"metrics": {"test": test}}
-    write_card(folder, config, made, result, table, about=about, notes=notes)
+    write_card(folder, config, made, result, table, OPSET, about=about, notes=notes)

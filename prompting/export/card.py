@@ -6,13 +6,12 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData  # comes with open_clip
 
-from prompting.export.onnx import OPSET
 from prompting.run_folder import ModelSettings, read_json
 
 Json = dict[str, Any]
 
 TEXT = """\
-# {config[method]} on {run.dataset}
+# {method} on {dataset}
 
 {about} The text tower is not part of it, so other class names need the run itself.
 
@@ -40,7 +39,7 @@ session = onnxruntime.InferenceSession("model.onnx")
 ```
 
 Images: {turn}resize the shorter edge to {edge} pixels ({interpolation}), crop the centre to {height} x {width}, scale
-to [0, 1], subtract {pixels[mean]} and divide by {pixels[std]}.
+to [0, 1], subtract {mean} and divide by {std}.
 
 {transport}## Size and speed
 
@@ -55,7 +54,15 @@ to [0, 1], subtract {pixels[mean]} and divide by {pixels[std]}.
 
 
 def write_card(
-    folder: Path, config: Json, run: ModelSettings, result: Json | None, table: str, *, about: str, notes: str
+    folder: Path,
+    config: Json,
+    run: ModelSettings,
+    result: Json | None,
+    table: str,
+    opset: int,
+    *,
+    about: str,
+    notes: str,
 ) -> None:
     """Write ``README.md``.
 
@@ -65,6 +72,7 @@ def write_card(
         run: settings of the run.
         result: content of ``results.json``; None if there is none.
         table: sizes and speeds, in Markdown.
+        opset: of the ONNX files.
         about: sentences that say what the model is.
         notes: sentences on the table.
     """
@@ -80,18 +88,19 @@ def write_card(
             f"({head['tol']:g}) stays as it is, so that more iterations change nothing once all have.\n\n"
         )
     text = TEXT.format(
-        config=config,
-        run=run,
-        pixels=pixels,
-        interpolation=pixels["interpolation"],
-        height=pixels["size"][0],
-        width=pixels["size"][1],
+        method=config["method"],
+        dataset=run.dataset,
         about=about,
         count=len(config["classnames"]),
         metrics=metrics,
+        height=pixels["size"][0],
+        width=pixels["size"][1],
         turn="turn as their EXIF data say, " if pixels["turn"] else "",
         edge=max(pixels["size"]),
-        opset=OPSET,
+        interpolation=pixels["interpolation"],
+        mean=pixels["mean"],
+        std=pixels["std"],
+        opset=opset,
         transport=transport,
         table=table,
         notes=notes,

@@ -21,7 +21,7 @@ from prompting.export import portable as loader
 from prompting.export.card import markdown, read_results, write_card
 from prompting.export.convert import portable
 from prompting.export.measure import BATCH, measure
-from prompting.export.onnx import onnx_session, write_int8, write_onnx
+from prompting.export.onnx import OPSET, onnx_session, write_int8, write_onnx
 from prompting.export.portable import ExportedModel
 from prompting.images import find_images, read_image
 from prompting.ot.checks import check_choice
@@ -112,7 +112,7 @@ def export(
         about = ABOUT.format(**classifier.settings.as_json(), count=len(classifier.classnames))
         notes = NOTES.format(images=source)
         table = as_table(found)
-        write_card(new, model.config, classifier.settings, read_results(run), table, about=about, notes=notes)
+        write_card(new, model.config, classifier.settings, read_results(run), table, OPSET, about=about, notes=notes)
         for file in new.iterdir():
             file.replace(folder / file.name)
     return found
