@@ -20,7 +20,9 @@ compare: setup  ## train and compare all methods, three seeds
 	@$(python) -m experiments.compare --methods all --seeds 1 2 3 --output-dir output/compare
 
 bench: setup  ## time a training step, an evaluation and the transport, in at most ten minutes
-	@$(python) -m scripts.bench.short
+	@$(python) -m scripts.bench.ot --sizes 198 8 --sizes 8 8 --iterations 5 100 --at-least 3 --minutes 2
+	@$(python) -m scripts.bench.step --class-counts 50 10 --naive-up-to 50 --repeat 2 --minutes 4
+	@$(python) -m scripts.bench.eval --class-counts 50 500 --naive-up-to 50 --repeat 2 --minutes 4
 
 test-fast: setup  ## run the unit tests, without any training
 	@$(pytest) -m "not slow and not long" $(TESTS)

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from types import ModuleType
 
@@ -42,46 +42,28 @@ def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
     """
     parser = Parser(prog="train.py", doc=__doc__)
     add = parser.add_argument
+    add_path = partial(add, type=os.path.expanduser)
     add("--root", dest="DATASET.ROOT", help="folder of the data sets")
-    add(
-        "--output-dir",
-        dest="OUTPUT_DIR",
-        help="folder of the run; default: output/<data set>/<method>/<config>/seed<N>",
-    )
+    default = "output/<data set>/<method>/<config>/seed<N>"
+    add("--output-dir", dest="OUTPUT_DIR", help=f"folder of the run; default: {default}")
     add("--resume", dest="RESUME", help="folder of the run to resume from")
     add("--seed", dest="SEED", type=int, help="seed of all random numbers; negative leaves them unseeded")
     for part in ("source", "target"):
         help_ = f"{part} domains for domain adaptation or generalisation"
         add(f"--{part}-domains", dest=f"DATASET.{part.upper()}_DOMAINS", nargs="+", help=help_)
     add("--transforms", dest="INPUT.TRANSFORMS", nargs="+", help="image transforms")
-    add("--config-file", type=os.path.expanduser, default="", help="YAML file of the method")
-    add("--dataset-config-file", type=os.path.expanduser, default="", help="YAML file of the data set")
+    add_path("--config-file", default="", help="YAML file of the method")
+    add_path("--dataset-config-file", default="", help="YAML file of the data set")
     add("--trainer", dest="TRAINER.NAME", help="name of the method")
     add("--backbone", dest="MODEL.BACKBONE.NAME", help="name or path of the CLIP model")
     add("--head", dest="MODEL.HEAD.NAME", help="name of the head")
     add("--device", help="torch device: cpu, cuda or cuda:N; default: a GPU if there is one")
-    add(
-        "--max-memory",
-        dest="TRAIN.MAX_MEMORY_GB",
-        type=float,
-        metavar="GB",
-        help="memory limit of a run; default: none on a CPU, free memory on a GPU",
-    )
-    add(
-        "--plugin",
-        type=os.path.expanduser,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="Python file that registers a method or data set",
-    )
+    limit = "memory limit of a run; default: none on a CPU, free memory on a GPU"
+    add("--max-memory", dest="TRAIN.MAX_MEMORY_GB", type=float, metavar="GB", help=limit)
+    plugin = "Python file that registers a method or data set"
+    add_path("--plugin", action="append", default=[], metavar="FILE", help=plugin)
     add("--eval-only", action="store_true", help="evaluate only")
-    add(
-        "--model-dir",
-        type=os.path.expanduser,
-        default="",
-        help="folder of the run for --eval-only; its settings are the defaults",
-    )
+    add_path("--model-dir", default="", help="folder of the run for --eval-only; its settings are the defaults")
     add("--load-epoch", type=int, help="epoch to load; default: the best on validation if kept, else the last")
     add("--no-train", action="store_true", help="do not train")
     add("--traceback", action="store_true", help="show where an error was raised")  # read by ``command``

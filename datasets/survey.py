@@ -22,7 +22,7 @@ def unusual(path: str, decode: bool = False) -> list[str]:
     """
     with open_image(path) as image:
         # Pillow reads a PNG file to its end to find EXIF data
-        found = [TURNED] if (decode or image.format != "PNG") and orientation(image) is not None else []
+        found = [TURNED] if (decode or image.format != "PNG") and orientation(image) > 1 else []
         if image.mode[0] in "IF":
             found.append(WIDE)
         alpha = image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info

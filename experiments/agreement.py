@@ -17,6 +17,7 @@ from dassl.utils.command import Parser
 from scipy.stats import rankdata, spearmanr
 from tabulate import tabulate
 
+from experiments.collect import harmonic
 from experiments.protocols import SHOTS, SUITES, presentation_order
 from experiments.rendering import write_tables
 from experiments.runs import PROJECT, command
@@ -44,11 +45,6 @@ def by_set(results: pd.DataFrame, part: str, datasets: Sequence[str]) -> pd.Data
     chosen = results[(results["part"] == part) & (results["shots"] == SHOTS)]
     wide = chosen.groupby(["method", "dataset"])["accuracy"].mean().unstack()
     return wide.reindex(columns=datasets).dropna()
-
-
-def harmonic(base: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Return the harmonic mean."""
-    return 2 * base * new / (base + new)
 
 
 def averages(tables: dict[str, pd.DataFrame], key: str, drawn: np.ndarray) -> np.ndarray:

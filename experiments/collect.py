@@ -175,3 +175,9 @@ def read_log(text: str) -> float:
     if not numbers:
         raise ValueError("no line '* accuracy: ...%' after '=> result'")
     return float(numbers[-1])
+
+
+def harmonic(base: Any, new: Any) -> Any:
+    """Return H, the harmonic mean of two accuracies, of numbers, arrays or columns; 0 if both are 0."""
+    total = base + new
+    return 2 * base * new / (total + (total == 0))

@@ -47,12 +47,11 @@ def render(results: pd.DataFrame) -> str:
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(prog="compare", doc=__doc__)
-    parser.add_argument("--methods", nargs="+", default=["ZeroshotCLIP", "ALIGN"], help="registry names, or all")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="random seeds (default: 1)")
-    parser.add_argument("--root", default="data", help="folder of the data sets; made if it is missing")
-    parser.add_argument(
-        "--output-dir", "--output", dest="output", type=Path, default=Path("output/demo"), help="folder of the runs"
-    )
+    add = parser.add_argument
+    add("--methods", nargs="+", default=["ZeroshotCLIP", "ALIGN"], help="registry names, or all")
+    add("--seeds", type=int, nargs="+", default=[1], help="random seeds (default: 1)")
+    add("--root", default="data", help="folder of the data sets; made if it is missing")
+    add("--output-dir", "--output", dest="output", type=Path, default=Path("output/demo"), help="folder of the runs")
     args = parser.parse_args(argv)
     jobs = plan("base2new", args.methods, [DATASET], args.seeds, RunDefaults(args.root, args.output))
     runs = [run for job in jobs for run in job]

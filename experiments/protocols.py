@@ -56,23 +56,22 @@ class RunDefaults:
         return cls(args.root, args.output, args.config, tuple(args.set), tuple(args.plugin))
 
 
-def add_defaults(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of ``RunDefaults``, and ``--shots``."""
-    add = parser.add_argument
-    add("--root", default=os.environ.get("DATA", "data"), help="folder of the data sets (default: $DATA, or data)")
-    results = Path(os.environ.get("OUTPUT", "output"))
-    add("--output-dir", "--output", dest="output", type=Path, default=results, help="folder of the results")
+def add_defaults(parser: argparse.ArgumentParser, root: str = "", output: Path | None = None) -> None:
+    """Add the flags of ``RunDefaults``; by default ``root`` is $DATA, or data, and ``output`` $OUTPUT, or output."""
+    add, text = parser.add_argument, f"folder of the data sets (default: {root or '$DATA, or data'})"
+    output = output or Path(os.environ.get("OUTPUT", "output"))
+    add("--root", default=root or os.environ.get("DATA", "data"), help=text)
+    add("--output-dir", "--output", dest="output", type=Path, default=output, help="folder of the results")
     config = "the method's YAML file, or its stem, in place of the protocol's"
     add("--config-file", "--config", dest="config", default="", help=config)
-    add(
-        "--shots",
-        type=int,
-        nargs="+",
-        default=FEWSHOT_SHOTS,
-        help="training images per class of fewshot (default: 1 2 4 8 16)",
-    )
     add("--plugin", action="append", default=[], metavar="FILE", help="Python file that registers a method or data set")
     add("--set", nargs="+", default=[], metavar="KEY VALUE", help="config words over the YAML files")
+
+
+def add_shots(parser: argparse.ArgumentParser) -> None:
+    """Add ``--shots`` of few-shot learning."""
+    text = f"training images per class of fewshot (default: {' '.join(map(str, FEWSHOT_SHOTS))})"
+    parser.add_argument("--shots", type=int, nargs="+", default=FEWSHOT_SHOTS, help=text)
 
 
 @dataclass(frozen=True)
@@ -231,6 +230,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and what is done already")
     add_defaults(parser)
+    add_shots(parser)
     args = parser.parse_intermixed_args(argv)
     defaults = RunDefaults.from_args(args)
     jobs = plan(args.protocol, args.method.split(","), *split_words(args.words), defaults, args.shots)

@@ -10,15 +10,16 @@ the source. Finished runs are not repeated. The other rows are those of results/
 
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
 from dassl.utils.command import Parser
 
-from experiments.collect import read
-from experiments.protocols import PROTOCOLS, SEEDS, SHOTS, SUITES, RunDefaults, plan, presentation_order
+from experiments.collect import harmonic, read
+from experiments.protocols import PROTOCOLS, SEEDS, SHOTS, SUITES, RunDefaults, add_defaults, plan, presentation_order
 from experiments.rendering import markdown
-from experiments.runs import PROJECT, command, run_all
+from experiments.runs import PROJECT, RunSpec, command, run_all
 
 SUITE = SUITES["mini"]
 KEYS = ["method", "dataset", "part", "shots", "seed", "accuracy"]
@@ -41,7 +42,7 @@ def rows(results: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """
     everything = [SUITE.source, *SUITE.targets]
     table = pd.DataFrame({part: average(results["base2new"], everything, part) for part in ("base", "new")})
-    table["H"] = 2 * table["base"] * table["new"] / (table["base"] + table["new"])
+    table["H"] = harmonic(table["base"], table["new"])
     others = {
         "xd": average(results["xd"], SUITE.targets, "target"),
         "dg": average(results["dg"], SUITE.shifts, "target"),
@@ -60,33 +61,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add("method", help="registry name")
     add("--quick", action="store_true", help="one seed, without few-shot runs")
-    add("--root", default="data", help="folder of the data sets; made if it is missing")
-    add("--output-dir", "--output", dest="output", type=Path, default=Path("output/rows"), help="folder of the results")
-    add(
-        "--config-file",
-        "--config",
-        dest="config",
-        default="",
-        help="the method's YAML file, or its stem; default: mini",
-    )
-    add("--plugin", action="append", default=[], metavar="FILE", help="Python file that registers a method")
-    add("--set", nargs="+", default=[], metavar="KEY VALUE", help="config words over the YAML file")
+    add_defaults(parser, root="data", output=Path("output/rows"))
     args = parser.parse_args(argv)
-    import train
-
-    for file in args.plugin:
-        train.load_plugin(file)
-    defaults = RunDefaults(args.root, args.output, args.config, tuple(args.set), tuple(args.plugin))
+    defaults = RunDefaults.from_args(args)
     protocols = [name for name in PROTOCOLS if name != "fewshot" or not args.quick]
     seeds = SEEDS[:1] if args.quick else SEEDS
-    jobs = [
-        job
-        for name in protocols
-        for job in plan(
-            name, [args.method], [SUITE.source] if name == "fewshot" else ["mini"], seeds, defaults, FEWSHOT_SHOTS
-        )
-    ]
-    run_all([run for job in jobs for run in job])
+    runs: list[RunSpec] = []
+    for name in protocols:
+        datasets = [SUITE.source] if name == "fewshot" else ["mini"]
+        runs += chain(*plan(name, [args.method], datasets, seeds, defaults, FEWSHOT_SHOTS))
+    run_all(runs)
     print(markdown(rows(gather(PROJECT / args.output, args.method)), "method"))
 
 

@@ -17,7 +17,7 @@ from dassl.utils.command import Parser
 from scipy.stats import false_discovery_control
 from tabulate import tabulate
 
-from experiments.collect import read
+from experiments.collect import harmonic, read
 from experiments.protocols import PROTOCOLS, SHOTS, presentation_order
 from experiments.runs import command
 from prompting.ot.checks import check_choice
@@ -62,8 +62,7 @@ def columns_of(accuracy: dict[tuple[str, str], np.ndarray]) -> dict[str, np.ndar
     mean = {part: 100 * np.mean([a for (_, p), a in accuracy.items() if p == part], axis=0) for part in parts}
     if set(parts) != {"base", "new"}:
         return {"accuracy": mean[parts[0]]}
-    total = mean["base"] + mean["new"]
-    return mean | {"H": 2 * mean["base"] * mean["new"] / np.where(total > 0, total, 1)}
+    return mean | {"H": harmonic(mean["base"], mean["new"])}
 
 
 def bootstrap(groups: Groups, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, np.ndarray]:

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from dassl.utils.command import Parser
 
+from experiments.collect import harmonic
 from experiments.protocols import SEEDS, SUITES, RunDefaults, plan
 from experiments.rendering import markdown, write_tables
 from experiments.runs import PROJECT, RunSpec, command, read_results, run_all
@@ -90,15 +91,10 @@ def as_share(results: pd.DataFrame) -> pd.DataFrame:
         )
 
 
-def harmonic(results: pd.DataFrame) -> pd.DataFrame:
-    """Return base, new and H: one row per variant, data set and seed."""
-    wide = results.pivot(index=["variant", "dataset", "seed"], columns="part", values="accuracy")
-    return wide.assign(H=2 * wide["base"] * wide["new"] / (wide["base"] + wide["new"]))
-
-
 def accuracy_table(results: pd.DataFrame) -> str:
     """Return H of each variant and data set, the averages, and the difference of H to the defaults with its spread."""
-    seeds = harmonic(results)
+    seeds = results.pivot(index=["variant", "dataset", "seed"], columns="part", values="accuracy")
+    seeds["H"] = harmonic(seeds["base"], seeds["new"])
     by_set = seeds["H"].groupby(["variant", "dataset"]).mean().unstack()
     datasets = [name for name in DATASETS if name in by_set]
     average = seeds["H"].groupby(["variant", "seed"]).mean().unstack()

@@ -19,7 +19,7 @@ from dassl.utils.command import Parser
 from tabulate import tabulate
 from tqdm import tqdm
 
-from experiments.protocols import PROTOCOLS, SEEDS, Job, RunDefaults, add_defaults, plan
+from experiments.protocols import PROTOCOLS, SEEDS, Job, RunDefaults, add_defaults, add_shots, plan
 from experiments.runs import PROJECT, command, run_all, state
 
 WEEK = 7 * 24 * 60  # minutes: submitit ends local jobs after two by default
@@ -128,6 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--slurm", nargs="+", default=[], metavar="KEY=VALUE", help="options of sbatch, as submitit names them")
     add("--dry-run", action="store_true", help="list the jobs and what is done already")
     add_defaults(parser)
+    add_shots(parser)
     args = parser.parse_args(argv)
     for pair in args.slurm:
         if "=" not in pair:

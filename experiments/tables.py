@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 from dassl.utils.command import Parser
 
-from experiments.collect import read
+from experiments.collect import harmonic, read
 from experiments.protocols import PROTOCOLS, SHOTS, SUITES, TRAINING_FREE, expand, presentation_order
 from experiments.rendering import FORMATS, render
 from experiments.runs import command
@@ -122,7 +122,7 @@ class TableBuilder:
             both = pd.DataFrame({"base": base[title], "new": new[title]}, dtype=float)
             if title == AVERAGE:  # only of both halves
                 both = both[both.groupby(level="method").transform("count").min(axis=1) > 0]
-            both["H"] = 2 * both["base"] * both["new"] / both.sum(axis=1, skipna=False).replace(0, 1)
+            both["H"] = harmonic(both["base"], both["new"])
             tables[title] = both
         return tables
 
@@ -194,13 +194,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--datasets", nargs="+", default=[], help="names, all or mini; default: what was found")
     add("--methods", nargs="+", default=["all"], help="methods to report; default: all that were found")
     add("--seeds", type=int, nargs="+", default=[], help="seeds to report; default: those found")
-    add(
-        "--shots",
-        type=int,
-        nargs="+",
-        default=[],
-        help="training images per class of fewshot, to report; default: those found",
-    )
+    shots = "training images per class of fewshot, to report; default: those found"
+    add("--shots", type=int, nargs="+", default=[], help=shots)
     add("--configs", nargs="+", help="only runs with these YAML files (stems) or CoOp's folders of settings")
     add("--plot", type=Path, help="draw the few-shot curves into this file")
     args = parser.parse_args(argv)

@@ -23,7 +23,7 @@ from prompting.checkpoint import learned_state, load_learned
 from prompting.clip import load_clip
 from prompting.clip.classnames import check_features, check_tokens
 from prompting.clip.templates import template_for
-from prompting.images import Preprocess, read_image, to_image
+from prompting.images import Preprocess, read_image
 from prompting.methods import METHODS, PromptedCLIP
 from prompting.ot.checks import check_choice, check_count
 from prompting.precision import Precision
@@ -200,7 +200,7 @@ class Classifier:
         if isinstance(image, Tensor):
             size = (3, *self.preprocess.size)
             if image.dtype == torch.uint8 and image.dim() == 3 and image.shape[0] == 3:
-                return self.preprocess(to_image(image))
+                return self.preprocess(Image.fromarray(image.permute(1, 2, 0).cpu().numpy()))
             if not image.is_floating_point() or tuple(image.shape) != size:
                 found = f"{image.dtype} of shape {tuple(image.shape)}"
                 raise ValueError(f"an image tensor is {found}; allowed: uint8 (3, H, W), or preprocessed floats {size}")

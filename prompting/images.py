@@ -174,8 +174,3 @@ def _walk(top: Path) -> Iterator[Path]:
         seen.add(real)
         shown = (Path(place, name) for name in files if not name.startswith("."))
         yield from (file for file in shown if file.suffix.lower() in SUFFIXES and file.is_file())
-
-
-def to_image(pixels: Tensor) -> Image.Image:
-    """Return a uint8 tensor (3, H, W) as an image."""
-    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())

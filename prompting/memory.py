@@ -170,12 +170,12 @@ def _text(
 ) -> tuple[Tower, float]:
     """Return the text tower of a step, and the largest number of positions of a class."""
     vectors = (prompts.text, *prompts.deep_text)
-    groups = lay_out(tokens, vectors, token_set, share_prefix=can_split(encoder.transformer)).chunks[0].groups
+    _, (chunk,), _ = lay_out(tokens, vectors, token_set, share_prefix=can_split(encoder.transformer))
     hidden, learned = mlp_ratio(encoder), any(v is not None for v in (*vectors, *prompts.text_adapters))
     # Each suffix also keeps the keys and values of its prefix: 2 widths per prefix position.
-    sizes = [group.length + 2 / (KEPT + hidden) * group.prefix for group in groups]
-    positions = sum(len(group.prompts) * size for group, size in zip(groups, sizes))
-    longest = {group.prefix: len(group.prompts.unique()) * size for group, size in zip(groups, sizes)}
+    sizes = [group.length + 2 / (KEPT + hidden) * group.prefix for group in chunk.groups]
+    positions = sum(len(group.prompts) * size for group, size in zip(chunk.groups, sizes))
+    longest = {group.prefix: len(group.prompts.unique()) * size for group, size in zip(chunk.groups, sizes)}
     width, blocks = encoder.token_embedding.weight.shape[1], len(encoder.transformer.resblocks)
     return Tower(positions, width, tower_dtype(encoder).itemsize, hidden, blocks, learned), sum(longest.values())
 

@@ -83,7 +83,7 @@ def read_pickled(path: str | os.PathLike[str], objects: bool = True) -> Any:
         check_crc(path)
         wanted = _imports(path)
         if objects:
-            stand_ins = [_stand_in(*names) for names in wanted if names[0].startswith(OBJECTS)]
+            stand_ins = [_named(type(name, (_Inert,), {}), m, name) for m, name in wanted if m.startswith(OBJECTS)]
             torch.serialization.add_safe_globals([dict, _named(_dict, "collections", "defaultdict"), *stand_ins])
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can end in anything, an IndexError among others
@@ -112,10 +112,6 @@ def _imports(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
 def _globals(pickled: bytes | IO[bytes]) -> set[str]:
     """Return "<module> <name>" of all imports of the first pickle in ``pickled``; a file is read up to its end."""
     return {str(argument) for code, argument, _ in pickletools.genops(pickled) if code.name == "GLOBAL"}
-
-
-def _stand_in(module: str, name: str) -> Any:
-    return _named(type(name, (_Inert,), {}), module, name)
 
 
 def _named(thing: Any, module: str, name: str) -> Any:

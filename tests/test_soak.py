@@ -10,12 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from dassl.config import get_cfg_default
 from dassl.engine import build_trainer
 
-import datasets
-import trainers
 from tests.reference.clip_states import vit_state
+from tests.reference.configs import default_cfg
 from tests.reference.layouts import class_folders
 
 STEPS, EVALUATIONS = 2000, 200
@@ -35,16 +33,13 @@ def test_soak(tmp_path, monkeypatch, method, workers):
     for part, count in (("train", 20), ("val", 2), ("test", 2)):
         class_folders(tmp_path / "photos" / part, ["cat", "dog"], count)
     torch.save(vit_state(patch=16, grid=2, vision_layers=2, text_layers=2), tmp_path / "tiny.pt")
-    cfg = get_cfg_default()
-    trainers.extend_cfg(cfg)
-    datasets.extend_cfg(cfg)
-    cfg.merge_from_list(
-        ["DATASET.NAME", "Folder", "DATASET.ROOT", str(tmp_path / "photos"), "OUTPUT_DIR", str(tmp_path / "run")]
-        + ["TRAINER.NAME", method, "MODEL.BACKBONE.NAME", str(tmp_path / "tiny.pt"), "USE_CUDA", False]
-        + ["INPUT.SIZE", (32, 32), "DATALOADER.NUM_WORKERS", workers, "DATALOADER.TRAIN_X.BATCH_SIZE", 4]
-        + ["OPTIM.MAX_EPOCH", EVALUATIONS, "OPTIM.LR", 1e-4, "TEST.FINAL_MODEL", "best_val", "TRAIN.PRINT_FREQ", 10]
-        + ["TRAINER.ALIGN.TEXT_PROMPT_DEPTH", 2, "TRAINER.ALIGN.VISION_PROMPT_DEPTH", 2]
-        + ["TRAINER.ALIGN.TEXT_PROMPT_NUMBER", 2, "TRAINER.ALIGN.VISION_PROMPT_NUMBER", 2]
+    cfg = default_cfg(
+        *["DATASET.NAME", "Folder", "DATASET.ROOT", str(tmp_path / "photos"), "OUTPUT_DIR", str(tmp_path / "run")],
+        *["TRAINER.NAME", method, "MODEL.BACKBONE.NAME", str(tmp_path / "tiny.pt"), "USE_CUDA", False],
+        *["INPUT.SIZE", (32, 32), "DATALOADER.NUM_WORKERS", workers, "DATALOADER.TRAIN_X.BATCH_SIZE", 4],
+        *["OPTIM.MAX_EPOCH", EVALUATIONS, "OPTIM.LR", 1e-4, "TEST.FINAL_MODEL", "best_val", "TRAIN.PRINT_FREQ", 10],
+        *["TRAINER.ALIGN.TEXT_PROMPT_DEPTH", 2, "TRAINER.ALIGN.VISION_PROMPT_DEPTH", 2],
+        *["TRAINER.ALIGN.TEXT_PROMPT_NUMBER", 2, "TRAINER.ALIGN.VISION_PROMPT_NUMBER", 2],
     )
     logging.disable(logging.INFO)
     monkeypatch.setattr(sys, "stdout", open(os.devnull, "w"))

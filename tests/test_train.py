@@ -221,10 +221,7 @@ def test_a_plugin_brings_data_set_and_config_node(tmp_path):
 
 @pytest.mark.parametrize(
     "content, words",
-    [
-        ("import nowhere_at_all", "ModuleNotFoundError: No module named 'nowhere_at_all'"),
-        ("def f(:", "SyntaxError: "),
-    ],
+    [("import nowhere_at_all", "ModuleNotFoundError: No module named 'nowhere_at_all'"), ("def f(:", "SyntaxError: ")],
 )
 def test_a_plugin_that_fails_is_named(call, tmp_path, content, words):
     (tmp_path / "pixels.py").write_text(content)

@@ -63,15 +63,7 @@ def changed_images(setting: str, runs: dict[str, EvaluatedRun], most: int) -> Ch
 
 
 def _card(path: str, first: EvaluatedRun, tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
-    guesses = []
-    for name, table in tables.items():
-        row = table.loc[path]
-        guesses.append((name, row["predicted_class"], 100 * row["probability_1"], bool(row["correct"])))
-    one = tables[next(iter(tables))].loc[path]
-    return {
-        "src": photo(first.image(path)),
-        "true": one["class"],
-        "label": one["label"],
-        "path": path,
-        "guesses": guesses,
-    }
+    """Return the row of an image with its picture and the prediction of each method."""
+    rows = {name: table.loc[path].to_dict() for name, table in tables.items()}
+    guesses = [(name, r["predicted_class"], 100 * r["probability_1"], bool(r["correct"])) for name, r in rows.items()]
+    return {**next(iter(rows.values())), "path": path, "src": photo(first.image(path)), "guesses": guesses}

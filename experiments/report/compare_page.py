@@ -9,7 +9,7 @@ import matplotlib.ticker
 import pandas as pd
 from matplotlib.axes import Axes
 
-from experiments.collect import collect
+from experiments.collect import collect, harmonic
 from experiments.protocols import presentation_order
 from experiments.report.compare_images import Changes, changed_images
 from experiments.report.drawing import chart
@@ -113,7 +113,7 @@ def accuracies(table: pd.DataFrame) -> pd.DataFrame:
     halves = table.pivot_table(index=["method", "dataset", "shots", "seed"], columns="part", values="accuracy")
     if {"base", "new"} <= set(halves.columns):
         halves = halves.dropna(subset=["base", "new"])
-        h = (2 * halves["base"] * halves["new"] / (halves["base"] + halves["new"])).rename("accuracy").reset_index()
+        h = harmonic(halves["base"], halves["new"]).rename("accuracy").reset_index()
         several = h["dataset"].nunique() > 1
         h["column"] = [f"{name}, H" if several else "H" for name in h["dataset"]]
         rows = pd.concat([rows, h[rows.columns]])

@@ -121,14 +121,12 @@ def confusion_matrix(run: EvaluatedRun) -> dict[str, Any]:
         for i, k in zip(*part.nonzero())
     ]
     cell, margin = (24 if len(names) <= 30 else 15), 12 + int(6.3 * max(map(len, names)))
-    side = margin + cell * len(names) + 2
     return {
         "names": names,
         "cells": cells,
         "cell": cell,
         "margin": margin,
-        "width": side,
-        "height": side,
+        "side": margin + cell * len(names) + 2,
         "left_out": len(counts) - len(names),
     }
 
@@ -146,41 +144,17 @@ def _groups(run: EvaluatedRun, classes: pd.DataFrame, wrong_first: bool) -> list
     for one in classes.to_dict("records"):
         rows = run.predictions[run.predictions["label"] == one["label"]]
         rows = rows.sort_values("correct", ascending=wrong_first, kind="stable").head(EXAMPLE_IMAGES)
-        thumbs = [
-            {
-                "src": photo(run.image(row["path"]), 96),
-                "alt": row["class"],
-                "wrong": not row["correct"],
-                "caption": "" if row["correct"] else row["predicted_class"],
-            }
-            for row in rows.to_dict("records")
-        ]
+        thumbs = [{**row, "src": photo(run.image(row["path"]), 96)} for row in rows.to_dict("records")]
         groups.append({**one, "thumbs": thumbs})
     return groups
 
 
 def _mistake(run: EvaluatedRun, row: dict[str, Any], views: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the content of a wrong image's card."""
-    ranks = [i for i in range(1, 6) if f"top_{i}" in row]
-    top = [
-        (
-            run.classnames[int(row[f"top_{i}"])],
-            100 * float(row[f"probability_{i}"]),
-            int(row[f"top_{i}"]) == row["label"],
-        )
-        for i in ranks
-    ]
+    """Return the row of a wrong image with its picture, the views of its plans and its likeliest classes."""
+    guesses = [(int(row[f"top_{i}"]), 100 * float(row[f"probability_{i}"])) for i in range(1, 6) if f"top_{i}" in row]
+    top = [(run.classnames[guess], percent, guess == row["label"]) for guess, percent in guesses]
     src = views[0]["image"] if views else photo(run.image(row["path"]))
-    return {
-        "label": row["label"],
-        "true": row["class"],
-        "predicted": row["predicted_class"],
-        "confidence": 100 * row["probability_1"],
-        "src": src,
-        "views": views,
-        "top": top,
-        "path": row["path"],
-    }
+    return {**row, "src": src, "views": views, "top": top}
 
 
 def _facts(run: EvaluatedRun) -> list[tuple[str, Any]]:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import NamedTuple, Optional
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from prompting.clip.blocks import check_shape, common_number
@@ -28,17 +27,14 @@ class Group(NamedTuple):
         prefix: length of the prefixes.
         length: S, length of the suffixes.
         mask: (S, prefix + S) bool, the positions that a suffix position attends to.
+        early_mask: the same in the blocks before inserted positions, which are hidden there.
     """
 
     prompts: Tensor
     prefix: int
     length: int
     mask: Tensor
-
-    def prepend_prefix(self, shared: Tensor, part: Tensor) -> Tensor:
-        """Put keys or values of the prefixes (N, P, d) in front of those of the suffixes (g, S, d)."""
-        prefixes = F.embedding(self.prompts, shared[:, : self.prefix].flatten(1))  # its backward pass is deterministic
-        return torch.cat([prefixes.unflatten(1, (self.prefix, -1)), part], 1)
+    early_mask: Tensor
 
 
 class Chunk(NamedTuple):
@@ -47,18 +43,16 @@ class Chunk(NamedTuple):
     Attributes:
         classes: the k classes.
         groups: the groups, in the order of their positions.
-        early_groups: the same for the blocks before inserted positions, which they do not attend to; [] without any.
         ids: (X,) token ids.
         positions: (X,) positions in the prompt.
         eos: (N, k) indices of the EOS positions, below X.
-        context: (N, k, b) indices of the context positions; None if they are in the prefix or there are none.
+        context: (N, k, b) indices of the context positions; None if they are in the prefix.
         token_set: (N, k, L) indices into the N * P prefix positions followed by the X suffix positions; None without a
             token set. The padding of a set with fewer than L positions is arbitrary.
     """
 
     classes: slice
     groups: list[Group]
-    early_groups: list[Group]
     ids: Tensor
     positions: Tensor
     eos: Tensor
@@ -74,21 +68,6 @@ class Chunk(NamedTuple):
         return x.index_copy(0, rows.flatten(), vectors.to(x.dtype).expand(*rows.shape, -1).reshape(-1, x.shape[1]))
 
 
-class Layout(NamedTuple):
-    """The shared prefixes of all prompts, and their suffixes in chunks of classes.
-
-    Attributes:
-        prefix: the N prefixes of length P as one group, or None if P is 0. Shorter prefixes are padded with arbitrary
-            tokens, whose outputs are never used.
-        chunks: the suffixes.
-        mask: (K, N, L) bool, valid entries of the token sets; None without a token set or if all are valid.
-    """
-
-    prefix: Chunk | None
-    chunks: list[Chunk]
-    mask: Tensor | None
-
-
 def lay_out(
     tokens: PromptTokens,
     vectors: Vectors = (),
@@ -97,7 +76,7 @@ def lay_out(
     inserted: bool = False,
     share_prefix: bool = True,
     classes_at_once: int | None = None,
-) -> Layout:
+) -> tuple[Chunk | None, list[Chunk], Tensor | None]:
     """Find the shared prefixes and group the suffixes.
 
     Args:
@@ -111,7 +90,10 @@ def lay_out(
         classes_at_once: classes of a chunk, 1 or more; None is all K.
 
     Returns:
-        The layout, on the CPU.
+        prefix: the N prefixes of length P as one group, or None if P is 0. Shorter prefixes are padded with arbitrary
+            tokens, whose outputs are never used. All tensors are on the CPU.
+        chunks: the suffixes.
+        mask: (K, N, L) bool, valid entries of the token sets; None without a token set or if all are valid.
 
     Raises:
         ValueError: different numbers of prompts, a token set of another shape, or inserted positions that differ
@@ -119,13 +101,16 @@ def lay_out(
     """
     given = [v for v in vectors if v is not None]
     n, (classes, length) = common_number("text", [len(tokens.ids), *map(len, given)]), tokens.ids.shape[1:]
-    ids, eos, context, _ = (field.cpu().expand(n, *field.shape[1:]) for field in tokens)
+    tokens = PromptTokens(*(field.cpu().expand(n, *field.shape[1:]) for field in tokens))
+    ids, eos, context, _ = tokens
     prefix = torch.minimum((ids == ids[:, :1]).all(1).long().cumprod(-1).sum(-1), eos.amin(1)) * share_prefix  # (N,)
-    learned = bool(given) and context.shape[2] > 0
-    in_prefix = learned and all(v.dim() == 3 for v in given)
-    in_prefix = in_prefix and bool((context == context[:, :1]).all() and (context < prefix[:, None, None]).all())
-    if learned and not in_prefix:
-        prefix = torch.minimum(prefix, context.amin((1, 2)))
+    if given and context.shape[2]:  # learned vectors are all in the prefix or all in the suffix
+        common = (context == context[:, :1]) & (context < prefix[:, None, None])
+        if not common.all() or any(v.dim() == 4 for v in given):
+            prefix = torch.minimum(prefix, context.amin((1, 2)))
+    if inserted and bool((context != context[:1, :1]).any()):
+        raise ValueError("inserted context positions differ between prompts; they must be the same in all")
+    hidden = context[0, 0] if inserted else context.new_empty(0)
     last = eos if share_prefix else torch.full_like(eos, length - 1)  # (N, K)
     sets = mask = None
     if token_set is not None:
@@ -135,60 +120,41 @@ def lay_out(
         # (N, K, L): the positions of each set in ascending order, then padding.
         sets = torch.where(token_set, order, length).sort(-1).values[..., : int(sizes.max())].clamp(max=length - 1)
         mask = (torch.arange(sets.shape[2]) < sizes.unsqueeze(-1)).transpose(0, 1)
-    if inserted and bool((context != context[:1, :1]).any()):
-        raise ValueError("inserted context positions differ between prompts; they must be the same in all")
-    in_suffix, hidden = (
-        context if learned and not in_prefix else None,
-        context[0, 0] if inserted else context.new_empty(0),
-    )
-    shared, at_once, prefix_chunk = int(prefix.max()), classes_at_once or classes, None
-    parts = [slice(start, start + at_once) for start in range(0, classes, at_once)]
-    chunks = [_chunk(part, shared, prefix, last, ids, eos, hidden, in_suffix, sets) for part in parts]
-    if shared:
-        ends = torch.full_like(eos, shared - 1)
-        prefix_chunk = _chunk(
-            slice(1), 0, torch.zeros_like(prefix), ends, ids, ends, hidden, context if in_prefix else None
-        )
-    return Layout(prefix_chunk, chunks, None if mask is None or bool(mask.all()) else mask)
+        mask = None if bool(mask.all()) else mask
+    shared, step = int(prefix.max()), classes_at_once or classes
+    parts = [slice(i, i + step) for i in range(0, classes, step)]
+    chunks = [_chunk(tokens, part, shared, prefix, last, hidden, sets) for part in parts]
+    if shared == 0:
+        return None, chunks, mask
+    start, end = torch.zeros_like(prefix), torch.full_like(eos, shared - 1)
+    return _chunk(tokens, slice(1), 0, start, end, hidden, None), chunks, mask
 
 
 def _chunk(
-    classes: slice,
-    shared: int,
-    prefix: Tensor,
-    last: Tensor,
-    ids: Tensor,
-    eos: Tensor,
-    hidden: Tensor,
-    context: Tensor | None = None,
-    sets: Tensor | None = None,
+    tokens: PromptTokens, classes: slice, shared: int, prefix: Tensor, last: Tensor, hidden: Tensor, sets: Tensor | None
 ) -> Chunk:
-    """Group positions prefix (N,) to last (N, K) of some classes, behind N prefixes of ``shared`` positions each. EOS
-    (N, K), hidden (b,), context (N, K, b) and token sets (N, K, L) are positions in the prompts."""
-    starts = prefix.unsqueeze(1)
-    lengths, ids = last[:, classes] + 1 - starts, ids[:, classes]
-    groups, parts = [], []
+    """Group positions prefix (N,) to last (N, K) of some classes, behind N prefixes of ``shared`` positions each;
+    hidden (b,) and sets (N, K, L) are positions in the prompts."""
+    (ids, eos, context, _), last, starts = tokens.select(classes), last[:, classes], prefix.unsqueeze(1)
+    lengths, groups, parts = last + 1 - starts, [], []
     for p, s in sorted(set(zip(starts.expand_as(lengths).flatten().tolist(), lengths.flatten().tolist()))):
         prompts, members = ((starts == p) & (lengths == s)).nonzero(as_tuple=True)
-        groups.append(Group(prompts, p, s, torch.ones(s, p + s, dtype=torch.bool).tril(p)))
+        mask = torch.ones(s, p + s, dtype=torch.bool).tril(p)
+        groups.append(Group(prompts, p, s, mask, mask.index_fill(1, hidden[hidden < p + s], False)))
         positions = torch.arange(p, p + s).repeat(len(prompts))
         parts.append((prompts.repeat_interleave(s), members.repeat_interleave(s), positions))
-    early_groups = []
-    if len(hidden):
-        masks = [g.mask.index_fill(1, hidden[hidden < g.mask.shape[1]], False) for g in groups]
-        early_groups = [group._replace(mask=mask) for group, mask in zip(groups, masks)]
     index = tuple(torch.cat(part) for part in zip(*parts))  # prompt, class and position of each row
     before = len(ids) * shared
     rows = torch.zeros_like(ids)  # of each position, in prefixes + suffixes
     rows[..., :shared] = torch.arange(before).view(len(ids), 1, shared)
     rows[index] = before + torch.arange(len(index[0]))
+    here = bool(((context >= starts.unsqueeze(2)) & (context <= last.unsqueeze(2))).all())
     return Chunk(
         classes,
         groups,
-        early_groups,
-        ids[index],
-        index[2] - (index[2].unsqueeze(1) > hidden).sum(1),
-        eos=rows.gather(2, eos[:, classes].unsqueeze(-1)).squeeze(-1) - before,
-        context=None if context is None else rows.gather(2, context[:, classes]) - before,
+        ids=ids[index],
+        positions=index[2] - (index[2].unsqueeze(1) > hidden).sum(1),
+        eos=rows.gather(2, eos.unsqueeze(-1)).squeeze(-1) - before,
+        context=rows.gather(2, context) - before if here else None,
         token_set=None if sets is None else rows.gather(2, sets[:, classes]),
     )

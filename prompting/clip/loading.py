@@ -98,8 +98,10 @@ def load_clip(
             one of OpenAI's names with another SHA-256 than the published one (unless ``CLIP_ALLOW_UNKNOWN=1``).
         FileNotFoundError: a file that does not exist and, for names, cannot be downloaded.
     """
-    if isinstance(source, nn.Module):
-        model = _from_module(source)
+    if isinstance(source, (open_clip.CLIP, open_clip.CustomTextCLIP)):
+        model: nn.Module = source
+    elif isinstance(source, nn.Module):
+        model = build_clip(source.state_dict(), f"the {type(source).__name__} object")
     else:
         model = _from_name(os.fspath(source), folder)
         if problem := first_non_finite(model.named_parameters()):
@@ -108,12 +110,6 @@ def load_clip(
         model = model.to(device)
     model = model.requires_grad_(False).eval()
     return model if precision is None else precision.cast_(model)
-
-
-def _from_module(model: nn.Module) -> nn.Module:
-    if isinstance(model, (open_clip.CLIP, open_clip.CustomTextCLIP)):
-        return model
-    return build_clip(model.state_dict(), f"the {type(model).__name__} object")
 
 
 def _from_name(source: str, folder: str | os.PathLike[str] | None) -> nn.Module:

@@ -22,15 +22,8 @@ from prompting.clip.layout import Chunk, Group, Vectors, lay_out
 from prompting.clip.shape import text_tower, tower_dtype
 from prompting.clip.tokens import PromptTokens
 
-KeyValues = Sequence[Optional[tuple[Tensor, Tensor]]]  # for each block, keys and values (N, P, d_l) of the prefixes
-
-
-class _Learned(NamedTuple):
-    """What a call puts into the tower; see ``TextEncoder.forward``."""
-
-    vectors: Vectors
-    insert_at: int
-    adapters: list[BlockAdapter | None]  # of the input and of each block
+Adapters = Sequence[Optional[BlockAdapter]]
+KeyValues = Sequence[Optional[tuple[Tensor, ...]]]  # for each block, keys and values (N, P, d_l) of the prefixes
 
 
 class TextFeatures(NamedTuple):
@@ -112,91 +105,82 @@ class TextEncoder(blocks.Frozen):
         blocks.check_prompts("text", context, deep, layers, (*tokens.context.shape[1:], weight.shape[1]))
         if insert_at:
             blocks.check_inserted(vectors, insert_at, tokens.context.shape[2])
-        share = blocks.can_split(self.transformer)
-        learned = _Learned(vectors, insert_at, adapting.pad_adapters(adapters, layers))
+        split = blocks.can_split(self.transformer)
         at_once, inserted = self.classes_at_once, insert_at > 0
         with _disable_current_modes():  # to torch.export, the layout of the tokens is a constant
-            layout = lay_out(tokens, vectors, token_set, inserted=inserted, share_prefix=share, classes_at_once=at_once)
-            layout = tree_map_only(Tensor, lambda tensor: tensor.to(weight.device), layout)
+            layout = lay_out(tokens, vectors, token_set, inserted=inserted, share_prefix=split, classes_at_once=at_once)
+            prefix, chunks, mask = tree_map_only(Tensor, lambda tensor: tensor.to(weight.device), layout)
+        places = adapting.pad_adapters(adapters, layers)
+        run, finish = partial(self._run, vectors, insert_at, places, split), partial(self._finish, places[-1])
         prefix_kv: KeyValues = [None] * layers
         prefix_outputs = None
-        if layout.prefix is not None:
-            last, prefix_kv = self._run(layout.prefix, learned, prefix_kv, keep=True)
+        if prefix is not None:
+            last, prefix_kv = run(prefix, None)
             with torch.set_grad_enabled(torch.is_grad_enabled() and not detach_tokens):
-                prefix_outputs = self._finish(learned, *last)
-        run = partial(self._run_suffixes, learned, prefix_kv, prefix_outputs, detach_tokens)
-        parts = [blocks.maybe_recompute(len(layout.chunks) > 1, run, chunk) for chunk in layout.chunks]
-        prompt, *outputs = (torch.cat(part) for part in zip(*parts))
-        return TextFeatures(prompt, outputs[0] if outputs else None, layout.mask)
+                prefix_outputs = finish(*last)
 
-    def _run_suffixes(
-        self, learned: _Learned, prefix_kv: KeyValues, prefix_outputs: Tensor | None, detach_tokens: bool, chunk: Chunk
-    ) -> tuple[Tensor, ...]:
-        """Return the outputs (k, N, D) at EOS and, with a token set, (k, N, L, D)."""
-        last, _ = self._run(chunk, learned, prefix_kv)
-        # In the last block, only positions that are returned run after the attention.
-        at_eos = [part.index_select(0, chunk.eos.flatten()) for part in last]
-        prompt = self._finish(learned, *at_eos).unflatten(0, chunk.eos.shape).transpose(0, 1)
-        if chunk.token_set is None:
-            return (prompt,)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not detach_tokens):
-            outputs = self._finish(learned, *last)
-            outputs = outputs if prefix_outputs is None else torch.cat([prefix_outputs, outputs])
-            return prompt, F.embedding(chunk.token_set.transpose(0, 1), outputs)
+        def run_suffixes(chunk: Chunk) -> tuple[Tensor, ...]:
+            """Return the outputs (k, N, D) at EOS and, with a token set, (k, N, L, D)."""
+            last, _ = run(chunk, prefix_kv)
+            # In the last block, only positions that are returned run after the attention.
+            at_eos = finish(*(part.index_select(0, chunk.eos.flatten()) for part in last))
+            prompt = at_eos.unflatten(0, chunk.eos.shape).transpose(0, 1)
+            if chunk.token_set is None:
+                return (prompt,)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not detach_tokens):
+                outputs = finish(*last)
+                outputs = outputs if prefix_outputs is None else torch.cat([prefix_outputs, outputs])
+                return prompt, F.embedding(chunk.token_set.transpose(0, 1), outputs)
+
+        parts = [blocks.maybe_recompute(len(chunks) > 1, run_suffixes, chunk) for chunk in chunks]
+        prompt, *outputs = (torch.cat(part) for part in zip(*parts))
+        return TextFeatures(prompt, outputs[0] if outputs else None, mask)
 
     def _run(
-        self, chunk: Chunk, learned: _Learned, prefix_kv: KeyValues, keep: bool = False
+        self, vectors: Vectors, insert_at: int, places: Adapters, split: bool, chunk: Chunk, prefix_kv: KeyValues | None
     ) -> tuple[tuple[Tensor, ...], KeyValues]:
-        """Run a chunk up to the attention of the last block.
+        """Run a chunk up to the attention of the last block; ``prefix_kv`` is None for the prefixes.
 
         Returns:
             Inputs (X, d_l) and attention outputs of the last block, or its outputs alone if blocks cannot be split; and
-            keys and values of each block with ``keep``.
+            for the prefixes, keys and values of each block.
         """
-        split, kept = blocks.can_split(self.transformer), []
-        vectors, insert_at, (input_adapter, *adapters) = learned
+        (input_adapter, *adapters), kept = places, []
         x = self.token_embedding(chunk.ids).to(tower_dtype(self))
         x = adapting.adapt_input(chunk.insert(x, vectors[0]), input_adapter)
         x = x + self.positional_embedding[chunk.positions].to(x.dtype)
         for i, (block, adapter) in enumerate(zip(self.transformer.resblocks, adapters)):
-            x = chunk.insert(x, vectors[i]) if 0 < i < len(vectors) else x
-            recompute, groups = i < self.recompute_blocks, chunk.groups if i >= insert_at else chunk.early_groups
-            if not split:  # whole prompts are one group
-                (_, _, length, mask), whole = groups[0], partial(adapting.whole_block, self.transformer, block)
-                x = blocks.maybe_recompute(recompute, whole, x.unflatten(0, (-1, length)), mask, adapter).flatten(0, 1)
-                continue
-            functions = adapting.adapt(self.functions, adapter)
-            if i + 1 < len(prefix_kv):
-                x, *kv = blocks.maybe_recompute(recompute, self._block, functions, block, groups, prefix_kv[i], x)
-            else:
-                attended, *kv = self._attend(functions, block, groups, prefix_kv[i], x)
-            if keep:
+            before = x = chunk.insert(x, vectors[i]) if 0 < i < len(vectors) else x
+            early, finish, shared = i < insert_at, i + 1 < len(adapters), prefix_kv and prefix_kv[i]
+            run = partial(self._block, split, block, adapter, chunk.groups, early, finish, shared)
+            x, *kv = blocks.maybe_recompute(i < self.recompute_blocks, run, x)
+            if prefix_kv is None:
                 kept.append(tuple(part.unflatten(0, (-1, chunk.groups[0].length)) for part in kv))
-        return (x, attended) if split else (x,), kept
+        return (before, x) if split else (x,), kept
 
     def _block(
-        self, functions: BlockFunctions, block: Any, groups: list[Group], prefix_kv: Any, x: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the outputs of a block for the rows x (X, d_l) of all groups, and their keys and values."""
-        attended, k, v = self._attend(functions, block, groups, prefix_kv, x)
-        return functions.finish(block, x, attended), k, v
-
-    def _attend(
-        self, functions: BlockFunctions, block: Any, groups: list[Group], prefix_kv: Any, x: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the attention outputs of a block for the rows x (X, d_l) of all groups, and their keys and values."""
+        self, split: bool, block: Any, adapter: Any, groups: list[Group], early: bool, finish: bool, kv: Any, x: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Return the outputs of a block for the rows x (X, d_l) of all groups, without ``finish`` those of its
+        attention, and keys and values; a block that cannot be split returns its outputs alone."""
+        masks = [group.early_mask if early else group.mask for group in groups]
+        if not split:  # whole prompts are one group
+            prompts = x.unflatten(0, (-1, groups[0].length))
+            return (adapting.whole_block(self.transformer, block, prompts, masks[0], adapter).flatten(0, 1),)
+        functions = adapting.adapt(self.functions, adapter)
         projected, parts = functions.project_in(block, x, len(x)), []
         sizes = [len(group.prompts) * group.length for group in groups]
-        for group, *qkv in zip(groups, *(part.split(sizes) for part in projected)):
+        for group, mask, *qkv in zip(groups, masks, *(part.split(sizes) for part in projected)):
             q, k, v = (part.unflatten(0, (-1, group.length)) for part in qkv)  # (g, S, d_l)
-            if group.prefix:
-                k, v = (group.prepend_prefix(shared, part) for shared, part in zip(prefix_kv, (k, v)))
-            parts.append(blocks.attend(q, k, v, block.attn.num_heads, group.mask).flatten(0, 1))
-        return torch.cat(parts), *projected[1:]
+            if group.prefix:  # gathered as embeddings are, whose backward pass is deterministic
+                shared = (F.embedding(group.prompts, part[:, : group.prefix].flatten(1)) for part in kv)
+                k, v = (torch.cat([a.unflatten(1, (group.prefix, -1)), b], 1) for a, b in zip(shared, (k, v)))
+            parts.append(blocks.attend(q, k, v, block.attn.num_heads, mask).flatten(0, 1))
+        attended = torch.cat(parts)
+        return functions.finish(block, x, attended) if finish else attended, *projected[1:]
 
-    def _finish(self, learned: _Learned, x: Tensor, attended: Tensor | None = None) -> Tensor:
+    def _finish(self, adapter: BlockAdapter | None, x: Tensor, attended: Tensor | None = None) -> Tensor:
         """Finish the last block at some positions x (..., d_l), and map its outputs to (..., D)."""
         if attended is not None:
-            functions = adapting.adapt(self.functions, learned.adapters[-1])
-            x = functions.finish(self.transformer.resblocks[-1], x, attended)
+            x = adapting.adapt(self.functions, adapter).finish(self.transformer.resblocks[-1], x, attended)
         return blocks.project_out(self.ln_final(x), self.text_projection)

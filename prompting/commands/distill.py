@@ -21,12 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("images", metavar="IMAGES", nargs="+", help="images without labels: files, or folders that are searched")
     add("--output-dir", metavar="DIR", help="folder to write, which must be new or empty (default RUN/distill)")
     add("--layers", type=int, metavar="N", help="blocks of the student (default: half of the CLIP's)")
-    add(
-        "--width",
-        type=int,
-        metavar="N",
-        help="its width (default: that of the CLIP, whose weights it starts from)",
-    )
+    add("--width", type=int, metavar="N", help="its width (default: that of the CLIP, whose weights it starts from)")
     add("--epochs", type=int, default=20, metavar="N", help="passes over the images (default 20)")
     add("--lr", type=float, default=5e-4, help="largest learning rate (default 5e-4)")
     add("--temperature", type=float, default=2.0, metavar="T", help="temperature of the loss (default 2)")

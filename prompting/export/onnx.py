@@ -73,11 +73,7 @@ def write_int8(source: Path, path: Path) -> None:
     try:
         logger.setLevel(logging.ERROR)  # it advises to preprocess
         quantization.quantize_dynamic(
-            str(source),
-            str(path),
-            nodes_to_quantize=chosen,
-            weight_type=quantization.QuantType.QInt8,
-            per_channel=True,
+            str(source), str(path), nodes_to_quantize=chosen, weight_type=quantization.QuantType.QInt8, per_channel=True
         )
     finally:
         logger.setLevel(level)

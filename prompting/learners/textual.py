@@ -90,12 +90,7 @@ class TextPrompts(nn.Module):
     """
 
     def __init__(
-        self,
-        number: int | None,
-        length: int,
-        width: int,
-        depth: int = 1,
-        init: Sequence[Tensor] = (),
+        self, number: int | None, length: int, width: int, depth: int = 1, init: Sequence[Tensor] = ()
     ) -> None:
         super().__init__()
         if depth:

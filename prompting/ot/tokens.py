@@ -75,12 +75,7 @@ def _split(mask: Tensor | None, size: int, total: int) -> Sequence[Tensor | None
 
 
 def _solve_chunk(
-    r: Tensor,
-    r_mask: Tensor | None,
-    s: Tensor,
-    s_mask: Tensor | None,
-    settings: SinkhornSettings,
-    return_plans: bool,
+    r: Tensor, r_mask: Tensor | None, s: Tensor, s_mask: Tensor | None, settings: SinkhornSettings, return_plans: bool
 ) -> SinkhornOutput:
     row_mask = None if r_mask is None else r_mask[:, None, :, None]
     col_mask = None if s_mask is None else s_mask[None, :, None]

@@ -6,7 +6,7 @@ names that every revision of this project has, so that it can be run in another 
 
 import json
 import os
-import resource
+import random
 import statistics
 import sys
 import tempfile
@@ -17,13 +17,12 @@ from typing import Any
 
 import open_clip
 import torch
-from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 from dassl.engine import TRAINER_REGISTRY, build_trainer
 from PIL import Image
 
-import datasets
-import trainers
+import train
+from prompting.memory import peak_bytes
 
 WORDS = (
     "cat dog house garden bridge river mountain bottle violin guitar train bicycle airplane balloon camera "
@@ -33,10 +32,8 @@ WORDS = (
 
 def class_names(number: int, seed: int = 0) -> list[str]:
     """Return names of one word (6 of 10), two (3 of 10) or three, the same for each ``number`` and ``seed``."""
-    stream = torch.Generator().manual_seed(seed)
-    lengths = torch.tensor([1] * 6 + [2] * 3 + [3])[torch.randint(10, (number,), generator=stream)]
-    draw = torch.randint(len(WORDS), (number, 3), generator=stream)
-    return [" ".join(WORDS[i] for i in row[:size]) for row, size in zip(draw.tolist(), lengths.tolist())]
+    draw = random.Random(seed)
+    return [" ".join(draw.choices(WORDS, k=draw.choice([1] * 6 + [2] * 3 + [3]))) for _ in range(number)]
 
 
 def random_checkpoint(backbone: str) -> Path:
@@ -64,24 +61,18 @@ class BenchmarkSet(DatasetBase):
 
 def build(case: dict[str, Any]) -> Any:
     """Return the trainer of a case: ALIGN and MMP with M = N = ``prompts``, others as in ``config`` or by default."""
-    cfg = get_cfg_default()
-    trainers.extend_cfg(cfg)
-    if hasattr(datasets, "extend_cfg"):  # not in revisions before 0.2
-        datasets.extend_cfg(cfg)
     method, BenchmarkSet.size = case["method"], case["classes"]
     size = open_clip.get_model_config(case["backbone"])["vision_cfg"]["image_size"]
-    checkpoint = f"{case['backbone']}::{random_checkpoint(case['backbone'])}"
-    if "config" in case:
-        cfg.merge_from_file(case["config"])
-    named = [key for key in cfg.TRAINER if key.lower() == method.lower()]
-    node = named[0] if named else TRAINER_REGISTRY.get(method).node
+    words = ["--trainer", method, "--backbone", f"{case['backbone']}::{random_checkpoint(case['backbone'])}"]
+    words += ["--output-dir", tempfile.mkdtemp(), "--config-file", case.get("config", "")]
+    node = f"TRAINER.{TRAINER_REGISTRY.get(method).node}"
+    options = {"DATASET.NAME": "BenchmarkSet", "INPUT.SIZE": (size, size), f"{node}.PREC": case["precision"]}
     if method in ("ALIGN", "MMP"):
-        cfg.TRAINER[node].update(TEXT_PROMPT_NUMBER=case["prompts"], VISION_PROMPT_NUMBER=case["prompts"])
-        cfg.TRAINER[node].TEXT_PROMPT_DEPTH = 9
-    words = ["DATASET.NAME", "BenchmarkSet", "MODEL.BACKBONE.NAME", checkpoint, "INPUT.SIZE", (size, size)]
-    words += ["TRAINER.NAME", method, f"TRAINER.{node}.PREC", case["precision"], "OUTPUT_DIR", tempfile.mkdtemp()]
-    words += ["TRAIN.MAX_MEMORY_GB", float(case["max_memory"]), "DATALOADER.TRAIN_X.BATCH_SIZE", case["images"]]
-    cfg.merge_from_list([*words, "USE_CUDA", case["device"] == "cuda", "DATALOADER.NUM_WORKERS", 0])
+        options |= {f"{node}.{side}_PROMPT_NUMBER": case["prompts"] for side in ("TEXT", "VISION")}
+        options[f"{node}.TEXT_PROMPT_DEPTH"] = 9
+    options |= {"TRAIN.MAX_MEMORY_GB": float(case["max_memory"]), "DATALOADER.TRAIN_X.BATCH_SIZE": case["images"]}
+    options |= {"USE_CUDA": case["device"] == "cuda", "DATALOADER.NUM_WORKERS": 0}
+    cfg = train.setup_cfg(train.parse_args([*words, *(str(word) for pair in options.items() for word in pair)]))
     torch.manual_seed(0)
     trainer = build_trainer(cfg)
     trainer.batch_idx, trainer.num_batches = 0, 2  # not the last batch: no step of the schedule
@@ -98,17 +89,9 @@ def seconds(run: Callable[[], Any], repeat: int) -> dict[str, Any]:
             torch.cuda.synchronize()
         wall.append(time.perf_counter() - begun[0])
         cpu.append(time.process_time() - begun[1])
-    found = {"seconds": statistics.median(wall), "fastest": min(wall), "slowest": max(wall)}
-    found["cpu_seconds"] = statistics.median(cpu)
+    median = {"seconds": statistics.median(wall), "cpu_seconds": statistics.median(cpu)}
+    found = {**median, "fastest": min(wall), "slowest": max(wall)}
     return {key: float(f"{value:.5g}") for key, value in found.items()} | {"repeat": repeat}
-
-
-def peak_gb(device: str) -> float:
-    """Return the peak memory of this process, or of its GPU, in 10^9 bytes."""
-    if device == "cuda":
-        return round(torch.cuda.max_memory_allocated() / 1e9, 2)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 2)
 
 
 def measure(case: dict[str, Any]) -> dict[str, Any]:
@@ -140,7 +123,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     if case["path"] != "naive":
         found["first_seconds"] = seconds(run, 1)["seconds"]
     found |= seconds(run, case["repeat"])
-    return {**found, "peak_gb": peak_gb(case["device"])}
+    return {**found, "peak_gb": round((peak_bytes(case["device"]) or 0) / 1e9, 2)}
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def main(words: Sequence[str]) -> None:
         names = args.methods or [name for name in registered_methods() if name not in TRAINING_FREE]
         configs = {name: config_files(name, "base2new", "caltech101", 16)[-1] for name in names}
         cases = [{**case, "config": configs[name]} for name in names for case in cases_of("step", args, name)]
-        run_cases(MEASURE, cases * args.rounds, args.out)
+        run_cases(MEASURE, cases * args.rounds, args.out, args.minutes)
     results = json.loads(args.out.read_text(encoding="utf-8"))["results"]
     table = markdown(costs([one for one in results if "failed" not in one]), "method")
     if args.out == RESULTS:

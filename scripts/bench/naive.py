@@ -21,8 +21,7 @@ def text_features(model: Any, context: Tensor, deep: Sequence[Tensor]) -> tuple[
     n, classes, b = *ids.shape[:2], context.shape[1]
 
     def put(x: Tensor, vectors: Tensor) -> Tensor:
-        vectors = vectors.unsqueeze(1).expand(-1, classes, -1, -1)
-        return torch.cat([x[:, :, :1], vectors, x[:, :, 1 + b :]], 2)
+        return torch.cat([x[:, :, :1], vectors.unsqueeze(1).expand(-1, classes, -1, -1), x[:, :, 1 + b :]], 2)
 
     x = put(x, context) + clip.positional_embedding
     for i, block in enumerate(clip.transformer.resblocks):
@@ -30,8 +29,7 @@ def text_features(model: Any, context: Tensor, deep: Sequence[Tensor]) -> tuple[
             x = put(x, deep[i - 1])
         x = block(x.flatten(0, 1), attn_mask=clip.attn_mask).unflatten(0, (n, classes))
     x = (clip.ln_final(x) @ clip.text_projection).transpose(0, 1)  # (K, N, full, D)
-    where = tokens.eos.T[:, :, None, None].expand(-1, -1, 1, x.shape[3])
-    return x.gather(2, where).squeeze(2), x
+    return x[torch.arange(classes)[:, None], torch.arange(n), tokens.eos.T], x
 
 
 def image_features(model: Any, images: Tensor, prompts: Tensor, deep: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -69,17 +67,13 @@ def logits(model: Any, images: Tensor) -> Tensor:
     h, s = text_features(model, learned.text, learned.deep_text)
     z, r = image_features(model, images, learned.visual, learned.deep_visual)
     with torch.autocast(images.device.type, enabled=False):  # the transport is float32, whatever the towers are
-        return scores(model, *(F.normalize(part.float(), dim=-1) for part in (z, h, r, s)))
-
-
-def scores(model: Any, z: Tensor, h: Tensor, r: Tensor, s: Tensor) -> Tensor:
-    """Return the logits (B, K) for features of length 1: z (B, M, D), h (K, N, D), r (B, M, J, D), s (K, N, T, D)."""
-    cosine, costs = torch.einsum("bmd,knd->bkmn", z, h), []
-    for b in range(len(z)):
-        for k in range(len(h)):
-            last = int(model.tokens.eos[0, k]) - 1
-            near = torch.einsum("mjd,nld->mnjl", r[b], s[k, :, :last]).flatten(0, 1)  # (M * N, J, L)
-            term = (plan(1 - near) * near).sum((1, 2)).view(cosine.shape[2:])
-            costs.append(1 - cosine[b, k] + term.detach())
-    transport = plan(torch.stack(costs)).view(cosine.shape)
-    return model.logit_scale * (transport * cosine).sum((2, 3))
+        z, h, r, s = (F.normalize(part.float(), dim=-1) for part in (z, h, r, s))
+        cosine, costs = torch.einsum("bmd,knd->bkmn", z, h), []
+        for b in range(len(z)):
+            for k in range(len(h)):
+                last = int(model.tokens.eos[0, k]) - 1
+                near = torch.einsum("mjd,nld->mnjl", r[b], s[k, :, :last]).flatten(0, 1)  # (M * N, J, L)
+                term = (plan(1 - near) * near).sum((1, 2)).view(cosine.shape[2:])
+                costs.append(1 - cosine[b, k] + term.detach())
+        transport = plan(torch.stack(costs)).view(cosine.shape)
+        return model.logit_scale * (transport * cosine).sum((2, 3))

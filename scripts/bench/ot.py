@@ -11,7 +11,7 @@ solvers are given fewer problems, and rates are compared.
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from prompting import ot as head
 from scripts.bench.measure import seconds
-from scripts.bench.running import OUTPUT, run_cases
+from scripts.bench.running import add_common, run_cases
 
 LAM = 0.1
 FEWER = {"one by one": 50, "POT log_sinkhorn": 400}  # problems of the slow solvers
@@ -91,31 +91,27 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     return {**case, "problems_per_second": {k: round(v) for k, v in rates.items()}, "ours_is_faster_by": faster}
 
 
-def table(results: list[dict[str, Any]]) -> str:
-    """Return results as a table: our rate, and by which factor ours is faster than each of the others."""
-    return pd.json_normalize(results).drop(columns=["solvers", "device", "threads", "at_least", "load"]).T.to_string()
-
-
-def cases_of(words: list[str] | None = None) -> tuple[list[dict[str, Any]], Path]:
-    """Return the cases of a command line, and the file for their results."""
+@command("ot")
+def main(words: Sequence[str]) -> None:
+    """Measure all cases; print our rates, and by which factor ours is faster than each of the others."""
     parser = Parser(prog="ot", doc=__doc__)
     add, sizes = parser.add_argument, [(198, 8), (198, 20), (51, 8), (8, 8), (4, 4)]
     add("--problems", type=int, default=3200, help="problems a call")
     add("--sizes", type=int, nargs=2, action="append", metavar=("J", "L"), help="sizes of a problem; may be repeated")
     add("--iterations", type=int, nargs="+", default=[5, 20, 100], help="of the solvers")
-    add("--device", default="cpu", choices=["cpu", "cuda"], help="torch device")
-    add("--threads", type=int, default=0, help="threads of torch; 0 leaves its default")
     add("--solvers", nargs="+", choices=list(solvers(1)), default=list(solvers(1)), help="what to compare")
     add("--at-least", type=float, default=10.0, metavar="SECONDS", help="length of all turns of a case")
-    add("--output-file", "--out", dest="out", type=Path, default=OUTPUT / "ot.json", help="JSON file to write")
+    add_common(parser)
     args = parser.parse_args(words)
     shared = {key: getattr(args, key) for key in ("problems", "device", "threads", "at_least")}
     shared["solvers"] = list(dict.fromkeys(["ours", *args.solvers]))
-    return [{"size": s, "iterations": n, **shared} for s in args.sizes or sizes for n in args.iterations], args.out
+    cases = [{"size": s, "iterations": n, **shared} for s in args.sizes or sizes for n in args.iterations]
+    table = pd.json_normalize(run_cases(Path(__file__), cases, args.out, args.minutes))
+    print(table.drop(columns=["solvers", "device", "threads", "at_least", "load"]).T.to_string())
 
 
 if __name__ == "__main__":
     if sys.argv[1:] and sys.argv[1].startswith("{"):  # one case
         print(json.dumps(measure(json.loads(sys.argv[1]))))
     else:
-        sys.exit(command("ot")(lambda words: print(table(run_cases(Path(__file__), *cases_of(words)))))())
+        sys.exit(main())

@@ -83,9 +83,9 @@ def test_positions_run(vit: nn.Module) -> None:
     """SOS and the fixed words once per prompt; name, stop and EOS once per class and prompt, without padding."""
     tokens = tokenize_prompts(NAMES, n_ctx=2, prefixes=["a photo of a", ""], clip_model=vit)
     for at_once in (None, 1, 3):
-        layout = lay_out(tokens, classes_at_once=at_once)
-        assert len(layout.prefix.ids) == 2 * 5
-        assert sum(len(chunk.ids) for chunk in layout.chunks) == int((tokens.words.sum(-1) + 2).sum())
+        prefix, chunks, _ = lay_out(tokens, classes_at_once=at_once)
+        assert len(prefix.ids) == 2 * 5
+        assert sum(len(chunk.ids) for chunk in chunks) == int((tokens.words.sum(-1) + 2).sum())
 
 
 # -- vision ----------------------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ from dassl.data.datasets import Datum
 
 from datasets.fewshot import few_shot, relocate, unpickle_draw
 from datasets.splits import Row, Split, subsample_classes
-from tests.reference.layouts import put
 
 
 @pytest.fixture
@@ -172,21 +171,3 @@ def test_a_wrong_or_empty_selection_is_named(split):
         subsample_classes(Split(*([row for row in part if row.label == 0] for part in split)), "new")
     with pytest.raises(ValueError, match="'base' leaves test empty"):
         subsample_classes(split._replace(test=[row for row in split.test if row.label > 2]), "base")
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ("[", "is not JSON"),
-        ("[]", "holds a list; it should be an object"),
-        ('{"train": [["a.jpg", 0, "a"]]}', "'test' is missing"),
-        ('{"train": [], "test": [["a.jpg", 0, "a"]]}', "'train' is empty"),
-        ('{"train": [["a.jpg", 0, "a"]], "test": [["b.jpg", 0, "a"]]}', r"'test', row 0: no such image: .*b\.jpg"),
-    ],
-)
-def test_a_bad_split_file_is_named(make, tmp_path, content, words):
-    put(tmp_path, ["a.jpg"])
-    (tmp_path / "split.json").write_text(content)
-    with pytest.raises((ValueError, FileNotFoundError), match=words) as caught:
-        make("SplitJson", tmp_path)
-    assert "\n" not in str(caught.value)

@@ -46,32 +46,6 @@ def test_headers_of_other_programs_are_read(tmp_path, make, images, header, orde
     assert (len(made.train_x), made.val, len(made.test)) == (6, None, 6)
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ("picture_url,kind\nim/cat/0.jpg,cat\n", "line 1: found .*'picture_url' is no image, and a header needs"),
-        ("filename,label,class\nim/cat/0.jpg,cat,cat\n", "its header names 'label' and 'class', which mean the same"),
-        ("filename,label\nim/cat/0.jpg,cat,x\n", "line 2: 3 columns, but the header has 2"),
-        ('im/cat/0.jpg,"cat\nim/dog/0.jpg,dog\nim/dog/1.jpg,dog\n', "line 3: this is not CSV"),
-        ("im/cat/0.jpg,cat\nim/cat/0.jpg,cat\nim/dog/0.jpg,dog\n", "'im/cat/0.jpg' is in it twice"),
-        ("im/cat/0.jpg,cat,train\nim/cat/0.jpg,dog,train\nim/dog/0.jpg,dog,test\n", "is in two classes, 'cat' and"),
-        ("im/cat/0.jpg," + "x" * 10**6 + "\n", "line 1: this is not CSV|1,000,000 characters"),
-        ("im/cat/0.jpg," + "x" * 1000 + ",train\n" + "im/cat/1.jpg," + "x" * 1000 + ",test\n", "1,000 characters"),
-        ("im/cat/0.jpg\0,cat\n", "own.csv"),
-        ('im/cat/0.jpg,"a\nb",train\nim/cat/1.jpg,"a\nb",test\n', r"'a\\nb' has a line break"),
-        ("im/cat/0.jpg,_,train\nim/cat/1.jpg,_,test\n", "'_' is empty"),
-        ("im\\..\\..\\x.jpg,cat,train\nim/cat/1.jpg,cat,test\n", "leaves the image folder"),
-        ("im/cat/0.jpg;cat\n", "line 1: found"),
-    ],
-    ids=lambda value: value[:30],
-)
-def test_csv_files_that_cannot_be_read_right_are_named(tmp_path, make, images, content, words):
-    (tmp_path / "own.csv").write_text(content)
-    with pytest.raises((ValueError, OSError), match=words) as caught:
-        make("Csv", tmp_path)
-    assert len(str(caught.value)) < 700 and "\n" not in str(caught.value)
-
-
 @pytest.mark.parametrize("kind", ["Csv", "SplitJson"])
 def test_paths_as_windows_writes_them(tmp_path, make, images, kind):
     wanted = [(path.replace("/", "\\"), k // 6, path.split("/")[1]) for k, path in enumerate(images)]
@@ -85,32 +59,62 @@ def test_paths_as_windows_writes_them(tmp_path, make, images, kind):
     assert found == [*images[::2], *images[1::2]]
 
 
+CSV = [
+    ("path,classname", "has no rows"),
+    ("a.jpg", r"line 1: found \['a.jpg'\]"),
+    ("a.jpg,cat,train\nb.jpg,cat", "line 2: found"),
+    ("a.jpg,cat,tset", "split 'tset'; allowed: train, val, test; did you mean 'test'?"),
+    ("a.jpg,,train", "line 1: found"),
+    ("a.jpg,cat,train\nb.jpg,cat,train", "has no image for test"),
+    ("a.jpg,cat,train\nx.jpg,cat,test", r"no such image: .*x\.jpg"),
+    ("../a.jpg,cat,train\nb.jpg,cat,test", "leaves the image folder"),
+    ("/etc/a.jpg,cat,train\nb.jpg,cat,test", "leaves the image folder"),
+    ("a.jpg,ant,train\na.jpg,cat,test", r"class 'cat' \(label 1\) is in test, but not in train"),
+    ("a.jpg,Käse,train\nb.jpg,Käse,test\n".encode("latin-1"), r"CSV file .*own\.csv is not UTF-8 text"),
+    ("picture_url,kind\nim/cat/0.jpg,cat\n", "line 1: found .*'picture_url' is no image, and a header needs"),
+    ("filename,label,class\nim/cat/0.jpg,cat,cat\n", "its header names 'label' and 'class', which mean the same"),
+    ("filename,label\nim/cat/0.jpg,cat,x\n", "line 2: 3 columns, but the header has 2"),
+    ('im/cat/0.jpg,"cat\nim/dog/0.jpg,dog\nim/dog/1.jpg,dog\n', "line 3: this is not CSV"),
+    ("im/cat/0.jpg,cat\nim/cat/0.jpg,cat\nim/dog/0.jpg,dog\n", "'im/cat/0.jpg' is in it twice"),
+    ("im/cat/0.jpg,cat,train\nim/cat/0.jpg,dog,train\nim/dog/0.jpg,dog,test\n", "is in two classes, 'cat' and"),
+    ("im/cat/0.jpg," + "x" * 10**6 + "\n", "line 1: this is not CSV|1,000,000 characters"),
+    ("im/cat/0.jpg," + "x" * 1000 + ",train\n" + "im/cat/1.jpg," + "x" * 1000 + ",test\n", "1,000 characters"),
+    ("im/cat/0.jpg\0,cat\n", "own.csv"),
+    ('im/cat/0.jpg,"a\nb",train\nim/cat/1.jpg,"a\nb",test\n', r"'a\\nb' has a line break"),
+    ("im/cat/0.jpg,_,train\nim/cat/1.jpg,_,test\n", "'_' is empty"),
+    ("im\\..\\..\\x.jpg,cat,train\nim/cat/1.jpg,cat,test\n", "leaves the image folder"),
+    ("im/cat/0.jpg;cat\n", "line 1: found"),
+]
 ROW = '["im/cat/0.jpg", 0, "cat"]'
+SPLIT_JSON = [
+    ("[", "is not JSON"),
+    ("[]", "holds a list; it should be an object"),
+    (f'{{"train": [{ROW}]}}', "'test' is missing"),
+    (f'{{"train": [], "test": [{ROW}]}}', "'train' is empty"),
+    (f'{{"train": [{ROW}], "test": [["b.png", 0, "cat"]]}}', r"'test', row 0: no such image: .*b\.png"),
+    ("[" * 10**5, "nested too deeply"),
+    ('{"train": ' + "[" * 10**5 + "]" * 10**5 + "}", "nested too deeply"),
+    (f'{{"train": [{ROW}], "train": [], "test": [{ROW}]}}', "the key 'train' is in it twice"),
+    (f'{{"train": [["im/cat/0.jpg", {"9" * 5000}, "cat"]], "test": [{ROW}]}}', "split.json"),
+    (f'{{"train": [["im/cat/0.jpg", 0, "\\ud800"]], "test": [{ROW}]}}', "an unknown byte"),
+    (f'{{"train": [["im/cat/0.jpg", 0, "{"x" * 10**6}"]], "test": [{ROW}]}}', "1,000,000 characters"),
+    (f'{{"train": [["im/cat/0.jpg", 0, "x", "{"x" * 10**6}"]], "test": [{ROW}]}}', "row 0: found"),
+    (f'{{"train": [["im/cat/0.jpg", 0.5, "cat"]], "test": [{ROW}]}}', "row 0: found"),
+    (f'{{"train": [["im/cat/0.jpg", NaN, "cat"]], "test": [{ROW}]}}', "row 0: found"),
+    (f'{{"train": [["im/cat\\u0000/0.jpg", 0, "cat"]], "test": [{ROW}]}}', "no such image"),
+    (f'{{"train": [["im/cat", 0, "cat"]], "test": [{ROW}]}}', "No image file"),
+    (f'{{"train": [["im/{"x" * 5000}/0.jpg", 0, "cat"]], "test": [{ROW}]}}', "no such image"),
+]
+BAD_FILES = [*(("Csv", "own.csv", *row) for row in CSV), *(("SplitJson", "split.json", *row) for row in SPLIT_JSON)]
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ("[" * 10**5, "nested too deeply"),
-        ('{"train": ' + "[" * 10**5 + "]" * 10**5 + "}", "nested too deeply"),
-        (f'{{"train": [{ROW}], "train": [], "test": [{ROW}]}}', "the key 'train' is in it twice"),
-        (f'{{"train": [["im/cat/0.jpg", {"9" * 5000}, "cat"]], "test": [{ROW}]}}', "split.json"),
-        (f'{{"train": [["im/cat/0.jpg", 0, "\\ud800"]], "test": [{ROW}]}}', "an unknown byte"),
-        (f'{{"train": [["im/cat/0.jpg", 0, "{"x" * 10**6}"]], "test": [{ROW}]}}', "1,000,000 characters"),
-        (f'{{"train": [["im/cat/0.jpg", 0, "x", "{"x" * 10**6}"]], "test": [{ROW}]}}', "row 0: found"),
-        (f'{{"train": [["im/cat/0.jpg", 0.5, "cat"]], "test": [{ROW}]}}', "row 0: found"),
-        (f'{{"train": [["im/cat/0.jpg", NaN, "cat"]], "test": [{ROW}]}}', "row 0: found"),
-        (f'{{"train": [["im/cat\\u0000/0.jpg", 0, "cat"]], "test": [{ROW}]}}', "no such image"),
-        (f'{{"train": [["im/cat", 0, "cat"]], "test": [{ROW}]}}', "No image file"),
-        (f'{{"train": [["im/{"x" * 5000}/0.jpg", 0, "cat"]], "test": [{ROW}]}}', "no such image"),
-    ],
-    ids=lambda value: value[:30],
-)
-def test_split_files_that_cannot_be_read_right_are_named(tmp_path, make, images, content, words):
-    (tmp_path / "split.json").write_text(content)
+@pytest.mark.parametrize(("kind", "file", "content", "words"), BAD_FILES, ids=lambda value: str(value)[:30])
+def test_files_that_cannot_be_read_right_are_named(tmp_path, make, images, kind, file, content, words):
+    put(tmp_path, ["a.jpg", "b.jpg"])
+    (tmp_path / file).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises((ValueError, OSError), match=words) as caught:
-        make("SplitJson", tmp_path)
-    assert "\n" not in str(caught.value)
+        make(kind, tmp_path)
+    assert "\n" not in str(caught.value) and (kind == "SplitJson" or len(str(caught.value)) < 700)
 
 
 def test_names_of_any_script_are_names():
@@ -194,10 +198,3 @@ def test_a_template_without_a_place_or_of_any_length(tmp_path, make):
             with pytest.raises(ValueError, match=r"TEMPLATE is .* needs \{\}") as caught:
                 make(name, root, TEMPLATE=template)
             assert len(str(caught.value)) < 300
-
-
-def test_ratios_that_are_not_numbers(tmp_path, make):
-    class_folders(tmp_path, ["cat", "dog"])
-    for ratios in ((float("nan"), 0.2, 0.3), (0.5, float("nan"), 0.5), (0.5, 0.2, float("inf"))):
-        with pytest.raises(ValueError, match="add up to 1"):
-            make("Folder", tmp_path, RATIOS=ratios)

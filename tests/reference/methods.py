@@ -6,17 +6,16 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 from dassl.engine import build_trainer
 from PIL import Image
 from yacs.config import CfgNode
 
-import datasets
 import trainers
 from prompting.clip import load_clip
 from prompting.clip.formats import build_clip
 from tests.reference.clip_states import resnet_state, vit_state
+from tests.reference.configs import default_cfg
 
 NAMES = ["face", "golden retriever", "airplane"]
 METHODS = {method.__name__: method for method in trainers.METHODS}
@@ -54,9 +53,7 @@ def other_resnet():
 
 def config(method, *words):
     """A config with the method's node as in its mini.yaml, which fits the tiny CLIPs; ``words`` override its keys."""
-    cfg = get_cfg_default()
-    trainers.extend_cfg(cfg)
-    datasets.extend_cfg(cfg)
+    cfg = default_cfg()
     trainer, mini = METHODS[method], CfgNode(yaml.safe_load((CONFIGS / method / "mini.yaml").read_text()))
     values = {}
     for key in trainer.defaults():

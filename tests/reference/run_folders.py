@@ -7,15 +7,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from dassl.config import get_cfg_default
 from dassl.engine import TRAINER_REGISTRY
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-import datasets
-import trainers
 from prompting.clip import load_clip
 from tests.reference.clip_states import vit_state
+from tests.reference.configs import default_cfg
 from trainers.record.runs import method_config, model_settings
 
 CLASSES = ["red_fox", "blue <jay>", "green & gold"]
@@ -52,12 +50,9 @@ def write_run(folder: Path, method: str, clip: str, root: Path, guesses: list[in
         *words: KEY, VALUE words of the config.
         **facts: entries of results.json that differ.
     """
-    cfg = get_cfg_default()
-    trainers.extend_cfg(cfg)
-    datasets.extend_cfg(cfg)
-    cfg.merge_from_list(
-        ["TRAINER.NAME", method, "DATASET.NAME", "Tiny", "DATASET.ROOT", str(root), "MODEL.BACKBONE.NAME", clip]
-        + ["INPUT.SIZE", (12, 12), "INPUT.INTERPOLATION", "bicubic", *words]
+    cfg = default_cfg(
+        *["TRAINER.NAME", method, "DATASET.NAME", "Tiny", "DATASET.ROOT", str(root), "MODEL.BACKBONE.NAME", clip],
+        *["INPUT.SIZE", (12, 12), "INPUT.INTERPOLATION", "bicubic", *words],
     )
     torch.manual_seed(0)
     trainer = TRAINER_REGISTRY.get(method)

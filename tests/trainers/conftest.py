@@ -5,12 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from dassl.config import get_cfg_default
 
-import datasets
-import trainers
 from prompting.clip import load_clip
 from tests.golden import recipe
+from tests.reference.configs import default_cfg
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 
@@ -39,15 +37,7 @@ def golden_clip(golden_clip_file):
 @pytest.fixture
 def make_cfg():
     """Return a function that makes a config from KEY, VALUE words."""
-
-    def make(*words):
-        cfg = get_cfg_default()
-        trainers.extend_cfg(cfg)
-        datasets.extend_cfg(cfg)
-        cfg.merge_from_list(list(words))
-        return cfg
-
-    return make
+    return default_cfg
 
 
 def read_golden(name):

@@ -40,8 +40,3 @@ def test_the_words_replace_the_length():
     model = build("KgCoOp", "N_CTX", 16, "CTX_INIT", True)
     assert torch.equal(model.prompt_learner.ctx, word_vectors(tiny_vit(), "a photo of a"))
     assert build("KgCoOp", "N_CTX", 6, "CTX_INIT", False).prompt_learner.ctx.shape[0] == 6
-
-
-def test_the_class_name_is_at_the_end():
-    with pytest.raises(ValueError, match="TRAINER.COOP.CLASS_TOKEN_POSITION .*front"):
-        build("KgCoOp", "CLASS_TOKEN_POSITION", "front")

@@ -78,33 +78,72 @@ def test_resnet(method, clip_of):
     check_step(model, clip)
 
 
-@pytest.mark.parametrize(
-    "method, words",
-    [
-        ("CoOp", ("N_CTX", 0, "CTX_INIT", "")),
-        ("CoCoOp", ("N_CTX", 0, "CTX_INIT", "")),
-        ("ProDA", ("N_CTX", 0)),
-        ("PLOT", ("N", 0)),
-        ("PLOTPP", ("M", 0)),
-        ("PLOTPP", ("N", 0)),
-        ("PLOTPP", ("N_CTX_V", 0)),
-        ("VPT", ("N_CTX_VISION", 0)),
-        ("IVLP", ("N_CTX_TEXT", 0)),
-        ("MaPLe", ("N_CTX", 0)),
-        ("KgCoOp", ("N_CTX", 0, "CTX_INIT", False)),
-        ("ProGrad", ("N_CTX", 0, "CTX_INIT", False)),
-        ("PromptSRC", ("N_CTX_TEXT", 0)),
-        ("CoPrompt", ("PROMPT_DEPTH", 0)),
-        ("MaPLe", ("PROMPT_DEPTH", 0)),
-        ("UPT", ("N_CTX_VISION", 0)),
-        ("UPT", ("PROMPT_DEPTH", 0)),
-        ("ALIGN", ("N_CTX", 0)),
-        ("ALIGN", ("TEXT_PROMPT_NUMBER", 0, "VISION_PROMPT_NUMBER", 0)),
-    ],
-)
-def test_settings_that_learn_nothing_are_refused(method, words):
-    with pytest.raises(ValueError, match=r"(depth|length|number) of \w+ prompts is 0; allowed: 1 or more$"):
+ZERO = r"(depth|length|number) of \w+ prompts is 0; allowed: 1 or more$"
+COVARIANCE = "PROMPT_BATCH is .* a covariance needs 2 to N prompts"
+REFUSED = [
+    ("CoOp", ("N_CTX", 0, "CTX_INIT", ""), ZERO),
+    ("CoCoOp", ("N_CTX", 0, "CTX_INIT", ""), ZERO),
+    ("ProDA", ("N_CTX", 0), ZERO),
+    *(("ProDA", ("N", n, "PROMPT_BATCH", batch), COVARIANCE) for n, batch in ((4, 1), (4, 5), (1, 1))),
+    ("PLOT", ("N", 0), ZERO),
+    ("PLOTPP", ("M", 0), ZERO),
+    ("PLOTPP", ("N", 0), ZERO),
+    ("PLOTPP", ("N", 5), "N is 5; CTX_INIT True has words"),
+    ("PLOTPP", ("N_CTX_V", 0), ZERO),
+    ("PLOTPP", ("MODEL_UPD", "visual"), "TRAINER.PLOTPP.MODEL_UPD is 'visual'; allowed"),
+    ("VPT", ("N_CTX_VISION", 0), ZERO),
+    ("IVLP", ("N_CTX_TEXT", 0), ZERO),
+    ("MaPLe", ("N_CTX", 0), ZERO),
+    ("MaPLe", ("PROMPT_DEPTH", 0), ZERO),
+    ("KgCoOp", ("N_CTX", 0, "CTX_INIT", False), ZERO),
+    ("KgCoOp", ("CLASS_TOKEN_POSITION", "front"), "TRAINER.COOP.CLASS_TOKEN_POSITION .*front"),
+    ("ProGrad", ("N_CTX", 0, "CTX_INIT", False), ZERO),
+    ("ProGrad", ("CLASS_TOKEN_POSITION", "middle"), "TRAINER.COOP.CLASS_TOKEN_POSITION"),
+    ("ProGrad", ("NAME", "other"), "LOSS.NAME"),
+    ("ProGrad", ("T", 0.0), "LOSS.T is 0.0; allowed: above 0"),
+    ("PromptSRC", ("N_CTX_TEXT", 0), ZERO),
+    ("PromptSRC", ("GPA_STD", 0), "TRAINER.PROMPTSRC.GPA_STD is 0; allowed: 1 or more"),
+    ("PromptSRC", ("PROMPT_DEPTH_TEXT", 0), "TRAINER.PROMPTSRC.PROMPT_DEPTH_TEXT is 0; allowed: 1 or more"),
+    ("CoPrompt", ("PROMPT_DEPTH", 0), ZERO),
+    ("CoPrompt", ("DISTILL", "cosin"), "DISTILL is "),
+    ("UPT", ("N_CTX_VISION", 0), ZERO),
+    ("UPT", ("PROMPT_DEPTH", 0), ZERO),
+    ("UPT", ("READING", "code"), "TRAINER.UPT.READING is 'code'"),
+    ("TCP", ("N_CTX", 16), "TRAINER.COOP.N_CTX is 16; allowed: 4"),
+    ("TCP", ("LAYER", 3), "TRAINER.COOP.LAYER is 3; the text tower's blocks are 0 to 2"),
+    ("TCP", ("CLASS_TOKEN_POSITION", "front"), "front"),
+    ("MultiModalAdapter", ("ADAPTER_END", 4), "ADAPTER_END is 4; both towers have blocks for 0 to 3"),
+    ("MultiModalAdapter", ("ADAPTER_START", 3, "ADAPTER_END", 2), "ADAPTER_START is 3; allowed: 0 to ADAPTER_END"),
+    ("MultiModalAdapter", ("ADAPTER_SCALE", 0.0), "ADAPTER_SCALE is 0.0"),
+    ("MultiModalAdapter", ("READING", "paper"), "paper"),
+    *(("MMRL", ("REP_LAYERS", n), "TRAINER.MMRL.REP_LAYERS is ") for n in ([], [1, 2], [3, 2], [2, 2])),
+    ("MMRL", ("REP_LAYERS", [2, 4]), "both towers have blocks 1 to 3"),
+    *(("TipAdapterF", ("SEARCH_SCALE", v), "SEARCH_SCALE is ") for v in (("a", 1), (7,), (7, float("nan")))),
+    ("TipAdapterF", ("AUGMENT_EPOCH", 0), "TRAINER.TIPADAPTERF.AUGMENT_EPOCH is 0; allowed: 1 or more"),
+    ("ZeroshotCLIP", ("TEMPLATES", "ensembel"), "did you mean 'ensemble'"),
+    ("MMP", ("USECT", True), "USECT"),
+    ("ALIGN", ("N_CTX", 0), ZERO),
+    ("ALIGN", ("TEXT_PROMPT_NUMBER", 0, "VISION_PROMPT_NUMBER", 0), ZERO),
+    ("ALIGN", ("TEXT_PROMPT_NUMBER", 2, "VISION_PROMPT_NUMBER", 3), "N_PROMPT_NUMBER is 3 and TEXT_PROMPT_NUMBER 2"),
+    ("ALIGN", ("TEXT_PROMPT_DEPTH", 2, "VISION_PROMPT_DEPTH", 1), "VISION_PROMPT_DEPTH is 1 and TEXT_PROMPT_DEPTH 2"),
+    ("ALIGN", ("TEXT_PROMPT_DEPTH", 4, "VISION_PROMPT_DEPTH", 4), "depth is 4; the text tower has 3 blocks"),
+    ("ALIGN", ("TEXT_PROMPT_DEPTH", 0), "TEXT_PROMPT_DEPTH is 0 under coupling projected"),
+    ("ALIGN", ("COUPLING", "project"), "did you mean 'projected'"),
+    ("ALIGN", ("READING", "release"), "did you mean 'released'"),
+    ("ALIGN", ("LAMBDA_TOKEN", 0.0), "LAMBDA_TOKEN is 0.0"),
+    ("ALIGN", ("N_CTX", 6), "fewer than"),
+    ("ALIGN", ("CTX_INIT", "word " * 80), "prompt of 'face' has"),
+    ("ALIGN", ("ENGINE", "triton"), "TRAINER.ALIGN.ENGINE is 'triton'.*allowed: 'torch', 'auto'$"),
+    ("ALIGN", ("IMAGE_SET", "patches"), "BETA is 1.0 with IMAGE_SET patches.*set BETA to 0"),
+    ("ALIGN", ("IMAGE_SET", "patch"), "IMAGE_SET.*'patch'.*patches"),
+]
+
+
+@pytest.mark.parametrize("method, words, message", REFUSED)
+def test_settings_are_refused_in_one_line(method, words, message):
+    with pytest.raises(ValueError, match=message) as error:
         build(method, *words)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("position", ["front", "middle", "end"])

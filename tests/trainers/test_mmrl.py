@@ -1,4 +1,4 @@
-"""MMRL: which logits are evaluated, by TASK and classes; its layers."""
+"""MMRL: which logits are evaluated, by TASK and classes."""
 
 import pytest
 import torch
@@ -33,14 +33,3 @@ def test_logits_by_hand():
     torch.testing.assert_close(relearn(build("MMRL", *words, "new")).eval()(images), z, atol=1e-3, rtol=1e-4)
     corrected = relearn(build("MMRL", "READING", "corrected")).eval()(images)
     torch.testing.assert_close(corrected, cosine_logits(image, text, model.logit_scale), atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize("layers", [[], [1, 2], [3, 2], [2, 2]])
-def test_layers_that_are_refused(layers):
-    with pytest.raises(ValueError, match="TRAINER.MMRL.REP_LAYERS is "):
-        build("MMRL", "REP_LAYERS", layers)
-
-
-def test_layers_beyond_the_towers():
-    with pytest.raises(ValueError, match="both towers have blocks 1 to 3"):
-        build("MMRL", "REP_LAYERS", [2, 4])

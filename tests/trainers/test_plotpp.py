@@ -47,15 +47,6 @@ def test_words_of_each_data_set(dataset):
         torch.testing.assert_close(learned, model.text_encoder(model.tokens).prompt, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "words, message", [(("MODEL_UPD", "visual"), "did you mean|allowed"), (("N", 5), "N is 5; CTX_INIT True has words")]
-)
-def test_refused_in_one_line(words, message):
-    with pytest.raises(ValueError, match=message) as error:
-        build("PLOTPP", *words)
-    assert "\n" not in str(error.value)
-
-
 @pytest.fixture(scope="module")
 def first_stage(tmp_path_factory):
     """A first stage's trainer after its one epoch, its folder, and its text prompts before it."""

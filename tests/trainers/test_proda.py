@@ -125,9 +125,3 @@ def test_evaluation_is_the_product_with_the_mean_weight(batch):
     for b, k in product(range(2), range(len(NAMES))):
         expected = model.logit_scale * F.normalize(image[b], dim=0) @ (sum(weights[k]) / 4)
         assert logits[b, k].item() == pytest.approx(expected.item(), abs=1e-4)
-
-
-@pytest.mark.parametrize("words", [("PROMPT_BATCH", 1), ("PROMPT_BATCH", 5), ("N", 1, "PROMPT_BATCH", 1)])
-def test_too_few_prompts(words):
-    with pytest.raises(ValueError, match="PROMPT_BATCH is .* a covariance needs 2 to N prompts"):
-        build("ProDA", "N", 4, *words)

@@ -77,17 +77,3 @@ def test_sentences_that_it_cannot_start_from(template):
     with pytest.raises(ValueError, match=r"CTX_INIT is True, but the sentence .* has not 1 to 4 words"):
         build("ProGrad", "DATASET.TEMPLATE", template)
     build("ProGrad", "DATASET.TEMPLATE", template, "CTX_INIT", False)
-
-
-@pytest.mark.parametrize(
-    "words, message",
-    [
-        (("CLASS_TOKEN_POSITION", "middle"), "TRAINER.COOP.CLASS_TOKEN_POSITION"),
-        (("NAME", "other"), "LOSS.NAME"),
-        (("T", 0.0), "LOSS.T is 0.0; allowed: above 0"),
-        (("LAMBDA", -1.0), "LOSS.LAMBDA is -1.0; allowed: 0 or more"),
-    ],
-)
-def test_refused(words, message):
-    with pytest.raises(ValueError, match=message):
-        build("ProGrad", *words)

@@ -116,12 +116,6 @@ def test_a_finished_run_is_only_tested_again(run):
         torch.testing.assert_close(again.model.eval()(images), trainer.model.eval()(images))
 
 
-@pytest.mark.parametrize("words", [("GPA_STD", 0), ("PROMPT_DEPTH_TEXT", 0)])
-def test_refused(words):
-    with pytest.raises(ValueError, match=f"TRAINER.PROMPTSRC.{words[0]} is 0; allowed: 1 or more"):
-        build("PromptSRC", *words)
-
-
 def test_the_loss_by_hand():
     """Each term from normalised features, in plain loops over classes and images."""
     model, images, labels = relearn(build("PromptSRC")), draw_images(tiny_vit()), torch.tensor([0, 2])

@@ -61,19 +61,6 @@ def test_eps(name, eps, tmp_path):
     assert [group.get("eps") for group in trainer.optim.param_groups] == [eps]
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("N_CTX", 16), "TRAINER.COOP.N_CTX is 16; allowed: 4"),
-        (("LAYER", 3), "TRAINER.COOP.LAYER is 3; the text tower's blocks are 0 to 2"),
-        (("CLASS_TOKEN_POSITION", "front"), "front"),
-    ],
-)
-def test_refused_settings(words, message):
-    with pytest.raises(ValueError, match=message):
-        build("TCP", *words)
-
-
 def test_a_weight_without_effect_is_said(caplog):
     build("TCP", "W", 2.0)
     assert "W has no effect" in caplog.text

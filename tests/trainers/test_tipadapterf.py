@@ -203,8 +203,3 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch):
     assert rates == pytest.approx([0.025 * (1 + math.cos(math.pi * done / 4)) for done in (3, 4)])
     assert resumed.model.adapter.weight.any()
     torch.testing.assert_close(resumed.model.adapter.weight, whole.model.adapter.weight)
-
-
-def test_refused():
-    with pytest.raises(ValueError, match="TRAINER.TIPADAPTERF.AUGMENT_EPOCH is 0; allowed: 1 or more"):
-        build("TipAdapterF", "AUGMENT_EPOCH", 0)

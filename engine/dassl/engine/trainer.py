@@ -1,4 +1,8 @@
-"""Trainers over labelled batches (TrainerX), or over pairs of labelled and unlabelled batches (TrainerXU)."""
+"""Trainers over labelled batches (TrainerX), or over pairs of labelled and unlabelled batches (TrainerXU).
+
+Plugins import helpers from here too, as from Dassl's module.
+"""
+# ruff: noqa: F401
 
 import datetime
 import logging
@@ -9,11 +13,26 @@ from itertools import chain, islice, repeat
 from typing import Any
 
 import torch
-from dassl.modeling import SimpleNet
-from dassl.utils import AverageMeter, MetricMeter, check_availability, distributed, progress
+from dassl.data import DataManager
+from dassl.evaluation import build_evaluator
+from dassl.modeling import SimpleNet, build_backbone, build_head
+from dassl.optim import build_lr_scheduler, build_optimizer
+from dassl.utils import (
+    AverageMeter,
+    MetricMeter,
+    check_availability,
+    count_num_param,
+    distributed,
+    load_checkpoint,
+    load_pretrained_weights,
+    mkdir_if_missing,
+    progress,
+    resume_from_checkpoint,
+    save_checkpoint,
+    tolist_if_not,
+)
 
 from .base import TrainerBase
-from .reexports import find
 from .simple import SimpleTrainer
 
 __all__ = ["SimpleNet", "SimpleTrainer", "TrainerBase", "TrainerX", "TrainerXU"]
@@ -109,4 +128,8 @@ class TrainerXU(_EpochTrainer):
 
 
 def __getattr__(name: str) -> Any:
-    return find(name)
+    if name != "SummaryWriter":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from torch.utils.tensorboard import SummaryWriter  # imported late: it takes seconds
+
+    return SummaryWriter

@@ -60,16 +60,10 @@ class ConstantWarmupScheduler(_Warmup):
     """Rate ``cons_lr`` for ``warmup_epoch`` epochs, then ``successor``."""
 
     def __init__(
-        self,
-        optimizer: Optimizer,
-        successor: Any,
-        warmup_epoch: int,
-        cons_lr: float,
-        last_epoch: int = -1,
-        verbose: bool = False,
+        self, optimizer: Optimizer, successor: Any, warmup_epoch: int, cons_lr: float, *args: Any, **options: Any
     ) -> None:
         self.cons_lr = cons_lr
-        super().__init__(optimizer, successor, warmup_epoch, last_epoch, verbose)
+        super().__init__(optimizer, successor, warmup_epoch, *args, **options)
 
     def warmup_lr(self, base_lr: float) -> float:
         """Return ``cons_lr``."""
@@ -80,16 +74,10 @@ class LinearWarmupScheduler(_Warmup):
     """Rate ``min_lr`` in the first epoch, then L e / ``warmup_epoch`` in epoch e, then ``successor``."""
 
     def __init__(
-        self,
-        optimizer: Optimizer,
-        successor: Any,
-        warmup_epoch: int,
-        min_lr: float,
-        last_epoch: int = -1,
-        verbose: bool = False,
+        self, optimizer: Optimizer, successor: Any, warmup_epoch: int, min_lr: float, *args: Any, **options: Any
     ) -> None:
         self.min_lr = min_lr
-        super().__init__(optimizer, successor, warmup_epoch, last_epoch, verbose)
+        super().__init__(optimizer, successor, warmup_epoch, *args, **options)
 
     def warmup_lr(self, base_lr: float) -> float:
         """Return the rate of the epoch."""

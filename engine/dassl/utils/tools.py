@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import PIL
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from .registry import check_availability, get_most_similar_str_to_a_from_b  # noqa: F401  plugins import them from here
 
@@ -82,18 +82,6 @@ def write_json(obj: Any, fpath: str) -> None:
     write_atomically(fpath, lambda temporary: Path(temporary).write_text(json.dumps(obj, indent=4), encoding="utf-8"))
 
 
-# EXIF orientation -> transposition that shows the picture upright
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-
 @contextlib.contextmanager
 def open_image(path: str) -> Iterator[Image.Image]:
     """Open an image file whose pixels are decoded when they are first used; errors inside name the file.
@@ -114,12 +102,13 @@ def open_image(path: str) -> Iterator[Image.Image]:
         raise ValueError(f"Unreadable image: {path} ({words:.300})") from None
 
 
-def orientation(image: Image.Image) -> Image.Transpose | None:
-    """Return how to turn an open image so that it is upright; None if it is, or if its EXIF data cannot be read."""
+def orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation of an open image; 1, upright, also if its EXIF data cannot be read."""
     try:
-        return TURNS.get(image.getexif().get(0x0112))
+        number = image.getexif().get(0x0112)
     except Exception:  # damaged EXIF data tells nothing, and the picture may be whole
-        return None
+        return 1
+    return number if number in range(2, 9) else 1
 
 
 def read_image(path: str, turn: bool = False) -> Image.Image:
@@ -139,9 +128,11 @@ def read_image(path: str, turn: bool = False) -> Image.Image:
     """
     with open_image(path) as image:
         image.load()  # Pillow turns TIFF files here, and forgets their orientation
-        turned = orientation(image) if turn else None
         result = (_eight_bits(image) if image.mode[0] in "IF" else image).convert("RGB")
-        return result if turned is None else result.transpose(turned)
+        if not turn:
+            return result
+        result.getexif()[0x0112] = orientation(image)
+        return ImageOps.exif_transpose(result)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
