@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
+import matplotlib as mpl
 import pandas as pd
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
 from experiments.tables import AVERAGE
+from prompting.explain.style import INK, SETTINGS, colour
 
 
+@mpl.rc_context(SETTINGS)
 def draw_curves(cells: pd.DataFrame, path: Path) -> Figure:
     """Draw means over shots with a band of one standard deviation, a training-free method as a star at zero shots.
 
@@ -32,11 +36,9 @@ def draw_curves(cells: pd.DataFrame, path: Path) -> Figure:
             curve = cells[(cells["method"] == method) & (cells["column"] == panel)].dropna(subset="mean")
             shots, mean, std = curve["shots"], curve["mean"], curve["std"].astype(float).fillna(0)
             style = {"ls": "", "marker": "*", "ms": 9} if list(shots) == [0] else {"marker": "o", "ms": 3.5}
-            axes.plot(shots, mean, c=f"C{i % 10}", label=method, **style)
-            axes.fill_between(shots, mean - std, mean + std, color=f"C{i % 10}", alpha=0.15, lw=0)
+            axes.plot(shots, mean, c=colour(i), label=method, **style)
+            axes.fill_between(shots, mean - std, mean + std, color=colour(i), alpha=0.15, lw=0)
         axes.set(title=panel, xlabel="shots per class", ylabel="accuracy (%)", xticks=cells["shots"].unique())
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.3)
     lines, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(lines, labels, loc="outside lower center", ncols=names, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,6 +46,7 @@ def draw_curves(cells: pd.DataFrame, path: Path) -> Figure:
     return figure
 
 
+@mpl.rc_context(SETTINGS)
 def draw_bars(cells: pd.DataFrame, title: str, path: Path) -> None:
     """Draw base, new and H of every method as bars, with the standard deviation over seeds as whiskers."""
     methods = list(cells["method"].unique())
@@ -51,12 +54,13 @@ def draw_bars(cells: pd.DataFrame, title: str, path: Path) -> None:
     order = ["base", "new", "H"]
     figure = Figure(figsize=(2.5 + 1.1 * len(methods), 3.4), layout="constrained")
     axes = figure.subplots()
-    style = {"width": 0.78, "color": ["#7a9cc6", "#e0a458", "#3b3b58"], "rot": 20 if len(methods) > 4 else 0}
+    style = {"width": 0.78, "color": [colour(0), colour(1), INK], "rot": 20 if len(methods) > 4 else 0}
     whiskers = {"yerr": std[order].astype(float), "capsize": 2} if std.notna().any(axis=None) else {}
-    mean[order].plot.bar(ax=axes, xlabel="", ylabel="accuracy (%)", title=title, ylim=(0, 100), **style, **whiskers)
-    for i, values in enumerate(mean[order].to_numpy()):
-        for k, value in enumerate(values):
-            axes.annotate(f"{value:.0f}", (i + 0.26 * (k - 1), 1), ha="center", color="white", fontsize=7)
-    axes.legend(ncols=3, frameon=False, loc="upper left")
-    axes.spines[["top", "right"]].set_visible(False)
+    mean[order].plot.bar(ax=axes, xlabel="", ylabel="accuracy (%)", title=title, ylim=(0, 115), **style, **whiskers)
+    for bars in axes.containers:
+        if isinstance(bars, BarContainer):
+            axes.bar_label(bars, fmt="%.1f", padding=2, size=7)
+    axes.set_yticks(range(0, 101, 20))
+    axes.legend(ncols=3, loc="upper left")
+    axes.grid(axis="x", visible=False)
     figure.savefig(path, dpi=150)
