@@ -12,12 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from prompting.explain.style import MUTED, SETTINGS, colour
+from prompting.explain.style import CYCLE, MUTED, SETTINGS, colour
 from prompting.run_folder import read_run
 
 Points = list[tuple[float, float]]
 """Pairs of epoch and value."""
 LEVELS = ("prompt", "token")
+DASHES = ("-", "--", ":")  # of the first ten colours, and of the next
 
 
 @dataclass(frozen=True)
@@ -100,23 +101,25 @@ def draw_panel(axes: Axes, panel: Panel, epochs: float | None = None, colours: S
     for i, (name, points) in zip(colours or range(len(panel.lines)), panel.lines.items()):
         points = [(x, 100 * y if panel.percent else y) for x, y in points]
         ends = [(x, y) for x, y in points if abs(x - round(x)) < 1e-6]
+        style = {"color": colour(i), "ls": DASHES[i // len(CYCLE) % len(DASHES)]}
         if len(ends) < len(points) and panel.title != "learning rate":
-            axes.plot(*zip(*points), color=colour(i), lw=0.8, alpha=0.5)
-            axes.plot(*zip(*ends), color=colour(i), marker="o", ms=3, label=name) if ends else None
+            axes.plot(*zip(*points), lw=0.8, alpha=0.5, **style)
+            axes.plot(*zip(*ends), marker="o", ms=3, label=name, **style) if ends else None
         else:
-            axes.plot(*zip(*points), color=colour(i), marker="o" if len(points) < 40 else "", ms=3, label=name)
+            axes.plot(*zip(*points), marker="o" if len(points) < 40 else "", ms=3, label=name, **style)
     if panel.uniform is not None:
         axes.axhline(panel.uniform, color=MUTED, ls="--", lw=1, label="prompt level, uniform plan")
     axes.set_title(panel.title)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    low = min(y for points in panel.lines.values() for _, y in points)
-    if low >= 0 and panel.uniform is None:
-        axes.set_ylim(0, max(1.0, axes.get_ylim()[1]) if panel.percent else None)
+    values = [y * (100 if panel.percent else 1) for points in panel.lines.values() for _, y in points]
+    if min(values) >= 0 and panel.uniform is None:
+        axes.set_ylim(0, 1.05 * max(values) or 1.0)
     if epochs:
         axes.set_xlim(0, 1.015 * epochs)  # the last point is drawn whole
     if set(panel.lines) != {panel.title} or panel.uniform is not None:
-        axes.legend(fontsize=8, ncols=1 if len(panel.lines) < 6 else 2)
+        beside = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.03)} if len(panel.lines) > 5 else {}
+        axes.legend(fontsize=8, handlelength=2.6, labelspacing=0.25, **beside)
 
 
 def curves_figure(panels: list[Panel], title: str) -> Figure:
