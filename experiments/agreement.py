@@ -108,19 +108,23 @@ def draw(found: dict[str, dict], path: Path) -> None:
     """Draw the published ranks of the methods over their ranks on the mini suite, one panel for each average."""
     from matplotlib.figure import Figure
 
+    from prompting.explain.style import FAINT, INK
+
+    titles = {"xd": "cross-data-set", "dg": "domain generalisation"}
     rows, columns = -(-len(found) // 3), min(len(found), 3)
     figure = Figure(figsize=(4 * columns, 3.8 * rows), layout="constrained")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes, (name, result) in zip(panels, found.items()):
         ranks, last = [rankdata(-result[key]) for key in ("small", "large")], len(result["methods"])
-        axes.axline((1, 1), slope=1, color="#c8c8d0", lw=1)
-        axes.scatter(*ranks, s=22, color="#3b3b58", zorder=2)
+        axes.axline((1, 1), slope=1, color=FAINT, lw=1)
+        axes.scatter(*ranks, s=22, color=INK, zorder=2)
         for method, x, y in zip(result["methods"], *ranks):
             right = x < last / 2  # in the right half of the panel: write the name to the left
             offset, side = (-5 if right else 5, 0), "right" if right else "left"
             axes.annotate(method, (x, y), xytext=offset, textcoords="offset points", fontsize=8, ha=side, va="center")
         interval = f"{result['low']:+.2f} to {result['high']:+.2f}"
-        axes.set_title(f"{name}: {result['rho']:+.2f}  ({interval})", loc="left", fontsize=10)
+        title = f"{titles.get(name, name)}\nrank correlation {result['rho']:+.2f}  (95 %: {interval})"
+        axes.set_title(title, loc="left", fontsize=10)
         axes.set(xlabel="rank on the mini suite", ylabel="published rank", xlim=(last + 1, 0), ylim=(last + 1, 0))
         axes.set_xticks(range(1, last + 1, 2))
         axes.set_yticks(range(1, last + 1, 2))

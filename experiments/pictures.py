@@ -2,15 +2,17 @@
 
 from pathlib import Path
 
-import matplotlib
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
 from experiments.tables import AVERAGE
-from prompting.explain.style import INK, LESS, MORE, MUTED, SETTINGS
+from prompting.explain.style import INK, LESS, MORE, MUTED, SETTINGS, colour
 
 
+@mpl.rc_context(SETTINGS)
 def draw_curves(cells: pd.DataFrame, path: Path) -> Figure:
     """Draw means over shots with a band of one standard deviation, a training-free method as a star at zero shots.
 
@@ -35,11 +37,9 @@ def draw_curves(cells: pd.DataFrame, path: Path) -> Figure:
             curve = cells[(cells["method"] == method) & (cells["column"] == panel)].dropna(subset="mean")
             shots, mean, std = curve["shots"], curve["mean"], curve["std"].astype(float).fillna(0)
             style = {"ls": "", "marker": "*", "ms": 9} if list(shots) == [0] else {"marker": "o", "ms": 3.5}
-            axes.plot(shots, mean, c=f"C{i % 10}", label=method, **style)
-            axes.fill_between(shots, mean - std, mean + std, color=f"C{i % 10}", alpha=0.15, lw=0)
+            axes.plot(shots, mean, c=colour(i), label=method, **style)
+            axes.fill_between(shots, mean - std, mean + std, color=colour(i), alpha=0.15, lw=0)
         axes.set(title=panel, xlabel="shots per class", ylabel="accuracy (%)", xticks=cells["shots"].unique())
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.3)
     lines, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(lines, labels, loc="outside lower center", ncols=names, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,6 +47,7 @@ def draw_curves(cells: pd.DataFrame, path: Path) -> Figure:
     return figure
 
 
+@mpl.rc_context(SETTINGS)
 def draw_bars(cells: pd.DataFrame, title: str, path: Path) -> None:
     """Draw base, new and H of every method as bars, with the standard deviation over seeds as whiskers."""
     methods = list(cells["method"].unique())
@@ -54,17 +55,19 @@ def draw_bars(cells: pd.DataFrame, title: str, path: Path) -> None:
     order = ["base", "new", "H"]
     figure = Figure(figsize=(2.5 + 1.1 * len(methods), 3.4), layout="constrained")
     axes = figure.subplots()
-    style = {"width": 0.78, "color": ["#7a9cc6", "#e0a458", "#3b3b58"], "rot": 20 if len(methods) > 4 else 0}
+    style = {"width": 0.78, "color": [colour(0), colour(1), INK], "rot": 20 if len(methods) > 4 else 0}
     whiskers = {"yerr": std[order].astype(float), "capsize": 2} if std.notna().any(axis=None) else {}
-    mean[order].plot.bar(ax=axes, xlabel="", ylabel="accuracy (%)", title=title, ylim=(0, 100), **style, **whiskers)
-    for i, values in enumerate(mean[order].to_numpy()):
-        for k, value in enumerate(values):
-            axes.annotate(f"{value:.0f}", (i + 0.26 * (k - 1), 1), ha="center", color="white", fontsize=7)
-    axes.legend(ncols=3, frameon=False, loc="upper left")
-    axes.spines[["top", "right"]].set_visible(False)
+    mean[order].plot.bar(ax=axes, xlabel="", ylabel="accuracy (%)", title=title, ylim=(0, 115), **style, **whiskers)
+    for bars in axes.containers:
+        if isinstance(bars, BarContainer):
+            axes.bar_label(bars, fmt="%.1f", padding=2, size=7)
+    axes.set_yticks(range(0, 101, 20))
+    axes.legend(ncols=3, loc="upper left")
+    axes.grid(axis="x", visible=False)
     figure.savefig(path, dpi=150)
 
 
+@mpl.rc_context(SETTINGS)
 def draw_intervals(table: pd.DataFrame, path: Path) -> Figure:
     """Draw the methods' differences to the reference with their intervals, one panel per column, the best on top.
 
@@ -83,25 +86,22 @@ def draw_intervals(table: pd.DataFrame, path: Path) -> Figure:
     order = list(by.loc[columns[-1], "difference"].sort_values().index)
     bound = 1.3 * by[["from", "to"]].abs().max(axis=1).quantile(0.9)  # a method far away would squeeze the others
     bound = max(bound, 1.0)
-    with matplotlib.rc_context(SETTINGS):
-        figure = Figure(figsize=(2.2 + 2.6 * len(columns), 1.1 + 0.24 * len(order)), layout="constrained")
-        panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
-        for axes, column in zip(panels, columns):
-            for y, method in enumerate(order):
-                row = by.loc[column, method]
-                value, colour = (
-                    row["difference"],
-                    MUTED if row["q"] >= 0.05 else MORE if row["difference"] > 0 else LESS,
-                )
-                if abs(value) < bound:
-                    axes.plot([row["from"], row["to"]], [y, y], c=colour, lw=2.4, solid_capstyle="round")
-                    axes.plot(value, y, "o", c=colour, ms=5)
-                else:
-                    text, side = (f"◂ {value:.0f}", "left") if value < 0 else (f"{value:+.0f} ▸", "right")
-                    axes.text(np.sign(value) * bound, y, text, ha=side, va="center", size=8, c=colour)
-            axes.axvline(0, c=INK, lw=0.8)
-            axes.set(title=f"{column}: {by.loc[column, reference]['figure']:.1f} % with {reference}")
-            axes.set(xlabel=f"points above {reference} (colour: q < 0.05)", xlim=(-bound, bound))
-            axes.set(yticks=range(len(order)), yticklabels=order, ylim=(-0.6, len(order) - 0.4))
-        figure.savefig(path, dpi=150)
+    figure = Figure(figsize=(2.2 + 2.6 * len(columns), 1.1 + 0.24 * len(order)), layout="constrained")
+    panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    for axes, column in zip(panels, columns):
+        for y, method in enumerate(order):
+            row = by.loc[column, method]
+            value = row["difference"]
+            shown = MUTED if row["q"] >= 0.05 else MORE if value > 0 else LESS
+            if abs(value) < bound:
+                axes.plot([row["from"], row["to"]], [y, y], c=shown, lw=2.4, solid_capstyle="round")
+                axes.plot(value, y, "o", c=shown, ms=5)
+            else:
+                text, side = (f"◂ {value:.0f}", "left") if value < 0 else (f"{value:+.0f} ▸", "right")
+                axes.text(np.sign(value) * bound, y, text, ha=side, va="center", size=8, c=shown)
+        axes.axvline(0, c=INK, lw=0.8)
+        axes.set(title=f"{column}: {by.loc[column, reference]['figure']:.1f} % with {reference}")
+        axes.set(xlabel=f"points above {reference} (colour: q < 0.05)", xlim=(-bound, bound))
+        axes.set(yticks=range(len(order)), yticklabels=order, ylim=(-0.6, len(order) - 0.4))
+    figure.savefig(path, dpi=150)
     return figure

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from prompting.checkpoint import learned_state, load_learned
-from prompting.clip import load_clip
+from prompting.clip import checkpoint_file, load_clip
 from prompting.clip.classnames import check_features, check_tokens
 from prompting.clip.templates import template_for
 from prompting.images import Preprocess, read_image
@@ -76,7 +76,7 @@ class Classifier:
 
     Args:
         model: the model, on its device; it is set to evaluation mode.
-        settings: the settings from which the model was built.
+        settings: the settings that the model was made with; those of a loaded run make it again in any folder.
         precision: precision of the model.
     """
 
@@ -117,8 +117,11 @@ class Classifier:
         check_choice("method", settings.method, tuple(METHODS))
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         resolved = Precision.resolve(precision or settings.precision, chosen)
+        if backbone:
+            name, moved = os.fspath(backbone), checkpoint_file(os.fspath(backbone))
+            settings = replace(settings, backbone=settings.backbone if moved else name, backbone_file=moved)
         file = settings.backbone_file
-        source = os.fspath(backbone) if backbone else (file if Path(file).is_file() else settings.backbone)
+        source = file if Path(file).is_file() else settings.backbone
         try:
             clip = load_clip(source)
         except (FileNotFoundError, ValueError) as error:
@@ -131,6 +134,7 @@ class Classifier:
             path = Path(run) / settings.checkpoint
             path = path if path.is_file() else checkpoint_path(path, epoch)
             part = model.get_submodule(settings.saved_part)
+            settings = replace(settings, checkpoint=os.path.abspath(path))
             names = model.released_names if part is model else None
             load_learned(part, read_checkpoint(path), str(path), names)
         resolved.cast_(model.clip)

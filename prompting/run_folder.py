@@ -61,6 +61,13 @@ class ModelSettings:
         """Return the entry ``model`` of ``run.json``."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "classnames"}
 
+    def write(self, folder: Path) -> Path:
+        """Make a folder with a ``run.json`` of these settings, and return it."""
+        folder.mkdir()
+        content = {"classnames": list(self.classnames), "model": self.as_json()}
+        (folder / "run.json").write_text(json.dumps(content), encoding="utf-8")
+        return folder
+
 
 def read_run(run: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the content of a run's ``run.json``, or of an evaluation's ``results.json``.

@@ -62,7 +62,7 @@ def ensure(dataset: PictureSet, root: Path) -> bool:
 def _write(dataset: PictureSet, place: Path) -> None:
     classes, split = dataset.classes(), {name: [] for name in SPLITS}
     jobs = [(s, c, n) for s in SPLITS for c in range(len(classes)) for n in range(dataset.images[s])]
-    for name, label, number in tqdm(jobs, desc=f"writing {dataset.folder}", unit="image", leave=False):
+    for name, label, number in tqdm(jobs, desc=f"writing {dataset.folder}", unit="image", leave=False, disable=None):
         # numbers go on from split to split, so that no file name is used twice
         first = sum(dataset.images[s] for s in SPLITS[: SPLITS.index(name)])
         path = f"{classes[label].replace(' ', '_')}/{first + number:04d}.png"

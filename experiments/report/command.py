@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     folder = args.folder or args.compare
     page = args.output_file or folder / "report.html"
     if args.folder:
-        text = run_page(read_run(folder, args.root), args.most)
+        text = run_page(read_run(folder, args.root), args.most, args.backbone)
     else:
         text = compare_page(folder, page, args.root, args.most)
     print(write(text, page))

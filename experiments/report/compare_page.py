@@ -183,7 +183,7 @@ def _curves(table: pd.DataFrame, methods: list[str]) -> list[str]:
         if lines := {name: points for name, points in lines.items() if points}:
             numbers = [methods.index(name) for name in lines]
             shown = "entropy of the prompt plans (nats)" if title.startswith("entropy") else title
-            charts.append(chart(partial(draw_panel, panel=Panel(shown, lines), colours=numbers), shown, (4.4, 3.0)))
+            charts.append(chart(partial(draw_panel, panel=Panel(shown, lines), colours=numbers), shown, (4.6, 3.2)))
     return charts
 
 

@@ -33,12 +33,15 @@ PLAN_NOTES = {
 }
 
 
-def plan_views(run: EvaluatedRun, rows: pd.DataFrame) -> tuple[list[list[dict[str, Any]]], str]:
+def plan_views(
+    run: EvaluatedRun, rows: pd.DataFrame, backbone: str | None = None
+) -> tuple[list[list[dict[str, Any]]], str]:
     """Return for each image the views of its predicted and its true class, and the kind of the plans.
 
     Args:
         run: the run.
         rows: rows of its predictions.
+        backbone: name or file of the CLIP; None takes that of the run.
 
     Returns:
         Views: the image as the model sees it, a heat map (or ""), plan cells (or none) and a caption. The kind is a key
@@ -49,7 +52,7 @@ def plan_views(run: EvaluatedRun, rows: pd.DataFrame) -> tuple[list[list[dict[st
     """
     if not hasattr(METHODS.get(run.results["method"]), "head_input"):
         return [[] for _ in range(len(rows))], ""
-    trained = Classifier.load(run.folder, device="cpu", precision="fp32")
+    trained = Classifier.load(run.folder, device="cpu", precision="fp32", backbone=backbone)
     views, kind = [], ""
     for start in range(0, len(rows), BATCH):
         part = rows.iloc[start : start + BATCH]

@@ -26,12 +26,13 @@ MATRIX_CLASSES = 60  # in the confusion matrix
 EXAMPLE_CLASSES, EXAMPLE_IMAGES = 3, 6
 
 
-def run_page(run: EvaluatedRun, most: int = 24) -> str:
+def run_page(run: EvaluatedRun, most: int = 24, backbone: str | None = None) -> str:
     """Return the report of a run as HTML.
 
     Args:
         run: a tested run.
         most: largest number of wrong images in the gallery.
+        backbone: name or file of the CLIP, for the plans; None takes that of the run.
     """
     classes, wrong, notes = class_table(run), mistakes(run), []
     shown = wrong.head(most)
@@ -44,7 +45,7 @@ def run_page(run: EvaluatedRun, most: int = 24) -> str:
     plan_kind = ""
     if len(shown) and not missing:
         try:
-            views, plan_kind = plan_views(run, shown)
+            views, plan_kind = plan_views(run, shown, backbone)
         except (ValueError, OSError) as error:
             notes.append(f"The plans of the wrong images are left out: {error}")
     charts, no_charts = _charts(run)

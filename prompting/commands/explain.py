@@ -5,6 +5,129 @@ examples:
   align-clip explain output/first curves --output-dir pictures
 """
 
-from prompting.explain.command import add_arguments, run
+import argparse
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-__all__ = ["add_arguments", "run"]
+from prompting.classifier import Classifier
+from prompting.commands.predict import add_classes, add_loading, given_classes
+from prompting.files import write_file
+from prompting.images import find_images
+from prompting.ot.checks import check_count
+from prompting.run_folder import read_run
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="output folder of a run")
+    what = parser.add_subparsers(dest="what", required=True, metavar="plan | words | embed | curves")
+
+    def add_parser(draw: Callable[[argparse.Namespace, Path], list[Path]], about: str, *examples: str) -> Any:
+        name = draw.__name__.lstrip("_")
+        lines = "".join(f"\n  align-clip explain output/first {name}{example}" for example in examples)
+        form = argparse.RawDescriptionHelpFormatter
+        one = what.add_parser(name, help=about, description=about, epilog=f"examples:{lines}", formatter_class=form)
+        one.add_argument("--output-dir", type=Path, metavar="DIR", help="folder of the pictures (default: RUN/explain)")
+        one.set_defaults(draw=draw)
+        return one
+
+    about = "transport plans of images: which prompts match, and where tokens lie"
+    plan = add_parser(_plan, about, " photos/cat.jpg --top 2", ' photos/ --classes "cat,dog" --pairs 3')
+    plan.add_argument("images", nargs="+", metavar="IMAGE|FOLDER", help="image files, or folders that are searched")
+    plan.add_argument("--top", type=int, default=3, metavar="K", help="likeliest classes to draw (default: 3)")
+    plan.add_argument("--pairs", type=int, default=1, metavar="N", help="heaviest pairs of prompts (default: 1)")
+    add_classes(plan)
+    words = add_parser(_words, "nearest words of the vocabulary to each learned vector", "", " --top 10")
+    words.add_argument("--top", type=int, default=5, metavar="K", help="words for each vector (default: 5)")
+    embed = add_parser(_embed, "t-SNE of image features before and after tuning", "", " --most 200 --root data")
+    embed.add_argument("--root", type=Path, metavar="DIR", help="folder of the data sets (default: the run's)")
+    embed.add_argument("--most", type=int, default=1000, metavar="N", help="largest number of images (default: 1000)")
+    for one in (plan, words, embed):
+        add_loading(one, device=False)
+    about = "loss, accuracy, learning rate and transport over training"
+    add_parser(_curves, about, "", " --output-dir pictures")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draw the pictures that the arguments ask for, print where they are, and return the exit code."""
+    read_run(args.run_folder)  # before a folder is made
+    for path in args.draw(args, args.output_dir or args.run_folder / "explain"):
+        print(path)
+    return 0
+
+
+def _load(args: argparse.Namespace, **more: Any) -> Classifier:
+    loading = {"epoch": args.load_epoch, "backbone": args.backbone, "device": "cpu", "precision": "fp32"}
+    return Classifier.load(args.run_folder, **loading, **more)
+
+
+def _plan(args: argparse.Namespace, folder: Path) -> list[Path]:
+    from prompting.explain.plan_figure import plan_figure
+    from prompting.explain.plans import transport_plans
+
+    check_count("--pairs", args.pairs)
+    images = find_images(args.images)
+    trained = _load(args, classnames=given_classes(args.classes, args.classes_file))
+    written: list[Path] = []
+    for path in images:
+        cropped = trained.preprocess.read(path)
+        (plan,) = transport_plans(trained.model, trained.preprocess(cropped)[None], trained.classnames, top=args.top)
+        first = plan.classes[0]
+        title = f"{trained.settings.method} sees {first.name} ({first.probability:.0%}) in {path.name}"
+        folder.mkdir(parents=True, exist_ok=True)
+        written.append(_free(folder / f"plan-{path.stem}.png", written))
+        plan_figure(cropped, plan, pairs=args.pairs, title=title).savefig(written[-1])
+    return written
+
+
+def _free(path: Path, taken: list[Path]) -> Path:
+    """Return the path, with a number if it is among those of this call: images of two folders may share a name."""
+    number, candidate = 1, path
+    while candidate in taken:
+        number += 1
+        candidate = path.with_stem(f"{path.stem}-{number}")
+    return candidate
+
+
+def _words(args: argparse.Namespace, folder: Path) -> list[Path]:
+    from prompting.explain.words import nearest_words, words_figure
+
+    trained = _load(args)
+    found = nearest_words(trained.model, args.top, trained.classnames)
+    for vector in found:
+        near = "  ".join(f"{word} {distance:.3f}" for word, distance in zip(vector.words, vector.distances))
+        print(f"{vector.name:<24} {near}")
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(["vector", "rank", "word", "distance"])
+    for vector in found:
+        pairs = zip(vector.words, vector.distances)
+        writer.writerows([vector.name, i + 1, word, f"{d:.6f}"] for i, (word, d) in enumerate(pairs))
+    write_file(folder / "words.csv", table.getvalue().encode("utf-8", "surrogateescape"))
+    title = f"Words nearest to the learned vectors of {trained.settings.method}"
+    words_figure(found, title).savefig(folder / "words.png")
+    return [folder / "words.csv", folder / "words.png"]
+
+
+def _embed(args: argparse.Namespace, folder: Path) -> list[Path]:
+    from prompting.explain.embedding import embedding_figure
+
+    trained = _load(args)
+    root = args.root or read_run(args.run_folder)["config"]["DATASET"]["ROOT"]
+    figure = embedding_figure(trained, args.run_folder, Path(root), most=args.most)
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / "embed.png")
+    return [folder / "embed.png"]
+
+
+def _curves(args: argparse.Namespace, folder: Path) -> list[Path]:
+    from prompting.explain.curves import curves_figure, read_curves
+
+    curves = read_curves(args.run_folder)
+    method = read_run(args.run_folder)["config"]["TRAINER"]["NAME"]
+    folder.mkdir(parents=True, exist_ok=True)
+    curves_figure(curves, f"Training of {method}").savefig(folder / "curves.png")
+    return [folder / "curves.png"]

@@ -10,7 +10,7 @@ Each form is checked on 100 images against the model; a table compares size, mem
 import argparse
 from pathlib import Path
 
-from prompting.commands.predict import add_loading, given_classes
+from prompting.commands.predict import add_classes, add_loading, given_classes
 from prompting.ot.checks import check_count
 
 
@@ -20,9 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("run_folder", metavar="RUN", help="output folder of a run")
     add("--output-dir", metavar="DIR", help="folder to write to (default RUN/export)")
     add("--forms", nargs="+", choices=("safetensors", "onnx", "int8"), help="forms to write (default: all)")
-    names = parser.add_mutually_exclusive_group()
-    names.add_argument("--classes", metavar="NAMES", help="class names to use instead of the run's, comma-separated")
-    names.add_argument("--classes-file", metavar="FILE", help="text file of class names, one a line")
+    add_classes(parser)
     add("--images", metavar="FOLDER", help="images to check the export on (default: the run's test images, else noise)")
     add("--iterations", type=int, metavar="N", help="iterations of the transport (default: 1.5 times those needed)")
     add("--no-measure", action="store_true", help="do not measure memory and speed")

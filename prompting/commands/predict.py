@@ -32,14 +32,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("run_folder", metavar="RUN", help="output folder of a run")
     add("images", metavar="IMAGE|FOLDER", nargs="+", help="image files, or folders that are searched for them")
-    names = parser.add_mutually_exclusive_group()
-    names.add_argument("--classes", metavar="NAMES", help="class names to use instead of the run's, comma-separated")
-    names.add_argument("--classes-file", metavar="FILE", help="text file of class names, one a line")
+    add_classes(parser)
     add("--top", type=int, default=5, metavar="K", help="number of classes to show of each image (default 5)")
     add("--csv", metavar="FILE", help="write a table instead of printing lines")
     add("--json", metavar="FILE", help="write a JSON list instead of printing lines")
     add("--batch-size", type=int, default=32, metavar="B", help="images that run together (default 32)")
     add_loading(parser)
+
+
+def add_classes(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``given_classes``, which several commands have."""
+    names = parser.add_mutually_exclusive_group()
+    names.add_argument("--classes", metavar="NAMES", help="class names to use instead of the run's, comma-separated")
+    names.add_argument("--classes-file", metavar="FILE", help="text file of class names, one a line")
 
 
 def add_loading(parser: argparse.ArgumentParser, device: bool = True) -> None:

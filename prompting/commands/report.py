@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--compare", type=Path, metavar="DIR", help="folder of runs, at any depth, to compare")
     parser.add_argument("--output-file", type=Path, metavar="FILE", help="page to write (default: report.html there)")
     parser.add_argument("--root", type=Path, help="folder of the data sets (default: that of the runs)")
+    parser.add_argument("--backbone", metavar="CLIP", help="name or file of the CLIP, for plans (default: the run's)")
     parser.add_argument("--most", type=int, default=24, help="largest number of images in a gallery (default: 24)")
 
 

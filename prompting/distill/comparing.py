@@ -1,6 +1,5 @@
 """Accuracy, size, memory and speed of zero-shot CLIP, a teacher and its student, each in float32 and int8."""
 
-import json
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -49,14 +48,6 @@ class Row:
     images_per_cpu_second: float  # of all cores together; other programs change it less
 
 
-def write_run(settings: ModelSettings, folder: Path) -> Path:
-    """Write a ``run.json`` that makes a model with these settings, and return its folder."""
-    folder.mkdir()
-    content = {"classnames": list(settings.classnames), "model": settings.as_json()}
-    (folder / "run.json").write_text(json.dumps(content), encoding="utf-8")
-    return folder
-
-
 def zero_shot(settings: ModelSettings) -> ModelSettings:
     """Return the settings of zero-shot CLIP with a run's CLIP, classes and template."""
     return replace(settings, method="ZeroshotCLIP", options={}, checkpoint="", saved_part="")
@@ -93,7 +84,7 @@ def compare(forms: Sequence[Form], tested: Tested, settings: ModelSettings) -> l
     """
     preprocess, rows = Preprocess.from_json(settings.images), []
     hits = dict.fromkeys((form.name for form in forms), 0)
-    with tqdm(total=len(tested), desc="test", unit="image") as bar:
+    with tqdm(total=len(tested), desc="test", unit="image", disable=None) as bar:
         for part in (tested[i : i + BATCH] for i in range(0, len(tested), BATCH)):
             images, labels = _stack([path for path, _ in part], preprocess), torch.tensor([label for _, label in part])
             for form in forms:
@@ -102,7 +93,7 @@ def compare(forms: Sequence[Form], tested: Tested, settings: ModelSettings) -> l
     with tempfile.TemporaryDirectory() as place:
         file = Path(place, "images.npy")
         np.save(file, _stack([path for path, _ in tested[:NUMBER]], preprocess).numpy())
-        for form in tqdm(forms, desc="memory and speed", unit="form"):
+        for form in tqdm(forms, desc="memory and speed", unit="form", disable=None):
             found = measure(form.kind, form.source, file)
             accuracy = 100 * hits[form.name] / len(tested)
             what = settings.dataset, settings.method, form.name, accuracy, len(tested), form.size_mb

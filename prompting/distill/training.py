@@ -103,7 +103,7 @@ def teacher_probabilities(score: Callable[[Tensor], Tensor], views: Views, setti
     The teacher sees what the student will see, so that its answer is right for each crop.
     """
     loader = DataLoader(views, settings.batch_size, num_workers=settings.workers)
-    batches = [score(images).float().cpu() for _, images in tqdm(loader, desc="teacher", unit="batch")]
+    batches = [score(images).float().cpu() for _, images in tqdm(loader, desc="teacher", unit="batch", disable=None)]
     return (torch.cat(batches) / settings.temperature).softmax(1)
 
 
@@ -144,7 +144,7 @@ def train(
     optimizer = torch.optim.AdamW(student.parameters(), settings.lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(share_of_rate, steps=len(loader)))
     losses: list[float] = []
-    with tqdm(loader, desc="student", unit="batch") as bar:
+    with tqdm(loader, desc="student", unit="batch", disable=None) as bar:
         for index, batch in bar:
             loss = distillation_loss(student(batch.to(device)), teacher[index].to(device), settings.temperature)
             if not loss.isfinite():

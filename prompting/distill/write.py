@@ -10,14 +10,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from prompting.classifier import Classifier
-from prompting.distill.comparing import Row, as_table, compare, exported, full, int8_teacher, write_run, zero_shot
+from prompting.distill.comparing import Row, as_table, compare, exported, full, int8_teacher, zero_shot
 from prompting.distill.student import make_student
 from prompting.distill.training import Settings, Views, teacher_probabilities, train
 from prompting.export.card import write_card
@@ -47,7 +47,6 @@ def distill(
     most: int = 2000,
     measured: bool = True,
     say: Callable[[str], None] = print,
-    backbone: str | None = None,
     **loading: Any,
 ) -> list[Row]:
     """Train a student on a run's answers, and write it with its int8 form, a loader, the table and a model card.
@@ -65,8 +64,7 @@ def distill(
         most: largest number of test images, evenly from the classes.
         measured: measure accuracy, memory and speed; False needs no test images.
         say: takes lines on the progress.
-        backbone: name or file of the CLIP; None takes that of the run.
-        **loading: further arguments of ``Classifier.load``.
+        **loading: arguments of ``Classifier.load``.
 
     Returns:
         Rows for zero-shot, teacher, teacher int8 (of methods that can be exported), student and student int8; none if
@@ -80,19 +78,15 @@ def distill(
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         needed(package)
-    made = ModelSettings.read(run)
-    if backbone:
-        made = replace(made, backbone=str(backbone), backbone_file=os.path.abspath(backbone))
-    if made.checkpoint:
-        made = replace(made, checkpoint=str(Path(run, made.checkpoint).resolve()))
+    teacher = Classifier.load(run, **loading)
+    made = teacher.settings
     test = _test_images(run, root, measured, say)
     found = find_images(paths)
     images = without(found, [path for path, _ in test])
     if not images:
         raise ValueError(f"all {len(found)} images are test images of {run}: give others to train on")
     with new_folder(folder) as part, tempfile.TemporaryDirectory() as scratch:
-        teacher = Classifier.load(run, backbone=backbone, **loading)
-        plain_run = write_run(zero_shot(made), Path(scratch, "zero-shot"))
+        plain_run = zero_shot(made).write(Path(scratch, "zero-shot"))
         plain = Classifier.load(plain_run, device="cpu", precision="fp32")
         torch.manual_seed(settings.seed)
         student = make_student(portable(plain), layers, width)
@@ -107,7 +101,7 @@ def distill(
         scores = {form: write_form(form, student, part) for form in FILES}
         rows: list[Row] = []
         if measured:
-            teacher_run = write_run(made, Path(scratch, "teacher"))
+            teacher_run = made.write(Path(scratch, "teacher"))
             forms = [full("zero-shot", plain, plain_run), full("teacher", teacher, teacher_run)]
             try:
                 forms.append(int8_teacher(teacher, images[:: -(-len(images) // NUMBER)], Path(scratch)))

@@ -10,13 +10,15 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from prompting.explain.style import MUTED, SETTINGS, colour
+from prompting.explain.style import CYCLE, MUTED, SETTINGS, colour
 from prompting.run_folder import read_run
 
 Points = list[tuple[float, float]]
 """Pairs of epoch and value."""
 LEVELS = ("prompt", "token")
+DASHES = ("-", "--", ":")  # of the first ten colours, and of the next
 
 
 @dataclass(frozen=True)
@@ -99,22 +101,25 @@ def draw_panel(axes: Axes, panel: Panel, epochs: float | None = None, colours: S
     for i, (name, points) in zip(colours or range(len(panel.lines)), panel.lines.items()):
         points = [(x, 100 * y if panel.percent else y) for x, y in points]
         ends = [(x, y) for x, y in points if abs(x - round(x)) < 1e-6]
+        style: dict[str, Any] = {"color": colour(i), "ls": DASHES[i // len(CYCLE) % len(DASHES)]}
         if len(ends) < len(points) and panel.title != "learning rate":
-            axes.plot(*zip(*points), color=colour(i), lw=0.8, alpha=0.35)
-            axes.plot(*zip(*ends), color=colour(i), marker="o", ms=3, label=name) if ends else None
+            axes.plot(*zip(*points), lw=0.8, alpha=0.5, **style)
+            axes.plot(*zip(*ends), marker="o", ms=3, label=name, **style) if ends else None
         else:
-            axes.plot(*zip(*points), color=colour(i), marker="o" if len(points) < 40 else "", ms=3, label=name)
+            axes.plot(*zip(*points), marker="o" if len(points) < 40 else "", ms=3, label=name, **style)
     if panel.uniform is not None:
         axes.axhline(panel.uniform, color=MUTED, ls="--", lw=1, label="prompt level, uniform plan")
     axes.set_title(panel.title)
     axes.set_xlabel("epoch")
-    low = min(y for points in panel.lines.values() for _, y in points)
-    if low >= 0 and panel.uniform is None:
-        axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    values = [y * (100 if panel.percent else 1) for points in panel.lines.values() for _, y in points]
+    if min(values) >= 0 and panel.uniform is None:
+        axes.set_ylim(0, 1.05 * max(values) or 1.0)
     if epochs:
-        axes.set_xlim(0, epochs)
-    if len(panel.lines) > 1 or panel.uniform is not None or colours:
-        axes.legend(fontsize=8, ncols=1 if len(panel.lines) < 6 else 2)
+        axes.set_xlim(0, 1.015 * epochs)  # the last point is drawn whole
+    if set(panel.lines) != {panel.title} or panel.uniform is not None:
+        outside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.03)} if len(panel.lines) > 5 else {}
+        axes.legend(fontsize=8, handlelength=2.6, labelspacing=0.25, **outside)
 
 
 def curves_figure(panels: list[Panel], title: str) -> Figure:
@@ -129,4 +134,6 @@ def curves_figure(panels: list[Panel], title: str) -> Figure:
         for axes, panel in zip(grid.flat, panels):
             draw_panel(axes, panel, epochs)
         figure.suptitle(title, x=0.01, ha="left", weight="bold", size=12)
+        note = "Thin lines are running means within an epoch, points are means of whole epochs."
+        figure.supxlabel(note, x=0.01, ha="left", size=9, color=MUTED)
     return figure

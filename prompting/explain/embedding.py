@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
 from prompting.classifier import Classifier
@@ -74,16 +75,17 @@ def embedding_figure(run: Classifier, folder: Path, root: Path, *, most: int = 1
         crops = map(run.preprocess.read, paths[start : start + BATCH])
         parts.append(image_features(run.model, torch.stack([run.preprocess(crop) for crop in crops])))
     with mpl.rc_context({**SETTINGS, "axes.grid": False, "axes.titlesize": 11}):
-        figure = Figure(figsize=(11, 5.6), dpi=150, layout="constrained")
+        layout = ConstrainedLayoutEngine(w_pad=0.13, h_pad=0.1)
+        figure = Figure(figsize=(11, 5.7), dpi=150, layout=layout)
         for axes, features, title in zip(figure.subplots(1, 2), map(torch.cat, zip(*parts)), ("Before", "After")):
             tsne = TSNE(perplexity=min(30.0, (len(paths) - 1) / 3), init="pca", random_state=seed)
             share = neighbour_accuracy(features, labels)
             _scatter(axes, tsne.fit_transform(features.numpy()), labels, run.classnames)
             axes.set_title(f"{title} tuning: the nearest image has the same class for {share:.0%}")
-        figure.suptitle(
-            f"Image features of CLIP and of {run.settings.method} (t-SNE, {len(paths)} test images)", x=0.01, ha="left",
-            weight="bold", size=13,
-        )  # fmt: skip
+        number = len(set(labels))
+        some = f", {NAMED} of {number} classes are named" if number > NAMED else ""
+        title = f"Image features of CLIP and of {run.settings.method} (t-SNE, {len(paths)} test images{some})"
+        figure.suptitle(title, x=0.012, ha="left", weight="bold", size=13)
     return figure
 
 

@@ -87,7 +87,8 @@ def _note(plan: ImagePlan) -> str:
         return "How the prompts are matched, in percent of all mass. No colour: as much as in a uniform plan."
     return (
         "Left: how the prompts are matched, in percent of all mass. Right: for a framed pair, where each text token's "
-        "mass lies on the image.\nNo colour: as much mass as in a uniform plan."
+        "mass lies on the image.\nNo colour: as much mass as in a uniform plan. On prompts: the share on the learned "
+        "visual vectors, so nowhere on the image."
     )
 
 

@@ -139,15 +139,20 @@ def token_words(tokens: PromptTokens, token_set: Tensor, label: int, number: int
         label: index of the class.
         number: N.
     """
-    tokenizer, found = clip_tokenizer(), []
-    special = {tokenizer.sot_token_id: "[start]", tokenizer.eot_token_id: "[end]"}
+    found = []
     for n in range(number):
         n_words, n_set = min(n, len(tokens.ids) - 1), min(n, len(token_set) - 1)
         learned = {int(position): i + 1 for i, position in enumerate(tokens.context[n_words, label])}
         row = []
         for position in token_set[n_set, label].nonzero().flatten().tolist():
-            token = int(tokens.ids[n_words, label, position])
-            word = special.get(token) or tokenizer.decode([token]).strip() or "?"
+            word = token_word(int(tokens.ids[n_words, label, position]))
             row.append(f"[{learned[position]}]" if position in learned else word)
         found.append(row)
     return found
+
+
+def token_word(token: int) -> str:
+    """Return a token of CLIP's vocabulary as text; the start and the end of a prompt as ``[start]`` and ``[end]``."""
+    tokenizer = clip_tokenizer()
+    special = {tokenizer.sot_token_id: "[start]", tokenizer.eot_token_id: "[end]"}
+    return special.get(token) or tokenizer.decode([token]).strip() or "?"

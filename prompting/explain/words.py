@@ -1,20 +1,21 @@
 """The vocabulary words nearest to each learned text vector, as in CoOp's ``interpret_prompt.py``."""
 
+import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
 import torch
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from torch import Tensor
 
 from prompting.clip.shape import text_tower
-from prompting.clip.tokens import clip_tokenizer
+from prompting.explain.plans import token_word
 from prompting.explain.style import INK, MUTED, SETTINGS
 from prompting.methods import PromptedCLIP
 
-SPECIAL = {"<start_of_text>": "[start]", "<end_of_text>": "[end]"}
-MOST_ROWS = 48  # vectors in a picture
+MOST_ROWS, COLUMN = 48, 1.35  # vectors in a picture, and the width of a word's column in inches
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,7 @@ def nearest_words(model: PromptedCLIP[Any], top: int = 5, classnames: tuple[str,
     nearest = [part.topk(top, largest=False) for part in parts]
     distances, indices = (torch.cat(values).tolist() for values in zip(*nearest))
     names = _names(context, classnames)
-    decoder = clip_tokenizer().decoder
-    return [
-        NearWords(name, [SPECIAL.get(decoder[i], decoder[i].replace("</w>", "")) for i in found], values)
-        for name, found, values in zip(names, indices, distances)
-    ]
+    return [NearWords(name, list(map(token_word, i)), values) for name, i, values in zip(names, indices, distances)]
 
 
 def _names(context: Tensor, classnames: tuple[str, ...]) -> list[str]:
@@ -73,11 +70,17 @@ def _names(context: Tensor, classnames: tuple[str, ...]) -> list[str]:
     return names
 
 
+def drawable(word: str) -> str:
+    """Return a word with the names of characters, such as emoji, in place of those that the font of figures lacks."""
+    font = get_font(findfont(FontProperties()))
+    return "".join(c if font.get_char_index(ord(c)) else f"<{unicodedata.name(c, '?').lower()}>" for c in word)
+
+
 def words_figure(found: list[NearWords], title: str) -> Figure:
     """Draw the nearest words as a table; a vector that has moved far from all words has pale cells."""
     rows, columns = found[:MOST_ROWS], len(found[0].words)
     left = 0.35 + 0.085 * max(len(row.name) for row in rows)
-    width, height = left + 1.25 * columns + 0.3, 0.95 + 0.34 * len(rows) + 0.2
+    width, height = left + COLUMN * columns + 0.3, 0.95 + 0.34 * len(rows) + 0.2
     with mpl.rc_context({**SETTINGS, "axes.grid": False}):
         figure = Figure(figsize=(max(width, 6.5), height), dpi=150)
         width = figure.get_size_inches()[0]
@@ -86,16 +89,16 @@ def words_figure(found: list[NearWords], title: str) -> Figure:
         if len(found) > len(rows):
             note += f" The first {len(rows)} of {len(found)} vectors."
         figure.text(0.25 / width, 1 - 0.46 / height, note, color=MUTED, va="top")
-        axes = figure.add_axes((left / width, 0.2 / height, 1.25 * columns / width, 0.34 * len(rows) / height))
+        axes = figure.add_axes((left / width, 0.2 / height, COLUMN * columns / width, 0.34 * len(rows) / height))
         values = torch.tensor([row.distances for row in rows])
         axes.imshow(
             values.numpy(), cmap="Blues_r", aspect="auto", vmin=0, vmax=1.4 * float(values.max()) or 1.0, alpha=0.8
         )
-        dark = 0.6 * float(values.max())
+        dark = 0.2 * float(values.max())
         for i, row in enumerate(rows):
-            for k, (word, distance) in enumerate(zip(row.words, row.distances)):
+            for k, (word, distance) in enumerate(zip(map(drawable, row.words), row.distances)):
                 tone = "white" if distance < dark else INK
-                axes.text(k - 0.45, i, word if len(word) < 15 else word[:13] + "…", va="center", color=tone, size=8.5)
+                axes.text(k - 0.45, i, word if len(word) < 13 else word[:11] + "…", va="center", color=tone, size=8.5)
                 axes.text(k + 0.46, i, f"{distance:.2f}", va="center", ha="right", color=tone, size=6.5)
         axes.set_yticks(range(len(rows)), [row.name for row in rows])
         axes.set_xticks([])

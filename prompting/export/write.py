@@ -25,7 +25,7 @@ from prompting.export.onnx import OPSET, onnx_session, write_int8, write_onnx
 from prompting.export.portable import ExportedModel
 from prompting.images import find_images, read_image
 from prompting.ot.checks import check_choice
-from prompting.run_folder import read_run
+from prompting.run_folder import ModelSettings, read_run
 
 FORMS = ("safetensors", "onnx", "int8")
 FILES = {"safetensors": "model.safetensors", "onnx": "model.onnx", "int8": "model.int8.onnx"}
@@ -105,7 +105,7 @@ def export(
             logits = torch.cat([score(part) for part in batch.split(BATCH)])
             found.append(compare(form, new / FILES[form], logits, allowed))
         if measured:
-            found = measure_all(found, run, new, batch, say)
+            found = measure_all(found, classifier.settings, new, batch, say)
         found = [form for form in found if form.name in ("full model", *forms)]
         if "onnx" not in forms:
             (new / FILES["onnx"]).unlink(missing_ok=True)
@@ -213,12 +213,15 @@ def weights_mb(classifier: Classifier) -> float:
     return sum(tensor.numel() * tensor.element_size() for tensor in classifier.model.parameters()) / 1e6
 
 
-def measure_all(forms: list[Form], run: Path, folder: Path, images: Tensor, say: Callable[[str], None]) -> list[Form]:
-    """Return the forms with peak memory and speed, each from a process of its own."""
+def measure_all(
+    forms: list[Form], made: ModelSettings, folder: Path, images: Tensor, say: Callable[[str], None]
+) -> list[Form]:
+    """Return the forms with peak memory and speed, each from a process of its own; ``made`` makes the full model."""
     measured = []
     with tempfile.TemporaryDirectory() as place:
         file = Path(place, "images.npy")
         np.save(file, images.numpy())
+        run = made.write(Path(place, "run"))
         for form in forms:
             say(f"measuring {form.name}")
             kind = {"full model": "full", "safetensors": "safetensors"}.get(form.name, "onnx")

@@ -15,6 +15,7 @@ from prompting import teacher
 from prompting.clip.templates import ENSEMBLE, fill
 from prompting.heads import cosine_logits
 from prompting.methods.ivlp import IVLP, IVLPOptions
+from prompting.ot.checks import check_choice
 
 TEMPLATES: Sequence[str] = ENSEMBLE[:60]  # the teacher's sentences, the same for every data set
 
@@ -24,7 +25,7 @@ class PromptSRCOptions(IVLPOptions):
     """Settings of PromptSRC.
 
     Raises:
-        ValueError: no text prompts, or a deviation below 1.
+        ValueError: no text prompts, a deviation below 1, or an unknown reading.
     """
 
     n_ctx_vision: int = 4
@@ -33,8 +34,10 @@ class PromptSRCOptions(IVLPOptions):
     image_loss_weight: int = 10
     gpa_mean: int = 15  # epoch with the greatest weight in the mean over epochs
     gpa_std: int = 1  # standard deviation of the weights, in epochs
+    reading: str = "released"  # divergence divided by B K; or corrected, by B
 
     def __post_init__(self) -> None:
+        check_choice("reading", self.reading, ("released", "corrected"))
         for name, value in (("prompt_depth_text", self.prompt_depth_text), ("gpa_std", self.gpa_std)):
             if value < 1:
                 raise ValueError(f"{name} is {value}; allowed: 1 or more")
@@ -52,7 +55,8 @@ class PromptSRC(IVLP):
         # The mean is taken over features that are not normalised, as published.
         target = teacher.text_features(self.text_encoder, sentences, self.clip).mean(0)
         self.register_buffer("teacher_text", F.normalize(target, dim=-1), persistent=False)  # w0 (K, D)
-        self.weights = {"text": options.text_loss_weight, "image": options.image_loss_weight}
+        whole = len(classnames) if options.reading == "corrected" else 1
+        self.weights = {"text": options.text_loss_weight, "image": options.image_loss_weight, "logits": whole}
 
     def loss_terms(self, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Return the cross entropy, the distances of texts, images and logits to the teacher's, and the logits."""
@@ -64,7 +68,8 @@ class PromptSRC(IVLP):
             "ce": F.cross_entropy(logits, labels),
             "text": self.weights["text"] * teacher.absolute_distance(text, target),
             "image": self.weights["image"] * teacher.absolute_distance(image, frozen),
-            "logits": teacher.divergence(logits, cosine_logits(frozen, target, self.logit_scale)),
+            "logits": self.weights["logits"]
+            * teacher.divergence(logits, cosine_logits(frozen, target, self.logit_scale)),
         }, logits
 
 

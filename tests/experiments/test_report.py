@@ -95,6 +95,12 @@ def test_missing_images_and_models_are_named_in_the_page(runs, call_main, tmp_pa
     shutil.copytree(runs / "first", folder)
     assert call_main(report, "--run", folder, "--root", tmp_path / "nowhere")[0] == 0
     assert "12 of 12 images were not found" in (folder / "report.html").read_text()
+    run = json.loads((folder / "run.json").read_text())
+    moved = {"backbone_file": "/moved.pt", "backbone": "/moved.pt"}
+    (folder / "run.json").write_text(json.dumps({**run, "model": {**run["model"], **moved}}))
+    for words, there in (((), False), (("--backbone", run["model"]["backbone_file"]), True)):
+        assert call_main(report, "--run", folder, *words)[0] == 0
+        assert ('<table class="plan"' in (folder / "report.html").read_text()) == there
     shutil.rmtree(folder / "MultiModalPromptLearner")
     assert call_main(report, "--run", folder)[0] == 0
     assert "The plans of the wrong images are left out: " in (folder / "report.html").read_text()

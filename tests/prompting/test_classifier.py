@@ -106,6 +106,19 @@ def test_other_classes(run_of):
             classifier.with_classes(names)
 
 
+def test_the_settings_of_a_loaded_run_make_it_again_in_any_folder(run_of, tmp_path):
+    """With the CLIP that was named, the epoch and the class names."""
+    _, out = run_of("ALIGN")
+    path, moved = out.parent / "1.png", tmp_path / "moved.pt"
+    moved.write_bytes(Path(json.loads((out / "run.json").read_text())["model"]["backbone_file"]).read_bytes())
+    for names in (None, ["cat", "golden retriever", "lynx"]):
+        classifier = Classifier.load(out, backbone=moved, classnames=names)
+        again = classifier.settings.write(tmp_path / f"again {names}")
+        assert json.loads((again / "run.json").read_text())["model"]["backbone_file"] == str(moved)
+        assert Classifier.load(again).classnames == classifier.classnames
+        assert torch.equal(Classifier.load(again)(path).logits, classifier(path).logits)
+
+
 def test_class_specific_contexts_keep_their_classes(run_of):
     _, out = run_of("CoOp", "CSC", True, "CTX_INIT", "")
     with pytest.raises(ValueError, match="CoOp cannot take other class names: it has class-specific contexts"):

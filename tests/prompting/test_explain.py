@@ -9,14 +9,15 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from prompting.__main__ import main
 from prompting.classifier import Classifier
 from prompting.clip.shape import text_tower
 from prompting.clip.tokens import clip_tokenizer
 from prompting.explain import ClassPlan, evenness, transport_plans
-from prompting.explain.__main__ import main
 from prompting.explain.curves import read_curves, uniform_entropy
 from prompting.explain.embedding import image_features, neighbour_accuracy
-from prompting.explain.words import nearest_words
+from prompting.explain.plans import token_word
+from prompting.explain.words import drawable, nearest_words
 from prompting.run_folder import images_of_test
 from tests.reference.run_folders import CLASSES, tiny_clip, write_run
 
@@ -170,6 +171,12 @@ def test_nearest_words_are_those_whose_embeddings_the_vectors_hold(make_run):
         nearest_words(vpt)
 
 
+def test_words_are_text_and_can_be_drawn():
+    (doughnut,), (dog,) = clip_tokenizer().encode("\N{DOUGHNUT}"), clip_tokenizer().encode("dog")
+    assert [token_word(doughnut), token_word(dog)] == ["\N{DOUGHNUT}", "dog"]
+    assert drawable("\N{DOUGHNUT}s") == "<doughnut>s" and drawable("dog\N{GREEK SMALL LETTER ALPHA}") == "dogα"
+
+
 def test_image_features_with_and_without_visual_prompts(make_run, images):
     _, model = make_run("ALIGN")
     before, after = image_features(model, images)
@@ -208,11 +215,13 @@ def test_curves_are_read_by_epoch(make_run):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method, what", [("ALIGN", "plan"), ("PLOT", "plan"), ("PLOTPP", "plan"), ("CoOp", "words")])
-def test_the_command_draws(make_run, monkeypatch, capsys, tmp_path, method, what):
+def test_the_command_draws(make_run, capsys, tmp_path, method, what):
     folder, _ = make_run(method)
-    words = [str(tmp_path / "pictures" / "0" / "0.png"), str(tmp_path / "pictures" / "1" / "0.png")]
-    monkeypatch.setattr("sys.argv", ["explain", str(folder), what, *(words if what == "plan" else [])])
-    assert main() == 0
+    for label in (0, 1):
+        for path in sorted((tmp_path / "pictures" / str(label)).glob("[1-9]*")):
+            path.unlink()
+    words = [str(tmp_path / "pictures" / "0"), str(tmp_path / "pictures" / "1" / "0.png")]  # a folder and a file
+    assert main(["explain", str(folder), what, *(words if what == "plan" else [])]) == 0
     written = capsys.readouterr().out.split("\n")
     made = sorted(path.name for path in (folder / "explain").iterdir())
     assert made == (["plan-0-2.png", "plan-0.png"] if what == "plan" else ["words.csv", "words.png"])
@@ -228,14 +237,13 @@ def test_the_command_draws(make_run, monkeypatch, capsys, tmp_path, method, what
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["embed", "curves"])
-def test_the_command_draws_embeddings_and_curves(make_run, monkeypatch, what):
+def test_the_command_draws_embeddings_and_curves(make_run, what):
     folder, _ = make_run("ALIGN")
-    monkeypatch.setattr("sys.argv", ["explain", str(folder), what])
-    assert main() == 0 and (folder / "explain" / f"{what}.png").stat().st_size > 5000
+    assert main(["explain", str(folder), what]) == 0 and (folder / "explain" / f"{what}.png").stat().st_size > 5000
 
 
-def test_a_mistake_is_one_line(make_run, monkeypatch, capsys, tmp_path):
+def test_a_mistake_is_one_line(make_run, capsys, tmp_path):
     folder, _ = make_run("CoOp")
-    monkeypatch.setattr("sys.argv", ["explain", str(folder), "plan", str(tmp_path / "pictures" / "0" / "0.png")])
-    assert main() == 1 and not (folder / "explain").exists()
-    assert capsys.readouterr().err.startswith("explain: error: CoOp has no transport plan")
+    assert main(["explain", str(folder), "plan", str(tmp_path / "pictures" / "0" / "0.png")]) == 2
+    assert not (folder / "explain").exists()
+    assert capsys.readouterr().err.startswith("align-clip explain: error: CoOp has no transport plan")

@@ -25,6 +25,7 @@ from prompting.methods.coop import CoOp
 from prompting.precision import Precision
 from tests.reference.methods import METHODS, NAMES, build, draw_images, relearn, tiny_resnet, tiny_vit, train_on_four
 
+SPEED = {"peak_mb": 1.0, "images_per_second": 2.0}
 EXPORTED = [name for name in METHODS if name != "CoCoOp"]
 VARIANTS = [
     ("ALIGN", "READING", "released"),
@@ -220,6 +221,15 @@ def test_mistakes_and_choices_of_the_command(run, tmp_path, capsys, monkeypatch)
     (tmp_path / "a" / "model.onnx").write_bytes(b"older")
     assert call("--output-dir", tmp_path / "a", "--forms", "safetensors")[0] == 0
     assert (tmp_path / "a" / "model.onnx").read_bytes() == b"older"
+    # The full model in the table is the one that is exported, with its class names.
+    measured = {}
+    monkeypatch.setattr(write, "measure", lambda form, source, images: measured.update({form: source.name}) or SPEED)
+    monkeypatch.setattr(
+        write.ModelSettings, "write", lambda made, folder: measured.update(made=made.classnames) or folder
+    )
+    words = ["export", run, "--output-dir", tmp_path / "d", "--forms", "safetensors", "--classes", "cat,big dog"]
+    assert main(list(map(str, words))) == 0
+    assert measured == {"made": ("cat", "big dog"), "full": "run", "safetensors": "model.safetensors"}
     monkeypatch.setitem(sys.modules, "onnx", None)
     code, _, err = call("--output-dir", tmp_path / "c", "--forms", "onnx")
     assert code == 2 and "pip install 'align-clip[export]'" in err

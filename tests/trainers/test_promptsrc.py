@@ -26,6 +26,18 @@ def test_the_mean_in_closed_form(epochs, mean, std):
     assert running.tensors["ctx"].dtype == torch.float32
 
 
+@pytest.mark.parametrize(("reading", "divisor"), [("released", 2 * 3), ("corrected", 2)])
+def test_the_divergence_is_divided_by_all_numbers_or_by_the_images(reading, divisor):
+    model, images = relearn(build("PromptSRC", "READING", reading)), draw_images(tiny_vit(), 2)
+    with torch.no_grad():
+        terms, logits = model.loss_terms(images, torch.tensor([0, 2]))
+        frozen = torch.nn.functional.normalize(model.clip.encode_image(images).double(), dim=-1)
+    target = model.logit_scale.item() * frozen @ model.get_buffer("teacher_text").double().T
+    p0, p = target.softmax(1), logits.double().softmax(1)
+    total = sum(a * (np.log(a) - np.log(b)) for a, b in zip(p0.flatten().tolist(), p.flatten().tolist()))
+    assert logits.shape == (2, 3) and terms["logits"].item() == pytest.approx(total / divisor, rel=1e-3)
+
+
 def trainer_in(folder, *words):
     torch.manual_seed(0)
     folder.mkdir(exist_ok=True)
