@@ -5,10 +5,13 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
+from dassl.utils.registry import did_you_mean
 
 # Folders of runs, as the scripts of CoOp, CoCoOp, MaPLe, PLOT, ALIGN and ours name them.
 LAYOUTS = [
@@ -75,7 +78,8 @@ def collect(root: Path) -> tuple[list[RunResult], list[str]]:
         FileNotFoundError: there is no such folder.
     """
     if not root.is_dir():
-        raise FileNotFoundError(f"no folder {root}")
+        siblings = (path.name for path in root.parent.iterdir() if path.is_dir()) if root.parent.is_dir() else ()
+        raise FileNotFoundError(f"no folder {root}{did_you_mean(root.name, siblings)}")
     results, notes = [], []
     for folder in sorted({path.parent for name in ("results.json", "log.txt*") for path in root.rglob(name)}):
         try:
@@ -85,7 +89,11 @@ def collect(root: Path) -> tuple[list[RunResult], list[str]]:
     # A base half that scripts test again, in test_base, leaves its result twice: keep the test.
     again = [one.folder.parts for one in results if "test_base" in one.folder.parts]
     trained = {Path(*("train_base" if part == "test_base" else part for part in parts)) for parts in again}
-    return [one for one in results if one.folder not in trained], notes
+    results = [one for one in results if one.folder not in trained]
+    # Evaluations in RUN/eval count only where no run of its own answers.
+    keys = [(one.method, one.dataset, one.part, one.shots, one.seed) for one in results]
+    answered = {key for key, one in zip(keys, results) if one.folder.parent.name != "eval"}
+    return [one for key, one in zip(keys, results) if one.folder.parent.name != "eval" or key not in answered], notes
 
 
 def read_folder(folder: Path) -> RunResult:
@@ -98,7 +106,7 @@ def read_folder(folder: Path) -> RunResult:
             raise ValueError("not tested yet (results.json has no metrics of test)")
         if not named:
             part = {"base": "train_base", "new": "test_new"}.get(content["classes"])
-            stem = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", content["dataset"]).lower()
+            stem = stems().get(content["dataset"], content["dataset"].lower())
             named = {"shots": content["shots"], "seed": content["seed"], "dataset": stem, "part": part}
     elif named:
         # PLOT's script keeps CoOp's name for its trainer.
@@ -115,6 +123,13 @@ def read_folder(folder: Path) -> RunResult:
     more["config_hash"] = content.get("config") and config_hash(content["config"])
     run = content["method"], named["dataset"], part, *numbers, config
     return RunResult(*run, test["accuracy"], folder, content["backbone"], **more)
+
+
+@cache
+def stems() -> dict[str, str]:
+    """Return the stem of the YAML file of each registered data set."""
+    files = (Path(__file__).resolve().parent.parent / "configs" / "datasets").glob("*.yaml")
+    return {yaml.safe_load(file.read_text(encoding="utf-8"))["DATASET"]["NAME"]: file.stem for file in files}
 
 
 def config_hash(config: dict[str, Any]) -> str:

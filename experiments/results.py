@@ -17,7 +17,7 @@ from experiments.collect import read
 from experiments.protocols import PROTOCOLS
 from experiments.rendering import markdown, write_tables
 from experiments.runs import PROJECT, command
-from experiments.tables import KEYS, TableBuilder
+from experiments.tables import KEYS, TableBuilder, nothing_found
 from prompting.ot.checks import check_choice
 
 PAGE, FOLDER = PROJECT / "docs" / "results.md", PROJECT / "results"
@@ -26,19 +26,23 @@ COLUMNS = [*KEYS, *MEASURED, "commit", "config_hash", "note"]
 
 
 def add(output: Path, protocol: str, file: Path) -> int:
-    """Add the results below ``output`` to a CSV file, in place of runs with the same ``KEYS``; return their number.
+    """Add the protocol's results below ``output`` to a CSV file, in place of runs with the same ``KEYS``; return
+    their number.
 
     The commit is that of the checkout that adds them.
 
     Raises:
-        ValueError: two runs below ``output`` have the same keys.
+        ValueError: two runs below ``output`` have the same keys, or none is of the protocol.
     """
     check_choice("protocol", protocol, [*PROTOCOLS, "compare"])
     table = "base2new" if protocol == "compare" else protocol
     found, notes = read(output, table)
     for note in notes:
         print(note, file=sys.stderr)
-    TableBuilder(table, found)  # refuses two runs with the same keys
+    kept = TableBuilder(table, found).results  # refuses two runs with the same keys
+    if kept.empty:
+        raise nothing_found(table, output, found)
+    found = kept.copy()
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT, capture_output=True, text=True)
     found["commit"] = head.stdout.strip()
     rows = pd.concat([pd.read_csv(file), found]) if file.is_file() else found
