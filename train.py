@@ -20,9 +20,9 @@ import torch
 from dassl.config import check_values, get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY, build_trainer
-from dassl.utils import check_availability, collect_env_info, set_random_seed, setup_logger
+from dassl.utils import collect_env_info, set_random_seed, setup_logger
 from dassl.utils.command import Parser, command
-from dassl.utils.registry import did_you_mean
+from dassl.utils.registry import check_choice, did_you_mean
 from yacs.config import CfgNode
 
 import datasets
@@ -161,7 +161,10 @@ def check_names(cfg: CfgNode) -> None:
         name, known = reduce(lambda node, part: node[part], key.split("."), cfg), registry.registered_names()
         if not name:
             raise ValueError(f"{key} is not set: give {flag}; allowed: {', '.join(known)} (--help shows all flags)")
-        check_availability(name, known)
+        try:
+            check_choice(key, name, known)
+        except ValueError as error:
+            raise ValueError(f"{error} (names from a file of yours: --plugin FILE)") from None
 
 
 def run(args: argparse.Namespace, words: Sequence[str]) -> None:

@@ -5,10 +5,13 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
+from dassl.utils.registry import did_you_mean
 
 # Folder names of runs by the scripts of CoOp, CoCoOp, MaPLe, PLOT, ALIGN and this project.
 LAYOUTS = [
@@ -75,7 +78,8 @@ def collect(root: Path) -> tuple[list[RunResult], list[str]]:
         FileNotFoundError: the folder does not exist.
     """
     if not root.is_dir():
-        raise FileNotFoundError(f"no folder {root}")
+        siblings = (path.name for path in root.parent.iterdir() if path.is_dir()) if root.parent.is_dir() else ()
+        raise FileNotFoundError(f"no folder {root}{did_you_mean(root.name, siblings)}")
     results, notes = [], []
     for folder in sorted({path.parent for name in ("results.json", "log.txt*") for path in root.rglob(name)}):
         try:
@@ -85,7 +89,12 @@ def collect(root: Path) -> tuple[list[RunResult], list[str]]:
     # Scripts that test the base half again, in test_base, leave its result twice: keep the later test.
     tests = [result.folder.parts for result in results if "test_base" in result.folder.parts]
     replaced = {Path(*("train_base" if part == "test_base" else part for part in parts)) for parts in tests}
-    return [result for result in results if result.folder not in replaced], notes
+    results = [result for result in results if result.folder not in replaced]
+    # An evaluation in RUN/eval counts only where no other run has its result.
+    keys = [(result.method, result.dataset, result.part, result.shots, result.seed) for result in results]
+    apart = [result.folder.parent.name != "eval" for result in results]
+    found = {key for key, alone in zip(keys, apart) if alone}
+    return [result for result, key, alone in zip(results, keys, apart) if alone or key not in found], notes
 
 
 def read_folder(folder: Path) -> RunResult:
@@ -98,7 +107,7 @@ def read_folder(folder: Path) -> RunResult:
             raise ValueError("not tested yet (results.json has no metrics of test)")
         if not named:
             part = {"base": "train_base", "new": "test_new"}.get(content["classes"])
-            stem = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", content["dataset"]).lower()
+            stem = stems().get(content["dataset"], content["dataset"].lower())
             named = {"shots": content["shots"], "seed": content["seed"], "dataset": stem, "part": part}
     elif named:
         # PLOT's script keeps CoOp's name for its trainer.
@@ -115,6 +124,13 @@ def read_folder(folder: Path) -> RunResult:
     more["config_hash"] = content.get("config") and config_hash(content["config"])
     run = content["method"], named["dataset"], part, *numbers, config
     return RunResult(*run, test["accuracy"], folder, content["backbone"], **more)
+
+
+@cache
+def stems() -> dict[str, str]:
+    """Return the stem of the YAML file of each registered data set."""
+    files = (Path(__file__).resolve().parent.parent / "configs" / "datasets").glob("*.yaml")
+    return {yaml.safe_load(file.read_text(encoding="utf-8"))["DATASET"]["NAME"]: file.stem for file in files}
 
 
 def config_hash(config: dict[str, Any]) -> str:

@@ -115,7 +115,7 @@ def config_files(method: str, protocol: str, dataset: str, shots: int, config: s
         entry = entry.get(dataset, entry.get(shots, entry.get("default", "")))
     folder = Path("configs", "trainers", method)
     known = ", ".join(sorted(path.stem for path in (PROJECT / folder).glob("*.yaml"))) or "none"
-    remedy = f"name a YAML file with --config ({folder} has: {known})"
+    remedy = f"name a YAML file with --config-file ({folder} has: {known})"
     if not entry:
         where = f"{method} in {protocol} on {dataset} with {shots} shots"
         raise ValueError(f"configs/protocols.yaml has no settings for {where}; {remedy}")
@@ -175,6 +175,8 @@ def plan(
         ValueError: an unknown protocol, method or data set, or a method without settings.
     """
     check_choice("protocol", protocol, PROTOCOLS)
+    for method in methods if list(methods) != ["all"] else ():  # before the data sets: CoOp's scripts begin with those
+        check_choice("method", method, registered_methods())
     names = expand(protocol, datasets)
     trainings = [(name, [name], SHOTS) for name in names]  # data set, targets of its tests, shots
     if protocol in ("xd", "dg"):  # one training on the source, which both protocols share

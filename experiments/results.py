@@ -17,7 +17,7 @@ from experiments.collect import read
 from experiments.protocols import PROTOCOLS
 from experiments.rendering import markdown, write_tables
 from experiments.runs import PROJECT, command
-from experiments.tables import KEYS, TableBuilder
+from experiments.tables import KEYS, TableBuilder, nothing_found
 from prompting.ot.checks import check_choice
 
 PAGE, FOLDER = PROJECT / "docs" / "results.md", PROJECT / "results"
@@ -31,14 +31,17 @@ def add(output: Path, protocol: str, file: Path) -> int:
     The column ``commit`` is that of the checkout at this moment.
 
     Raises:
-        ValueError: two runs below ``output`` have the same keys.
+        ValueError: two runs below ``output`` have the same keys, or none is of the protocol.
     """
     check_choice("protocol", protocol, [*PROTOCOLS, "compare"])
     table = "base2new" if protocol == "compare" else protocol
     found, notes = read(output, table)
     for note in notes:
         print(note, file=sys.stderr)
-    TableBuilder(table, found)  # refuses two runs with the same keys
+    kept = TableBuilder(table, found).results  # refuses two runs with the same keys
+    if kept.empty:
+        raise nothing_found(table, output, found)
+    found = kept.copy()
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT, capture_output=True, text=True)
     found["commit"] = head.stdout.strip()
     rows = pd.concat([pd.read_csv(file), found]) if file.is_file() else found

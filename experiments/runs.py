@@ -92,7 +92,7 @@ def state(run: RunSpec) -> str:
         for key, before, value in changed_keys(content["config"], now):
             raise ValueError(
                 f"{run.folder} holds a run with other settings: {key} was {before!r} and is now {value!r}; "
-                "give another --output, or move the folder"
+                "give another --output-dir, or move the folder"
             )
         if not _outdated(run, content) and not missing_files(run.results_file.parent, content):
             return "done"

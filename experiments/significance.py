@@ -98,7 +98,7 @@ def compare(groups: Groups, methods: Sequence[str], reference: str, level: float
 
     ``p`` is that of the paired test, ``q`` is adjusted for all methods of a column (Benjamini and Hochberg, 1995).
     """
-    check_choice("reference", reference, methods)
+    check_choice("--reference", reference, methods)
     tails, base = [50 * (1 - level), 50 * (1 + level)], methods.index(reference)
     figures, drawn = columns_of({key: right.mean(0) for key, right in groups.items()}), bootstrap(groups)
     tests = {m: swap_test(groups, i, base) for i, m in enumerate(methods) if i != base}

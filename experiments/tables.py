@@ -180,6 +180,13 @@ class TableBuilder:
         return "\n\n".join([*texts, "\n".join(start + line for line in lines)])
 
 
+def nothing_found(protocol: str, output: Path, results: pd.DataFrame, notes: Sequence[str] = ()) -> ValueError:
+    """Return an error that says which results there are instead."""
+    others = sorted({f"{one.dataset} ({one.part}, {_shots(one.shots)})" for one in results.itertuples()})
+    found = f"; found: {', '.join(others)}" if others else ""
+    return ValueError("\n  ".join([f"no result for {protocol} in {output}{found}", *notes]))
+
+
 def _shots(number: int) -> str:
     return f"{number} shot{'' if number == 1 else 's'}"
 
@@ -208,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     methods = [method for method in args.methods if method != "all"]
     builder = TableBuilder(args.table, results, datasets, methods, args.shots, args.seeds)
     if builder.cells["mean"].isna().all():
-        raise ValueError("\n  ".join([f"no result for {args.table} in {args.output}", *notes]))
+        raise nothing_found(args.table, args.output, results, notes)
     if args.plot:
         from experiments.pictures import draw_curves
 

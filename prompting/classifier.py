@@ -114,7 +114,11 @@ class Classifier:
             ValueError: a damaged file, an unknown method, or class names that the method cannot take.
         """
         settings = _settings(run)
-        check_choice("method", settings.method, tuple(METHODS))
+        try:
+            check_choice("method", settings.method, tuple(METHODS))
+        except ValueError as error:
+            remedy = "a method from elsewhere: import its file first, or train.py --eval-only --plugin FILE"
+            raise ValueError(f"{error} ({remedy})") from None
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         resolved = Precision.resolve(precision or settings.precision, chosen)
         if backbone:

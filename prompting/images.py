@@ -137,11 +137,11 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(values * scale - bottom * scale).clip(0, 255).astype(np.uint8))
 
 
-def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+def find_images(paths: Iterable[str | os.PathLike[str]], left_out: list[Path] | None = None) -> list[Path]:
     """Return the given files, and the image files at any depth in the given folders, sorted within each.
 
     Links to folders are followed, each folder once. Hidden files and folders, such as ``.ipynb_checkpoints``, are left
-    out unless they are given.
+    out unless they are given. ``left_out`` receives the other files of the folders, such as ``.heic`` photos.
 
     Raises:
         FileNotFoundError: a path does not exist, or a folder holds no image.
@@ -150,7 +150,10 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            images = sorted(_walk(path))
+            files = sorted(_walk(path))
+            images = [file for file in files if file.suffix.lower() in SUFFIXES]
+            if left_out is not None:
+                left_out += [file for file in files if file.suffix.lower() not in SUFFIXES]
             if not images:
                 raise FileNotFoundError(f"the folder {path} holds no image ({', '.join(SUFFIXES)})")
             found += images
@@ -173,4 +176,4 @@ def _walk(top: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         shown = (Path(place, name) for name in files if not name.startswith("."))
-        yield from (file for file in shown if file.suffix.lower() in SUFFIXES and file.is_file())
+        yield from (file for file in shown if file.is_file())

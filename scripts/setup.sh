@@ -54,6 +54,7 @@ PY
         done
         install .
         echo "$base" > .venv/base
+        echo "setup: .venv is ready; 'source .venv/bin/activate' makes its python and align-clip those of the shell"
     fi
 fi
 

@@ -74,7 +74,7 @@ def compare_page(folder: Path, page: Path, root: str | Path | None = None, most:
         notes=notes if len(notes) <= MOST_NOTES else [*notes[:MOST_NOTES], f"... and {len(notes) - MOST_NOTES} more."],
         columns=list(dict.fromkeys(wide["column"])),
         rows=_rows(table, wide, methods),
-        accuracy_chart=chart(partial(_dots, wide=wide, methods=methods), "accuracy of each method", _size(methods)),
+        accuracy_chart=chart(partial(_dots, wide=wide, methods=methods), "accuracy of each method", _size(wide)),
         curves=_curves(table, methods),
         classes=_classes(table, runs, methods),
         changes=changes,
@@ -142,8 +142,13 @@ def _rows(table: pd.DataFrame, wide: pd.DataFrame, methods: list[str]) -> list[d
     return rows
 
 
-def _size(methods: list[str]) -> tuple[float, float]:
-    return 4.6, 1.1 + 0.27 * len(methods)
+def _legend_columns(names: list[str]) -> int:
+    return max(1, min(3, 60 // max(map(len, names))))
+
+
+def _size(wide: pd.DataFrame) -> tuple[float, float]:
+    names = list(dict.fromkeys(wide["column"]))
+    return 4.6, 0.9 + 0.27 * wide["method"].nunique() + 0.2 * -(-len(names) // _legend_columns(names))
 
 
 def _dots(axes: Axes, wide: pd.DataFrame, methods: list[str]) -> None:
@@ -161,7 +166,7 @@ def _dots(axes: Axes, wide: pd.DataFrame, methods: list[str]) -> None:
     axes.set_ylim(len(methods) - 0.4, -0.6)
     axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(6, integer=True))
     axes.set_xlabel("accuracy (%)")
-    axes.legend(ncols=min(3, len(columns)), loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+    axes.legend(ncols=_legend_columns(columns), loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
 
 
 def _curves(table: pd.DataFrame, methods: list[str]) -> list[str]:

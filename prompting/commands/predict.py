@@ -71,9 +71,13 @@ def run(args: argparse.Namespace) -> int:
     """Predict, print or write the result, and return the exit code."""
     check_count("--top", args.top)
     check_count("--batch-size", args.batch_size)
-    files, classnames = find_images(args.images), given_classes(args.classes, args.classes_file)
+    left_out: list[Path] = []
+    files, classnames = find_images(args.images, left_out), given_classes(args.classes, args.classes_file)
     loading = {"epoch": args.load_epoch, "backbone": args.backbone, "device": args.device}
     classifier = Classifier.load(args.run_folder, classnames=classnames, **loading)
+    if left_out:
+        kinds = ", ".join(sorted({path.suffix or path.name for path in left_out}))
+        print(f"left out: {len(left_out)} files with other names than images ({kinds:.100})", file=sys.stderr)
     unreadable: list[Path] = []
     rows = predict(classifier, files, args.top, args.batch_size, unreadable)
     if args.csv or args.json:

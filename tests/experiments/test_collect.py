@@ -6,7 +6,7 @@ import os
 import pytest
 
 from experiments.collect import collect, read_log
-from tests.reference.run_trees import LOG_05, LOG_06, LOG_TEST, write_log, write_result
+from tests.reference.run_trees import LOG_05, LOG_06, LOG_TEST, base2new_tree, write_log, write_result
 
 # Folder, and (method, dataset, part, shots, seed, config) that it says: of CoOp, CoCoOp, MaPLe, PLOT, ALIGN and ours.
 CTX = "nctx16_cscFalse_ctpend"
@@ -54,6 +54,21 @@ def test_results_in_a_folder_of_any_name(tmp_path):
     write_result(tmp_path / "my" / "run", 50.5, **more)
     (found,), _ = collect(tmp_path)
     assert (found.dataset, found.part, found.shots, found.seed) == ("mini_source", "new", 8, 5)
+    write_result(tmp_path / "my" / "run", 50.5, **more | {"dataset": "EuroSAT"})
+    assert collect(tmp_path)[0][0].dataset == "eurosat"  # the stem of its YAML file, as in the protocols' folders
+
+
+def test_an_evaluation_inside_a_run_counts_where_no_other_run_answers(tmp_path):
+    base2new_tree(tmp_path, {("ALIGN", "dtd", 1): (80.0, 60.0)}, "c")
+    run = tmp_path / "base2new/train_base/dtd/shots_16/ALIGN/c/seed1"
+    for part, accuracy in (("base", 1.0), ("new", 2.0), ("all", 3.0)):
+        more = {"dataset": "DescribableTextures", "classes": part, "shots": 16, "seed": 1}
+        write_result(run / "eval" / f"dtd_{part}", accuracy, **more)
+    assert sorted((one.part, one.accuracy) for one in collect(tmp_path)[0]) == [
+        ("all", 3.0),
+        ("base", 80.0),
+        ("new", 60.0),
+    ]
 
 
 @pytest.mark.parametrize("end", ["Finish training", "Finished training", "Finish training\nFinished training"])

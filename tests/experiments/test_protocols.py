@@ -171,7 +171,8 @@ def test_a_training_free_method_has_one_run_for_all_shots():
 @pytest.mark.parametrize("as_file", [False, True])
 def test_a_method_without_settings_takes_a_config_file(as_file, tmp_path, monkeypatch):
     monkeypatch.delitem(METHODS, "UPT")
-    with pytest.raises(ValueError, match="protocols.yaml has no settings for UPT in xd .* --config .*vit_b16_ep50"):
+    message = "protocols.yaml has no settings for UPT in xd .* --config-file .*vit_b16_ep50"
+    with pytest.raises(ValueError, match=message):
         plan("xd", ["UPT"], ["dtd"], [1], RunDefaults())
     assert "UPT" not in {job[0].method for job in plan("xd", ["all"], ["dtd"], [1], RunDefaults())}
     config = "vit_b16_ep50"

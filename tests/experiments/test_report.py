@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from experiments.report import __main__ as report
 from experiments.report.compare_images import changed_images
-from experiments.report.compare_page import accuracies
+from experiments.report.compare_page import _dots, _size, accuracies
 from experiments.report.drawing import chart
 from experiments.report.reading import class_table, mistakes, read_run
 from experiments.report.run_page import confusion_matrix
@@ -70,6 +71,17 @@ def test_h_is_the_mean_of_the_harmonic_means_of_seeds():
     assert found.loc[("A", "H"), "mean"] == pytest.approx(sum(h) / 2)
     assert found.loc[("A", "H"), "std"] == pytest.approx(abs(h[0] - h[1]) / 2)
     assert ("B", "H") not in found.index and found.loc[("A", "base"), "mean"] == 70
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("settings", [1, 3, 12])
+def test_a_legend_of_many_settings_leaves_room_for_the_axes(settings):
+    names = [f"describable_textures, {i} shots, all" for i in range(settings)]
+    wide = pd.DataFrame({"method": "CoOp", "column": names, "mean": 50.0, "std": 1.0})
+    figure = Figure(_size(wide), layout="constrained")
+    _dots(figure.subplots(), wide, ["CoOp"])
+    figure.draw_without_rendering()
+    assert figure.axes[0].get_position().width > 0.5
 
 
 def test_a_chart_takes_the_colours_of_the_page():

@@ -40,6 +40,12 @@ def test_failed_jobs_are_named_with_their_reason_and_log(call):
     assert "failed: MaPLe, mini_source, seed 1: " in err and "ZeroDivisionError" in err
 
 
+def test_a_missing_data_folder_stops_a_sweep_before_its_first_job(call):
+    grid = ["dtd" if word == "mini_source" else word for word in GRID]
+    code, out, err = call(*grid, "--root", "/no/data", job=lambda runs: 1 // 0)
+    assert code == 1 and "there is no /no/data: --root, or DATA, names the folder" in err and not out
+
+
 @pytest.mark.slow
 def test_one_process_a_gpu(call, tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "visible_gpus", lambda: [2, 5])

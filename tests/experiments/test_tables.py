@@ -220,6 +220,13 @@ def test_mistakes_get_one_line(tmp_path, show):
         code, _, err = show(tmp_path, "--table", *words)
         assert code == 1 and message in err, err
     assert show(tmp_path, "--table", "base2new", "--configs", "one")[0] == 0
+    run = tmp_path / "fewshot/dtd/shots_2/CoOp/c/seed1"
+    write_result(run, 1.0, "CoOp")
+    code, _, err = show(run, "--table", "base2new")
+    assert code == 1 and "no result for base2new" in err and "; found: dtd (all, 2 shots)" in err
+    with pytest.raises(ValueError, match=r"no result for base2new .*found: dtd \(all, 2 shots\)"):
+        results.add(run, "base2new", tmp_path / "base2new.csv")
+    assert not (tmp_path / "base2new.csv").exists()
 
 
 # ---- the published figures

@@ -194,12 +194,14 @@ def test_files_are_turned_as_in_the_training(run_of, tmp_path, turn):
 
 def test_images_of_a_folder(tmp_path):
     """Linked folders are searched once, hidden ones are not, and one that cannot be listed is an error."""
-    for name in ("in/a.png", "in/.ipynb_checkpoints/a-checkpoint.png", "in/.b.png", "out/c.pgm"):
+    for name in ("in/a.png", "in/.ipynb_checkpoints/a-checkpoint.png", "in/.b.png", "out/c.pgm", "out/d.heic"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "in/linked").symlink_to(tmp_path / "out")
     (tmp_path / "out/back").symlink_to(tmp_path / "in")
-    assert find_images([tmp_path / "in"]) == [tmp_path / "in/a.png", tmp_path / "in/linked/c.pgm"]
+    left_out: list[Path] = []
+    assert find_images([tmp_path / "in"], left_out) == [tmp_path / "in/a.png", tmp_path / "in/linked/c.pgm"]
+    assert left_out == [tmp_path / "in/linked/d.heic"]
 
 
 def call(capsys, *words):

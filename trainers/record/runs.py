@@ -160,6 +160,7 @@ def compare_runs(trainer: TrainerX, before: Json, asked: Json, where: str, grows
         raise ValueError(
             f"{where} holds a run with other settings: {key} was {old!r} and is now {new!r}"
             f"{f' ({len(changed)} keys differ)' if len(changed) > 1 else ''}; give another --output-dir"
+            f"{f', with --resume {where} to train longer' if key == 'OPTIM.MAX_EPOCH' and new > old else ''}"
         )
     if before["classnames"] != asked["classnames"]:
         raise ValueError(f"{where} holds a run on other classes; give another --output-dir")
