@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.tables import AVERAGE
+from prompting.files import write_figure
 
 
 def draw_curves(cells: pd.DataFrame, path: Path) -> Figure:
@@ -39,8 +40,7 @@ def draw_curves(cells: pd.DataFrame, path: Path) -> Figure:
         axes.grid(alpha=0.3)
     lines, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(lines, labels, loc="outside lower center", ncols=names, frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    write_figure(figure, path, dpi=150)
     return figure
 
 
@@ -59,4 +59,4 @@ def draw_bars(cells: pd.DataFrame, title: str, path: Path) -> None:
             axes.annotate(f"{value:.0f}", (i + 0.26 * (k - 1), 1), ha="center", color="white", fontsize=7)
     axes.legend(ncols=3, frameon=False, loc="upper left")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
+    write_figure(figure, path, dpi=150)

@@ -2,9 +2,9 @@
 
 import csv
 import hashlib
+import io
 import json
 import os
-import shutil
 import sys
 import tempfile
 import time
@@ -24,6 +24,7 @@ from prompting.export.card import write_card
 from prompting.export.convert import portable
 from prompting.export.onnx import OPSET, needed
 from prompting.export.write import FILES, NUMBER, write_form
+from prompting.files import work_folder, write_file
 from prompting.images import find_images
 from prompting.run_folder import ModelSettings, images_of_test, read_run
 
@@ -151,30 +152,28 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """Give a folder to write to, which becomes ``folder`` at the end; after an error or interruption nothing is left.
 
     Raises:
-        FileExistsError: ``folder`` is a file, or holds files.
+        FileExistsError: ``folder`` is a file, or holds files, or another process makes it.
     """
+    folder = folder.absolute()
     if folder.is_file() or folder.is_dir() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} exists and is not empty: give another --output-dir, or remove it")
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    part.mkdir(parents=True)
-    try:
+    with work_folder(folder.with_name(f".{folder.name}.part"), folder) as part:
         yield part
         if folder.is_dir():
             folder.rmdir()
         part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _describe(folder: Path, config: Json, made: ModelSettings, rows: Sequence[Row], record: Json) -> None:
     """Write ``distill.json``, ``distill.csv`` and the model card."""
     text = json.dumps({**record, "rows": [asdict(row) for row in rows]}, indent=1)
-    (folder / "distill.json").write_text(text, encoding="utf-8")
+    write_file(folder / "distill.json", text.encode())
     if rows:
-        with (folder / "distill.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(asdict(row) for row in rows)
+        file = io.StringIO(newline="")
+        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+        write_file(folder / "distill.csv", file.getvalue().encode("utf-8", "backslashreplace"))
     about = ABOUT.format(
         **{**made.as_json(), **config["vision"], **record["settings"], "images": record["images"]},
         layers=len(config["vision"]["adapters"]) - 1,

@@ -1,24 +1,12 @@
-"""``python -m prompting.explain RUN plan IMAGE ...``: see ``prompting.explain.command``."""
+"""``python -m prompting.explain RUN plan IMAGE ...``: as ``align-clip explain``."""
 
-import argparse
 import sys
 
-from prompting.explain.command import DESCRIPTION, EXAMPLES, add_arguments, run
+from prompting.__main__ import main as align_clip
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m prompting.explain",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_arguments(parser)
-    try:
-        return run(parser.parse_args())
-    except (ValueError, OSError, ImportError) as error:
-        print(f"explain: error: {error}", file=sys.stderr)
-        return 1
+    return align_clip(["explain", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

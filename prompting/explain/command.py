@@ -6,10 +6,9 @@ import io
 from pathlib import Path
 
 from prompting.classifier import Classifier
-from prompting.files import write_file
+from prompting.files import write_figure, write_file
 from prompting.run_folder import read_run
 
-DESCRIPTION = "Draw what a trained run has learned: transport plans, words, embeddings, training curves."
 EXAMPLES = """examples:
   align-clip explain output/first plan photos/cat.jpg --top 2
   align-clip explain output/first curves --output-dir pictures
@@ -70,9 +69,8 @@ def _plan(args: argparse.Namespace, folder: Path) -> list[Path]:
         (plan,) = transport_plans(trained.model, trained.preprocess(cropped)[None], trained.classnames, top=args.top)
         first = plan.classes[0]
         title = f"{trained.settings.method} sees {first.name} ({first.probability:.0%}) in {path.name}"
-        folder.mkdir(parents=True, exist_ok=True)
         written.append(_free(folder / f"plan-{path.stem}.png", written))
-        plan_figure(cropped, plan, pairs=args.pairs, title=title).savefig(written[-1])
+        write_figure(plan_figure(cropped, plan, pairs=args.pairs, title=title), written[-1])
     return written
 
 
@@ -93,7 +91,6 @@ def _words(args: argparse.Namespace, folder: Path) -> list[Path]:
     for vector in found:
         near = "  ".join(f"{word} {distance:.3f}" for word, distance in zip(vector.words, vector.distances))
         print(f"{vector.name:<24} {near}")
-    folder.mkdir(parents=True, exist_ok=True)
     table = io.StringIO(newline="")
     writer = csv.writer(table)
     writer.writerow(["vector", "rank", "word", "distance"])
@@ -102,7 +99,7 @@ def _words(args: argparse.Namespace, folder: Path) -> list[Path]:
         writer.writerows([vector.name, i + 1, word, f"{d:.6f}"] for i, (word, d) in enumerate(pairs))
     write_file(folder / "words.csv", table.getvalue().encode("utf-8", "surrogateescape"))
     title = f"Words nearest to the learned vectors of {trained.settings.method}"
-    words_figure(found, title).savefig(folder / "words.png")
+    write_figure(words_figure(found, title), folder / "words.png")
     return [folder / "words.csv", folder / "words.png"]
 
 
@@ -112,8 +109,7 @@ def _embed(args: argparse.Namespace, folder: Path) -> list[Path]:
     trained = _load(args)
     root = args.root or read_run(args.folder)["config"]["DATASET"]["ROOT"]
     figure = embedding_figure(trained, args.folder, Path(root), most=args.most)
-    folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / "embed.png")
+    write_figure(figure, folder / "embed.png")
     return [folder / "embed.png"]
 
 
@@ -122,6 +118,5 @@ def _curves(args: argparse.Namespace, folder: Path) -> list[Path]:
 
     curves = read_curves(args.folder)
     method = read_run(args.folder)["config"]["TRAINER"]["NAME"]
-    folder.mkdir(parents=True, exist_ok=True)
-    curves_figure(curves, f"Training of {method}").savefig(folder / "curves.png")
+    write_figure(curves_figure(curves, f"Training of {method}"), folder / "curves.png")
     return [folder / "curves.png"]

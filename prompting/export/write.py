@@ -1,6 +1,7 @@
 """Export of a run into a folder: the files of each form, checked against the model, measured and described."""
 
 import csv
+import io
 import json
 import math
 import tempfile
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from prompting.classifier import Classifier
@@ -23,6 +24,7 @@ from prompting.export.convert import portable
 from prompting.export.measure import BATCH, measure
 from prompting.export.onnx import OPSET, onnx_session, write_int8, write_onnx
 from prompting.export.portable import ExportedModel
+from prompting.files import work_folder, write_file
 from prompting.images import find_images, read_image
 from prompting.ot.checks import check_choice
 from prompting.run_folder import read_run
@@ -93,10 +95,8 @@ def export(
     allowed = torch.stack([expected, *stopped_elsewhere(model, raw)])
     if model.config["head"]["kind"] == "transport":
         say(f"{model.config['head']['iterations']} iterations of the transport at each level")
-    folder.mkdir(parents=True, exist_ok=True)
     found = [Form("full model", weights_mb(classifier), 0.0, 1.0)]
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as place:  # an older export stays if this one fails
-        new = Path(place)
+    with work_folder(folder / ".part", folder) as new:  # an older export stays if this one fails
         for form in FORMS:  # int8 is made from onnx
             if form not in forms and not (form == "onnx" and "int8" in forms):
                 continue
@@ -113,7 +113,8 @@ def export(
         notes = NOTES.format(images=source)
         table = as_table(found)
         write_card(new, model.config, classifier.settings, read_results(run), table, OPSET, about=about, notes=notes)
-        for file in new.iterdir():
+        (folder / "README.md").unlink(missing_ok=True)  # it is there again when all files are
+        for file in sorted(new.iterdir(), key=lambda file: file.name == "README.md"):
             file.replace(folder / file.name)
     return found
 
@@ -178,8 +179,10 @@ def write_form(form: str, model: ExportedModel, folder: Path) -> Callable[[Tenso
         write_int8(folder / FILES["onnx"], path)
     else:
         state = {name: value.contiguous() for name, value in model.state_dict().items()}
-        save_file(state, path, metadata={"format": "pt", "config": json.dumps(model.config)})
-        (folder / "load_model.py").write_bytes(Path(loader.__file__).read_bytes())
+        about = {"format": "pt", "config": json.dumps(model.config)}
+        about["sha256"] = loader.digest(io.BytesIO(save(state, about)), about["config"])
+        write_file(path, save(state, about))
+        write_file(folder / "load_model.py", Path(loader.__file__).read_bytes())
         return loader.load(str(path))
     return onnx_session(path)
 

@@ -237,5 +237,5 @@ def test_the_command_draws_embeddings_and_curves(make_run, monkeypatch, what):
 def test_a_mistake_is_one_line(make_run, monkeypatch, capsys, tmp_path):
     folder, _ = make_run("CoOp")
     monkeypatch.setattr("sys.argv", ["explain", str(folder), "plan", str(tmp_path / "pictures" / "0" / "0.png")])
-    assert main() == 1 and not (folder / "explain").exists()
-    assert capsys.readouterr().err.startswith("explain: error: CoOp has no transport plan")
+    assert main() == 2 and not (folder / "explain").exists()
+    assert capsys.readouterr().err.startswith("align-clip explain: error: CoOp has no transport plan")
