@@ -1,6 +1,7 @@
 """``align-clip COMMAND ...``, or ``python -m prompting COMMAND ...``: use a trained run."""
 
 import argparse
+import io
 import multiprocessing
 import os
 import pkgutil
@@ -71,6 +72,9 @@ def main(words: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if words is None else words)
     shown = "--traceback" in words or bool(os.environ.get("ALIGN_TRACEBACK"))  # at any place, as in ``train.py``
     name = "align-clip"
+    for stream in (sys.stdout, sys.stderr):  # letters that an encoding lacks (a name that is not UTF-8) are escapes
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     with stop_on_signals():
         try:
             args = parser().parse_args([word for word in words if word != "--traceback"])

@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout  # comes with torch
 
-ABANDONED = 3600  # seconds after which a temporary file is one that a killed process left
+ABANDONED = 3600  # seconds after which a temporary file is one that a killed process has left
 
 
 def write_file(path: Path, content: bytes) -> None:

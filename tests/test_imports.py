@@ -25,7 +25,7 @@ TABLE = {
     "trainers/": {"trainers", "prompting", "dassl", "torch", "yacs", "filelock"},
     "datasets/": {"datasets", "dassl", "sklearn", "scipy", "tqdm", "tabulate"} | PICTURES,
     "datasets/mini/": {
-        "datasets", "dassl.utils.command", "sklearn", "scipy", "tqdm", "yaml", "torch", "open_clip",
+        "datasets", "dassl.utils", "sklearn", "scipy", "tqdm", "yaml", "torch", "open_clip",
         "safetensors", "resvg_py",
     } | PICTURES,
     "experiments/": {

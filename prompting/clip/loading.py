@@ -136,6 +136,11 @@ def _from_name(source: str, folder: str | os.PathLike[str] | None) -> nn.Module:
 def _from_file(path: Path, what: str) -> nn.Module:
     if not path.is_file():
         raise FileNotFoundError(f"{what}: no file at {path.absolute()}")
+    sums = path.with_name("SHA256SUMS")
+    for line in sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else []:
+        digest, _, name = line.partition(" ")
+        if name.strip(" *") == path.name and digest != _sha256(path):
+            raise ValueError(f"{path} is damaged: its SHA-256 is not that of {sums}")
     return build_clip(read_state(path), str(path))
 
 
