@@ -1,8 +1,8 @@
 """The benchmark's pictures: sheets of 64 x 64 tiles in ``assets/mini_world``, and a manifest of what each tile is.
 
 ``<data set>.masks.png`` holds alpha masks (8 bits) and ``<data set>.colours.png`` RGBA pictures, 32 tiles a row.
-``manifest.csv`` has a line a picture, ``pretraining.csv.gz`` one for each that pre-training sees. ``SHA256SUMS`` has the
-hashes of what results depend on: a sheet or manifest that has another one is refused, and so are the mini CLIP's weights.
+``manifest.csv`` has a line a picture, ``pretraining.csv.gz`` one for each that pre-training sees. ``SHA256SUMS`` has
+the hashes of manifest, sheets and the mini CLIP's weights; a file with another one is refused.
 """
 
 import csv
