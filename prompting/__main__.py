@@ -10,7 +10,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -74,7 +74,8 @@ def main(words: Sequence[str] | None = None) -> int:
     name = "align-clip"
     for stream in (sys.stdout, sys.stderr):  # letters that an encoding lacks (a name that is not UTF-8) are escapes
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            with suppress(OSError):  # of a file whose descriptor is a pipe by now
+                stream.reconfigure(errors="backslashreplace")
     with stop_on_signals():
         try:
             args = parser().parse_args([word for word in words if word != "--traceback"])

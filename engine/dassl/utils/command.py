@@ -108,7 +108,8 @@ def show_all_letters() -> None:
     """Let stdout and stderr write as escapes what their encoding lacks (a ± in ASCII, a name that is not UTF-8)."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            with contextlib.suppress(OSError):  # of a file whose descriptor is a pipe by now
+                stream.reconfigure(errors="backslashreplace")
 
 
 def drop_output() -> None:
