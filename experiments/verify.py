@@ -161,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     args.data, args.output = args.data.absolute(), args.output.absolute()
 
-    figures = (PUBLISHED if args.figures is None else json.loads(args.figures.read_text()))["figures"]
+    figures = (PUBLISHED if args.figures is None else json.loads(args.figures.read_text(encoding="utf-8")))["figures"]
     datasets = found_datasets(args.data)
     for name in args.datasets:
         check_choice("data set", name, list(datasets))

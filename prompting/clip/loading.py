@@ -63,7 +63,7 @@ def register_checkpoint(name: str, path: str | os.PathLike[str]) -> None:
 
 def checkpoint_file(source: str) -> str:
     """Return the absolute path of the file that :func:`load_clip` reads for a registered name or a path, else ""."""
-    path = _registered.get(source, Path(source).expanduser())
+    path = _registered.get(source, Path(os.path.expanduser(source)))
     return str(path.absolute()) if path.is_file() else ""
 
 
@@ -124,7 +124,7 @@ def _from_name(source: str, folder: str | os.PathLike[str] | None) -> nn.Module:
         return _from_published(source, folder)
     if "::" in source:
         return _from_open_clip(*source.split("::", 1))
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.is_file() or path.suffix in SUFFIXES or source.startswith(("/", "./", "../", "~")):
         return _from_file(path, "checkpoint")
     pairs = [f"{name}::{tag}" for name, tag in open_clip.list_pretrained()]
@@ -151,7 +151,7 @@ def openai_files(name: str, folder: str | os.PathLike[str] | None = None) -> lis
 
 def _places(file: str, folder: str | os.PathLike[str] | None) -> list[Path]:
     folders = (folder, os.environ.get(FOLDER_VARIABLE), "~/.cache/clip")
-    return [Path(directory).expanduser() / file for directory in folders if directory]
+    return [Path(os.path.expanduser(directory)) / file for directory in folders if directory]
 
 
 def _from_published(name: str, folder: str | os.PathLike[str] | None) -> nn.Module:

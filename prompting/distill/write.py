@@ -127,7 +127,7 @@ def distill(
 
 def _test_images(run: Path, root: Path | None, required: bool, say: Callable[[str], None]) -> list[tuple[Path, int]]:
     """Return the run's test images with their labels; none if they are neither there nor required."""
-    place = Path(root or read_run(run)["config"]["DATASET"]["ROOT"]).expanduser()
+    place = Path(os.path.expanduser(root or read_run(run)["config"]["DATASET"]["ROOT"]))
     try:
         return list(zip(*images_of_test(run, place.parent if place.is_file() else place, sys.maxsize)))
     except FileNotFoundError as error:

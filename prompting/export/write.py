@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import os
 import tempfile
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -125,7 +126,7 @@ def check_images(classifier: Classifier, run: Path, folder: Path | None) -> tupl
         paths = find_images([folder])
         what = f"images of {folder}"
     else:
-        table, root = run / "predictions.csv", Path(read_run(run)["config"]["DATASET"]["ROOT"]).expanduser()
+        table, root = run / "predictions.csv", Path(os.path.expanduser(read_run(run)["config"]["DATASET"]["ROOT"]))
         root = root.parent if root.is_file() else root
         rows = list(csv.DictReader(table.open(encoding="utf-8"))) if table.is_file() else []
         paths, what = [path for row in rows if (path := root / row["path"]).is_file()], "test images"
