@@ -68,7 +68,8 @@ def _plan(args: argparse.Namespace, folder: Path) -> list[Path]:
         cropped = trained.preprocess.read(path)
         (plan,) = transport_plans(trained.model, trained.preprocess(cropped)[None], trained.classnames, top=args.top)
         first = plan.classes[0]
-        title = f"{trained.settings.method} sees {first.name} ({first.probability:.0%}) in {path.name}"
+        shown = path.name.encode("utf-8", "backslashreplace").decode()  # a name may not be UTF-8
+        title = f"{trained.settings.method} sees {first.name} ({first.probability:.0%}) in {shown}"
         written.append(_free(folder / f"plan-{path.stem}.png", written))
         write_figure(plan_figure(cropped, plan, pairs=args.pairs, title=title), written[-1])
     return written
