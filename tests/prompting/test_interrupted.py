@@ -93,6 +93,24 @@ def test_ended_at_a_change_of_a_file(run, whole, tmp_path, name, number):
         interrupt(name, run, tmp_path / str(change), whole, change, number)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "distill"])
+@pytest.mark.parametrize("limit", [100, 3000])
+def test_no_room_for_a_file(run, whole, tmp_path, name, limit):
+    wanted, older = whole(name)[0], {}
+    (tmp_path / "out").mkdir()
+    for path in wanted:
+        (tmp_path / path).write_bytes(b"older")
+        older[path] = b"older"
+    code, printed = start(name, run, tmp_path, limit=limit).end()
+    found, small = files(tmp_path), all(len(content) <= limit for content in wanted.values())
+    assert code == (0 if small else 2), printed
+    if not small:
+        line = rf"align-clip {COMMANDS[name][0]}: error: .*File too large.*{tmp_path}/out/"
+        assert re.match(line, printed.splitlines()[-1]), printed
+    assert found.keys() == older.keys() and all(content in (wanted[path], b"older") for path, content in found.items())
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name", COMMANDS)
 def test_ended_at_every_change_of_a_file(run, whole, tmp_path, name):
