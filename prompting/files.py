@@ -42,6 +42,17 @@ def write_file(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name a file in an error of the block that names none, as of a library that finds the disk full."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise OSError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise
+
+
 def write_figure(figure: Any, path: Path, **options: Any) -> None:
     """Write a figure of matplotlib atomically; the suffix is the format, PNG without one.
 

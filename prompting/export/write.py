@@ -25,7 +25,7 @@ from prompting.export.convert import portable
 from prompting.export.measure import BATCH, measure
 from prompting.export.onnx import OPSET, onnx_session, write_int8, write_onnx
 from prompting.export.portable import ExportedModel
-from prompting.files import work_folder, write_file
+from prompting.files import naming, work_folder, write_file
 from prompting.images import find_images, read_image
 from prompting.ot.checks import check_choice
 from prompting.run_folder import read_run
@@ -175,9 +175,11 @@ def write_form(form: str, model: ExportedModel, folder: Path) -> Callable[[Tenso
     """Write the file of a form, and return its function from images to logits."""
     path = folder / FILES[form]
     if form == "onnx":
-        write_onnx(model, path)
+        with naming(path):
+            write_onnx(model, path)
     elif form == "int8":
-        write_int8(folder / FILES["onnx"], path)
+        with naming(path):
+            write_int8(folder / FILES["onnx"], path)
     else:
         state = {name: value.contiguous() for name, value in model.state_dict().items()}
         about = {"format": "pt", "config": json.dumps(model.config)}
@@ -221,7 +223,8 @@ def measure_all(forms: list[Form], run: Path, folder: Path, images: Tensor, say:
     measured = []
     with tempfile.TemporaryDirectory() as place:
         file = Path(place, "images.npy")
-        np.save(file, images.numpy())
+        with naming(file):
+            np.save(file, images.numpy())
         for form in forms:
             say(f"measuring {form.name}")
             kind = {"full model": "full", "safetensors": "safetensors"}.get(form.name, "onnx")
