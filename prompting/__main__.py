@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from prompting import commands
 
@@ -34,7 +35,7 @@ def stop_on_signals() -> Iterator[None]:
 
     So files in progress are removed. Worker processes that get one end without a word.
     """
-    process, before = os.getpid(), {}
+    process, before = os.getpid(), dict[int, Any]()
 
     def stop(number: int, frame: object) -> None:
         if os.getpid() != process:  # a forked worker

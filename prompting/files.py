@@ -65,6 +65,13 @@ def write_figure(figure: Any, path: Path, **options: Any) -> None:
     write_file(path, content.getvalue())
 
 
+def move_files(source: Path, folder: Path) -> None:
+    """Move files, in place of older ones; ``README.md`` is not there until all others are."""
+    (folder / "README.md").unlink(missing_ok=True)
+    for file in sorted(source.iterdir(), key=lambda file: file.name == "README.md"):
+        file.replace(folder / file.name)
+
+
 @contextmanager
 def work_folder(place: Path, output: Path) -> Iterator[Path]:
     """Give a new folder in ``place``, which one process at a time may have; ``place`` is removed at the end.

@@ -24,7 +24,7 @@ from prompting.export.card import write_card
 from prompting.export.convert import portable
 from prompting.export.onnx import OPSET, needed
 from prompting.export.write import FILES, NUMBER, write_form
-from prompting.files import work_folder, write_file
+from prompting.files import move_files, work_folder, write_file
 from prompting.images import find_images
 from prompting.run_folder import ModelSettings, images_of_test, read_run
 
@@ -33,6 +33,7 @@ ABOUT = """\
 A ViT with {layers} blocks of width {width}, which gives one of {count} classes. It was trained to repeat the answers of
 {method} (prompt tuning of the CLIP {backbone} on {dataset}) on {images:,} images without labels: knowledge distillation
 (arXiv 1503.02531) at temperature {temperature:g}, {epochs} epochs, seed {seed}."""
+PART = ".part"
 NOTES = "The forms are compared on {images:,} test images, none of which the student was trained on."
 
 
@@ -155,13 +156,15 @@ def new_folder(folder: Path) -> Iterator[Path]:
         FileExistsError: ``folder`` is a file, or holds files, or another process makes it.
     """
     folder = folder.absolute()
-    if folder.is_file() or folder.is_dir() and any(folder.iterdir()):
+    there = folder.is_dir()  # or a link to a folder, or another disk
+    if folder.is_file() or there and any(path.name != PART for path in folder.iterdir()):
         raise FileExistsError(f"{folder} exists and is not empty: give another --output-dir, or remove it")
-    with work_folder(folder.with_name(f".{folder.name}.part"), folder) as part:
+    with work_folder(folder / PART if there else folder.with_name(f".{folder.name}{PART}"), folder) as part:
         yield part
-        if folder.is_dir():
-            folder.rmdir()
-        part.rename(folder)
+        if there:
+            move_files(part, folder)
+        else:
+            part.rename(folder)
 
 
 def _describe(folder: Path, config: Json, made: ModelSettings, rows: Sequence[Row], record: Json) -> None:

@@ -25,7 +25,7 @@ from prompting.export.convert import portable
 from prompting.export.measure import BATCH, measure
 from prompting.export.onnx import OPSET, onnx_session, write_int8, write_onnx
 from prompting.export.portable import ExportedModel
-from prompting.files import naming, work_folder, write_file
+from prompting.files import move_files, naming, work_folder, write_file
 from prompting.images import find_images, read_image
 from prompting.ot.checks import check_choice
 from prompting.run_folder import read_run
@@ -114,9 +114,7 @@ def export(
         notes = NOTES.format(images=source)
         table = as_table(found)
         write_card(new, model.config, classifier.settings, read_results(run), table, OPSET, about=about, notes=notes)
-        (folder / "README.md").unlink(missing_ok=True)  # it is there again when all files are
-        for file in sorted(new.iterdir(), key=lambda file: file.name == "README.md"):
-            file.replace(folder / file.name)
+        move_files(new, folder)
     return found
 
 

@@ -77,8 +77,8 @@ def interrupt(name, run, place, whole, change, number):
     assert set(older) - set(found) <= {"out/README.md"}  # without which an export is not whole
     for path in place.rglob(".*.tmp"):
         os.utime(path, (time.time() - 7200,) * 2)
-    if name == "distill" and any((place / "out").iterdir()):
-        assert found == wanted
+    if name == "distill" and found:  # killed while files move: the folder is no longer empty
+        assert "out/README.md" not in found or found == wanted
         return
     code, printed = start(name, run, place).end()
     assert code == 0 and files(place) == wanted, printed
