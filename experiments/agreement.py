@@ -22,6 +22,7 @@ from experiments.protocols import SHOTS, SUITES, presentation_order
 from experiments.rendering import write_tables
 from experiments.runs import PROJECT, command
 from experiments.tables import FIGURES, PUBLISHED
+from prompting.files import write_figure
 
 BACKBONE = "ViT-B/16"
 FIGURE_NAMES = [("base2new", "base"), ("base2new", "new"), ("base2new", "H"), ("xd", "accuracy"), ("dg", "accuracy")]
@@ -131,8 +132,7 @@ def draw(found: dict[str, dict], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels[len(found) :]:
         axes.set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    write_figure(figure, path, dpi=130)
 
 
 @command

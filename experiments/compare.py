@@ -24,6 +24,7 @@ from experiments.report.reading import read_run
 from experiments.report.run_page import run_page
 from experiments.runs import PROJECT, command, run_all
 from experiments.tables import TableBuilder
+from prompting.files import write_file
 
 DATASET = "mini_source"
 
@@ -63,10 +64,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     text, report = render(results), PROJECT / args.output / "report.md"
     draw_bars(TableBuilder("base2new", results, [DATASET]).cells, title, report.with_suffix(".png"))
     commands = "\n".join(run.command() for run in runs)
-    report.write_text(
-        f"# {title}\n\nAccuracy in percent; H is the harmonic mean of base and new.\n\n{text}\n\n"
-        f"![{title}](report.png)\n\n## Commands\n\n```\n{commands}\n```\n"
-    )
+    about = "Accuracy in percent; H is the harmonic mean of base and new."
+    page = f"# {title}\n\n{about}\n\n{text}\n\n![{title}](report.png)\n\n## Commands\n\n```\n{commands}\n```\n"
+    write_file(report, page.encode("utf-8", "surrogateescape"))
     last = jobs[-1][0].folder
     write(run_page(read_run(PROJECT / last)), PROJECT / last / "report.html")
     write(compare_page(report.parent, report.with_suffix(".html")), report.with_suffix(".html"))

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from experiments.tables import AVERAGE
 from prompting.explain.style import INK, LESS, MORE, MUTED, SETTINGS, colour
+from prompting.files import write_figure
 
 
 @mpl.rc_context(SETTINGS)
@@ -42,8 +43,7 @@ def draw_curves(cells: pd.DataFrame, path: Path) -> Figure:
         axes.set(title=panel, xlabel="shots per class", ylabel="accuracy (%)", xticks=cells["shots"].unique())
     lines, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(lines, labels, loc="outside lower center", ncols=names, frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    write_figure(figure, path, dpi=150)
     return figure
 
 
@@ -64,7 +64,7 @@ def draw_bars(cells: pd.DataFrame, title: str, path: Path) -> None:
     axes.set_yticks(range(0, 101, 20))
     axes.legend(ncols=3, loc="upper left")
     axes.grid(axis="x", visible=False)
-    figure.savefig(path, dpi=150)
+    write_figure(figure, path, dpi=150)
 
 
 @mpl.rc_context(SETTINGS)
@@ -103,5 +103,5 @@ def draw_intervals(table: pd.DataFrame, path: Path) -> Figure:
         axes.set(title=f"{column}: {by.loc[column, reference]['figure']:.1f} % with {reference}")
         axes.set(xlabel=f"points above {reference} (colour: q < 0.05)", xlim=(-bound, bound))
         axes.set(yticks=range(len(order)), yticklabels=order, ylim=(-0.6, len(order) - 0.4))
-    figure.savefig(path, dpi=150)
+    write_figure(figure, path, dpi=150)
     return figure

@@ -8,6 +8,8 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
+from prompting.files import write_file
+
 FORMATS = {"terminal": "simple", "markdown": "github", "latex": "latex_raw", "csv": ""}
 MARKS = {  # best and second best
     "terminal": ("{}*", "{}+"),
@@ -27,7 +29,7 @@ def write_tables(page: Path, table: Callable[[str], str]) -> None:
         return f"{found[1]}\n{text}\n\n{found[3]}" if text else found[0]
 
     pattern = re.compile(r"(<!-- ([\w: ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-    page.write_text(pattern.sub(fill, page.read_text(encoding="utf-8")), encoding="utf-8")
+    write_file(page, pattern.sub(fill, page.read_text(encoding="utf-8")).encode())
 
 
 def markdown(table: pd.DataFrame, first: str, floatfmt: str | tuple[str, ...] = ".2f") -> str:

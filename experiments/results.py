@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 from dassl.utils.command import Parser
+from filelock import FileLock
 
 from experiments import compare, row
 from experiments.collect import read
@@ -18,6 +19,7 @@ from experiments.protocols import PROTOCOLS
 from experiments.rendering import markdown, write_tables
 from experiments.runs import PROJECT, command
 from experiments.tables import KEYS, TableBuilder, nothing_found
+from prompting.files import write_file
 from prompting.ot.checks import check_choice
 
 PAGE, FOLDER = PROJECT / "docs" / "results.md", PROJECT / "results"
@@ -46,7 +48,7 @@ def add(output: Path, protocol: str, file: Path) -> int:
     found["commit"] = head.stdout.strip()
     rows = pd.concat([pd.read_csv(file), found]) if file.is_file() else found
     rows = rows.drop_duplicates(KEYS, keep="last")[COLUMNS].sort_values(KEYS)
-    rows.astype({"learned_parameters": "Int64"}).to_csv(file, index=False)
+    write_file(file, rows.astype({"learned_parameters": "Int64"}).to_csv(index=False).encode())
     return len(found)
 
 
@@ -74,11 +76,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(prog="results", doc=__doc__)
     parser.add_argument("--add", nargs=2, metavar=("FOLDER", "PROTOCOL"), help="a protocol, or compare")
     args = parser.parse_args(argv)
-    if args.add:
-        output, protocol = args.add
-        file = FOLDER / f"{protocol}.csv"
-        print(f"{file.relative_to(PROJECT)}: {add(Path(output), protocol, file)} runs added")
-    write_tables(PAGE, tables)
+    with FileLock(FOLDER / ".lock"):  # of two processes, the second adds to what the first has written
+        if args.add:
+            output, protocol = args.add
+            file = FOLDER / f"{protocol}.csv"
+            print(f"{file.relative_to(PROJECT)}: {add(Path(output), protocol, file)} runs added")
+        write_tables(PAGE, tables)
 
 
 if __name__ == "__main__":

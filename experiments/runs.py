@@ -5,11 +5,13 @@ import multiprocessing
 import os
 import re
 import shlex
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -143,14 +145,18 @@ def run_all(runs: Sequence[RunSpec], quiet: bool = False) -> None:
                 record = _run_record(run)
                 if record is not None and _outdated(run, record):
                     _archive_outdated(run)
-                _execute(run, bar)
+                execute(run.argv(), run.folder, bar)
             bar.update()
 
 
-def _execute(run: RunSpec, bar: tqdm) -> None:
-    """Run train.py in a separate process; show epoch, loss and remaining time on the bar."""
+def execute(words: Sequence[str], folder: Path, bar: tqdm) -> None:
+    """Run train.py with ``words`` in a separate process; show epoch, loss and remaining time on the bar.
+
+    Raises:
+        RuntimeError: the run failed; holds its folder and the last line of its output.
+    """
     reader, writer = FORKSERVER.Pipe(duplex=False)
-    process = FORKSERVER.Process(target=_train, args=(run.argv(), writer))
+    process = FORKSERVER.Process(target=_train, args=(words, writer))
     process.start()
     writer.close()
     last = ""
@@ -167,10 +173,11 @@ def _execute(run: RunSpec, bar: tqdm) -> None:
         reader.close()
         process.join()
     if process.exitcode:
-        raise RuntimeError(f"{run.folder} failed: {last or f'exit code {process.exitcode}'}")
+        raise RuntimeError(f"{folder} failed: {last or f'exit code {process.exitcode}'}")
 
 
 def _train(argv: Sequence[str], output: Connection) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.chdir(PROJECT)
     for stream in (1, 2):
         os.dup2(output.fileno(), stream)
@@ -181,6 +188,14 @@ def _train(argv: Sequence[str], output: Connection) -> None:
     import train
 
     sys.exit(train.main())
+
+
+def _end_with_parent() -> None:
+    """End this process when the command that started it has been killed; nobody would wait for it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def command(main: Callable[[Sequence[str]], int | None]) -> Callable[..., int]:

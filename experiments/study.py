@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from dassl.utils.command import Parser
+from filelock import FileLock
 
 from experiments.collect import harmonic
 from experiments.protocols import SEEDS, SUITES, RunDefaults, plan
 from experiments.rendering import markdown, write_tables
 from experiments.runs import PROJECT, RunSpec, command, read_results, run_all
+from prompting.files import write_file
 
 PAGE, FILE = PROJECT / "docs" / "study.md", PROJECT / "results" / "study.csv"
 SOURCE = SUITES["mini"].source
@@ -135,9 +137,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         run_all([run for _, parts in planned for runs in parts.values() for run in runs])
         rows = [measure(run, v, part) for v, parts in planned for part, runs in parts.items() for run in runs]
         found = pd.DataFrame(rows, columns=COLUMNS)
-        known = [pd.read_csv(FILE)] if FILE.is_file() else []
-        results = pd.concat([*known, found]).drop_duplicates(COLUMNS[:4], keep="last")
-        results.sort_values(COLUMNS[:4]).to_csv(FILE, index=False)
+        with FileLock(FILE.with_name(".lock")):
+            known = [pd.read_csv(FILE)] if FILE.is_file() else []
+            results = pd.concat([*known, found]).drop_duplicates(COLUMNS[:4], keep="last")
+            write_file(FILE, results.sort_values(COLUMNS[:4]).to_csv(index=False).encode())
     results = pd.read_csv(FILE)
     tables = {"accuracy": accuracy_table(results), "plans": plan_table(results)}
     write_tables(PAGE, lambda name: tables.get(name, ""))

@@ -8,15 +8,18 @@ A job is a training and its tests. Finished runs are not repeated, so the same c
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import submitit
 from dassl.utils.command import Parser
+from dassl.utils.stopping import stop_on_signals
 from tabulate import tabulate
 from tqdm import tqdm
 
@@ -35,10 +38,35 @@ def name_of(job: Job, protocol: str) -> str:
 def run_job(job: Job) -> str:
     """Execute a job in the process that submitit starts; return the reason if it fails, else ""."""
     try:
-        run_all(job, quiet=True)
+        with stop_on_signals():
+            run_all(job, quiet=True)
     except (ValueError, RuntimeError, OSError) as error:
         return str(error)
+    except KeyboardInterrupt:
+        return "interrupted"
     return ""
+
+
+def submit(runner: submitit.Executor, job: Job) -> submitit.Job:
+    """Submit a job; on this machine, its processes leave Ctrl-C to this one, which ends them."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return runner.submit(run_job, job)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def cancel(handles: Sequence[submitit.Job]) -> None:
+    """End submitted jobs; those on this machine have ended when it returns."""
+    local = [handle for handle in handles if isinstance(handle, submitit.LocalJob)]
+    for handle in handles:
+        if handle not in local:
+            handle.cancel()
+    while running := [handle for handle in local if not handle.done()]:
+        for handle in running:  # again: a job that starts leaves out the first signal
+            with suppress(ProcessLookupError):
+                os.kill(int(handle.job_id), signal.SIGTERM)
+        time.sleep(1)
 
 
 def visible_gpus() -> list[int]:
@@ -98,7 +126,7 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[int | None], args: argparse.Na
                 while waiting and free:
                     job, slot = waiting.pop(0), free.pop(0)
                     name = name_of(job, args.protocol)
-                    running[name] = executor(args, slot, name).submit(run_job, job), slot
+                    running[name] = submit(executor(args, slot, name), job), slot
                 for name in [name for name, (handle, _) in running.items() if handle.done()]:
                     handle, slot = running.pop(name)
                     free.append(slot)
@@ -110,8 +138,7 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[int | None], args: argparse.Na
                 bar.set_postfix_str(f"{len(running)} running, {failed} failed")
                 time.sleep(1.0 if running else 0.0)
         except KeyboardInterrupt:
-            for handle, _ in running.values():
-                handle.cancel()
+            cancel([handle for handle, _ in running.values()])
             raise
     return failed
 

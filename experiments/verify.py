@@ -10,7 +10,6 @@ figures. ``--tuned`` adds one cell of base-to-new with one seed. The exit code i
 import argparse
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,9 +18,11 @@ from typing import Any, NamedTuple
 import yaml
 from dassl.utils.command import Parser
 from tabulate import tabulate
+from tqdm import tqdm
 
-from experiments.collect import collect
-from experiments.runs import PROJECT, command
+from experiments.collect import collect, read_results_file
+from experiments.protocols import RunDefaults, plan
+from experiments.runs import PROJECT, command, execute, run_all
 from experiments.tables import AVERAGE, PUBLISHED
 from prompting.clip.loading import OPENAI_NAMES, openai_files
 from prompting.ot.checks import check_choice
@@ -87,32 +88,30 @@ def found_weights(name: str) -> str:
     return next((str(path) for path in openai_files(name) if path.is_file()), "")
 
 
-def call(words: Sequence[str]) -> str:
-    """Run Python with ``words`` in the project's folder; return the last line of a failure, or ""."""
-    done = subprocess.run([sys.executable, *words], cwd=PROJECT, capture_output=True, text=True)
-    return "" if done.returncode == 0 else (done.stderr.strip() or done.stdout.strip() or "failed").splitlines()[-1]
-
-
 def zero_shot(cell: Cell, args: argparse.Namespace) -> float | str:
     """Return the accuracy of zero-shot CLIP, or the reason of a failure."""
     name = f"{cell.dataset}-{cell.classes}-{cell.backbone}".replace("/", "-")
     folder = args.output / "zero_shot" / name.replace(" ", "_")
-    words = ["train.py", "--root", str(args.data), "--trainer", "ZeroshotCLIP", "--eval-only", "--seed", "1"]
+    words = ["--root", str(args.data), "--trainer", "ZeroshotCLIP", "--eval-only", "--seed", "1"]
     words += ["--dataset-config-file", f"configs/datasets/{cell.dataset}.yaml", "--output-dir", str(folder)]
     words += ["--config-file", "configs/trainers/ZeroshotCLIP/vit_b16.yaml", "DATASET.NUM_SHOTS", "0"]
     words += ["MODEL.BACKBONE.NAME", cell.backbone, *args.set, "DATASET.SUBSAMPLE_CLASSES", cell.classes]
-    error = call(words)
-    return error or json.loads((folder / "results.json").read_text())["metrics"]["test"]["accuracy"]
+    try:
+        execute(words, folder, tqdm(disable=True))
+    except RuntimeError as error:
+        return str(error)
+    return read_results_file(folder / "results.json")["metrics"]["test"]["accuracy"]
 
 
 def tuned(cells: Sequence[Cell], args: argparse.Namespace) -> list[float | str]:
     """Train and test base-to-new; return the accuracies of ``cells``, or the reason of a failure for each."""
     method, dataset, backbone = args.tuned, cells[0].dataset, cells[0].backbone
-    words = ["-m", "experiments.protocols", "base2new", method, dataset, "1", "--quiet", "--root", str(args.data)]
-    words += ["--output", str(args.output / "tuned"), "--set", "MODEL.BACKBONE.NAME", backbone, *args.set]
-    error = call(words)
-    if error:
-        return [error] * len(cells)
+    options = ("MODEL.BACKBONE.NAME", backbone, *args.set)
+    defaults = RunDefaults(str(args.data), args.output / "tuned", options=options)
+    try:
+        run_all([run for job in plan("base2new", [method], [dataset], [1], defaults) for run in job], quiet=True)
+    except (RuntimeError, ValueError) as error:
+        return [str(error)] * len(cells)
     results, _ = collect(args.output / "tuned")
     by_part = {one.part: one.accuracy for one in results if (one.method, one.dataset) == (method, dataset)}
     base, new = by_part["base"], by_part["new"]
@@ -162,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     args.data, args.output = args.data.absolute(), args.output.absolute()
 
-    figures = (PUBLISHED if args.figures is None else json.loads(args.figures.read_text()))["figures"]
+    figures = (PUBLISHED if args.figures is None else json.loads(args.figures.read_text(encoding="utf-8")))["figures"]
     datasets = found_datasets(args.data)
     for name in args.datasets:
         check_choice("data set", name, list(datasets))

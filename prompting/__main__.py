@@ -1,13 +1,19 @@
 """``align-clip COMMAND ...``, or ``python -m prompting COMMAND ...``: use a trained run."""
 
 import argparse
+import io
+import multiprocessing
 import os
 import pkgutil
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from prompting import commands
 
@@ -15,14 +21,88 @@ USER_ERRORS = (ValueError, TypeError, OSError, ImportError)  # their messages ar
 LONGEST = 1000  # characters of a message; a longer one is shortened in its middle
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal that ends the program; ``exit_code`` is 128 + its number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[None]:
+    """Raise :class:`Stopped` on SIGTERM and SIGHUP in the block, as Python does ``KeyboardInterrupt`` on Ctrl-C.
+
+    So files in progress are removed. Worker processes that get one end without a word.
+    """
+    process, before = os.getpid(), dict[int, Any]()
+
+    def stop(number: int, frame: object) -> None:
+        if os.getpid() != process:  # a forked worker
+            os._exit(128 + number)
+        raise Stopped(number)
+
+    if threading.current_thread() is threading.main_thread():
+        numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        before = {number: signal.getsignal(number) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
+    try:
+        for number in before:
+            signal.signal(number, stop)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def end_workers() -> None:
+    """End the processes that read images, at once."""
+    if children := multiprocessing.active_children():
+        before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would report workers that were killed
+        for child in children:
+            child.kill()
+            child.join()
+        signal.signal(signal.SIGCHLD, before)
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code.
 
-    The code is 0, 2 after an error (one line on stderr), 130 after Ctrl-C, 141 without a message if the reader of the
-    output has gone (``| head``), or one that the command's ``--help`` describes.
+    The code is 0, 2 after an error (one line on stderr), 141 without a message if the output's reader has gone
+    (``| head``), or one that its ``--help`` describes. Ctrl-C, SIGTERM and SIGHUP end the command with one line
+    and the code 128 + the signal's number.
     """
-    parser = argparse.ArgumentParser(prog="align-clip", description="Use a trained run.")
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    words = list(sys.argv[1:] if words is None else words)
+    shown = "--traceback" in words or bool(os.environ.get("ALIGN_TRACEBACK"))  # at any place, as in ``train.py``
+    name = "align-clip"
+    for stream in (sys.stdout, sys.stderr):  # letters that an encoding lacks (a name that is not UTF-8) are escapes
+        if isinstance(stream, io.TextIOWrapper):
+            with suppress(OSError):  # of a file whose descriptor is a pipe by now
+                stream.reconfigure(errors="backslashreplace")
+    with stop_on_signals():
+        try:
+            args = parser().parse_args([word for word in words if word != "--traceback"])
+            name = f"align-clip {args.command}"
+            code = args.run(args)
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # at exit, Python would report a broken pipe
+            return 141
+        except Exception as error:
+            if shown:
+                raise
+            print(f"{name}: error: {one_line(error)} (--traceback shows where)", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt as stop:
+            end_workers()
+            print(f"{name}: interrupted", file=sys.stderr)
+            return getattr(stop, "exit_code", 130)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    made = argparse.ArgumentParser(prog="align-clip", description="Use a trained run.")
+    subparsers = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for info in pkgutil.iter_modules(commands.__path__):
         module = import_module(f"{commands.__name__}.{info.name}")
         about = (module.__doc__ or "").strip()
@@ -35,24 +115,7 @@ def main(words: Sequence[str] | None = None) -> int:
         module.add_arguments(command)
         command.add_argument("--traceback", action="store_true", help="show where an error was raised")
         command.set_defaults(run=module.run)
-    words = list(sys.argv[1:] if words is None else words)
-    shown = "--traceback" in words or bool(os.environ.get("ALIGN_TRACEBACK"))  # anywhere, as in ``train.py``
-    args = parser.parse_args([word for word in words if word != "--traceback"])
-    try:
-        code = args.run(args)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # at exit, Python would report a broken pipe
-        return 141
-    except Exception as error:
-        if shown:
-            raise
-        print(f"align-clip {args.command}: error: {one_line(error)} (--traceback shows where)", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"align-clip {args.command}: interrupted", file=sys.stderr)
-        return 130
+    return made
 
 
 def one_line(error: Exception) -> str:

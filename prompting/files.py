@@ -1,7 +1,18 @@
-"""Atomic writing of files."""
+"""Files and folders that are written whole or not at all."""
 
+import glob
+import io
 import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout  # comes with torch
+
+ABANDONED = 3600  # seconds after which a temporary file is one that a killed process has left
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -14,6 +25,10 @@ def write_file(path: Path, content: bytes) -> None:
     if path.is_symlink() or (path.exists() and not path.is_file()):
         path.write_bytes(content)
         return
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                left.unlink()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -22,5 +37,62 @@ def write_file(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name a file in an error of the block that names none, as of a library that finds the disk full."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise OSError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise
+
+
+def write_figure(figure: Any, path: Path, **options: Any) -> None:
+    """Write a figure of matplotlib atomically; the suffix is the format, PNG without one.
+
+    Raises:
+        OSError: as for ``write_file``.
+        ValueError: a format that matplotlib does not know.
+    """
+    content = io.BytesIO()
+    figure.savefig(content, format=path.suffix[1:] or "png", **options)
+    write_file(path, content.getvalue())
+
+
+def move_files(source: Path, folder: Path) -> None:
+    """Move files, in place of older ones; ``README.md`` is not there until all others are."""
+    (folder / "README.md").unlink(missing_ok=True)
+    for file in sorted(source.iterdir(), key=lambda file: file.name == "README.md"):
+        file.replace(folder / file.name)
+
+
+@contextmanager
+def work_folder(place: Path, output: Path) -> Iterator[Path]:
+    """Give a new folder in ``place``, which one process at a time may have; ``place`` is removed at the end.
+
+    What a killed process left in ``place`` is removed. Where the file system has no locks, nothing is refused.
+
+    Raises:
+        FileExistsError: another process has ``place``; the message names ``output``.
+    """
+    place.mkdir(parents=True, exist_ok=True)
+    lock, new = FileLock(place / "lock", timeout=0), place / "new"
+    try:
+        lock.acquire()
+    except Timeout:
+        raise FileExistsError(f"another process writes to {output}: wait for its end, or give another folder") from None
+    except (OSError, NotImplementedError):
+        pass
+    try:
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir()
+        yield new
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        lock.release()

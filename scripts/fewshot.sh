@@ -3,5 +3,4 @@
 #   scripts/fewshot.sh ALIGN mini_source 1 --shots 1 2 4
 # METHOD [DATASET ...] [SEED ...]: data sets are names, all (the paper's) or mini; seeds are numbers (default 1 2 3).
 # DATA and OUTPUT name the folders of data sets and results; more flags: fewshot.sh --help.
-cd "$(dirname "$0")/.." && exec "${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}" \
-    -m experiments.protocols fewshot "$@"
+. "$(dirname "$0")/common.sh" && exec "$python" -m experiments.protocols fewshot "$@"

@@ -4,7 +4,7 @@
 # the commands. A .venv of your own is used as it is. engine/ is installed only where `import dassl` fails.
 #   PYTHON  the interpreter to use (default python3; 3.10 or later)
 set -euo pipefail
-cd "$(dirname "$0")/.."
+CDPATH= cd -- "$(dirname -- "$0")/.."
 python=${PYTHON:-python3}
 stop() { echo "setup: $1" >&2; exit 1; }
 install() {  # a folder with a pyproject.toml, editable, without its dependencies
@@ -25,7 +25,13 @@ import hashlib, sys
 print("py%d.%d-" % sys.version_info[:2] + hashlib.sha256(open("requirements.lock", "rb").read()).hexdigest()[:12])
 PY
 )
+    [ -n "${XDG_CACHE_HOME:-${HOME:-}}" ] || stop "there is no home folder: name one for the packages in XDG_CACHE_HOME"
     base=${XDG_CACHE_HOME:-$HOME/.cache}/align-clip/$key
+    if [ ! -e "$base/complete" ] && command -v flock > /dev/null; then  # one setup at a time
+        mkdir -p "$(dirname "$base")"
+        exec 9> "$base.lock"
+        flock 9
+    fi
     if [ ! -e "$base/complete" ]; then
         echo "setup: installing the packages of requirements.lock into $base (about 5 GB, some minutes)"
         mkdir -p "$(dirname "$base")"
@@ -36,11 +42,12 @@ PY
         touch "$base/complete"
     fi
     if [ "$(cat .venv/base 2>/dev/null || true)" != "$base" ] || [ pyproject.toml -nt .venv/base ]; then
-        rm -rf .venv
+        mkdir -p .venv && echo unfinished > .venv/base  # so that a setup that was interrupted is not taken for yours
+        find .venv -mindepth 1 -maxdepth 1 ! -name base -exec rm -rf {} +
         "$python" -m venv --without-pip .venv
         site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
         shared=$("$base/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-        echo "import site; site.addsitedir('$shared')" > "$site/shared-packages.pth"
+        "$python" -c 'import sys; print(f"import site; site.addsitedir({sys.argv[1]!r})")' "$shared" > "$site/shared-packages.pth"
         for command in "$base"/bin/*; do  # torchrun, tensorboard, pip, ... with this .venv's interpreter
             wrapper=.venv/bin/$(basename "$command")
             if [ -e "$wrapper" ]; then

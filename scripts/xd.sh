@@ -3,5 +3,4 @@
 #   scripts/xd.sh ALIGN mini 1
 # METHOD [DATASET ...] [SEED ...]: data sets are names, all (the paper's) or mini; seeds are numbers (default 1 2 3).
 # DATA and OUTPUT name the folders of data sets and results; more flags: xd.sh --help.
-cd "$(dirname "$0")/.." && exec "${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}" \
-    -m experiments.protocols xd "$@"
+. "$(dirname "$0")/common.sh" && exec "$python" -m experiments.protocols xd "$@"

@@ -5,12 +5,16 @@ import os
 import random
 import re
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 import torch
+from filelock import FileLock
 
-from tests.reference.crashing import Run, short_run, workers_of
+from tests.reference.crashing import PROJECT, Run, short_run, workers_of
+from trainers.record.files import LOCK_NAME
 
 RUN = "prompt_learner"
 MOMENTS = random.Random(7)
@@ -109,6 +113,19 @@ def test_workers_end_with_the_run(job, tmp_path):
         code, printed = run.end(number)
         assert code == 128 + number and "Traceback" not in printed, printed
         assert len(workers) == 2 and not [worker for worker in workers if os.path.exists(f"/proc/{worker}")]
+
+
+@pytest.mark.slow
+def test_a_run_ends_with_the_command_that_was_killed(job, tmp_path):
+    words = ["--output-dir", str(tmp_path), *job[0], "OPTIM.MAX_EPOCH", "2000"]
+    call = f"from experiments.runs import execute, tqdm; execute({words}, '', tqdm())"
+    command = subprocess.Popen([sys.executable, "-c", call], cwd=PROJECT)
+    while not (tmp_path / RUN).is_dir():
+        assert command.poll() is None
+        time.sleep(0.1)
+    command.kill()
+    command.wait()
+    FileLock(tmp_path / LOCK_NAME, timeout=20).acquire()  # the run holds it until its end
 
 
 @pytest.mark.slow

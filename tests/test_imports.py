@@ -11,6 +11,7 @@ PICTURES = {"numpy", "PIL", "matplotlib"}
 # Path prefix (the longest that fits counts) -> modules that its files may import besides the standard library.
 TABLE = {
     "prompting/": {"prompting", "torch"},
+    "prompting/files.py": {"filelock"},
     "prompting/images.py": {"prompting", "torch", "PIL", "numpy"},
     "prompting/classifier.py": {"prompting", "torch", "PIL"},
     "prompting/commands/": {"prompting", "torch", "tqdm"},
@@ -24,12 +25,12 @@ TABLE = {
     "trainers/": {"trainers", "prompting", "dassl", "torch", "yacs", "filelock"},
     "datasets/": {"datasets", "dassl", "sklearn", "scipy", "tqdm", "tabulate"} | PICTURES,
     "datasets/mini/": {
-        "datasets", "dassl.utils.command", "sklearn", "scipy", "tqdm", "yaml", "torch", "open_clip",
+        "datasets", "dassl.utils", "sklearn", "scipy", "tqdm", "yaml", "torch", "open_clip",
         "safetensors", "resvg_py",
     } | PICTURES,
     "experiments/": {
         "experiments", "trainers", "datasets", "prompting", "train", "dassl", "torch", "yacs", "yaml", "numpy",
-        "scipy", "pandas", "tabulate", "matplotlib", "submitit", "tqdm", "jinja2", "PIL",
+        "scipy", "pandas", "tabulate", "matplotlib", "submitit", "tqdm", "jinja2", "PIL", "filelock",
     },
     "engine/dassl/": {
         "dassl", "torch", "torchvision", "yacs", "yaml", "tqdm", "tabulate", "tensorboard", "sklearn",

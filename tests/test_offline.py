@@ -76,3 +76,17 @@ def test_make_demo(offline, tmp_path):
     done, asked = offline("-m", "experiments.compare", "--root", tmp_path / "data", "--output", tmp_path / "demo")
     assert (done.returncode, asked) == (0, ""), done.stderr
     assert "ZeroshotCLIP" in done.stdout and (tmp_path / "demo" / "report.png").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["prompting.methods", "train"])
+def test_a_user_without_a_name_and_home_folder(module, tmp_path):
+    """As in a container that runs with a user's number that its list of users does not have."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import pwd\ndef f(_): raise KeyError\npwd.getpwuid = pwd.getpwnam = f\n"
+    )
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)}
+    code = f"import {module}, open_clip; open_clip.create_model = None; "
+    code += "from prompting.clip import load_clip; load_clip('RN50', folder='/nowhere')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, env=env, capture_output=True, text=True)
+    assert "FileNotFoundError: no weights for RN50: not at /nowhere/RN50.pt" in done.stderr.splitlines()[-1]

@@ -24,7 +24,7 @@ from dassl.utils.command import Parser, command
 from .iconify import IconSet, read_sets, trademarks
 from .likeness import copies_of, distinct
 from .notice import notice
-from .pack import OWN_WORDS, WORLD, Entry, write_manifest, write_pretraining, write_sheet
+from .pack import OWN_WORDS, WORLD, Entry, write_manifest, write_pretraining, write_sheet, write_sums
 from .pretraining_pack import default_folder, usable, write_pack
 from .rendering import pixels_of, render_sets
 from .roles import SPLITS, Picture, choose, held_out, read_pictures
@@ -118,6 +118,7 @@ def main(words: Sequence[str]) -> None:
     write_pretraining(sorted((p.hand, p.icon, f"{p.hash:016x}") for p in seen), args.out / "pretraining.csv.gz")
     text = notice(sets, Counter(e.hand for e in entries), Counter(p.hand for p in seen), version)
     (args.out / "NOTICE.md").write_text(text, encoding="utf-8")
+    write_sums(args.out)
     log.info(
         "%d pictures of %d: %d in the benchmark, %d for pre-training", len(pictures), len(sets), len(entries), count
     )

@@ -10,6 +10,7 @@ import os
 import shutil
 from pathlib import Path
 
+from dassl.utils import remove_abandoned
 from PIL import Image
 from tqdm import tqdm
 
@@ -41,6 +42,8 @@ def ensure(dataset: PictureSet, root: Path) -> bool:
     if place.exists():
         _check_ours(place)
     log.info("Writing %s to %s", dataset.name, place)
+    for kind in ("part", "old"):
+        remove_abandoned(place.parent, f".{place.name}.*.{kind}")
     part = place.with_name(f".{place.name}.{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:

@@ -1,11 +1,13 @@
 """The benchmark's pictures: sheets of 64 x 64 tiles in ``assets/mini_world``, and a manifest of what each tile is.
 
 ``<data set>.masks.png`` holds alpha masks (8 bits) and ``<data set>.colours.png`` RGBA pictures, 32 tiles a row.
-``manifest.csv`` has a line a picture, ``pretraining.csv.gz`` one for each that pre-training sees.
+``manifest.csv`` has a line a picture, ``pretraining.csv.gz`` one for each that pre-training sees. ``SHA256SUMS`` has
+the hashes of manifest, sheets and the mini CLIP's weights; a file with another one is refused.
 """
 
 import csv
 import gzip
+import hashlib
 import io
 from collections import defaultdict
 from collections.abc import Iterable
@@ -20,6 +22,9 @@ SIDE = 64
 OWN_WORDS = "own_words"  # pictures of classes that are in no data set, for a test of a user's own words
 COLUMNS = 32  # tiles a row of a sheet
 WORLD = Path(__file__).resolve().parents[2] / "assets" / "mini_world"
+
+
+SUMS = "SHA256SUMS"  # as the command sha256sum reads and writes it
 
 
 @dataclass(frozen=True)
@@ -68,15 +73,38 @@ def write_manifest(entries: Iterable[Entry], path: Path) -> None:
         writer.writerows(astuple(entry) for entry in entries)
 
 
+def write_sums(world: Path) -> None:
+    """Write the hashes of the manifest, the sheets and the mini CLIP's weights."""
+    paths = sorted((world / "manifest.csv", *world.glob("*.png"), *world.glob("*.safetensors")))
+    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in paths]
+    (world / SUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def read_checked(path: Path) -> bytes:
+    """Return the content of a file of the pack.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+        ValueError: if it is not the one whose hash ``SHA256SUMS`` beside it has.
+    """
+    content, sums = path.read_bytes(), path.with_name(SUMS)
+    for line in sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else []:
+        digest, _, name = line.partition("  ")
+        if name == path.name and digest != hashlib.sha256(content).hexdigest():
+            raise ValueError(f"{path} is damaged: its SHA-256 is not that of {sums}; restore it (git checkout {path})")
+    return content
+
+
 @lru_cache(maxsize=4)
 def read_manifest(world: Path = WORLD) -> tuple[Entry, ...]:
     """Return the lines of the manifest.
 
     Raises:
         FileNotFoundError: if it is not there.
+        ValueError: if it is damaged.
     """
-    with open(world / "manifest.csv", newline="", encoding="utf-8") as file:
-        return tuple(Entry(**{**row, "tile": int(row["tile"])}) for row in csv.DictReader(file))  # type: ignore[arg-type]
+    lines = read_checked(world / "manifest.csv").decode("utf-8").splitlines()
+    return tuple(Entry(**{**row, "tile": int(row["tile"])}) for row in csv.DictReader(lines))  # type: ignore[arg-type]
 
 
 def write_pretraining(rows: Iterable[tuple[str, str, str]], path: Path) -> None:
@@ -96,7 +124,7 @@ def read_pretraining(world: Path = WORLD) -> list[tuple[str, str, str]]:
 
 @lru_cache(maxsize=2)
 def _sheet(path: Path) -> np.ndarray:
-    page = np.asarray(Image.open(path))
+    page = np.asarray(Image.open(io.BytesIO(read_checked(path))))
     rows, columns = page.shape[0] // SIDE, page.shape[1] // SIDE
     tiles = page.reshape(rows, SIDE, columns, SIDE, -1).transpose(0, 2, 1, 3, 4).reshape(rows * columns, SIDE, SIDE, -1)
     return tiles[..., 0] if tiles.shape[3] == 1 else tiles

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from .captions import all_texts
 from .evaluate import evaluate, load_whole, plain
+from .pack import SUMS, write_sums
 from .pretraining_pack import Pack, default_folder, read_pack
 from .sampling import Batches
 from .stages import STAGES, Chunks, Stage, between, groups, kept_patches, rate_at, step_captions, step_names
@@ -100,6 +101,8 @@ class Run:
         """Write the weights in float16, with the name of the stage that they have come through or are in."""
         notes = {"stage": self.stage.name, "done": done, "step": self.step}
         save(self.model.cpu(), self.words.used, self.longest, path, notes)
+        if path.with_name(SUMS).is_file():
+            write_sums(path.parent)
         self.model.to(self.args.device)
 
     def one_step(self) -> tuple[float, float]:

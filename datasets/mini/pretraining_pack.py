@@ -22,7 +22,7 @@ LEAST = 3  # pictures of a name
 
 def default_folder() -> Path:
     """Return the cache folder of the pack: under ``XDG_CACHE_HOME`` or ``~/.cache``."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     return cache / "align-clip" / "mini-pretraining"
 
 

@@ -1,5 +1,6 @@
 """A run's files as the report needs them: results, predictions of every image, and where the images are."""
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -100,7 +101,7 @@ def read_run(folder: Path, root: str | Path | None = None, needs_predictions: bo
 
 def _resolved(path: str) -> Path:
     """Return a path of a run: as it is, or, where that does not exist, in the checkout, where runs are started."""
-    found = Path(path).expanduser()
+    found = Path(os.path.expanduser(path))
     return found if found.exists() or found.is_absolute() else PROJECT / found
 
 

@@ -63,7 +63,7 @@ def register_checkpoint(name: str, path: str | os.PathLike[str]) -> None:
 
 def checkpoint_file(source: str) -> str:
     """Return the absolute path of the file that :func:`load_clip` reads for a registered name or a path, else ""."""
-    path = _registered.get(source, Path(source).expanduser())
+    path = _registered.get(source, Path(os.path.expanduser(source)))
     return str(path.absolute()) if path.is_file() else ""
 
 
@@ -120,7 +120,7 @@ def _from_name(source: str, folder: str | os.PathLike[str] | None) -> nn.Module:
         return _from_published(source, folder)
     if "::" in source:
         return _from_open_clip(*source.split("::", 1))
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.is_file() or path.suffix in SUFFIXES or source.startswith(("/", "./", "../", "~")):
         return _from_file("checkpoint", path)
     pairs = [f"{name}::{tag}" for name, tag in open_clip.list_pretrained()]
@@ -132,6 +132,11 @@ def _from_name(source: str, folder: str | os.PathLike[str] | None) -> nn.Module:
 def _from_file(name: str, path: Path) -> nn.Module:
     if not path.is_file():
         raise FileNotFoundError(f"{name}: no file at {path.absolute()}")
+    sums = path.with_name("SHA256SUMS")
+    for line in sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else []:
+        digest, _, file = line.partition(" ")
+        if file.strip(" *") == path.name and digest != _sha256(path):
+            raise ValueError(f"{path} is damaged: its SHA-256 is not that of {sums}")
     return build_clip(read_state(path), str(path))
 
 
@@ -142,7 +147,7 @@ def openai_files(name: str, folder: str | os.PathLike[str] | None = None) -> lis
 
 def _search_paths(file: str, folder: str | os.PathLike[str] | None) -> list[Path]:
     folders = (folder, os.environ.get(FOLDER_VARIABLE), "~/.cache/clip")
-    return [Path(directory).expanduser() / file for directory in folders if directory]
+    return [Path(os.path.expanduser(directory)) / file for directory in folders if directory]
 
 
 def _from_published(name: str, folder: str | os.PathLike[str] | None) -> nn.Module:

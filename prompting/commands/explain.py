@@ -14,7 +14,7 @@ from typing import Any
 
 from prompting.classifier import Classifier
 from prompting.commands.predict import add_classes, add_loading, given_classes
-from prompting.files import write_file
+from prompting.files import write_figure, write_file
 from prompting.images import find_images
 from prompting.ot.checks import check_count
 from prompting.run_folder import read_run
@@ -76,10 +76,10 @@ def _plan(args: argparse.Namespace, folder: Path) -> list[Path]:
         cropped = trained.preprocess.read(path)
         (plan,) = transport_plans(trained.model, trained.preprocess(cropped)[None], trained.classnames, top=args.top)
         first = plan.classes[0]
-        title = f"{trained.settings.method} sees {first.name} ({first.probability:.0%}) in {path.name}"
-        folder.mkdir(parents=True, exist_ok=True)
+        shown = path.name.encode("utf-8", "backslashreplace").decode()  # a name may not be UTF-8
+        title = f"{trained.settings.method} sees {first.name} ({first.probability:.0%}) in {shown}"
         written.append(_free(folder / f"plan-{path.stem}.png", written))
-        plan_figure(cropped, plan, pairs=args.pairs, title=title).savefig(written[-1])
+        write_figure(plan_figure(cropped, plan, pairs=args.pairs, title=title), written[-1])
     return written
 
 
@@ -108,7 +108,7 @@ def _words(args: argparse.Namespace, folder: Path) -> list[Path]:
         writer.writerows([vector.name, i + 1, word, f"{d:.6f}"] for i, (word, d) in enumerate(pairs))
     write_file(folder / "words.csv", table.getvalue().encode("utf-8", "surrogateescape"))
     title = f"Words nearest to the learned vectors of {trained.settings.method}"
-    words_figure(found, title).savefig(folder / "words.png")
+    write_figure(words_figure(found, title), folder / "words.png")
     return [folder / "words.csv", folder / "words.png"]
 
 
@@ -118,8 +118,7 @@ def _embed(args: argparse.Namespace, folder: Path) -> list[Path]:
     trained = _load(args)
     root = args.root or read_run(args.run_folder)["config"]["DATASET"]["ROOT"]
     figure = embedding_figure(trained, args.run_folder, Path(root), most=args.most)
-    folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / "embed.png")
+    write_figure(figure, folder / "embed.png")
     return [folder / "embed.png"]
 
 
@@ -128,6 +127,5 @@ def _curves(args: argparse.Namespace, folder: Path) -> list[Path]:
 
     curves = read_curves(args.run_folder)
     method = read_run(args.run_folder)["config"]["TRAINER"]["NAME"]
-    folder.mkdir(parents=True, exist_ok=True)
-    curves_figure(curves, f"Training of {method}").savefig(folder / "curves.png")
+    write_figure(curves_figure(curves, f"Training of {method}"), folder / "curves.png")
     return [folder / "curves.png"]

@@ -15,6 +15,7 @@ from prompting.export.card import markdown
 from prompting.export.convert import portable
 from prompting.export.measure import BATCH, measure
 from prompting.export.write import FILES, NUMBER, fix_iterations, weights_mb, write_form
+from prompting.files import naming
 from prompting.images import Preprocess
 from prompting.run_folder import ModelSettings
 
@@ -92,7 +93,8 @@ def compare(forms: Sequence[Form], tested: Tested, settings: ModelSettings) -> l
             bar.update(len(part))
     with tempfile.TemporaryDirectory() as place:
         file = Path(place, "images.npy")
-        np.save(file, _stack([path for path, _ in tested[:NUMBER]], preprocess).numpy())
+        with naming(file):
+            np.save(file, _stack([path for path, _ in tested[:NUMBER]], preprocess).numpy())
         for form in tqdm(forms, desc="memory and speed", unit="form", disable=None):
             found = measure(form.kind, form.source, file)
             accuracy = 100 * hits[form.name] / len(tested)

@@ -2,9 +2,9 @@
 
 import csv
 import hashlib
+import io
 import json
 import os
-import shutil
 import sys
 import tempfile
 import time
@@ -24,6 +24,7 @@ from prompting.export.card import write_card
 from prompting.export.convert import portable
 from prompting.export.onnx import OPSET, needed
 from prompting.export.write import FILES, NUMBER, write_form
+from prompting.files import move_files, work_folder, write_file
 from prompting.images import find_images
 from prompting.run_folder import ModelSettings, images_of_test, read_run
 
@@ -32,6 +33,7 @@ ABOUT = """\
 A ViT with {layers} blocks of width {width}, which gives one of {count} classes. It was trained to repeat the answers of
 {method} (prompt tuning of the CLIP {backbone} on {dataset}) on {images:,} images without labels: knowledge distillation
 (arXiv 1503.02531) at temperature {temperature:g}, {epochs} epochs, seed {seed}."""
+PART = ".part"
 NOTES = "The forms are compared on {images:,} test images, none of which the student was trained on."
 
 
@@ -120,7 +122,7 @@ def distill(
 
 def _test_images(run: Path, root: Path | None, required: bool, say: Callable[[str], None]) -> list[tuple[Path, int]]:
     """Return the run's test images with their labels; none if they are neither there nor required."""
-    place = Path(root or read_run(run)["config"]["DATASET"]["ROOT"]).expanduser()
+    place = Path(os.path.expanduser(root or read_run(run)["config"]["DATASET"]["ROOT"]))
     try:
         return list(zip(*images_of_test(run, place.parent if place.is_file() else place, sys.maxsize)))
     except FileNotFoundError as error:
@@ -145,30 +147,30 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """Give a folder to write to, which becomes ``folder`` at the end; after an error or interruption nothing is left.
 
     Raises:
-        FileExistsError: ``folder`` is a file, or holds files.
+        FileExistsError: ``folder`` is a file, or holds files, or another process makes it.
     """
-    if folder.is_file() or folder.is_dir() and any(folder.iterdir()):
+    folder = folder.absolute()
+    there = folder.is_dir()  # or a link to a folder, or another disk
+    if folder.is_file() or there and any(path.name != PART for path in folder.iterdir()):
         raise FileExistsError(f"{folder} exists and is not empty: give another --output-dir, or remove it")
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    part.mkdir(parents=True)
-    try:
+    with work_folder(folder / PART if there else folder.with_name(f".{folder.name}{PART}"), folder) as part:
         yield part
-        if folder.is_dir():
-            folder.rmdir()
-        part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        if there:
+            move_files(part, folder)
+        else:
+            part.rename(folder)
 
 
 def _describe(folder: Path, config: Json, made: ModelSettings, rows: Sequence[Row], record: Json) -> None:
     """Write ``distill.json``, ``distill.csv`` and the model card."""
     text = json.dumps({**record, "rows": [asdict(row) for row in rows]}, indent=1)
-    (folder / "distill.json").write_text(text, encoding="utf-8")
+    write_file(folder / "distill.json", text.encode())
     if rows:
-        with (folder / "distill.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(asdict(row) for row in rows)
+        file = io.StringIO(newline="")
+        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+        write_file(folder / "distill.csv", file.getvalue().encode("utf-8", "backslashreplace"))
     about = ABOUT.format(
         **{**made.as_json(), **config["vision"], **record["settings"], "images": record["images"]},
         layers=len(config["vision"]["adapters"]) - 1,

@@ -1,5 +1,6 @@
 """t-SNE of image features before and after tuning, as in figure 2b of the paper."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def embedding_figure(run: Classifier, folder: Path, root: Path, *, most: int = 1
     """
     from sklearn.manifold import TSNE
 
-    place = root.expanduser()
+    place = Path(os.path.expanduser(root))
     paths, labels = images_of_test(folder, place.parent if place.is_file() else place, most)
     if len(paths) < 5:
         raise ValueError(f"there are {len(paths)} images; t-SNE needs 5 or more")

@@ -26,6 +26,7 @@ SETTINGS: dict[Any, Any] = {
     "grid.color": FAINT,
     "grid.linewidth": 0.6,
     "text.color": INK,
+    "text.parse_math": False,  # a class name may hold two dollar signs
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "legend.frameon": False,

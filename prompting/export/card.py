@@ -6,6 +6,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData  # comes with open_clip
 
+from prompting.files import write_file
 from prompting.run_folder import ModelSettings, read_json
 
 Json = dict[str, Any]
@@ -106,7 +107,8 @@ def write_card(
         notes=notes,
         names=", ".join(config["classnames"]),
     )
-    (folder / "README.md").write_text(f"---\n{header(config, run, values)}\n---\n\n{text}", encoding="utf-8")
+    page = f"---\n{header(config, run, values)}\n---\n\n{text}"
+    write_file(folder / "README.md", page.encode("utf-8", "backslashreplace"))
 
 
 def header(config: Json, run: ModelSettings, metrics: dict[str, float]) -> str:

@@ -1,8 +1,10 @@
 """Export of a run into a folder: the files of each form, checked against the model, measured and described."""
 
 import csv
+import io
 import json
 import math
+import os
 import tempfile
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -13,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from prompting.classifier import Classifier
@@ -23,6 +25,7 @@ from prompting.export.convert import portable
 from prompting.export.measure import BATCH, measure
 from prompting.export.onnx import OPSET, onnx_session, write_int8, write_onnx
 from prompting.export.portable import ExportedModel
+from prompting.files import move_files, naming, work_folder, write_file
 from prompting.images import find_images, read_image
 from prompting.ot.checks import check_choice
 from prompting.run_folder import ModelSettings, read_run
@@ -93,10 +96,8 @@ def export(
     allowed = torch.stack([expected, *stopped_elsewhere(model, raw)])
     if model.config["head"]["kind"] == "transport":
         say(f"{model.config['head']['iterations']} iterations of the transport at each level")
-    folder.mkdir(parents=True, exist_ok=True)
     found = [Form("full model", weights_mb(classifier), 0.0, 1.0)]
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as place:  # an older export stays if this one fails
-        new = Path(place)
+    with work_folder(folder / ".part", folder) as new:  # an older export stays if this one fails
         for form in FORMS:  # int8 is made from onnx
             if form not in forms and not (form == "onnx" and "int8" in forms):
                 continue
@@ -113,8 +114,7 @@ def export(
         notes = NOTES.format(images=source)
         table = as_table(found)
         write_card(new, model.config, classifier.settings, read_results(run), table, OPSET, about=about, notes=notes)
-        for file in new.iterdir():
-            file.replace(folder / file.name)
+        move_files(new, folder)
     return found
 
 
@@ -124,7 +124,7 @@ def check_images(classifier: Classifier, run: Path, folder: Path | None) -> tupl
         paths = find_images([folder])
         what = f"images of {folder}"
     else:
-        table, root = run / "predictions.csv", Path(read_run(run)["config"]["DATASET"]["ROOT"]).expanduser()
+        table, root = run / "predictions.csv", Path(os.path.expanduser(read_run(run)["config"]["DATASET"]["ROOT"]))
         root = root.parent if root.is_file() else root
         rows = list(csv.DictReader(table.open(encoding="utf-8"))) if table.is_file() else []
         paths, what = [path for row in rows if (path := root / row["path"]).is_file()], "test images"
@@ -174,13 +174,17 @@ def write_form(form: str, model: ExportedModel, folder: Path) -> Callable[[Tenso
     """Write the file of a form, and return its function from images to logits."""
     path = folder / FILES[form]
     if form == "onnx":
-        write_onnx(model, path)
+        with naming(path):
+            write_onnx(model, path)
     elif form == "int8":
-        write_int8(folder / FILES["onnx"], path)
+        with naming(path):
+            write_int8(folder / FILES["onnx"], path)
     else:
         state = {name: value.contiguous() for name, value in model.state_dict().items()}
-        save_file(state, path, metadata={"format": "pt", "config": json.dumps(model.config)})
-        (folder / "load_model.py").write_bytes(Path(loader.__file__).read_bytes())
+        about = {"format": "pt", "config": json.dumps(model.config)}
+        about["sha256"] = loader.digest(io.BytesIO(save(state, about)), about["config"])
+        write_file(path, save(state, about))
+        write_file(folder / "load_model.py", Path(loader.__file__).read_bytes())
         return loader.load(str(path))
     return onnx_session(path)
 
@@ -220,7 +224,8 @@ def measure_all(
     measured = []
     with tempfile.TemporaryDirectory() as place:
         file = Path(place, "images.npy")
-        np.save(file, images.numpy())
+        with naming(file):
+            np.save(file, images.numpy())
         run = made.write(Path(place, "run"))
         for form in forms:
             say(f"measuring {form.name}")

@@ -129,6 +129,18 @@ def test_openai_files_in_the_cache(home: Path, tmp_path: Path, monkeypatch: pyte
     same(load_clip("ViT-L/14@336px", folder=folders["argument"]), expected[2])
 
 
+def test_a_file_with_another_hash_than_beside_it_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "my clip.pt"
+    torch.save(vit_state(), path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    for line in (f"{digest}  my clip.pt", f"{digest} *my clip.pt", f"{'0' * 64}  clip.pt", "", "torn"):
+        (tmp_path / "SHA256SUMS").write_text(f"{line}\n")
+        same(load_clip(path), vit_state())
+    (tmp_path / "SHA256SUMS").write_text(f"{digest[::-1]}  my clip.pt\n")
+    with pytest.raises(ValueError, match=f"{path} is damaged: its SHA-256 is not that of {tmp_path}/SHA256SUMS"):
+        load_clip(path)
+
+
 def test_another_file_of_a_published_name_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
     path = home / ".cache" / "clip" / "RN50.pt"
     path.parent.mkdir(parents=True)

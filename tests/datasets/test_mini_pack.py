@@ -1,6 +1,7 @@
 """The committed pictures: licences, NOTICE, no copies between splits, benchmark and pre-training."""
 
 import re
+import shutil
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from datasets.mini.iconify import LICENCES
 from datasets.mini.likeness import NEAR, perceptual_hash
 from datasets.mini.names import suite_class, suite_classes
-from datasets.mini.pack import OWN_WORDS, WORLD, read_manifest, read_picture, read_pretraining
+from datasets.mini.pack import OWN_WORDS, SUMS, WORLD, read_manifest, read_picture, read_pretraining, write_sums
 from datasets.mini.roles import FULL, LEAST, LEAST_SHIFT, SHIFTS, held_out
 
 
@@ -116,3 +117,29 @@ def test_plain_names(icon, styles, name):
     from datasets.mini.names import plain_name
 
     assert plain_name(icon, styles) == name
+
+
+def test_a_damaged_file_is_refused(tmp_path):
+    for name in ("manifest.csv", "mini_pixel.masks.png", SUMS):
+        shutil.copy(WORLD / name, tmp_path)
+    entry = next(entry for entry in read_manifest(tmp_path) if entry.dataset == "mini_pixel")
+    assert np.array_equal(read_picture(entry, tmp_path), read_picture(entry))
+    for name, read in (
+        ("manifest.csv", lambda world: read_manifest(world)),
+        ("mini_pixel.masks.png", lambda world: read_picture(entry, world)),
+    ):
+        content = (tmp_path / name).read_bytes()
+        middle = content.index(b"\n", len(content) // 2) + 1  # a whole line: the rest is a manifest of fewer pictures
+        for i, damaged in enumerate((content[:middle], content[:99] + bytes([content[99] ^ 1]) + content[100:], b"")):
+            world = tmp_path / f"{name}-{i}"
+            world.mkdir()
+            shutil.copy(WORLD / SUMS, world)
+            (world / name).write_bytes(damaged)
+            with pytest.raises(ValueError, match=f"{world / name} is damaged: .* restore it"):
+                read(world)
+
+
+def test_sums_are_those_of_the_files(tmp_path):
+    shutil.copytree(WORLD, tmp_path / "world")
+    write_sums(tmp_path / "world")
+    assert (tmp_path / "world" / SUMS).read_text() == (WORLD / SUMS).read_text()

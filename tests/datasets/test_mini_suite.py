@@ -1,6 +1,8 @@
 """The mini sets: images fixed by their number, files in CoOp's layout, sheets read right."""
 
 import json
+import os
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -69,6 +71,17 @@ def test_what_is_not_ours_is_left_alone(few, tmp_path):
     (tmp_path / "mini_pixel" / "thesis.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="in the way"):
         ensure(few["mini_pixel"], tmp_path)
+
+
+def test_what_killed_processes_left_is_removed(few, tmp_path):
+    left = [
+        tmp_path / name for name in (".mini_pixel.7.part", ".mini_pixel.8.old", ".mini_pixel.9.part", ".mini_pixel")
+    ]
+    for folder in left:
+        (folder / "images").mkdir(parents=True)
+        os.utime(folder, (time.time() - 7200 * (folder != left[2]),) * 2)
+    ensure(few["mini_pixel"], tmp_path)
+    assert [folder.exists() for folder in left] == [False, False, True, True]  # the third may be in progress
 
 
 def test_sheets_give_back_what_was_written(tmp_path):

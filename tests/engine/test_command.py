@@ -100,6 +100,15 @@ def test_codes_and_traceback(capsys, monkeypatch):
 
 
 @pytest.mark.slow
+def test_letters_that_the_output_lacks_are_escapes():
+    code = "from dassl.utils.command import command\n@command('tool')\n"
+    code += "def main(words): print('1 \\xb1 2 \\udcff')\nmain([])"
+    env = {**ENV, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, env=env, capture_output=True)
+    assert done.stdout == rb"1 \xb1 2 \udcff" + b"\n" and not done.stderr, done
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_refuses_a_mistake_in_one_line(name):
     done = subprocess.run([sys.executable, *COMMANDS[name]], cwd=PROJECT, env=ENV, capture_output=True, text=True)

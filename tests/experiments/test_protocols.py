@@ -50,7 +50,7 @@ def test_shell_scripts_call_their_protocol_from_any_folder(script, tmp_path):
 
 
 def test_reproduce_says_how_it_is_called():
-    run = subprocess.run([PROJECT / "scripts" / "reproduce.sh"], capture_output=True, text=True)
+    run = subprocess.run(["./reproduce.sh"], cwd=PROJECT / "scripts", capture_output=True, text=True)
     assert run.returncode == 2 and "TABLE (base2new, xd, dg, fewshot) METHOD" in run.stderr
 
 

@@ -1,9 +1,13 @@
 """Sweeps through submitit: real jobs on this machine, and a Slurm that is a few lines of shell."""
 
 import os
+import signal
 import sys
+import time
 
 import pytest
+import submitit
+from dassl.utils.stopping import stop_on_signals
 
 from experiments import sweep
 
@@ -68,6 +72,33 @@ def test_processes_share_the_cores(call, tmp_path, monkeypatch):
     assert (tmp_path / "threads").read_text().split() == ["3", "3"]
     code, _, err = call(*GRID, "--jobs", "0")
     assert code == 1 and "--jobs is 0; allowed: 1 or more" in err
+
+
+@pytest.mark.slow
+def test_jobs_end_with_the_sweep(tmp_path, monkeypatch):
+    """They leave Ctrl-C, which the terminal also sends to them, to the sweep, which ends them by SIGTERM."""
+
+    def job(started):
+        with stop_on_signals():
+            started.touch()
+            time.sleep(100)
+
+    monkeypatch.setattr(sweep, "run_job", job)
+    runner = submitit.LocalExecutor(tmp_path)
+    runner.update_parameters(timeout_min=2)
+    handles = [sweep.submit(runner, tmp_path / name) for name in ("a", "b")]
+    os.kill(int(handles[0].job_id), signal.SIGINT)
+    while not all((tmp_path / name).exists() for name in ("a", "b")):
+        time.sleep(0.1)
+    assert not any(handle.done() for handle in handles)
+    start = time.monotonic()
+    sweep.cancel(handles)
+    assert all(handle.done() for handle in handles) and time.monotonic() - start < 50
+
+
+def test_a_job_that_is_ended_says_so(monkeypatch):
+    monkeypatch.setattr(sweep, "run_all", lambda job, quiet: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(9))
+    assert sweep.run_job(()) == "interrupted"
 
 
 def test_dry_run_lists_what_is_done(call, tmp_path):

@@ -1,6 +1,8 @@
 """Tables from fabricated runs, against sums by hand; and the published figures against each other."""
 
 import io
+import multiprocessing
+import time
 from functools import partial
 from statistics import mean
 
@@ -203,6 +205,26 @@ def test_csv_files_give_the_tables_of_their_runs_and_fill_the_page(two_sets, sho
     assert results.main([]) == 0
     assert "\nold\n" not in once and "#### mini_food" in once and "**86.00** ± 4.00 |" in once
     assert once.startswith("text\n") and once.endswith("<!-- end -->\nmore\n") and page.read_text() == once
+
+
+def test_two_processes_that_add_results_lose_none(tmp_path, monkeypatch):
+    for name in ("PROJECT", "FOLDER"):
+        monkeypatch.setattr(results, name, tmp_path)
+    monkeypatch.setattr(results, "PAGE", tmp_path / "page.md")
+    results.PAGE.touch()
+    for seed in (1, 2, 3):
+        base2new_tree(tmp_path / str(seed), {("ALIGN", "mini_source", seed): (90.0, 90.0)}, "mini")
+    results.main(["--add", str(tmp_path / "3"), "base2new"])
+    read = pd.read_csv
+    monkeypatch.setattr(pd, "read_csv", lambda *words, **more: (read(*words, **more), time.sleep(0.5))[0])
+    fork = multiprocessing.get_context("fork")
+    words = [(["--add", str(tmp_path / seed), "base2new"],) for seed in "12"]
+    processes = [fork.Process(target=results.main, args=one) for one in words]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert set(read(tmp_path / "base2new.csv")["seed"]) == {1, 2, 3}
 
 
 def test_mistakes_get_one_line(tmp_path, show):

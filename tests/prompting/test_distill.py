@@ -216,6 +216,16 @@ def test_an_interruption_and_mistakes_leave_nothing_behind(run, tmp_path, capsys
     assert code == 2 and "pip install 'align-clip[export]'" in err
 
 
+def test_a_link_to_an_empty_folder_is_filled(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    with write.new_folder(tmp_path / "link") as part:
+        (part / "README.md").write_text("card")
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["README.md"] and (tmp_path / "link").is_symlink()
+    with pytest.raises(FileExistsError, match="not empty"), write.new_folder(tmp_path / "link"):
+        pass
+
+
 def test_the_page_shows_the_committed_results():
     page = (PROJECT / "docs" / "distill.md").read_text()
     rows = list(csv.DictReader((PROJECT / "results" / "distill.csv").open()))

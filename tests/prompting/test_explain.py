@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import os
+import shutil
 
 import pytest
 import torch
@@ -233,6 +235,16 @@ def test_the_command_draws(make_run, capsys, tmp_path, method, what):
     if what == "words":
         with (folder / "explain" / "words.csv").open(newline="") as file:
             assert len(list(csv.DictReader(file))) == 2 * 5
+
+
+@pytest.mark.slow
+def test_names_of_any_letters_are_drawn(make_run, tmp_path):
+    folder, _ = make_run("ALIGN")
+    image = os.fsencode(tmp_path / "pictures" / "0") + b"/$x_^$\xff.png"
+    shutil.copy(tmp_path / "pictures" / "0" / "0.png", image)
+    words = ["plan", os.fsdecode(image), "--classes", "cash$_^$,lira", "--output-dir", str(tmp_path / "drawn")]
+    assert main(["explain", str(folder), *words]) == 0
+    assert [os.fsencode(path.name) for path in (tmp_path / "drawn").iterdir()] == [b"plan-$x_^$\xff.png"]
 
 
 @pytest.mark.slow

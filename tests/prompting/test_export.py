@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import random
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
+import safetensors.torch
 import torch
 from safetensors import safe_open
 
@@ -20,6 +22,7 @@ from prompting.export import portable as loader
 from prompting.export import write
 from prompting.export.convert import portable
 from prompting.export.onnx import onnx_session, write_int8, write_onnx
+from prompting.files import work_folder
 from prompting.images import Preprocess, read_image
 from prompting.methods.coop import CoOp
 from prompting.precision import Precision
@@ -233,6 +236,54 @@ def test_mistakes_and_choices_of_the_command(run, tmp_path, capsys, monkeypatch)
     monkeypatch.setitem(sys.modules, "onnx", None)
     code, _, err = call("--output-dir", tmp_path / "c", "--forms", "onnx")
     assert code == 2 and "pip install 'align-clip[export]'" in err
+
+
+def test_a_damaged_file_is_refused_by_the_loader(tmp_path):
+    """Each flipped bit of a sample: the tensors and settings are those that were written, or the file is refused."""
+    path, stream = tmp_path / "model.safetensors", random.Random(0)
+    model = exported("ALIGN")[1]
+    write.write_form("safetensors", model, tmp_path)
+    content, state = path.read_bytes(), model.state_dict()
+    head = 8 + int.from_bytes(content[:8], "little")
+    places = [*range(8), *stream.sample(range(8, head), 150), *stream.sample(range(head, len(content)), 50)]
+    for place in places:
+        bit = 1 << stream.randrange(8)
+        path.write_bytes(content[:place] + bytes([content[place] ^ bit]) + content[place + 1 :])
+        try:
+            found = loader.load(str(path))
+        except ValueError as error:
+            assert str(error).startswith(f"{path} is damaged, or is no export (") and "\n" not in str(error)
+            continue
+        assert found.config == model.config, place
+        assert all(torch.equal(value, state[name]) for name, value in found.state_dict().items()), place
+    for wrong in (b"", content[:-1], content[:head], b"text" * 100):
+        path.write_bytes(wrong)
+        with pytest.raises(ValueError, match="is damaged, or is no export"):
+            loader.load(str(path))
+    with pytest.raises(FileNotFoundError):
+        loader.load(str(tmp_path / "nowhere"))
+    tensors = safetensors.torch.load(content)  # of an older version, without the SHA-256
+    safetensors.torch.save_file(tensors, path, {"config": json.dumps(model.config)})
+    assert loader.load(str(path)).config == model.config
+
+
+def test_a_second_command_in_the_same_folder_is_refused(run, tmp_path, capsys):
+    words = ["--output-dir", tmp_path / "out", "--no-measure"]
+    for name, place, more in (
+        ("export", tmp_path / "out" / ".part", ["--forms", "safetensors"]),
+        ("distill", tmp_path / ".out.part", [run.parent / "0.png", "--epochs", 1, "--workers", 0]),
+    ):
+        with work_folder(place, tmp_path / "out"):
+            assert main([str(word) for word in (name, run, *more, *words)]) == 2
+            line = f"align-clip {name}: error: another process writes to {tmp_path}/out: wait for its end"
+            assert capsys.readouterr().err.splitlines()[-1].startswith(line)
+        assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        (place / "new").mkdir(parents=True)  # of a process that was killed
+        (place / "new" / "model.onnx").write_bytes(b"half")
+        with work_folder(place, tmp_path / "out") as folder:
+            assert not list(folder.iterdir())
+        assert not place.exists()
 
 
 def test_images_to_check_on(run):

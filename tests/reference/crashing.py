@@ -1,5 +1,6 @@
-"""Runs of train.py in processes of their own that end before their time."""
+"""Runs of train.py, and of other commands, in processes of their own that end before their time."""
 
+import importlib
 import multiprocessing
 import os
 import resource
@@ -19,6 +20,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 # Every run is forked from a server process that has imported train.py once: the import takes seconds.
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["train", "torch.utils.tensorboard", "sklearn.metrics", "tests.reference.crashing"])
+TRAIN, ALIGN_CLIP = "train", "prompting.__main__"  # modules with a function main
 CHANGES = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link")
 
 
@@ -43,20 +45,21 @@ def short_run(folder: Path, *opts: str) -> list[str]:
 
 
 class Run:
-    """A process that runs train.py.
+    """A process that runs a command.
 
     Args:
-        words: as ``short_run`` returns them.
-        output: the run's folder.
+        words: of train.py as ``short_run`` returns them, without the output folder; of other commands all.
+        output: the folder that the command writes to.
         at_change: the change of a file or folder (from 1) at which the process gets a signal; 0 counts them.
         number: the signal.
         limit: largest size of a file, in bytes.
+        module: the command's module.
     """
 
-    def __init__(self, words, output, at_change=None, number=signal.SIGKILL, limit=None):
+    def __init__(self, words, output, at_change=None, number=signal.SIGKILL, limit=None, module=TRAIN):
         reader, writer = SERVER.Pipe(duplex=False)
-        job = words[:8] + ["--output-dir", str(output)] + words[8:]
-        self.process = SERVER.Process(target=_child, args=(job, str(output), writer, at_change, number, limit))
+        job = words[:8] + ["--output-dir", str(output)] + words[8:] if module == TRAIN else list(map(str, words))
+        self.process = SERVER.Process(target=_child, args=(job, str(output), writer, at_change, number, limit, module))
         self.process.start()
         writer.close()
         self.lines, self._reader = [], reader
@@ -88,18 +91,18 @@ class Run:
         return self.process.exitcode, self.printed
 
 
-def _child(words, output, writer, at_change, number, limit):
+def _child(words, output, writer, at_change, number, limit, module):
     os.chdir(PROJECT)
     multiprocessing.set_start_method(None, force=True)  # of data workers; that of the server is inherited
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the server ignores it
     for stream in (1, 2):
         os.dup2(writer.fileno(), stream)
     writer.close()
-    import train
-
-    train.collect_env_info = str  # starts processes
+    command = importlib.import_module(module)
+    if module == TRAIN:
+        command.collect_env_info = str  # starts processes
     torch.set_num_threads(1)
-    sys.argv = ["train.py", *words]
+    sys.argv = [f"{module}.py", *words]
     count = 0
 
     def hook(event, args):
@@ -117,7 +120,7 @@ def _child(words, output, writer, at_change, number, limit):
         sys.addaudithook(hook)
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    code = train.main()
+    code = command.main()
     if at_change == 0:
         print(f"\nchanges: {count}")
     sys.stdout.flush()

@@ -15,6 +15,7 @@ from .tools import (
     orientation,
     read_image,
     read_json,
+    remove_abandoned,
     set_random_seed,
     tolist_if_not,
     write_atomically,

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import functools
+import io
 import os
 import sys
 import sysconfig
@@ -103,6 +104,14 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {shorten(message)}{hint} (--help shows all flags)\n")
 
 
+def show_all_letters() -> None:
+    """Let stdout and stderr write as escapes what their encoding lacks (a ± in ASCII, a name that is not UTF-8)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            with contextlib.suppress(OSError):  # of a file whose descriptor is a pipe by now
+                stream.reconfigure(errors="backslashreplace")
+
+
 def drop_output() -> None:
     """Let the process's stdout write to nowhere, after its reader has gone."""
     null = os.open(os.devnull, os.O_WRONLY)
@@ -130,6 +139,7 @@ def command(
         def run(words: Sequence[str] | None = None) -> int:
             words = list(sys.argv[1:] if words is None else words)
             shown = "--traceback" in words or bool(os.environ.get("ALIGN_TRACEBACK"))
+            show_all_letters()
             with stop_on_signals():
                 try:
                     return main([word for word in words if word != "--traceback"]) or 0

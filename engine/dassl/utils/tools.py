@@ -1,10 +1,13 @@
 """Helpers for files, images, random generators and lists."""
 
 import contextlib
+import glob
 import json
 import logging
 import os
 import random
+import shutil
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +21,7 @@ from PIL import Image, ImageOps
 from .registry import check_availability, get_most_similar_str_to_a_from_b  # noqa: F401  plugins import them from here
 
 logger = logging.getLogger(__name__)
+ABANDONED = 3600  # seconds after which a temporary file is one that a killed process has left
 
 
 def mkdir_if_missing(dirname: str) -> None:
@@ -40,6 +44,14 @@ def listdir_nohidden(path: str, sort: bool = False) -> list[str]:
     return sorted(names) if sort else names
 
 
+def remove_abandoned(folder: str | os.PathLike[str], pattern: str) -> None:
+    """Remove files and folders that fit a pattern and have not changed for an hour: a killed process has left them."""
+    for left in Path(folder).glob(pattern):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
 def write_atomically(path: str, write: Callable[[str], Any]) -> None:
     """Let ``write`` fill a temporary file in the folder of ``path``, then rename it: a failure keeps the old file.
 
@@ -48,6 +60,7 @@ def write_atomically(path: str, write: Callable[[str], Any]) -> None:
     Raises:
         OSError: the file cannot be written, as on a full disk; the error names ``path``.
     """
+    remove_abandoned(os.path.dirname(path), f".{glob.escape(os.path.basename(path))}.*.tmp")
     temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.getpid()}.tmp")
     try:
         write(temporary)
