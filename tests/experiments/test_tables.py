@@ -153,7 +153,7 @@ def test_one_panel_a_data_set_and_one_for_the_average_of_several(names, tmp_path
     ]
     figure = draw_curves(TableBuilder("fewshot", pd.DataFrame(found), names).cells, tmp_path / "curves.png")
     shown = [axes for axes in figure.axes if axes.get_visible()]
-    assert [axes.get_title() for axes in shown] == [*(["average"] if len(names) > 1 else []), *names]
+    assert [axes.get_title("left") for axes in shown] == [*(["average"] if len(names) > 1 else []), *names]
     assert all(len(axes.lines) == len(METHODS) for axes in shown)
     points = {line.get_label(): line.get_xydata().tolist() for line in shown[0].lines}
     assert points["ALIGN"] == [[1, 51], [2, 52]] and points["ZeroshotCLIP"] == [[0, 50]]
