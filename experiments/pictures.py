@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import matplotlib
+import matplotlib as mpl
 import pandas as pd
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
@@ -11,7 +11,7 @@ from experiments.tables import AVERAGE
 from prompting.explain.style import INK, SETTINGS, colour
 
 
-@matplotlib.rc_context(SETTINGS)
+@mpl.rc_context(SETTINGS)
 def draw_curves(cells: pd.DataFrame, path: Path) -> Figure:
     """Draw means over shots with a band of one standard deviation, a training-free method as a star at zero shots.
 
@@ -46,7 +46,7 @@ def draw_curves(cells: pd.DataFrame, path: Path) -> Figure:
     return figure
 
 
-@matplotlib.rc_context(SETTINGS)
+@mpl.rc_context(SETTINGS)
 def draw_bars(cells: pd.DataFrame, title: str, path: Path) -> None:
     """Draw base, new and H of every method as bars, with the standard deviation over seeds as whiskers."""
     methods = list(cells["method"].unique())

@@ -31,8 +31,8 @@ class PromptSRCOptions(IVLPOptions):
     n_ctx_text: int = 4
     text_loss_weight: int = 25
     image_loss_weight: int = 10
-    gpa_mean: int = 15  # epoch with the greatest weight in the mean over epochs
-    gpa_std: int = 1  # standard deviation of the weights, in epochs
+    gpa_mean: int = 15  # the epoch with the greatest weight in the mean over epochs
+    gpa_std: int = 1  # in epochs
     reading: str = "released"  # divergence divided by B K; or corrected, by B
 
     def __post_init__(self) -> None:
