@@ -57,6 +57,7 @@ DEFAULTS = {
 CHANGED = {  # keys that this project adds or changes
     "PLOT": {"TRADE_OFF": False}, "MMP": {"USECT": False}, "CoPrompt": {"SENTENCES": "gpt_file"},
     "TCP": {"N_CTX": 4, "LAYER": 8}, "MultiModalAdapter": {"READING": "released"}, "MMRL": {"READING": "released"},
+    "PromptSRC": {"READING": "released"},
 }  # fmt: skip
 TRAINERS = {trainer.__name__: trainer for trainer in METHODS}
 
