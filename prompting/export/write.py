@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from prompting.classifier import Classifier
@@ -178,7 +178,8 @@ def write_form(form: str, model: ExportedModel, folder: Path) -> Callable[[Tenso
         write_int8(folder / FILES["onnx"], path)
     else:
         state = {name: value.contiguous() for name, value in model.state_dict().items()}
-        save_file(state, path, metadata={"format": "pt", "config": json.dumps(model.config)})
+        content = save(state, metadata={"format": "pt", "config": json.dumps(model.config)})
+        path.write_bytes(content)  # save_file would make a file that its owner alone can read
         (folder / "load_model.py").write_bytes(Path(loader.__file__).read_bytes())
         return loader.load(str(path))
     return onnx_session(path)
