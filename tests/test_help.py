@@ -13,7 +13,8 @@ from tests.reference.doc_commands import PROJECT, module_call
 from tests.reference.parsers import leaves, parsed
 
 FOLDERS = ("datasets", "engine", "experiments", "prompting", "scripts")
-INTERNAL = {"scripts.bench.measure", "prompting.export.measure"}  # started by others with one case, which JSON states
+# started by others with one case in JSON; another name of `align-clip explain`
+INTERNAL = {"scripts.bench.measure", "prompting.export.measure", "prompting.explain"}
 FILES = [PROJECT / "train.py", *(file for folder in FOLDERS for file in sorted((PROJECT / folder).rglob("*.py")))]
 
 

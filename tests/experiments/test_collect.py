@@ -110,7 +110,7 @@ def test_every_folder_without_result_says_why(tmp_path):
     found, notes = collect(tmp_path)
     reasons = {note.split(": ")[0].rsplit("/", 1)[1]: note for note in notes}
     assert not found and len(notes) == 5
-    assert all("does not say data set" in reasons[f"seed{i}"] for i in (1, 2, 3))
+    assert all("does not give data set" in reasons[f"seed{i}"] for i in (1, 2, 3))
     assert "log.txt: nothing was evaluated" in reasons["seed4"] and "not tested yet" in reasons["c"]
     with pytest.raises(FileNotFoundError, match="no folder"):
         collect(tmp_path / "none")

@@ -85,6 +85,7 @@ def test_the_example_of_the_page(run_of, tmp_path, monkeypatch, capsys):
     read_image(out.parent / "0.png").save(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
     page = (Path(__file__).resolve().parents[2] / "docs" / "use.md").read_text()
+    capsys.readouterr()
     exec(re.search(r"```python\n(.*?)```", page, re.S)[1], {})
     first, second, last = capsys.readouterr().out.splitlines()
     assert {first.split(":")[0], second.split(":")[0]} == {"face", "golden retriever"}

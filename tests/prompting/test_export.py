@@ -284,6 +284,7 @@ def test_a_second_command_in_the_same_folder_is_refused(run, tmp_path, capsys):
         with work_folder(place, tmp_path / "out") as folder:
             assert not list(folder.iterdir())
         assert not place.exists()
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
 
 
 def test_images_to_check_on(run):
