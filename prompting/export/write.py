@@ -1,7 +1,6 @@
 """Export of a run into a folder: the files of each form, checked against the model, measured and described."""
 
 import csv
-import io
 import json
 import math
 import os
@@ -182,7 +181,6 @@ def write_form(form: str, model: ExportedModel, folder: Path) -> Callable[[Tenso
     else:
         state = {name: value.contiguous() for name, value in model.state_dict().items()}
         about = {"format": "pt", "config": json.dumps(model.config)}
-        about["sha256"] = loader.digest(io.BytesIO(save(state, about)), about["config"])
         write_file(path, save(state, about))
         write_file(folder / "load_model.py", Path(loader.__file__).read_bytes())
         return loader.load(str(path))
