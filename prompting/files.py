@@ -81,18 +81,21 @@ def work_folder(place: Path, output: Path) -> Iterator[Path]:
     Raises:
         FileExistsError: another process has ``place``; the message names ``output``.
     """
-    place.mkdir(parents=True, exist_ok=True)
-    lock, new = FileLock(place / "lock", timeout=0), place / "new"
+    lock, new, other = FileLock(place / "lock", timeout=0), place / "new", False
     try:
-        lock.acquire()
-    except Timeout:
-        raise FileExistsError(f"another process writes to {output}: wait for its end, or give another folder") from None
-    except (OSError, NotImplementedError):
-        pass
-    try:
+        place.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            other = True
+            text = f"another process writes to {output}: wait for its end, or give another folder"
+            raise FileExistsError(text) from None
+        except (OSError, NotImplementedError):
+            pass
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir()
         yield new
     finally:
-        shutil.rmtree(place, ignore_errors=True)
-        lock.release()
+        if not other:
+            shutil.rmtree(place, ignore_errors=True)
+            lock.release()
