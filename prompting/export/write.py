@@ -162,7 +162,7 @@ def stopped_elsewhere(model: ExportedModel, raw: Sequence[Tensor]) -> list[Tenso
     if head["kind"] != "transport":
         return found
     fixed = dict(head)
-    for head["tol"] in (0.999 * fixed["tol"], 1.001 * fixed["tol"]):
+    for head["tol"] in (0.9999 * fixed["tol"], 1.0001 * fixed["tol"]):
         head["iterations"] = head["max_iter"]
         found.append(torch.cat([model.score(part) for part in raw]))
     head.update(fixed)
