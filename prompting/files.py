@@ -97,5 +97,10 @@ def work_folder(place: Path, output: Path) -> Iterator[Path]:
         yield new
     finally:
         if not other:
-            shutil.rmtree(place, ignore_errors=True)
-            lock.release()
+            try:
+                shutil.rmtree(place, ignore_errors=True)
+            except KeyboardInterrupt:  # in the middle: what is left goes too
+                shutil.rmtree(place, ignore_errors=True)
+                raise
+            finally:
+                lock.release()
