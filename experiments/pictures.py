@@ -84,8 +84,8 @@ def draw_intervals(table: pd.DataFrame, path: Path) -> Figure:
     reference = by.index[by["difference"].isna()][0][1]
     by = by.fillna({"difference": 0, "from": 0, "to": 0, "q": 1})
     order = list(by.loc[columns[-1], "difference"].sort_values().index)
-    bound = 1.3 * by[["from", "to"]].abs().max(axis=1).quantile(0.9)  # a method far away would squeeze the others
-    bound = max(bound, 1.0)
+    # A method far away would squeeze the others.
+    bound = max(1.3 * by[["from", "to"]].abs().max(axis=1).quantile(0.9), 1.0)
     figure = Figure(figsize=(2.2 + 2.6 * len(columns), 1.1 + 0.24 * len(order)), layout="constrained")
     panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     for axes, column in zip(panels, columns):

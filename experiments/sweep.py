@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import submitit
@@ -174,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     slots = local_slots(args.jobs) if args.executor == "local" else [None] * len(todo)
     executor(args)  # raises for an unknown option before any run starts
-    root = PROJECT / Path(args.root).expanduser()
+    root = PROJECT / os.path.expanduser(args.root)
     if not root.exists() and not all(run.dataset.startswith("mini_") for job in todo for run in job):
         raise FileNotFoundError(f"there is no {root}: --root, or DATA, names the folder of the data sets")
     failed = run_jobs(todo, slots, args)

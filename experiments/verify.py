@@ -15,14 +15,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from dassl.utils.command import Parser
 from tabulate import tabulate
 from tqdm import tqdm
 
-from experiments.collect import collect, read_results_file
+from experiments.collect import collect, harmonic, read_results_file, stems
 from experiments.protocols import RunDefaults, plan
-from experiments.runs import PROJECT, command, execute, run_all
+from experiments.runs import command, execute, run_all
 from experiments.tables import AVERAGE, PUBLISHED
 from prompting.clip.loading import OPENAI_NAMES, openai_files
 from prompting.ot.checks import check_choice
@@ -72,12 +71,11 @@ def found_datasets(root: Path) -> dict[str, str]:
     from datasets import CATALOG
 
     found = {}
-    for path in sorted((PROJECT / "configs/datasets").glob("*.yaml")):
-        entry = CATALOG.get(yaml.safe_load(path.read_text(encoding="utf-8"))["DATASET"]["NAME"])
-        if entry is not None:
+    for name, stem in sorted(stems().items(), key=lambda pair: pair[1]):
+        if (entry := CATALOG.get(name)) is not None:
             folder = root / entry.description.folder
             note = entry.description.split_note(folder) if folder.is_dir() else ""
-            found[path.stem] = ("found" + (f"; {note}" if note else "")) if folder.is_dir() else ""
+            found[stem] = ("found" + (f"; {note}" if note else "")) if folder.is_dir() else ""
     return found
 
 
@@ -115,7 +113,7 @@ def tuned(cells: Sequence[Cell], args: argparse.Namespace) -> list[float | str]:
     results, _ = collect(args.output / "tuned")
     by_part = {one.part: one.accuracy for one in results if (one.method, one.dataset) == (method, dataset)}
     base, new = by_part["base"], by_part["new"]
-    by_part["H"] = 2 * base * new / (base + new) if base + new else 0.0
+    by_part["H"] = harmonic(base, new)
     return [by_part[cell.classes] for cell in cells]
 
 

@@ -162,8 +162,8 @@ def stopped_elsewhere(model: ExportedModel, raw: Sequence[Tensor]) -> list[Tenso
     if head["kind"] != "transport":
         return found
     fixed = dict(head)
+    head["iterations"] = head["max_iter"]
     for head["tol"] in (0.9999 * fixed["tol"], 1.0001 * fixed["tol"]):
-        head["iterations"] = head["max_iter"]
         found.append(torch.cat([model.score(part) for part in raw]))
     head.update(fixed)
     return found
@@ -180,8 +180,7 @@ def write_form(form: str, model: ExportedModel, folder: Path) -> Callable[[Tenso
             write_int8(folder / FILES["onnx"], path)
     else:
         state = {name: value.contiguous() for name, value in model.state_dict().items()}
-        about = {"format": "pt", "config": json.dumps(model.config)}
-        write_file(path, save(state, about))
+        write_file(path, save(state, {"format": "pt", "config": json.dumps(model.config)}))
         write_file(folder / "load_model.py", Path(loader.__file__).read_bytes())
         return loader.load(str(path))
     return onnx_session(path)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from experiments import verify
+from experiments.runs import PROJECT
 from experiments.tables import PUBLISHED
 from tests.reference.clip_states import vit_state
 from tests.reference.layouts import LAYOUTS
@@ -89,7 +90,7 @@ def test_the_cells_of_the_published_figures():
     cells = list(verify.cells_of(PUBLISHED["figures"], "CLIP"))
     places = [(cell.dataset, cell.backbone, cell.classes) for cell in cells]
     assert len(places) == len(set(places))
-    assert {name for name, *_ in places} == set(verify.found_datasets(verify.PROJECT))  # all fifteen
+    assert {name for name, *_ in places} == set(verify.found_datasets(PROJECT))  # all fifteen
     assert {backbone for _, backbone, _ in places} == {"ViT-B/16", "RN50"}
     dtd = {(cell.backbone, cell.classes): (cell.expected, cell.tolerance) for cell in cells if cell.dataset == "dtd"}
     assert dtd == {("ViT-B/16", "base"): (53.24, 0.5), ("ViT-B/16", "new"): (59.9, 0.5), ("RN50", "all"): (42.2, 0.5)}
