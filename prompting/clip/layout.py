@@ -44,7 +44,7 @@ class Chunk(NamedTuple):
         classes: the k classes.
         groups: the groups, in the order of their positions.
         ids: (X,) token ids.
-        positions: (X,) positions in the prompt.
+        positions: (X,) positions in the prompt, which index the position embeddings.
         eos: (N, k) indices of the EOS positions, below X.
         context: (N, k, b) indices of the context positions; None if they are in the prefix.
         token_set: (N, k, L) indices into the N * P prefix positions followed by the X suffix positions; None without a
@@ -121,40 +121,33 @@ def lay_out(
         sets = torch.where(token_set, order, length).sort(-1).values[..., : int(sizes.max())].clamp(max=length - 1)
         mask = (torch.arange(sets.shape[2]) < sizes.unsqueeze(-1)).transpose(0, 1)
         mask = None if bool(mask.all()) else mask
-    shared, step = int(prefix.max()), classes_at_once or classes
-    parts = [slice(i, i + step) for i in range(0, classes, step)]
-    chunks = [_chunk(tokens, part, shared, prefix, last, hidden, sets) for part in parts]
-    if shared == 0:
-        return None, chunks, mask
-    start, end = torch.zeros_like(prefix), torch.full_like(eos, shared - 1)
-    return _chunk(tokens, slice(1), 0, start, end, hidden, None), chunks, mask
+    shared, step, first, end = int(prefix.max()), classes_at_once or classes, torch.zeros_like(prefix), prefix.max() - 1
+    prefixes = _chunk(tokens, slice(1), 0, first, end.expand_as(eos), hidden, None) if shared else None
+    ranges = [slice(start, start + step) for start in range(0, classes, step)]
+    return prefixes, [_chunk(tokens, part, shared, prefix, last, hidden, sets) for part in ranges], mask
 
 
 def _chunk(
     tokens: PromptTokens, classes: slice, shared: int, prefix: Tensor, last: Tensor, hidden: Tensor, sets: Tensor | None
 ) -> Chunk:
-    """Group positions prefix (N,) to last (N, K) of some classes, behind N prefixes of ``shared`` positions each;
-    hidden (b,) and sets (N, K, L) are positions in the prompts."""
+    """Group the suffixes of some classes, positions prefix (N,) to last (N, K), by their lengths. The N prefixes before
+    them have ``shared`` positions each. Early blocks do not attend to the positions hidden (b,); sets is (N, K, L)."""
     (ids, eos, context, _), last, starts = tokens.select(classes), last[:, classes], prefix.unsqueeze(1)
-    lengths, groups, parts = last + 1 - starts, [], []
+    lengths, groups, places = last + 1 - starts, [], []
     for p, s in sorted(set(zip(starts.expand_as(lengths).flatten().tolist(), lengths.flatten().tolist()))):
         prompts, members = ((starts == p) & (lengths == s)).nonzero(as_tuple=True)
         mask = torch.ones(s, p + s, dtype=torch.bool).tril(p)
         groups.append(Group(prompts, p, s, mask, mask.index_fill(1, hidden[hidden < p + s], False)))
         positions = torch.arange(p, p + s).repeat(len(prompts))
-        parts.append((prompts.repeat_interleave(s), members.repeat_interleave(s), positions))
-    index = tuple(torch.cat(part) for part in zip(*parts))  # prompt, class and position of each row
+        places.append((prompts.repeat_interleave(s), members.repeat_interleave(s), positions))
+    place = tuple(torch.cat(part) for part in zip(*places))  # prompt, class and position of each suffix row
     before = len(ids) * shared
-    rows = torch.zeros_like(ids)  # of each position, in prefixes + suffixes
+    rows = torch.zeros_like(ids)  # row of each position, the prefixes' first
     rows[..., :shared] = torch.arange(before).view(len(ids), 1, shared)
-    rows[index] = before + torch.arange(len(index[0]))
-    here = bool(((context >= starts.unsqueeze(2)) & (context <= last.unsqueeze(2))).all())
-    return Chunk(
-        classes,
-        groups,
-        ids=ids[index],
-        positions=index[2] - (index[2].unsqueeze(1) > hidden).sum(1),
-        eos=rows.gather(2, eos.unsqueeze(-1)).squeeze(-1) - before,
-        context=rows.gather(2, context) - before if here else None,
-        token_set=None if sets is None else rows.gather(2, sets[:, classes]),
-    )
+    rows[place] = before + torch.arange(len(place[0]))
+    positions = place[2] - (place[2].unsqueeze(1) > hidden).sum(1)
+    in_suffix = bool(((context >= starts.unsqueeze(2)) & (context <= last.unsqueeze(2))).all())
+    context_rows = rows.gather(2, context) - before if in_suffix else None
+    set_rows = None if sets is None else rows.gather(2, sets[:, classes])
+    eos_rows = rows.gather(2, eos.unsqueeze(-1)).squeeze(-1) - before
+    return Chunk(classes, groups, ids[place], positions, eos_rows, context_rows, set_rows)

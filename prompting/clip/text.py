@@ -1,7 +1,6 @@
 """CLIP's text tower with prompts passed in as data.
 
-Shape letters: K classes (k in a chunk), N text prompts, b prompt length, T positions of a prompt, P of the prefix that
-all classes share, X suffix positions in a chunk, L text tokens, D embedding width, d_l tower width.
+Shape letters as in ``layout.py``, and D embedding width, d_l tower width, g suffixes of a group.
 """
 
 from collections.abc import Sequence
@@ -17,7 +16,6 @@ from torch.utils._pytree import tree_map_only
 from prompting.clip import adapters as adapting
 from prompting.clip import blocks
 from prompting.clip.adapters import BlockAdapter
-from prompting.clip.blocks import BlockFunctions
 from prompting.clip.layout import Chunk, Group, Vectors, lay_out
 from prompting.clip.shape import text_tower, tower_dtype
 from prompting.clip.tokens import PromptTokens
@@ -65,7 +63,7 @@ class TextEncoder(blocks.Frozen):
         self.text_projection: Any = tower.text_projection
         self.classes_at_once: int | None = None
         self.recompute_blocks = 0
-        self.functions = BlockFunctions()
+        self.functions = blocks.BlockFunctions()
         self.eval()
 
     def forward(
@@ -106,18 +104,18 @@ class TextEncoder(blocks.Frozen):
         if insert_at:
             blocks.check_inserted(vectors, insert_at, tokens.context.shape[2])
         split = blocks.can_split(self.transformer)
-        at_once, inserted = self.classes_at_once, insert_at > 0
+        options = {"inserted": insert_at > 0, "share_prefix": split, "classes_at_once": self.classes_at_once}
         with _disable_current_modes():  # to torch.export, the layout of the tokens is a constant
-            layout = lay_out(tokens, vectors, token_set, inserted=inserted, share_prefix=split, classes_at_once=at_once)
+            layout = lay_out(tokens, vectors, token_set, **options)
             prefix, chunks, mask = tree_map_only(Tensor, lambda tensor: tensor.to(weight.device), layout)
         places = adapting.pad_adapters(adapters, layers)
         run, finish = partial(self._run, vectors, insert_at, places, split), partial(self._finish, places[-1])
         prefix_kv: KeyValues = [None] * layers
-        prefix_outputs = None
+        prefix_outputs = []
         if prefix is not None:
             last, prefix_kv = run(prefix, None)
             with torch.set_grad_enabled(torch.is_grad_enabled() and not detach_tokens):
-                prefix_outputs = finish(*last)
+                prefix_outputs = [finish(*last)]
 
         def run_suffixes(chunk: Chunk) -> tuple[Tensor, ...]:
             """Return the outputs (k, N, D) at EOS and, with a token set, (k, N, L, D)."""
@@ -128,8 +126,7 @@ class TextEncoder(blocks.Frozen):
             if chunk.token_set is None:
                 return (prompt,)
             with torch.set_grad_enabled(torch.is_grad_enabled() and not detach_tokens):
-                outputs = finish(*last)
-                outputs = outputs if prefix_outputs is None else torch.cat([prefix_outputs, outputs])
+                outputs = torch.cat([*prefix_outputs, finish(*last)])
                 return prompt, F.embedding(chunk.token_set.transpose(0, 1), outputs)
 
         parts = [blocks.maybe_recompute(len(chunks) > 1, run_suffixes, chunk) for chunk in chunks]

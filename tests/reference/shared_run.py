@@ -3,6 +3,7 @@
 python -m tests.reference.shared_run ROOT OUTPUT
 """
 
+import faulthandler
 import os
 import sys
 
@@ -99,4 +100,5 @@ def main(root, output):
 
 
 if __name__ == "__main__":
+    faulthandler.dump_traceback_later(240, exit=True)  # processes that wait for one another say where
     main(*sys.argv[1:])
