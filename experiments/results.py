@@ -2,6 +2,7 @@
 
 python -m experiments.results                         # write the tables of docs/results.md again
 python -m experiments.results --add output base2new   # first add the runs below a folder to results/base2new.csv
+python -m experiments.results --add output base2new --seeds 1 --methods ALIGN MMP   # only some of them
 """
 
 import subprocess
@@ -27,20 +28,29 @@ MEASURED = ["accuracy", "macro_f1", "seconds", "ms_per_image", "learned_paramete
 COLUMNS = [*KEYS, *MEASURED, "commit", "config_hash", "note"]
 
 
-def add(output: Path, protocol: str, file: Path) -> int:
+def add(output: Path, protocol: str, file: Path, methods: Sequence[str] = (), seeds: Sequence[int] = ()) -> int:
     """Add the results below ``output`` to a CSV file and return their number; they replace runs with the same ``KEYS``.
 
-    The column ``commit`` is that of the checkout at this moment.
+    ``compare`` takes base-to-new on its data set. The column ``commit`` is that of the checkout at this moment.
+
+    Args:
+        output: folder of runs.
+        protocol: a protocol, or "compare".
+        file: CSV file, made if it is missing.
+        methods: registry names of the methods to add; empty for all.
+        seeds: seeds to add; empty for all.
 
     Raises:
-        ValueError: two runs below ``output`` have the same keys, or none is of the protocol.
+        ValueError: two runs below ``output`` have the same keys, none is of the protocol, methods and seeds, or a
+            method is unknown.
     """
     check_choice("protocol", protocol, [*PROTOCOLS, "compare"])
     table = "base2new" if protocol == "compare" else protocol
     found, notes = read(output, table)
     for note in notes:
         print(note, file=sys.stderr)
-    kept = TableBuilder(table, found).results  # refuses two runs with the same keys
+    kept = TableBuilder(table, found, methods=methods, seeds=seeds).results  # refuses two runs with the same keys
+    kept = kept[kept["dataset"] == compare.DATASET] if protocol == "compare" else kept
     if kept.empty:
         raise nothing_found(table, output, found)
     found = kept.copy()
@@ -75,12 +85,16 @@ def tables(marker: str) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(prog="results", doc=__doc__)
     parser.add_argument("--add", nargs=2, metavar=("FOLDER", "PROTOCOL"), help="a protocol, or compare")
+    parser.add_argument("--methods", nargs="+", default=(), help="registry names of the methods to add (default: all)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=(), help="seeds to add (default: all)")
     args = parser.parse_args(argv)
     with FileLock(FOLDER / ".lock"):  # of two processes, the second adds to what the first has written
         if args.add:
             output, protocol = args.add
             file = FOLDER / f"{protocol}.csv"
-            print(f"{file.relative_to(PROJECT)}: {add(Path(output), protocol, file)} runs added")
+            print(
+                f"{file.relative_to(PROJECT)}: {add(Path(output), protocol, file, args.methods, args.seeds)} runs added"
+            )
         write_tables(PAGE, tables)
 
 

@@ -104,9 +104,9 @@ class TextEncoder(blocks.Frozen):
         if insert_at:
             blocks.check_inserted(vectors, insert_at, tokens.context.shape[2])
         split = blocks.can_split(self.transformer)
-        options = {"inserted": insert_at > 0, "share_prefix": split, "classes_at_once": self.classes_at_once}
+        at_once, inserted = self.classes_at_once, insert_at > 0
         with _disable_current_modes():  # to torch.export, the layout of the tokens is a constant
-            layout = lay_out(tokens, vectors, token_set, **options)
+            layout = lay_out(tokens, vectors, token_set, inserted=inserted, share_prefix=split, classes_at_once=at_once)
             prefix, chunks, mask = tree_map_only(Tensor, lambda tensor: tensor.to(weight.device), layout)
         places = adapting.pad_adapters(adapters, layers)
         run, finish = partial(self._run, vectors, insert_at, places, split), partial(self._finish, places[-1])

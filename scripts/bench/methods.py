@@ -24,7 +24,7 @@ RESULTS, PAGE = PROJECT / "results" / "costs.json", PROJECT / "docs" / "methods.
 
 
 def costs(results: list[dict]) -> pd.DataFrame:
-    """Return a row a method: medians over the rounds, the ratio to CoOp's step, published H and its source."""
+    """Return one row per method: medians over the rounds, the ratio to CoOp's step, published H and its source."""
     found = pd.DataFrame(results).groupby("method", sort=False).median(numeric_only=True)
     table = pd.DataFrame({"learned parameters": found["learned_parameters"].map("{:,.0f}".format)})
     step = found["cpu_seconds"]  # of one thread: what a quiet core takes, whatever else runs

@@ -93,10 +93,10 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
 
 @command("ot")
 def main(words: Sequence[str]) -> None:
-    """Measure all cases; print our rates, and by which factor ours is faster than each of the others."""
+    """Measure all cases; print the rates, and by which factor this project's solver is faster than each other one."""
     parser = Parser(prog="ot", doc=__doc__)
     add, sizes = parser.add_argument, [(198, 8), (198, 20), (51, 8), (8, 8), (4, 4)]
-    add("--problems", type=int, default=3200, help="problems a call")
+    add("--problems", type=int, default=3200, help="problems per call")
     add("--sizes", type=int, nargs=2, action="append", metavar=("J", "L"), help="sizes of a problem; may be repeated")
     add("--iterations", type=int, nargs="+", default=[5, 20, 100], help="of the solvers")
     add("--solvers", nargs="+", choices=list(solvers(1)), default=list(solvers(1)), help="what to compare")

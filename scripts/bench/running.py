@@ -74,7 +74,7 @@ def arguments(kind: str, doc: str) -> argparse.ArgumentParser:
     add, most = parser.add_argument, [10, 50, 100, 500, 1000]
     add("--class-counts", "--classes", dest="classes", default=most, help="numbers of classes, K", **counts)
     add("--prompts", default=[4], help="numbers of prompts, M = N", **counts)
-    add("--batch-size", "--images", dest="images", default=[4], help="images a batch, B", **counts)
+    add("--batch-size", "--images", dest="images", default=[4], help="images per batch, B", **counts)
     add("--max-memory", type=float, nargs="+", default=[8.0], metavar="GB", help="memory limits, as of train.py")
     add("--backbone", default="ViT-B-16-quickgelu", help="an open_clip model; its weights are random")
     add("--precision", default="fp32", choices=["fp32", "amp", "fp16", "bf16"], help="precision of the model")
@@ -86,7 +86,7 @@ def arguments(kind: str, doc: str) -> argparse.ArgumentParser:
 
 
 def cases_of(kind: str, args: argparse.Namespace, method: str = "MMP") -> list[Case]:
-    """Return the cases of a command line, the naive path (of MMP) after ours."""
+    """Return the cases of a command line; the naive path, which is MMP's, comes last for each size."""
     cases, same = [], {key: getattr(args, key) for key in ("backbone", "device", "precision", "threads")}
     for n, b, k in ((n, b, k) for n in args.prompts for b in args.images for k in args.classes):
         case = {"kind": kind, "method": method, **same, "classes": k, "prompts": n, "images": b}
@@ -97,8 +97,8 @@ def cases_of(kind: str, args: argparse.Namespace, method: str = "MMP") -> list[C
 
 
 def main(kind: str, doc: str) -> int:
-    """Run all cases of the command line of ``step`` or ``eval`` and print their table; ``x faster`` is of the naive
-    path, compared with ours."""
+    """Run all cases of the command line of ``step`` or ``eval`` and print their table; ``x faster`` is the time of the
+    naive path over this project's."""
 
     @command(kind)
     def run(words: Sequence[str]) -> None:

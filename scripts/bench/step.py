@@ -1,4 +1,4 @@
-"""Benchmark of a training step, ours and the naive path: forward, loss, backward, optimizer.
+"""Benchmark of a training step (forward, loss, backward, optimizer) against the naive path.
 
 python -m scripts.bench.step                                          # K 10 .. 1000
 python -m scripts.bench.step --class-counts 1000 --max-memory 8

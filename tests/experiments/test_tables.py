@@ -195,6 +195,14 @@ def test_csv_files_give_the_tables_of_their_runs_and_fill_the_page(two_sets, sho
     write_result(root / "base2new/train_base/mini_source/shots_16/UPT/other/seed1", 1.0, "UPT")
     with pytest.raises(ValueError, match="two runs of UPT on mini_source"):
         results.add(root / "base2new", "base2new", file)
+    some, others = tmp_path / "some.csv", tmp_path / "others.csv"
+    results.add(root, "base2new", some, ["ALIGN"], [1])
+    assert set(zip(*(pd.read_csv(some)[name] for name in ("method", "seed")))) == {("ALIGN", 1)}
+    results.add(root, "compare", others, ["ALIGN", "MaPLe"])
+    assert set(pd.read_csv(others)["dataset"]) == {"mini_source"}
+    assert len(set(pd.read_csv(others)["seed"])) > 1 and set(pd.read_csv(some)["dataset"]) > {"mini_source"}
+    with pytest.raises(ValueError, match="did you mean 'MaPLe'"):
+        results.add(root, "base2new", some, ["MaPLE"])
 
     monkeypatch.setattr(results, "FOLDER", root)
     page = tmp_path / "page.md"
