@@ -199,6 +199,7 @@ def _end_with_parent() -> None:
 
 
 def command(main: Callable[[Sequence[str]], int | None]) -> Callable[..., int]:
-    """Decorate a module's ``main`` with ``dassl.utils.command``, under the module's name."""
-    name = Path(inspect.getfile(main)).stem
+    """Decorate a module's ``main`` with ``dassl.utils.command``, under the module's name, or its package's."""
+    file = Path(inspect.getfile(main))
+    name = file.parent.name if file.stem == "__main__" else file.stem
     return errors.command(name, interrupted="interrupted; the same command continues from here")(main)

@@ -10,7 +10,7 @@ Neither the checkout nor the training images are needed.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Union, cast
@@ -195,9 +195,11 @@ class Classifier:
 
         Raises:
             FileNotFoundError, ValueError: a path that is no readable image, or a tensor of another shape.
+            TypeError: an image of another type, such as an array.
         """
         check_count("batch_size", batch_size)
-        single = isinstance(images, (str, os.PathLike, Image.Image)) or isinstance(images, Tensor) and images.dim() == 3
+        single = isinstance(images, str) or not isinstance(images, Iterable)
+        single = single or isinstance(images, Tensor) and images.dim() == 3
         several = [cast(ImageLike, images)] if single else list(cast("Sequence[ImageLike]", images))
         batches = [several[i : i + batch_size] for i in range(0, len(several), batch_size)]
         scores = [self._score(torch.stack([self._tensor(image) for image in batch])) for batch in batches]
@@ -213,6 +215,8 @@ class Classifier:
                 found = f"{image.dtype} of shape {tuple(image.shape)}"
                 raise ValueError(f"an image tensor is {found}; allowed: uint8 (3, H, W), or preprocessed floats {size}")
             return image.float()
+        if not isinstance(image, (str, os.PathLike, Image.Image)):
+            raise TypeError(f"an image is of type {type(image).__name__}; allowed: a path, a PIL image, or a tensor")
         return self.preprocess(image if isinstance(image, Image.Image) else read_image(image, self.preprocess.turn))
 
     @torch.no_grad()

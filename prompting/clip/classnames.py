@@ -62,8 +62,11 @@ def check_features(clip: nn.Module, names: Sequence[str], template: str, refuse:
 def _report(pairs: list[tuple[str, str]], problem: str, refuse: bool) -> None:
     if not pairs:
         return
-    more = f" (and {len(pairs) - 1:,} more pairs)" if len(pairs) > 1 else ""
-    found = f"the class names {pairs[0][0]!r:.100} and {pairs[0][1]!r:.100}{more} are one for this CLIP: they {problem}"
+    others = len(pairs) - 1
+    more = f" (and {others:,} more pair{'s' * (others > 1)})" if others else ""
+    found = (
+        f"the class names {pairs[0][0]!r:.100} and {pairs[0][1]!r:.100}{more} are the same to this CLIP: they {problem}"
+    )
     if refuse:
         raise ValueError(f"{found}; {ADVICE}, or a CLIP that knows them (MODEL.BACKBONE.NAME)")
     _log.warning("%s", found)

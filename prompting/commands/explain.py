@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from prompting.classifier import Classifier
-from prompting.commands.predict import add_classes, add_loading, given_classes
+from prompting.commands.predict import add_classes, add_loading, exit_code, given_classes, read_or_skip
 from prompting.files import write_figure, write_file
 from prompting.images import find_images
 from prompting.ot.checks import check_count
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", type=Path, metavar="RUN", help="output folder of a run")
     what = parser.add_subparsers(dest="what", required=True, metavar="plan | words | embed | curves")
 
-    def add_parser(draw: Callable[[argparse.Namespace, Path], list[Path]], about: str, *examples: str) -> Any:
+    def add_parser(draw: Callable[[argparse.Namespace, Path], int], about: str, *examples: str) -> Any:
         name = draw.__name__.lstrip("_")
         lines = "".join(f"\n  align-clip explain output/first {name}{example}" for example in examples)
         form = argparse.RawDescriptionHelpFormatter
@@ -54,9 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Draw the pictures that the arguments ask for, print where they are, and return the exit code."""
     read_run(args.run_folder)  # before a folder is made
-    for path in args.draw(args, args.output_dir or args.run_folder / "explain"):
-        print(path)
-    return 0
+    return args.draw(args, args.output_dir or args.run_folder / "explain")
 
 
 def _load(args: argparse.Namespace, **more: Any) -> Classifier:
@@ -64,7 +62,7 @@ def _load(args: argparse.Namespace, **more: Any) -> Classifier:
     return Classifier.load(args.run_folder, **loading, **more)
 
 
-def _plan(args: argparse.Namespace, folder: Path) -> list[Path]:
+def _plan(args: argparse.Namespace, folder: Path) -> int:
     from prompting.explain.plan_figure import plan_figure
     from prompting.explain.plans import transport_plans
 
@@ -72,15 +70,19 @@ def _plan(args: argparse.Namespace, folder: Path) -> list[Path]:
     images = find_images(args.images)
     trained = _load(args, classnames=given_classes(args.classes, args.classes_file))
     written: list[Path] = []
+    unreadable: list[Path] = []
     for path in images:
-        cropped = trained.preprocess.read(path)
+        if not (image := read_or_skip(path, trained.preprocess.turn, unreadable)):
+            continue
+        cropped = trained.preprocess.crop(image)
         (plan,) = transport_plans(trained.model, trained.preprocess(cropped)[None], trained.classnames, top=args.top)
         first = plan.classes[0]
         shown = path.name.encode("utf-8", "backslashreplace").decode()  # a name may not be UTF-8
         title = f"{trained.settings.method} sees {first.name} ({first.probability:.0%}) in {shown}"
         written.append(_free(folder / f"plan-{path.stem}.png", written))
         write_figure(plan_figure(cropped, plan, pairs=args.pairs, title=title), written[-1])
-    return written
+        print(written[-1])
+    return exit_code(unreadable, images)
 
 
 def _free(path: Path, taken: list[Path]) -> Path:
@@ -92,7 +94,7 @@ def _free(path: Path, taken: list[Path]) -> Path:
     return candidate
 
 
-def _words(args: argparse.Namespace, folder: Path) -> list[Path]:
+def _words(args: argparse.Namespace, folder: Path) -> int:
     from prompting.explain.words import nearest_words, words_figure
 
     trained = _load(args)
@@ -109,23 +111,26 @@ def _words(args: argparse.Namespace, folder: Path) -> list[Path]:
     write_file(folder / "words.csv", table.getvalue().encode("utf-8", "surrogateescape"))
     title = f"Words nearest to the learned vectors of {trained.settings.method}"
     write_figure(words_figure(found, title), folder / "words.png")
-    return [folder / "words.csv", folder / "words.png"]
+    print(folder / "words.csv", folder / "words.png", sep="\n")
+    return 0
 
 
-def _embed(args: argparse.Namespace, folder: Path) -> list[Path]:
+def _embed(args: argparse.Namespace, folder: Path) -> int:
     from prompting.explain.embedding import embedding_figure
 
     trained = _load(args)
     root = args.root or read_run(args.run_folder)["config"]["DATASET"]["ROOT"]
     figure = embedding_figure(trained, args.run_folder, Path(root), most=args.most)
     write_figure(figure, folder / "embed.png")
-    return [folder / "embed.png"]
+    print(folder / "embed.png")
+    return 0
 
 
-def _curves(args: argparse.Namespace, folder: Path) -> list[Path]:
+def _curves(args: argparse.Namespace, folder: Path) -> int:
     from prompting.explain.curves import curves_figure, read_curves
 
     curves = read_curves(args.run_folder)
     method = read_run(args.run_folder)["config"]["TRAINER"]["NAME"]
     write_figure(curves_figure(curves, f"Training of {method}"), folder / "curves.png")
-    return [folder / "curves.png"]
+    print(folder / "curves.png")
+    return 0

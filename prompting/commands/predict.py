@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from PIL import Image
 from tqdm import tqdm  # comes with open_clip
 
 from prompting.classifier import Classifier
@@ -92,6 +93,21 @@ def run(args: argparse.Namespace) -> int:
     else:
         for path, classes in rows:
             tqdm.write(f"{path}: " + ", ".join(f"{name} {100 * probability:.1f}%" for name, probability in classes))
+    return exit_code(unreadable, files)
+
+
+def read_or_skip(path: Path, turn: bool, unreadable: list[Path]) -> Image.Image | None:
+    """Return the image (``read_image``); None for an unreadable one, which is named and added to ``unreadable``."""
+    try:
+        return read_image(path, turn)
+    except ValueError as error:
+        unreadable.append(path)
+        tqdm.write(f"skipped: {error}", file=sys.stderr)
+        return None
+
+
+def exit_code(unreadable: list[Path], files: list[Path]) -> int:
+    """Return 1 if there are unreadable images, after printing their number on stderr, else 0."""
     if unreadable:
         print(f"{len(unreadable)} of {len(files)} images could not be read", file=sys.stderr)
     return 1 if unreadable else 0
@@ -105,12 +121,9 @@ def predict(
         for start in range(0, len(files), batch_size):
             batch, images = [], []
             for path in files[start : start + batch_size]:
-                try:
-                    images.append(read_image(path, classifier.preprocess.turn))
+                if image := read_or_skip(path, classifier.preprocess.turn, unreadable):
+                    images.append(image)
                     batch.append(path)
-                except ValueError as error:
-                    unreadable.append(path)
-                    tqdm.write(f"skipped: {error}", file=sys.stderr)
             yield from zip(batch, classifier(images, batch_size).top(top))
             bar.update(len(files[start : start + batch_size]))
 

@@ -17,11 +17,11 @@ from tests.reference.layouts import class_folders
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        (["dog", "Cat", "cat"], "'Cat' and 'cat' are one"),
-        (["house_sparrow", "bee", "house sparrow"], "'house_sparrow' and 'house sparrow' are one"),
-        (["caf&eacute;", "café"], "are one"),  # the tokenizer reads HTML
-        (["a b", "a  b", " a b", "c"], r"'a b' and 'a  b' \(and 1 more pairs\) are one"),
-        (["ﬁnch", "finch"], "are one"),  # a ligature
+        (["dog", "Cat", "cat"], "'Cat' and 'cat' are the same"),
+        (["house_sparrow", "bee", "house sparrow"], "'house_sparrow' and 'house sparrow' are the same"),
+        (["caf&eacute;", "café"], "are the same"),  # the tokenizer reads HTML
+        (["a b", "a  b", " a b", "c"], r"'a b' and 'a  b' \(and 1 more pair\) are the same"),
+        (["ﬁnch", "finch"], "are the same"),  # a ligature
         (["dog", "\N{NO-BREAK SPACE}"], "no token in the class name"),
     ],
     ids=lambda value: str(value)[:20],
@@ -34,7 +34,7 @@ def test_names_of_the_same_tokens(names, words):
 def test_others_are_told(caplog):
     with caplog.at_level(logging.WARNING):
         check_tokens(["crane", "dog", "crane"], refuse=False)
-    assert "'crane' and 'crane' are one for this CLIP: they have the same tokens" in caplog.text
+    assert "'crane' and 'crane' are the same to this CLIP: they have the same tokens" in caplog.text
     caplog.clear()
     check_tokens(["crane", "dog"], refuse=True)
     assert not caplog.text
@@ -53,11 +53,11 @@ def blind(tmp_path_factory):
 
 def test_names_of_the_same_features(blind, caplog):
     clip = load_clip(str(blind))
-    with pytest.raises(ValueError, match="'cat' and 'dog' are one .* cosine of 0.9999 or more"):
+    with pytest.raises(ValueError, match="'cat' and 'dog' are the same .* cosine of 0.9999 or more"):
         check_features(clip, ["bee", "cat", "house", "dog"], "a photo of a {}.", refuse=True)
     check_features(clip, ["bee", "cat", "house"], "a photo of a {}.", refuse=True)
     check_features(clip, ["bee", "cat", "dog"], "a photo of a {}.", refuse=False)
-    assert caplog.text.count("are one for this CLIP") == 1
+    assert caplog.text.count("are the same to this CLIP") == 1
 
 
 @pytest.mark.parametrize(("names", "words"), [(["Cat", "cat"], "same tokens"), (["cat", "dog"], "text features")])
@@ -66,5 +66,5 @@ def test_a_run_on_custom_data_is_refused(tmp_path, blind, names, words):
     files = ["--dataset-config-file", "configs/datasets/folder.yaml", "--root", str(tmp_path)]
     flags = ["--trainer", "CoOp", "--backbone", str(blind), "--device", "cpu"]
     cfg = train.setup_cfg(train.parse_args([*files, *flags, "INPUT.SIZE", "(32,32)"]))
-    with pytest.raises(ValueError, match=f"are one for this CLIP: they have .*{words}"):
+    with pytest.raises(ValueError, match=f"are the same to this CLIP: they have .*{words}"):
         build_trainer(cfg)

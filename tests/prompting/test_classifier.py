@@ -76,6 +76,9 @@ def test_paths_images_and_tensors_give_the_same(run_of):
     for wrong in (torch.zeros(3, 5, 5), torch.zeros(1, 12, 12, dtype=torch.uint8), torch.zeros(12, 12)):
         with pytest.raises(ValueError, match="an image tensor is .* allowed: uint8"):
             classifier([wrong])
+    for wrong in (3, None, [3], [None], np.zeros((2, 12, 12, 3))):
+        with pytest.raises(TypeError, match=r"an image is of type (int|NoneType|ndarray); allowed: a path"):
+            classifier(wrong)
 
 
 def test_the_example_of_the_page(run_of, tmp_path, monkeypatch, capsys):
@@ -298,7 +301,7 @@ def test_other_names_that_are_one_for_clip_are_refused(run_of, capsys, names):
     _, out = run_of("ZeroshotCLIP")
     capsys.readouterr()
     code, _, err = call(capsys, out, out.parent / "0.png", "--classes", names)
-    assert code == 2 and "are one for this CLIP: they have the same tokens" in err
+    assert code == 2 and "are the same to this CLIP: they have the same tokens" in err
 
 
 def test_coprompt_takes_any_class_names_without_its_sentences(tmp_path, monkeypatch, caplog):

@@ -229,6 +229,14 @@ def test_the_command_draws(make_run, capsys, tmp_path, method, what):
     assert made == (["plan-0-2.png", "plan-0.png"] if what == "plan" else ["words.csv", "words.png"])
     for name in made:
         assert any(line.endswith(name) for line in written)
+    if method == "ALIGN":  # an unreadable image costs the others nothing
+        broken = tmp_path / "pictures" / "0" / "00.png"
+        broken.write_bytes(b"none")
+        shutil.rmtree(folder / "explain")
+        assert main(["explain", str(folder), what, *words]) == 1
+        err = capsys.readouterr().err
+        assert f"skipped: {broken} is not a readable image" in err and "1 of 3 images could not be read" in err
+        assert sorted(path.name for path in (folder / "explain").iterdir()) == made
         if name.endswith(".png"):
             with Image.open(folder / "explain" / name) as image:
                 assert min(image.size) > 200
