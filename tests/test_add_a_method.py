@@ -39,7 +39,7 @@ def test_the_page(tmp_path):
     assert len([line for line in block("python").splitlines() if line.strip()]) <= 50  # as the page says
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_protocol_of_the_page(tmp_path):
     (tmp_path / "near_coop.py").write_text(block("python"))
     (tmp_path / "near_coop.yaml").write_text(block("yaml"))

@@ -18,6 +18,7 @@ TABLE = {
     "prompting/export/": {"prompting", "torch", "open_clip", "safetensors", "numpy", "huggingface_hub", "onnxruntime"},
     "prompting/export/portable.py": {"torch", "safetensors"},
     "prompting/commands/export.py": {"prompting", "huggingface_hub"},
+    "prompting/commands/predict.py": {"prompting", "tqdm", "PIL"},
     "prompting/distill/": {"prompting", "torch", "numpy", "tqdm"},
     "prompting/explain/": {"prompting", "torch", "torchvision", "sklearn", "tensorboard"} | PICTURES,
     "prompting/ot/": {"prompting.ot", "torch"},

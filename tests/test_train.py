@@ -133,7 +133,7 @@ def test_a_backbone_with_one_nan_is_refused(call, tmp_path, method):
     assert re.search(r"torn.pt is damaged: visual.proj holds 1 NaN or infinite of \S+ values", last)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("reading", ["paper", "released"])
 def test_two_processes_do_what_one_does(call, tmp_path, root, reading):
     odd = ["TRAINER.ALIGN.READING", reading]

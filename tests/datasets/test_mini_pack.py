@@ -57,6 +57,7 @@ def test_no_two_pictures_of_a_class_are_copies(manifest):
             assert {a.dataset, b.dataset} <= set(SHIFTS) and a.dataset != b.dataset, (a, b)
 
 
+@pytest.mark.slow
 def test_pre_training_sees_no_hand_and_no_copy_of_the_benchmark(manifest):
     rows = read_pretraining()
     assert not {hand for hand, _, _ in rows} & held_out()

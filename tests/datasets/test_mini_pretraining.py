@@ -59,6 +59,7 @@ def same(a, b):
     return all(torch.equal(a[key], b[key]) for key in a) and a.keys() == b.keys()
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_ends_as_if_it_had_not(pack, tiny_stages, tmp_path):
     whole = pretrain.Run(tiny_stages[0], pack, settings(tmp_path / "whole"))
     whole.train()
@@ -98,6 +99,7 @@ def test_threads_and_chunks_change_nothing(pack, tiny_stages, tmp_path):
         torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_unknown_words_differ(pack, tmp_path):
     used = tokens_of(all_texts(pack.names, pack.said), SimpleTokenizer())
     model = build(len(used), 0, TINY)
@@ -120,6 +122,7 @@ def test_unknown_words_differ(pack, tmp_path):
     torch.testing.assert_close(known[0], features[-2], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_mixtures_are_distinct_and_known_tokens_are_themselves():
     tokenizer = SimpleTokenizer()
     used = tokens_of(["a photo of the red cat", "dog bell key house tree", *LETTERS], tokenizer)

@@ -10,6 +10,8 @@ import torch
 from dassl.utils import NamedKeyError
 from dassl.utils.command import LONGEST, Parser, command, one_line
 
+from tests.reference.params import long_but
+
 PROJECT = Path(__file__).resolve().parents[2]
 COMMANDS = {
     "train.py": ["train.py", "--config-file", "nowhere.yaml"],
@@ -109,7 +111,7 @@ def test_letters_that_the_output_lacks_are_escapes():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", long_but(COMMANDS, "train.py", "tables"))
 def test_each_command_refuses_a_mistake_in_one_line(name):
     done = subprocess.run([sys.executable, *COMMANDS[name]], cwd=PROJECT, env=ENV, capture_output=True, text=True)
     lines = done.stderr.strip().splitlines()

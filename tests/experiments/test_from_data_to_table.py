@@ -10,9 +10,11 @@ from experiments.protocols import SUITES, RunDefaults, plan
 from experiments.runs import read_results, state
 from tests.reference.clip_states import vit_state
 from tests.reference.layouts import LAYOUTS
+from tests.reference.params import long_but
 
 PAPER = SUITES["all"]
 WHICH = [*(("base2new", name) for name in PAPER.datasets("base2new")), *(("dg", name) for name in PAPER.shifts)]
+SHOWN = [("base2new", "caltech101"), ("base2new", "eurosat"), ("dg", "imagenetv2")]
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +27,9 @@ def small(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("protocol", "name"), WHICH, ids=[name for _, name in WHICH])
-def test_check_train_test_table(protocol, name, small, tmp_path, call_main, monkeypatch):
+@pytest.mark.parametrize("which", long_but(WHICH, *SHOWN), ids=[name for _, name in WHICH])
+def test_check_train_test_table(which, small, tmp_path, call_main, monkeypatch):
+    protocol, name = which
     monkeypatch.delenv("ALIGN_CACHE", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     root, output = tmp_path / "data", tmp_path / "output"

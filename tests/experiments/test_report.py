@@ -102,6 +102,7 @@ def test_the_page_of_a_run(runs, call_main, tmp_path):
     assert shapes and all(one.startswith("data:") for one in shapes)
 
 
+@pytest.mark.slow
 def test_missing_images_and_models_are_named_in_the_page(runs, call_main, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(runs / "first", folder)

@@ -215,6 +215,7 @@ def test_csv_files_give_the_tables_of_their_runs_and_fill_the_page(two_sets, sho
     assert once.startswith("text\n") and once.endswith("<!-- end -->\nmore\n") and page.read_text() == once
 
 
+@pytest.mark.slow
 def test_two_processes_that_add_results_lose_none(tmp_path, monkeypatch):
     for name in ("PROJECT", "FOLDER"):
         monkeypatch.setattr(results, name, tmp_path)

@@ -44,6 +44,7 @@ def call(words, **more):
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.long
 def test_reproduce_goes_from_nothing_to_the_table(mini, tmp_path, call_main):
     words, root = mini
     small = " ".join(["--shots 1 --set", *words, "OPTIM.MAX_EPOCH 1"])
@@ -62,6 +63,7 @@ def test_reproduce_goes_from_nothing_to_the_table(mini, tmp_path, call_main):
     assert "1 jobs, 1 done, 0 to do" in out
 
 
+@pytest.mark.long
 def test_a_broken_run_goes_on_in_a_protocol_and_ends_as_if_it_had_not_broken(mini, tmp_path):
     words, root = mini
     words = (*words, "OPTIM.MAX_EPOCH", "3")

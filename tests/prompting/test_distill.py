@@ -178,6 +178,7 @@ def test_the_command_writes_a_student_with_its_table_and_card(run, tmp_path, cap
     assert "| student int8" in card and "repeat the answers of\nALIGN" in card and "2 images without labels" in card
 
 
+@pytest.mark.slow
 def test_an_interruption_and_mistakes_leave_nothing_behind(run, tmp_path, capsys, monkeypatch):
     place = tmp_path / "outputs"
 

@@ -25,6 +25,7 @@ from prompting.images import Preprocess, read_image
 from prompting.methods.coop import CoOp
 from prompting.precision import Precision
 from tests.reference.methods import METHODS, NAMES, build, draw_images, relearn, tiny_resnet, tiny_vit, train_on_four
+from tests.reference.params import long_but
 
 SPEED = {"peak_mb": 1.0, "images_per_second": 2.0}
 EXPORTED = [name for name in METHODS if name != "CoCoOp"]
@@ -134,8 +135,11 @@ def test_problems_stop_one_by_one_and_padding_gets_nothing(log):
     assert plans[1, 3].abs().max() == plans[2, 1:].abs().max() == 0
 
 
+RUN_BY_ONNX = [(name,) for name in EXPORTED] + [VARIANTS[i] for i in (0, 2, 8)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [(name,) for name in EXPORTED] + [VARIANTS[i] for i in (0, 2, 8)], ids=str)
+@pytest.mark.parametrize("words", long_but(RUN_BY_ONNX, ("ALIGN",), ("CoOp",), ("MaPLe",)), ids=str)
 def test_onnx_gives_the_logits_of_100_images_in_batches_of_any_size(words, tmp_path):
     classifier, form = exported(*words, iterations=40 if "LAMBDA_TOKEN" in words else 12)
     write_onnx(form, tmp_path / "model.onnx")
@@ -198,6 +202,7 @@ def test_the_command_writes_a_folder_that_works_alone(run, tmp_path, capsys, mon
     assert "| full model" in card and "golden retriever" in card
 
 
+@pytest.mark.slow
 def test_mistakes_and_choices_of_the_command(run, tmp_path, capsys, monkeypatch):
     def call(*words):
         code = main(["export", str(run), "--no-measure", *map(str, words)])

@@ -6,8 +6,10 @@ import torch
 from prompting.methods.align import ALIGN
 from prompting.methods.plot import TransportCLIP
 from tests.reference.methods import METHODS, build, draw_images, relearn, tiny_vit
+from tests.reference.params import long_but
 
 TRANSPORT = [name for name, trainer in METHODS.items() if issubclass(trainer.model_class, (ALIGN, TransportCLIP))]
+WHOLE = [name for name in METHODS if name not in (*TRANSPORT, "CoCoOp")]
 
 
 def program(model, images, **more):
@@ -19,7 +21,7 @@ def any_number():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [name for name in METHODS if name not in (*TRANSPORT, "CoCoOp")])
+@pytest.mark.parametrize("method", long_but(WHOLE, "CoOp", "MaPLe"))
 def test_the_program_gives_the_logits_and_follows_the_learned_tensors(method):
     model, images = relearn(build(method)).eval(), draw_images(tiny_vit(), 5)
     exported = program(model, images[:2], **any_number())
@@ -38,6 +40,7 @@ def test_cocoop_has_programs_of_one_batch_size():
         program(model, images, **any_number())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", TRANSPORT)
 def test_a_transport_that_stops_by_its_data_is_refused_with_the_form_to_export(method):
     with pytest.raises(ValueError, match=r"the transport stops by its data.* prompting\.export\.convert\.portable"):

@@ -35,6 +35,7 @@ def test_scripts_take_relative_paths_from_where_they_are_started(script, words, 
     assert (place, data) == (str(PROJECT), "my data")
 
 
+@pytest.mark.slow
 def test_an_interrupted_setup_is_made_again(tmp_path):
     (tmp_path / "scripts").mkdir()
     shutil.copy(PROJECT / "scripts" / "setup.sh", tmp_path / "scripts")

@@ -154,6 +154,7 @@ def test_a_published_file_that_is_damaged_is_named(tmp_path):
         trainer.load_model(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_whole_run(tmp_path):
     """Rates and dropout go on where they were."""
 

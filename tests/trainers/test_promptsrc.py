@@ -89,6 +89,7 @@ def test_the_last_checkpoint_and_the_final_test_are_the_mean(run):
     assert set(trainer.test_results) == {"test"}
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_same_mean(run, tmp_path):
     interrupt_after(trainer_in(tmp_path), 2)
     trainer_in(tmp_path).train()
@@ -96,6 +97,7 @@ def test_a_resumed_run_has_the_same_mean(run, tmp_path):
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+@pytest.mark.slow
 def test_a_finished_run_goes_on_with_a_longer_schedule(run, tmp_path, caplog):
     """From the prompts before their mean; the new mean is over all epochs, at the rates of the longer schedule."""
     folder, _ = run
@@ -119,6 +121,7 @@ def test_a_finished_run_goes_on_with_a_longer_schedule(run, tmp_path, caplog):
     torch.testing.assert_close(dict(saved(tmp_path / "out", 6)), mean, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_only_tested_again(run):
     folder, trainer = run
     again = trainer_in(folder.parent)

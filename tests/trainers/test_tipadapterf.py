@@ -140,6 +140,7 @@ class OnlyTest(DatasetBase):
         super().__init__(train_x=data[:2], test=data[2:])
 
 
+@pytest.mark.slow
 def test_a_run_chooses_on_validation_images(tmp_path, caplog):
     caplog.set_level("INFO")
     words = ("OPTIM.MAX_EPOCH", 3, "TEST.FINAL_MODEL", "best_val", "OPTIM.LR", 0.5, "AUGMENT_EPOCH", 2)
@@ -162,6 +163,7 @@ def test_a_run_chooses_on_validation_images(tmp_path, caplog):
     assert "Building the cache" not in caplog.text
 
 
+@pytest.mark.slow
 def test_nothing_is_chosen_on_test_images(tmp_path, caplog):
     """Without validation images: the last epoch, beta and alpha as given, and no evaluation before the end."""
     caplog.set_level("INFO")
@@ -187,6 +189,7 @@ def test_nothing_is_chosen_on_test_images(tmp_path, caplog):
     torch.testing.assert_close(other.model(images), expected + torch.stack([known, torch.zeros(2)], 1))
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch):
     """Keys and the rate of every step; the cache is not built again."""
     words = ("OPTIM.MAX_EPOCH", 4, "TRAIN.CHECKPOINT_FREQ", 1, "AUGMENT_EPOCH", 2, "SEED", 3)
