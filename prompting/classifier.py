@@ -198,8 +198,7 @@ class Classifier:
             TypeError: an image of another type, such as an array.
         """
         check_count("batch_size", batch_size)
-        single = isinstance(images, str) or not isinstance(images, Iterable)
-        single = single or isinstance(images, Tensor) and images.dim() == 3
+        single = isinstance(images, str) or not isinstance(images, Iterable) or getattr(images, "ndim", 0) == 3
         several = [cast(ImageLike, images)] if single else list(cast("Sequence[ImageLike]", images))
         batches = [several[i : i + batch_size] for i in range(0, len(several), batch_size)]
         scores = [self._score(torch.stack([self._tensor(image) for image in batch])) for batch in batches]
