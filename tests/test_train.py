@@ -2,9 +2,7 @@
 
 import csv
 import json
-import os
 import re
-import subprocess
 import sys
 
 import pytest
@@ -14,6 +12,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 import train
 from tests.reference.clip_states import vit_state
 from tests.reference.layouts import class_folders
+from tests.reference.torchrun import torchrun
 
 MINI = "configs/datasets/mini_source.yaml"
 METHOD = "configs/trainers/ALIGN/mini.yaml"
@@ -140,10 +139,7 @@ def test_two_processes_do_what_one_does(call, tmp_path, root, reading):
     odd += ["DATALOADER.TRAIN_X.BATCH_SIZE", "5", "DATALOADER.TEST.BATCH_SIZE", "200", "DATALOADER.NUM_WORKERS", "1"]
     assert call(output=tmp_path / "one", opts=odd)[0] == 0
     words = [word.replace(str(tmp_path / "one"), str(tmp_path / "two")) for word in sys.argv[1:]]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "train.py"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*launcher, *words], env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    torchrun(["train.py", *words], tmp_path, tmp_path / "two")
 
     def outcome(folder):
         rows = list(csv.DictReader((folder / "predictions.csv").open()))

@@ -5,30 +5,25 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from dassl.utils import distributed
 
 from tests.reference.shared_run import END_OF_FIRST
-
-PROJECT = Path(__file__).resolve().parents[2]
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-
-
-def run(root, output, *launcher):
-    command = [sys.executable, *launcher, "-m", "tests.reference.shared_run", root, str(output)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=PROJECT, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done.stdout, torch.load(output / "result.pt", weights_only=False)
+from tests.reference.torchrun import PROJECT, torchrun
 
 
 @pytest.fixture(scope="module")
 def runs(tiny_root, tmp_path_factory):
-    folders = [tmp_path_factory.mktemp(name) for name in ("one", "two")]
-    return [(folder, *run(tiny_root, folder, *how)) for folder, how in zip(folders, ([], TORCHRUN))]
+    """For one process and for two: output folder, standard output, and what the program says of its run."""
+    one, two, more = (tmp_path_factory.mktemp(name) for name in ("one", "two", "more"))
+    words = ["-m", "tests.reference.shared_run", tiny_root]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *words, str(one)], cwd=PROJECT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    outputs = done.stdout, torchrun([*words, str(two)], more, two / "log.txt")
+    return [(f, out, torch.load(f / "result.pt", weights_only=False)) for f, out in zip((one, two), outputs)]
 
 
 def lines(text):

@@ -3,7 +3,6 @@
 python -m tests.reference.shared_run ROOT OUTPUT
 """
 
-import faulthandler
 import os
 import sys
 
@@ -100,5 +99,4 @@ def main(root, output):
 
 
 if __name__ == "__main__":
-    faulthandler.dump_traceback_later(240, exit=True)  # processes that wait for one another say where
     main(*sys.argv[1:])
