@@ -147,6 +147,7 @@ def draw_forms(table: pd.DataFrame, title: str, path: Path) -> Figure:
         labels = ["" if np.isnan(value) else f"{value:,.{int(value < 100)}f}" for value in table[name]]
         axes.bar_label(bars, labels, padding=3, size=8.5)
         axes.set(title=MEASURES[name], xticks=[], xlim=(0, 1.28 * table[name].max()))
+        axes.set_xlabel("less is better" if name in ("size_mb", "peak_mb") else "more is better", loc="left", size=8)
         axes.spines["bottom"].set_visible(False)
         axes.tick_params(length=0)
         axes.grid(visible=False)

@@ -11,7 +11,7 @@ from PIL import Image
 from prompting.explain.style import FAINT, INK, MUTED, SETTINGS, colour, heading
 
 MOST = 24  # images in a picture
-SIDE, BARS, LABEL, GAP, TOP = 1.25, 2.3, 0.25, 0.2, 0.85  # inches: image, bars, file name, between, heading
+SIDE, BARS, LABEL, GAP, TOP = 1.25, 2.2, 0.25, 0.25, 0.7  # inches: image, bars, file name, between, heading
 
 
 def likeliest_figure(
@@ -27,11 +27,12 @@ def likeliest_figure(
     """
     columns = min(3, len(images))
     rows = -(-len(images) // columns)
-    width = max(GAP + columns * (SIDE + BARS + 2 * GAP), 5.5)
+    width = max(GAP + columns * (SIDE + BARS + 2 * GAP), 6.2)
     height = TOP + rows * (LABEL + SIDE + GAP)
     with mpl.rc_context({**SETTINGS, "axes.grid": False}):
         figure = Figure(figsize=(width, height), dpi=150)
-        heading(figure, title, "Probabilities of the likeliest classes; the part of each image that the model sees.")
+        note = "The part of each image that the model sees, and the probabilities of its likeliest classes."
+        heading(figure, title, note)
         for i, (image, name, found) in enumerate(zip(images, names, classes)):
             left = GAP + i % columns * (SIDE + BARS + 2 * GAP)
             bottom = height - TOP - (i // columns + 1) * (LABEL + SIDE) - i // columns * GAP
