@@ -1,16 +1,36 @@
-"""Pictures of tables: accuracy over shots as curves; base, new and H as bars; differences as intervals."""
+"""Draw a table of the forms of a model (of ``align-clip distill`` or ``export``): what each gives and costs, as bars
+(means, if the table has several data sets).
 
+    python -m experiments.pictures results/distill.csv docs/figures/distill.png --title "A student next to its teacher"
+    python -m experiments.pictures results/export.csv docs/figures/export.png
+
+The module also has the pictures of other tables: accuracy over shots as curves; base, new and H as bars; differences
+as intervals.
+"""
+
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from dassl.utils.command import Parser
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
+from experiments.runs import command
 from experiments.tables import AVERAGE
 from prompting.explain.style import INK, LESS, MORE, MUTED, SETTINGS, colour
 from prompting.files import write_figure
+
+MEASURES = {  # columns of a table of forms
+    "accuracy": "accuracy (%)",
+    "same_class": "same answers (%)",
+    "size_mb": "size (MB)",
+    "peak_mb": "peak memory (MB)",
+    "images_per_second": "images per second",
+}
 
 
 @mpl.rc_context(SETTINGS)
@@ -107,3 +127,51 @@ def draw_intervals(table: pd.DataFrame, path: Path) -> Figure:
         axes.set(yticks=range(len(order)), yticklabels=order, ylim=(-0.6, len(order) - 0.4))
     write_figure(figure, path, dpi=150)
     return figure
+
+
+@mpl.rc_context(SETTINGS)
+def draw_forms(table: pd.DataFrame, title: str, path: Path) -> Figure:
+    """Draw the ``MEASURES`` of each form of a model as bars from zero, one panel per measure.
+
+    Args:
+        table: column ``form`` and some of ``MEASURES``; the first form, with which the others are compared, is grey.
+        title: over the figure.
+        path: picture to write; the suffix is the format.
+
+    Returns:
+        the figure.
+    """
+    shown = [name for name in MEASURES if name in table and table[name].notna().any()]
+    figure = Figure(figsize=(1.2 + 2.2 * len(shown), 1.1 + 0.3 * len(table)), layout="constrained")
+    panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    for axes, name in zip(panels, shown):
+        bars = axes.barh(table["form"], table[name], color=[MUTED, *[colour(0)] * (len(table) - 1)], height=0.7)
+        labels = ["" if np.isnan(value) else f"{value:,.{int(value < 100)}f}" for value in table[name]]
+        axes.bar_label(bars, labels, padding=3, size=8.5)
+        axes.set(title=MEASURES[name], xticks=[], xlim=(0, 1.28 * table[name].max()))
+        axes.set_xlabel("less is better" if name in ("size_mb", "peak_mb") else "more is better", loc="left", size=8)
+        axes.spines["bottom"].set_visible(False)
+        axes.tick_params(length=0)
+        axes.grid(visible=False)
+    panels[0].invert_yaxis()
+    figure.suptitle(title, x=0.01, ha="left", weight="bold", size=12)
+    write_figure(figure, path, dpi=150)
+    return figure
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser(prog="pictures", doc=__doc__)
+    parser.add_argument("table", type=Path, help="CSV file of forms")
+    parser.add_argument("figure", type=Path, help="picture to write; the suffix is the format")
+    parser.add_argument("--title", default="", help="over the picture")
+    args = parser.parse_args(argv)
+    table = pd.read_csv(args.table).rename(columns={"name": "form"})  # an export's
+    if "same_class" in table:
+        table["same_class"] *= 100
+    draw_forms(table.groupby("form", sort=False, as_index=False).mean(numeric_only=True), args.title, args.figure)
+    print(args.figure)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -65,6 +65,7 @@ def _load(args: argparse.Namespace, **more: Any) -> Classifier:
 def _plan(args: argparse.Namespace, folder: Path) -> int:
     from prompting.explain.plan_figure import plan_figure
     from prompting.explain.plans import transport_plans
+    from prompting.explain.style import drawable_name
 
     check_count("--pairs", args.pairs)
     images = find_images(args.images)
@@ -77,8 +78,7 @@ def _plan(args: argparse.Namespace, folder: Path) -> int:
         cropped = trained.preprocess.crop(image)
         (plan,) = transport_plans(trained.model, trained.preprocess(cropped)[None], trained.classnames, top=args.top)
         first = plan.classes[0]
-        shown = path.name.encode("utf-8", "backslashreplace").decode()  # a name may not be UTF-8
-        title = f"{trained.settings.method} sees {first.name} ({first.probability:.0%}) in {shown}"
+        title = f"{trained.settings.method} sees {first.name} ({first.probability:.0%}) in {drawable_name(path)}"
         written.append(_free(folder / f"plan-{path.stem}.png", written))
         write_figure(plan_figure(cropped, plan, pairs=args.pairs, title=title), written[-1])
         print(written[-1])

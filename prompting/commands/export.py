@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 from prompting.commands.predict import add_classes, add_loading, given_classes
+from prompting.files import write_file
 from prompting.ot.checks import check_count
 
 
@@ -24,12 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--images", metavar="FOLDER", help="images to check the export on (default: the run's test images, else noise)")
     add("--iterations", type=int, metavar="N", help="iterations of the transport (default: 1.5 times those needed)")
     add("--no-measure", action="store_true", help="do not measure memory and speed")
+    add("--csv", metavar="FILE", help="also write the table to this file")
     add("--push-to-hub", metavar="REPO", help="upload the folder to this repository of the Hugging Face Hub")
     add_loading(parser, device=False)
 
 
 def run(args: argparse.Namespace) -> int:
     """Export, print the table, and return the exit code."""
+    from prompting.export.card import csv_table
     from prompting.export.write import FORMS, as_table, export
 
     if args.iterations is not None:
@@ -47,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
         classnames=given_classes(args.classes, args.classes_file),
     )
     print(f"\n{as_table(forms)}\n\n{folder / 'README.md'} says how to load it")
+    if args.csv:
+        write_file(Path(args.csv), csv_table(forms))
     if args.push_to_hub:
         print(push(folder, args.push_to_hub))
     return 0

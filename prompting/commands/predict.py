@@ -20,7 +20,7 @@ from PIL import Image
 from tqdm import tqdm  # comes with open_clip
 
 from prompting.classifier import Classifier
-from prompting.files import write_file
+from prompting.files import write_figure, write_file
 from prompting.images import find_images, read_image
 from prompting.ot.checks import check_count
 
@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--top", type=int, default=5, metavar="K", help="number of classes to show of each image (default 5)")
     add("--csv", metavar="FILE", help="write a table instead of printing lines")
     add("--json", metavar="FILE", help="write a JSON list instead of printing lines")
+    add("--figure", metavar="FILE", help="also draw the first images with their classes as bars; needs matplotlib")
     add("--batch-size", type=int, default=32, metavar="B", help="images that run together (default 32)")
     add_loading(parser)
 
@@ -80,9 +81,15 @@ def run(args: argparse.Namespace) -> int:
         kinds = ", ".join(sorted({path.suffix or path.name for path in left_out}))
         print(f"left out: {len(left_out)} files with other names than images ({kinds:.100})", file=sys.stderr)
     unreadable: list[Path] = []
-    rows = predict(classifier, files, args.top, args.batch_size, unreadable)
+    found: list[Row] = []
+    for row in predict(classifier, files, args.top, args.batch_size, unreadable):
+        found.append(row)
+        if not (args.csv or args.json):
+            named = ", ".join(f"{name} {100 * probability:.1f}%" for name, probability in row[1])
+            tqdm.write(f"{row[0]}: {named}")
+    if args.figure:
+        draw(classifier, found, Path(args.figure))
     if args.csv or args.json:
-        found = list(rows)
         if args.csv:
             table = io.StringIO(newline="")
             write_csv(found, min(args.top, len(classifier.classnames)), table)
@@ -90,9 +97,6 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             write_file(Path(args.json), (as_json(found) + "\n").encode("utf-8", "backslashreplace"))
         print(f"{len(found)} images: {' and '.join(filter(None, (args.csv, args.json)))}")
-    else:
-        for path, classes in rows:
-            tqdm.write(f"{path}: " + ", ".join(f"{name} {100 * probability:.1f}%" for name, probability in classes))
     return exit_code(unreadable, files)
 
 
@@ -126,6 +130,21 @@ def predict(
                     batch.append(path)
             yield from zip(batch, classifier(images, batch_size).top(top))
             bar.update(len(files[start : start + batch_size]))
+
+
+def draw(classifier: Classifier, rows: list[Row], file: Path) -> None:
+    """Draw the first images with their likeliest classes."""
+    from prompting.explain.likeliest_figure import MOST, likeliest_figure
+    from prompting.explain.style import drawable_name
+
+    shown = rows[:MOST]
+    if not shown:
+        raise ValueError(f"no image can be read, so there is nothing to draw to {file}")
+    images = [classifier.preprocess.read(path) for path, _ in shown]
+    some = f" in {len(shown)} of {len(rows)} images" if len(rows) > len(shown) else ""
+    title = f"What {classifier.settings.method} sees{some}"
+    names, classes = [drawable_name(path) for path, _ in shown], [found for _, found in shown]
+    write_figure(likeliest_figure(images, names, classes, title), file)
 
 
 def write_csv(rows: list[Row], top: int, file: IO[str]) -> None:

@@ -1,8 +1,6 @@
 """Distillation of a run into a folder: the student's files, a table beside its teacher's, and a model card."""
 
-import csv
 import hashlib
-import io
 import json
 import os
 import sys
@@ -10,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from prompting.classifier import Classifier
 from prompting.distill.comparing import Row, as_table, compare, exported, full, int8_teacher, zero_shot
 from prompting.distill.student import make_student
 from prompting.distill.training import Settings, Views, teacher_probabilities, train
-from prompting.export.card import write_card
+from prompting.export.card import csv_table, write_card
 from prompting.export.convert import portable
 from prompting.export.onnx import OPSET, needed
 from prompting.export.write import FILES, NUMBER, write_form
@@ -166,11 +164,7 @@ def _describe(folder: Path, config: Json, made: ModelSettings, rows: Sequence[Ro
     text = json.dumps({**record, "rows": [asdict(row) for row in rows]}, indent=1)
     write_file(folder / "distill.json", text.encode())
     if rows:
-        file = io.StringIO(newline="")
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
-        write_file(folder / "distill.csv", file.getvalue().encode("utf-8", "backslashreplace"))
+        write_file(folder / "distill.csv", csv_table(rows))
     about = ABOUT.format(
         **{**made.as_json(), **config["vision"], **record["settings"], "images": record["images"]},
         layers=len(config["vision"]["adapters"]) - 1,

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from prompting.explain.style import CYCLE, MUTED, SETTINGS, colour
+from prompting.explain.style import CYCLE, INK, MUTED, SETTINGS, colour
 from prompting.run_folder import read_run
 
 Points = list[tuple[float, float]]
@@ -23,11 +23,11 @@ DASHES = ("-", "--", ":")  # of the first ten colours, and of the next
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart: its lines by name, and the value that a uniform plan would have."""
+    """One chart: its lines by name, and the values that uniform plans would have."""
 
     title: str
     lines: dict[str, Points] = field(default_factory=dict)
-    uniform: float | None = None
+    uniform: tuple[float, ...] = ()
     percent: bool = False
 
 
@@ -65,8 +65,11 @@ def read_curves(folder: Path) -> list[Panel]:
         ("problems not converged (%)", "not_converged"),
     ):
         lines = {level: points(f"train/transport_{level}_{name}", per_epoch=True) for level in LEVELS}
-        uniform = uniform_entropy(folder) if name == "entropy" else None
-        panels.append(Panel(title, {f"{k} level": v for k, v in lines.items()}, uniform, name == "not_converged"))
+        panels.append(Panel(title, {f"{k} level": v for k, v in lines.items()}, percent=name == "not_converged"))
+        if name == "entropy":
+            known = [points(f"train/transport_{level}_uniform_entropy", per_epoch=True) for level in LEVELS]
+            uniform = tuple(values[-1][1] for values in known if values) or uniform_prompts(folder)
+            panels[-1] = replace(panels[-1], uniform=uniform)
     kept = [Panel(p.title, {k: v for k, v in p.lines.items() if v}, p.uniform, p.percent) for p in panels]
     return [panel for panel in kept if panel.lines]
 
@@ -79,14 +82,14 @@ def batches_per_epoch(folder: Path) -> int:
     return 1
 
 
-def uniform_entropy(folder: Path) -> float | None:
-    """Return ln(M N), the entropy of a uniform plan of the prompt level; None if the settings do not tell M and N."""
+def uniform_prompts(folder: Path) -> tuple[float, ...]:
+    """Return ln(M N), the entropy of a uniform plan of prompts, for runs that did not record it; () if unknown."""
     trainer = read_run(folder)["config"]["TRAINER"]
     node: dict[str, Any] = next((value for key, value in trainer.items() if key != "NAME"), {})
     for keys in (("VISION_PROMPT_NUMBER", "TEXT_PROMPT_NUMBER"), ("M", "N")):
         if all(key in node for key in keys):
-            return math.log(node[keys[0]] * node[keys[1]])
-    return None
+            return (math.log(node[keys[0]] * node[keys[1]]),)
+    return ()
 
 
 def draw_panel(axes: Axes, panel: Panel, epochs: float | None = None, colours: Sequence[int] = ()) -> None:
@@ -107,17 +110,17 @@ def draw_panel(axes: Axes, panel: Panel, epochs: float | None = None, colours: S
             axes.plot(*zip(*ends), marker="o", ms=3, label=name, **style) if ends else None
         else:
             axes.plot(*zip(*points), marker="o" if len(points) < 40 else "", ms=3, label=name, **style)
-    if panel.uniform is not None:
-        axes.axhline(panel.uniform, color=MUTED, ls="--", lw=1, label="prompt level, uniform plan")
+    for i, value in enumerate(panel.uniform):  # on top: a level whose plans are uniform is a dashed line
+        axes.axhline(value, color=INK, ls=(0, (4, 3)), lw=1.1, zorder=3, label="" if i else "uniform plans")
     axes.set_title(panel.title)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     values = [y * (100 if panel.percent else 1) for points in panel.lines.values() for _, y in points]
-    if min(values) >= 0 and panel.uniform is None:
+    if min(values) >= 0 and not panel.uniform:
         axes.set_ylim(0, 1.05 * max(values) or 1.0)
     if epochs:
         axes.set_xlim(0, 1.015 * epochs)  # the last point is drawn whole
-    if set(panel.lines) != {panel.title} or panel.uniform is not None:
+    if set(panel.lines) != {panel.title} or panel.uniform:
         outside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.03)} if len(panel.lines) > 5 else {}
         axes.legend(fontsize=8, handlelength=2.6, labelspacing=0.25, **outside)
 

@@ -1,5 +1,6 @@
 """Colours and settings that all pictures share; readable with every kind of colour blindness."""
 
+from pathlib import Path
 from typing import Any
 
 from matplotlib.colors import LinearSegmentedColormap, to_hex
@@ -38,6 +39,11 @@ SETTINGS: dict[Any, Any] = {
 def colour(number: int) -> str:
     """Return the colour of series ``number``; they repeat after ten."""
     return to_hex(CYCLE[number % len(CYCLE)])
+
+
+def drawable_name(path: Path) -> str:
+    """Return the name of a file as text that can be drawn; a name need not be UTF-8."""
+    return path.name.encode("utf-8", "backslashreplace").decode()
 
 
 def heading(figure: Figure, title: str, note: str) -> None:

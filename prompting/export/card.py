@@ -1,6 +1,9 @@
 """The model card of an export: ``README.md`` with the Hub's YAML header."""
 
+import csv
+import io
 from collections.abc import Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +145,15 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
     rule = [":" + "-" * (width - 1) if not i else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
     return "\n".join([line(head), line(rule), *map(line, rows)])
+
+
+def csv_table(rows: Sequence[Any]) -> bytes:
+    """Return objects of one dataclass as a CSV file, one column for each field."""
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, [field.name for field in fields(rows[0])], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    return file.getvalue().encode("utf-8", "backslashreplace")
 
 
 def read_results(run: Path) -> Json | None:

@@ -133,7 +133,7 @@ class HierarchicalOT(nn.Module):
     """``hierarchical_ot`` as a module with fixed settings and no parameters.
 
     ``statistics.read()`` returns the number of problems since its last call, how many did not converge, their mean
-    iterations and the mean entropy of their plans.
+    iterations, the mean entropy of their plans, and that of uniform plans.
 
     Args:
         settings: a ``HeadSettings``; None for the defaults.
@@ -187,9 +187,10 @@ class HierarchicalOT(nn.Module):
         more: dict[str, Any] = {"r_mask": r_mask, "s_mask": s_mask, "return_plans": return_plans}
         reduce = self.all_reduce_sum if torch.is_grad_enabled() else None
         out = hierarchical_ot(z, h, r, s, self.settings, logit_scale=logit_scale, all_reduce_sum=reduce, **more)
-        for level, solved in (("prompt", out.prompt), ("token", out.token)):
-            if solved is not None:
-                self.statistics.add(level, solved)
+        self.statistics.add("prompt", out.prompt, _uniform_entropy(_count(z)[:, None], _count(h)))
+        if out.token is not None and r is not None and s is not None:
+            rows, columns = _count(r, r_mask)[:, None, :, None], _count(s, s_mask)[:, None]  # (B, 1, M, 1), (K, 1, N)
+            self.statistics.add("token", out.token, _uniform_entropy(rows, columns))
         return out
 
     def score(
@@ -201,6 +202,17 @@ class HierarchicalOT(nn.Module):
 
     def extra_repr(self) -> str:
         return ", ".join(f"{field.name}={getattr(self.settings, field.name)!r}" for field in fields(self.settings))
+
+
+def _count(tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return the number (...) of valid tokens of ``tokens`` (..., J, D)."""
+    shape = tokens.shape[:-1]
+    return tokens.new_full(shape[:-1], shape[-1], dtype=torch.long) if mask is None else mask.expand(shape).sum(-1)
+
+
+def _uniform_entropy(rows: Tensor, columns: Tensor) -> Tensor:
+    """Return ln(J L), the entropy of the uniform plan between J rows and L columns."""
+    return (rows * columns).double().log()
 
 
 def _check_scale(logit_scale: float | Tensor) -> float | Tensor:

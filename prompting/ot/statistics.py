@@ -15,9 +15,10 @@ class TransportStatistics:
         self._sums: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def add(self, level: str, solved: SinkhornOutput) -> None:
-        """Add the problems of one call of the solver."""
-        values = (torch.ones_like(solved.entropy), ~solved.converged, solved.iterations, solved.entropy)
+    def add(self, level: str, solved: SinkhornOutput, uniform: Tensor) -> None:
+        """Add the problems of one call of the solver; ``uniform`` is the entropy of their uniform plans."""
+        uniform = uniform.expand_as(solved.entropy)
+        values = (torch.ones_like(solved.entropy), ~solved.converged, solved.iterations, solved.entropy, uniform)
         sums = torch.stack([value.sum(dtype=torch.float64) for value in values])
         self._sums[level] = self._sums[level] + sums if level in self._sums else sums
 
@@ -28,14 +29,14 @@ class TransportStatistics:
             all_reduce_sum: sums a tensor over processes, all of which must then call ``read``.
 
         Returns:
-            Per level ("prompt", "token"): ``problems``, ``not_converged`` (numbers of problems), ``iterations`` and
-            ``entropy`` (means over problems; nats).
+            Per level ("prompt", "token"): ``problems``, ``not_converged`` (numbers of problems), ``iterations``,
+            ``entropy`` and ``uniform_entropy``, that of uniform plans (means over problems; nats).
         """
         found = {}
         for level in ("prompt", "token"):
-            sums = self._sums.pop(level, torch.zeros(4, dtype=torch.float64)).cpu()
-            problems, failed, iterations, entropy = (all_reduce_sum(sums) if all_reduce_sum else sums).tolist()
+            sums = self._sums.pop(level, torch.zeros(5, dtype=torch.float64)).cpu()
+            problems, failed, *values = (all_reduce_sum(sums) if all_reduce_sum else sums).tolist()
             if problems:
-                means = {"iterations": iterations / problems, "entropy": entropy / problems}
+                means = dict(zip(("iterations", "entropy", "uniform_entropy"), (v / problems for v in values)))
                 found[level] = {"problems": int(problems), "not_converged": int(failed), **means}
         return found

@@ -9,9 +9,9 @@ from statistics import mean
 import pandas as pd
 import pytest
 
-from experiments import results, tables
+from experiments import pictures, results, tables
 from experiments.collect import RunResult
-from experiments.pictures import draw_curves
+from experiments.pictures import draw_curves, draw_forms
 from experiments.protocols import SUITES
 from experiments.tables import PUBLISHED, TableBuilder
 from tests.reference.run_trees import LOG_06, LOG_TEST, base2new_tree, write_log, write_result
@@ -335,3 +335,17 @@ def test_a_note_of_a_run_stands_below_the_table(tmp_path, show):
     for source in (tmp_path, tmp_path / "base2new.csv"):
         out = show(source, "--table", "base2new")[1]
         assert out.count("other sentences") == 1 and "CoPrompt on dtd, eurosat: other sentences." in out
+
+
+def test_the_forms_of_a_model_are_bars(tmp_path, call_main, monkeypatch):
+    """Of an export that was not wholly measured: shares become percent, what is missing has no bar and no panel."""
+    file, picture, drawn = tmp_path / "forms.csv", tmp_path / "forms.png", []
+    file.write_text("name,size_mb,same_class,peak_mb,images_per_second\nfull model,1612.8,1.0,,2\nint8,90.54,0.97,,\n")
+    monkeypatch.setattr(pictures, "draw_forms", lambda *args: drawn.append(draw_forms(*args)))
+    assert call_main(pictures, file, picture, "--title", "Forms of a run")[:2] == (0, f"{picture}\n")
+    panels = {axes.get_title("left"): axes for axes in drawn[0].axes}
+    assert list(panels) == ["same answers (%)", "size (MB)", "images per second"] and picture.stat().st_size > 5000
+    for title, labels in (("same answers (%)", ["100", "97.0"]), ("size (MB)", ["1,613", "90.5"])):
+        assert [text.get_text() for text in panels[title].texts] == labels
+    assert [bar.get_width() for bar in panels["size (MB)"].patches] == [1612.8, 90.54]
+    assert [text.get_text() for text in panels["images per second"].texts][1] == ""

@@ -163,8 +163,11 @@ def test_module_is_the_function_and_has_no_parameters():
 def test_statistics_of_the_module_are_those_of_its_problems(reading):
     f = naive.features(4, common=1.0)
     head = HierarchicalOT(reading=reading, max_iter=4, tol=1e-4)
-    outs = [head(**f), head(**{name: 0.5 * x + 0.1 for name, x in f.items()})]
+    lengths = [5, 2, 3]
+    mask = naive.lengths_mask(lengths, 5)
+    outs = [head(**f, s_mask=mask), head(**{name: 0.5 * x + 0.1 for name, x in f.items()}, s_mask=mask)]
     found = head.statistics.read()
+    uniform = {"prompt": np.log(3 * 2), "token": np.mean([np.log(7 * length) for length in lengths])}
     for level in ("prompt", "token"):
         solved = [getattr(out, level) for out in outs]
         flat = {name: torch.cat([getattr(x, name).flatten() for x in solved]) for name in solved[0]._fields[3:]}
@@ -173,6 +176,7 @@ def test_statistics_of_the_module_are_those_of_its_problems(reading):
             "not_converged": int((~flat["converged"]).sum()),
             "iterations": pytest.approx(float(flat["iterations"].double().mean())),
             "entropy": pytest.approx(float(flat["entropy"].mean())),
+            "uniform_entropy": pytest.approx(uniform[level]),
         }
     assert found["token"]["not_converged"] > 0 and head.statistics.read() == {}
     head(**f)

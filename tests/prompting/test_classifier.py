@@ -226,11 +226,13 @@ def test_the_command(run_of, tmp_path, capsys):
 
     (photos / "b.png").write_bytes(b"no image")
     (tmp_path / "names.txt").write_text("cat\nbig dog\n\nlynx\n")
-    files = "--csv", tmp_path / "p.csv", "--json", tmp_path / "p.json"
+    files = "--csv", tmp_path / "p.csv", "--json", tmp_path / "p.json", "--figure", tmp_path / "p.png"
     code, _, err = call(capsys, out, photos, *files, "--classes-file", tmp_path / "names.txt", "--top", 2)
     assert code == 1 and f"skipped: {photos / 'b.png'} is not a readable image" in err and "1 of 3 images" in err
     rows = list(csv.DictReader((tmp_path / "p.csv").open()))
     assert list(rows[0]) == ["path", "class_1", "probability_1", "class_2", "probability_2"]
+    with Image.open(tmp_path / "p.png") as picture:
+        assert min(picture.size) > 200
     content = json.loads((tmp_path / "p.json").read_text())
     assert [row["path"] for row in rows] == [item["path"] for item in content]
     assert {row["class_1"] for row in rows} <= {"cat", "big dog", "lynx"}

@@ -9,6 +9,7 @@ import shutil
 import pytest
 import torch
 import torch.nn.functional as F
+from matplotlib.figure import Figure
 from PIL import Image
 
 from prompting.__main__ import main
@@ -16,8 +17,9 @@ from prompting.classifier import Classifier
 from prompting.clip.shape import text_tower
 from prompting.clip.tokens import clip_tokenizer
 from prompting.explain import ClassPlan, evenness, transport_plans
-from prompting.explain.curves import read_curves, uniform_entropy
+from prompting.explain.curves import draw_panel, read_curves, uniform_prompts
 from prompting.explain.embedding import image_features, neighbour_accuracy
+from prompting.explain.likeliest_figure import likeliest_figure
 from prompting.explain.plans import token_word
 from prompting.explain.words import drawable, nearest_words
 from prompting.run_folder import images_of_test
@@ -209,10 +211,24 @@ def test_curves_are_read_by_epoch(make_run):
     assert [x for x, _ in loss] == pytest.approx([1 / 3, 2 / 3, 1, 4 / 3, 5 / 3, 2]) and loss[-1][1] == 0.5
     assert list(panels["accuracy (%)"].lines) == ["training"]
     entropy = panels["entropy of the plans (nats)"]
-    assert [x for x, _ in entropy.lines["token level"]] == [1, 2] and entropy.uniform == pytest.approx(math.log(16))
+    assert [x for x, _ in entropy.lines["token level"]] == [1, 2] and entropy.uniform == (2.75, 4.75)
     assert panels["problems not converged (%)"].lines["prompt level"][0][1] == 0.25
     assert "iterations of the transport" not in panels  # not among the written values
-    assert uniform_entropy(make_run("CoOp")[0]) is None
+    axes = Figure().subplots()
+    draw_panel(axes, entropy)
+    dashed = [line.get_ydata()[0] for line in axes.lines if line.is_dashed()]
+    assert dashed == [2.75, 4.75]  # each level's own
+    assert uniform_prompts(folder) == (math.log(16),) and uniform_prompts(make_run("CoOp")[0]) == ()
+
+
+def test_the_bars_of_a_prediction_are_its_probabilities():
+    classes = [[("cat", 0.75), ("dog", 0.25)], [("dog", 1.0), ("cat", 0.0)]]
+    figure = likeliest_figure([Image.new("RGB", (8, 8))] * 2, ["a.png", "$b^$.png"], classes, "What ALIGN sees")
+    photos, bars = figure.axes[::2], figure.axes[1::2]
+    assert [axes.get_title("left") for axes in photos] == ["a.png", "$b^$.png"]
+    for axes, found in zip(bars, classes):
+        assert [text.get_text() for text in axes.texts] == [t for name, p in found for t in (name, f"{p:.0%}")]
+        assert [bar.get_width() for bar in axes.patches] == [w for _, p in found for w in (1, p)]  # on a frame of 100 %
 
 
 @pytest.mark.slow

@@ -172,7 +172,7 @@ def test_the_command_writes_a_folder_that_works_alone(run, tmp_path, capsys, mon
             return f"https://hub/{repo_id}"
 
     monkeypatch.setattr(huggingface_hub, "HfApi", FolderApi)
-    assert main(["export", str(run), "--push-to-hub", "me/photos"]) == 0
+    assert main(["export", str(run), "--push-to-hub", "me/photos", "--csv", str(tmp_path / "e.csv")]) == 0
     out, folder = capsys.readouterr().out, run / "export"
     names = ["README.md", "load_model.py", "model.int8.onnx", "model.onnx", "model.safetensors"]
     assert sorted(p.name for p in folder.iterdir()) == names
@@ -180,6 +180,8 @@ def test_the_command_writes_a_folder_that_works_alone(run, tmp_path, capsys, mon
     table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line.startswith("|")]
     assert [row[0] for row in table[2:]] == ["full model", "safetensors", "onnx", "int8"]
     assert all(float(cell) > 0 for row in table[2:] for cell in row[1:4])
+    rows = list(csv.DictReader((tmp_path / "e.csv").open()))
+    assert [[row["name"], f"{float(row['size_mb']):.1f}"] for row in rows] == [row[:2] for row in table[2:]]
 
     # The loader, copied elsewhere, with torch and safetensors alone
     for name in ("load_model.py", "model.safetensors"):

@@ -103,7 +103,8 @@ def write_curves(folder: Path, epochs: int = 2, batches: int = 3) -> None:
         writer.add_scalar("train/acc", 50 + step, step)
         writer.add_scalar("train/lr", 0.1, step)
     for epoch in range(epochs):
-        for level, entropy in (("prompt", 2.7), ("token", 4.5)):
+        for level, entropy, uniform in (("prompt", 2.7, 2.75), ("token", 4.5, 4.75)):
             writer.add_scalar(f"train/transport_{level}_entropy", entropy, epoch)
+            writer.add_scalar(f"train/transport_{level}_uniform_entropy", uniform, epoch)
             writer.add_scalar(f"train/transport_{level}_not_converged", 0.25, epoch)
     writer.close()

@@ -23,7 +23,8 @@ def record_transport(trainer: TrainerX, part: str) -> None:
     trainer.transport[part] = found
     for level, values in found.items():
         share = values["not_converged"] / values["problems"]
-        for name, value in (("not_converged", share), *((n, values[n]) for n in ("iterations", "entropy"))):
+        for name in ("not_converged", "iterations", "entropy", "uniform_entropy"):
+            value = share if name == "not_converged" else values[name]
             trainer.write_scalar(f"{part}/transport_{level}_{name}", value, trainer.epoch)
         if values["not_converged"]:
             few = f"{values['not_converged']:,} of {values['problems']:,} problems did not converge"
