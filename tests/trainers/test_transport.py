@@ -25,7 +25,9 @@ def test_statistics_are_recorded(monkeypatch, max_iter, failed):
     assert record["problems"] == 2 * 3 * 3 * 2 and (record["not_converged"] > 0) == failed
     share = record["not_converged"] / record["problems"]
     assert scalars["train/transport_token_not_converged"] == (share, 3)
-    for name in ("iterations", "entropy", "uniform_entropy"):
+    assert scalars["train/transport_token_uniform_entropy"][0] >= record["entropy"]
+    assert set(record) == {"problems", "not_converged", "iterations", "entropy"}
+    for name in ("iterations", "entropy"):
         assert scalars[f"train/transport_token_{name}"] == (record[name], 3) and record[name] > 0
     told = f"token level: {record['not_converged']} of 36 problems did not converge within 1 iterations"
     assert any(told in line for line in lines) == failed and bool(lines) == failed

@@ -20,8 +20,10 @@ def record_transport(trainer: TrainerX, part: str) -> None:
     if not isinstance(head, HierarchicalOT):
         return
     found = head.statistics.read(getattr(trainer, "sum_shares", None))
-    trainer.transport[part] = found
+    trainer.transport[part] = {}
     for level, values in found.items():
+        # The entropy of uniform plans is for the curves; results.json keeps its keys.
+        trainer.transport[part][level] = {name: x for name, x in values.items() if name != "uniform_entropy"}
         share = values["not_converged"] / values["problems"]
         for name in ("not_converged", "iterations", "entropy", "uniform_entropy"):
             value = share if name == "not_converged" else values[name]
