@@ -265,14 +265,13 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, caplog, erro
 
 def test_an_output_folder_may_be_a_link_and_is_no_file(tmp_path):
     (tmp_path / "file").touch()
-    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
-    for name in ("file", "gone"):
-        with pytest.raises(NotADirectoryError, match=f"{name} is a file, or a link to nothing: give another --output"):
-            lock_folder(tmp_path / name)
+    with pytest.raises(NotADirectoryError, match="/file is a file: give another --output-dir"):
+        lock_folder(tmp_path / "file")
     (tmp_path / "real").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "real")
-    lock_folder(tmp_path / "link")
-    assert (tmp_path / "real" / files.LOCK_NAME).is_file()
+    for name in ("real", "new"):
+        (tmp_path / f"link to {name}").symlink_to(tmp_path / name)
+        lock_folder(tmp_path / f"link to {name}")
+        assert (tmp_path / name / files.LOCK_NAME).is_file()
 
 
 def test_image_names_that_are_not_utf8(trainer, record, tmp_path):

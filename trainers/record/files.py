@@ -41,7 +41,7 @@ def lock_folder(folder: str | os.PathLike[str]) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        raise NotADirectoryError(f"{folder} is a file, or a link to nothing: give another --output-dir") from None
+        raise NotADirectoryError(f"{folder} is a file: give another --output-dir") from None
     lock = FileLock(path / LOCK_NAME, timeout=0, thread_local=False)
     try:
         lock.acquire()
