@@ -14,6 +14,8 @@ SYSTEM_FOLDERS = (
 
 LeftOut: TypeAlias = dict[str, list[str]]
 """Reason -> paths of the files and folders that a listing did not take."""
+Place: TypeAlias = tuple[int, int]
+"""Device and number of a folder, the same through every link."""
 
 
 def is_image(name: str) -> bool:
@@ -34,22 +36,34 @@ def subfolders(folder: Path, ignored: Container[str] = ()) -> list[str]:
     return [name for name in names if name != DRAWS and name not in ignored]
 
 
-def images_in(folder: Path, deep: bool = False, left_out: LeftOut | None = None) -> list[str]:
+def images_in(
+    folder: Path, deep: bool = False, left_out: LeftOut | None = None, listed: set[Place] | None = None
+) -> list[str]:
     """Return the sorted paths, relative to a folder, of the images directly in it or (``deep``) at any depth.
 
-    Links to files and folders are followed; each folder is listed once. ``left_out`` is filled with all else.
+    Links to files and folders are followed, except to a folder above; each folder is listed once. ``left_out`` is
+    filled with all else, ``listed`` with the folders.
     """
     if not deep:
         return list(filter(is_image, _names(folder)))
     found: LeftOut = {} if left_out is None else left_out
-    return sorted(os.path.relpath(path, folder).replace(os.sep, "/") for path in _walk(str(folder), found, set()))
+    above = {_place(str(parent)) for parent in Path(os.path.realpath(folder)).parents}
+    seen = set(above)
+    images = sorted(os.path.relpath(path, folder).replace(os.sep, "/") for path in _walk(str(folder), found, seen))
+    if listed is not None:
+        listed |= seen - above
+    return images
 
 
-def _walk(folder: str, left_out: LeftOut, seen: set[tuple[int, int]]) -> Iterator[str]:
+def _place(folder: str) -> Place:
     status = os.stat(folder)
-    place = (status.st_dev, status.st_ino)
+    return status.st_dev, status.st_ino
+
+
+def _walk(folder: str, left_out: LeftOut, seen: set[Place]) -> Iterator[str]:
+    place = _place(folder)
     if place in seen:
-        left_out.setdefault("folders listed already, through a link", []).append(folder)
+        left_out.setdefault("folders above, or listed already, through a link", []).append(folder)
         return
     seen.add(place)
     for name in _names(Path(folder)):
@@ -90,7 +104,7 @@ def list_classes(
     Raises:
         FileNotFoundError: ``folder`` does not exist.
         PermissionError: a folder cannot be listed.
-        ValueError: there is no class folder, or one of them has no image.
+        ValueError: there is no class folder, one of them has no image, or links put a folder into two of them.
     """
     names = subfolders(folder, ignored)
     if not names:
@@ -103,7 +117,14 @@ def list_classes(
                 left_out.setdefault("hidden", []).append(str(folder / name))
             elif not os.path.isdir(folder / name):
                 left_out.setdefault("beside the class folders", []).append(str(folder / name))
-    classes = {name: images_in(folder / name, deep, left_out) for name in names}
+    classes: dict[str, list[str]] = {}
+    owners: dict[Place, str] = {}
+    for name in names:
+        listed: set[Place] = set()
+        classes[name] = images_in(folder / name, deep, left_out, listed)
+        if other := next((owners[place] for place in listed if place in owners), None):
+            raise ValueError(f"through links, the class folders {folder / other} and {folder / name} share a folder")
+        owners |= dict.fromkeys(listed, name)
     empty = [name for name, files in classes.items() if not files]
     if empty:
         more = f" (and {len(empty) - 1} more)" if len(empty) > 1 else ""

@@ -17,7 +17,7 @@ from dassl.utils.command import Parser
 from scipy.stats import rankdata, spearmanr
 from tabulate import tabulate
 
-from experiments.collect import harmonic
+from experiments.collect import harmonic, read_table
 from experiments.protocols import SHOTS, SUITES, presentation_order
 from experiments.rendering import write_tables
 from experiments.runs import PROJECT, command
@@ -85,7 +85,7 @@ def compute(folder: Path) -> dict[str, dict]:
         file = folder / f"{protocol}.csv"
         if not file.is_file():
             continue
-        results, sets = pd.read_csv(file), suite.datasets(protocol)
+        results, sets = read_table(file), suite.datasets(protocol)
         parts = {"H": ("base", "new"), "accuracy": ("target",)}.get(key, (key,))
         tables = {part: by_set(results, part, sets) for part in parts}
         result = agreement(tables, "target" if key == "accuracy" else key, published(protocol, key))

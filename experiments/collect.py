@@ -1,9 +1,10 @@
 """Reads the results of runs: ``results.json``, logs of CoOp, MaPLe, PLOT and others, or a CSV file of results."""
 
+import csv
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -37,6 +38,8 @@ END_MARKERS = ("Finish training", "Finished training")  # in logs of Dassl 0.6 a
 # Required keys of results.json with their types: if the folder's name gives the others, and if it does not.
 RESULT_KEYS: dict[str, type] = {"metrics": dict, "method": str, "backbone": str}
 ALL_KEYS: dict[str, type] = {**RESULT_KEYS, "dataset": str, "classes": str, "shots": int, "seed": int}
+RUN_COLUMNS = ("method", "dataset", "part", "shots", "seed", "accuracy")  # of a CSV file of results, at least
+TEXT_COLUMNS = dict.fromkeys(("config", "commit", "config_hash", "note"), str)  # a commit 61305e7 is no number
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,45 @@ class RunResult:
 def read(output: Path, protocol: str) -> tuple[pd.DataFrame, list[str]]:
     """Return the results in a CSV file, or below a folder (of the protocol's runs if there are any), with notes."""
     if output.suffix == ".csv":
-        return pd.read_csv(output, dtype={"config": str}).fillna({"config": ""}).assign(folder=output), []
+        table, known = read_table(output), [field.name for field in fields(RunResult)]
+        table = table.reindex(columns=list(dict.fromkeys([*known, *table])))
+        return table.astype({"config": object}).fillna({"config": ""}).assign(folder=output), []
     names = {"xd": ("xd",), "dg": ("xd/train", "dg")}.get(protocol, (protocol,))
     collected = [collect(folder) for folder in [output / n for n in names if (output / n).is_dir()] or [output]]
     rows = [result for found, _ in collected for result in found]
     columns = [field.name for field in fields(RunResult)]
     return pd.DataFrame(rows, columns=columns), [note for _, notes in collected for note in notes]
+
+
+def read_table(path: Path, columns: Sequence[str] = RUN_COLUMNS) -> pd.DataFrame:
+    """Return a CSV file of results.
+
+    Raises:
+        ValueError: the file is no CSV file, lacks one of the ``columns``, has a column twice or a cell without one, or
+            a run without an accuracy between 0 and 100.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header = next(csv.reader(file), [])
+        table = pd.read_csv(path, dtype=TEXT_COLUMNS) if header else pd.DataFrame()
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path} cannot be read as CSV: {error}") from None
+    if twice := [name for name in header if header.count(name) > 1]:
+        raise ValueError(f"{path} has the column {twice[0]!r} twice; remove one")
+    if missing := [name for name in columns if name not in header]:
+        raise ValueError(f"{path} has no column {missing[0]!r}; it should have {', '.join(columns)}")
+    if not table.empty and not isinstance(table.index, pd.RangeIndex):
+        raise ValueError(f"{path}: its lines have more cells than the header has columns")
+    for name in columns if len(table) else ():
+        numbers, allowed, right = pd.to_numeric(table[name], errors="coerce"), "text", table[name].notna()
+        if name == "accuracy":
+            allowed, right = "a number from 0 to 100", numbers.between(0, 100)
+        elif name in ("shots", "seed"):
+            allowed, right = "a whole number", numbers.mod(1).eq(0)
+        if not right.all():
+            row = int((~right).argmax())
+            raise ValueError(f"{path}, row {row + 1}: {name} is {str(table[name][row]):.40}; it should be {allowed}")
+    return table
 
 
 def collect(root: Path) -> tuple[list[RunResult], list[str]]:

@@ -15,7 +15,7 @@ from dassl.utils.command import Parser
 from filelock import FileLock
 
 from experiments import compare, row
-from experiments.collect import read
+from experiments.collect import read, read_table
 from experiments.protocols import PROTOCOLS
 from experiments.rendering import markdown, write_tables
 from experiments.runs import PROJECT, command
@@ -56,7 +56,7 @@ def add(output: Path, protocol: str, file: Path, methods: Sequence[str] = (), se
     found = kept.copy()
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT, capture_output=True, text=True)
     found["commit"] = head.stdout.strip()
-    rows = pd.concat([pd.read_csv(file), found]) if file.is_file() else found
+    rows = pd.concat([read_table(file), found]) if file.is_file() else found
     rows = rows.drop_duplicates(KEYS, keep="last")[COLUMNS].sort_values(KEYS)
     write_file(file, rows.astype({"learned_parameters": "Int64"}).to_csv(index=False).encode())
     return len(found)
@@ -75,7 +75,7 @@ def tables(marker: str) -> str:
     if name.startswith("significance"):  # only its last column: H, or the accuracy
         table = pd.read_csv(FOLDER / f"{name}.csv", index_col=["column", "method"])
         return markdown(table.loc[table.index[-1][0]], "method", ("", *[".2f"] * 6, ".4f", ".4f"))
-    results = pd.read_csv(FOLDER / f"{name}.csv").assign(folder=f"results/{name}.csv")
+    results, _ = read(FOLDER / f"{name}.csv", name)
     if name == "compare":
         return compare.render(results)
     return TableBuilder(name, results).report("markdown").replace("### ", "#### ")

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,7 @@ def execute(words: Sequence[str], folder: Path, bar: tqdm) -> None:
     Raises:
         RuntimeError: the run failed; holds its folder and the last line of its output.
     """
+    _start_server()
     reader, writer = FORKSERVER.Pipe(duplex=False)
     process = FORKSERVER.Process(target=_train, args=(words, writer))
     process.start()
@@ -174,6 +176,17 @@ def execute(words: Sequence[str], folder: Path, bar: tqdm) -> None:
         process.join()
     if process.exitcode:
         raise RuntimeError(f"{folder} failed: {last or f'exit code {process.exitcode}'}")
+
+
+def _start_server() -> None:
+    """Start the server process; it and its runs leave Ctrl-C, which a terminal also sends to them, to this process."""
+    main = threading.current_thread() is threading.main_thread()  # signals are set there only
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
+    try:
+        ensure_running()
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, before)
 
 
 def _train(argv: Sequence[str], output: Connection) -> None:

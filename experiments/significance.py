@@ -17,8 +17,9 @@ from dassl.utils.command import Parser
 from scipy.stats import false_discovery_control
 from tabulate import tabulate
 
-from experiments.collect import harmonic, read
+from experiments.collect import harmonic, read, read_results_file
 from experiments.protocols import PROTOCOLS, SHOTS, presentation_order
+from experiments.report.reading import read_predictions
 from experiments.runs import command
 from prompting.ot.checks import check_choice
 
@@ -45,8 +46,9 @@ def correctness(results: pd.DataFrame, protocol: str, shots: int = SHOTS) -> tup
     for key, runs in chosen.groupby(["dataset", "part"]):
         columns = {}
         for method, seeds in runs.groupby("method"):
-            tables = [pd.read_csv(Path(folder) / "predictions.csv", index_col="path") for folder in seeds["folder"]]
-            columns[method] = pd.concat([table["correct"] for table in tables], axis=1).mean(axis=1, skipna=False)
+            folders = [(folder, read_results_file(folder / "results.json")) for folder in map(Path, seeds["folder"])]
+            tables = [read_predictions(*one).set_index("path")["correct"] for one in folders]
+            columns[method] = pd.concat(tables, axis=1).mean(axis=1, skipna=False)
         if absent := [method for method in methods if method not in columns]:
             raise ValueError(f"{absent[0]} has no run on {', '.join(key)}; run it, or leave it out with --methods")
         wide = pd.concat(columns, axis=1)[methods]

@@ -20,7 +20,7 @@ import pandas as pd
 from dassl.utils.command import Parser
 from filelock import FileLock
 
-from experiments.collect import harmonic
+from experiments.collect import harmonic, read_table
 from experiments.protocols import SEEDS, SUITES, RunDefaults, plan
 from experiments.rendering import markdown, write_tables
 from experiments.runs import PROJECT, RunSpec, command, read_results, run_all
@@ -138,10 +138,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows = [measure(run, v, part) for v, parts in planned for part, runs in parts.items() for run in runs]
         found = pd.DataFrame(rows, columns=COLUMNS)
         with FileLock(FILE.with_name(".lock")):
-            known = [pd.read_csv(FILE)] if FILE.is_file() else []
+            known = [read_table(FILE, COLUMNS[:5])] if FILE.is_file() else []
             results = pd.concat([*known, found]).drop_duplicates(COLUMNS[:4], keep="last")
             write_file(FILE, results.sort_values(COLUMNS[:4]).to_csv(index=False).encode())
-    results = pd.read_csv(FILE)
+    results = read_table(FILE, COLUMNS[:5])
     tables = {"accuracy": accuracy_table(results), "plans": plan_table(results)}
     write_tables(PAGE, lambda name: tables.get(name, ""))
     print("\n\n".join(tables.values()))

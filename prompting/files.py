@@ -1,8 +1,10 @@
 """Files and folders that are written whole or not at all."""
 
+import errno
 import glob
 import io
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Iterator
@@ -29,7 +31,7 @@ def write_file(path: Path, content: bytes) -> None:
         with suppress(OSError):
             if time.time() - left.stat().st_mtime > ABANDONED:
                 left.unlink()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")  # threads and containers share numbers
     try:
         with open(temporary, "wb") as file:
             file.write(content)
@@ -40,6 +42,21 @@ def write_file(path: Path, content: bytes) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_place(path: Path) -> None:
+    """Refuse a path that cannot be written, before long work for it.
+
+    Raises:
+        OSError: the path is a folder, is below a file, or may not be written; the error names it.
+    """
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    place = path if path.exists() and (path.is_symlink() or not path.is_file()) else folder  # as write_file
+    code = errno.EISDIR if path.is_dir() else 0 if folder.is_dir() else errno.ENOTDIR
+    if not code and not os.access(place, os.W_OK):
+        code = errno.EACCES
+    if code:
+        raise OSError(code, os.strerror(code), str(path))
 
 
 @contextmanager

@@ -140,8 +140,9 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 def find_images(paths: Iterable[str | os.PathLike[str]], left_out: list[Path] | None = None) -> list[Path]:
     """Return the given files, and the image files at any depth in the given folders, sorted within each.
 
-    Links to folders are followed, each folder once. Hidden files and folders, such as ``.ipynb_checkpoints``, are left
-    out unless they are given. ``left_out`` receives the other files of the folders, such as ``.heic`` photos.
+    Links to folders are followed, except to a folder above, each folder once. Hidden files and folders, such as
+    ``.ipynb_checkpoints``, are left out unless they are given. ``left_out`` receives the other files of the folders,
+    such as ``.heic`` photos.
 
     Raises:
         FileNotFoundError: a path does not exist, or a folder holds no image.
@@ -168,7 +169,7 @@ def _walk(top: Path) -> Iterator[Path]:
     def refuse(error: OSError) -> NoReturn:
         raise error
 
-    seen: set[str] = set()
+    seen = set(map(str, Path(os.path.realpath(top)).parents))
     for place, folders, files in os.walk(top, onerror=refuse, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         if (real := os.path.realpath(place)) in seen:

@@ -69,13 +69,14 @@ class Recorder:
 
 
 def outcome(words: list[str]) -> tuple[int, str, Any]:
-    """Exit code, stderr and recorder of a command line."""
-    Recorder.last, err = None, io.StringIO()
-    with contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.StringIO()):
+    """Exit code, stderr and recorder of a command line; one that is refused prints nothing else."""
+    Recorder.last, err, out = None, io.StringIO(), io.StringIO()
+    with contextlib.redirect_stderr(err), contextlib.redirect_stdout(out):
         try:
             code = train.main(words)
         except SystemExit as stop:
             code = int(stop.code or 0)
+    assert not code or not out.getvalue()
     return code, err.getvalue(), Recorder.last
 
 
@@ -109,6 +110,20 @@ def no_run(monkeypatch):
     for name in ("collect_env_info", "lock_folder", "summary", "warn_of_few_images"):
         monkeypatch.setattr(train, name, lambda *of: "")
     monkeypatch.setattr(train, "set_random_seed", lambda seed: None)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "TRAINER.NAME is not set: give --trainer; allowed: ALIGN"),
+        (["--trainer", "ALIGN"], "DATASET.NAME is not set: give --dataset-config-file"),
+        ([*GOOD, "OPTIM.LR", "0.1", "--output-dir", "x"], "--output-dir is behind KEY VALUE pairs"),
+        ([*GOOD, "OPTIM.LR", "0.1", "--output-dir=x"], "--output-dir is behind KEY VALUE pairs"),
+    ],
+)
+def test_words_that_are_missing_or_misplaced(no_run, words, message):
+    check(words)
+    assert message in outcome(words)[1]
 
 
 FIXTURES = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

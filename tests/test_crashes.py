@@ -128,6 +128,30 @@ def test_a_run_ends_with_the_command_that_was_killed(job, tmp_path):
     FileLock(tmp_path / LOCK_NAME, timeout=20).acquire()  # the run holds it until its end
 
 
+STARTS = """
+import sys
+from dassl.utils.command import command
+from experiments.runs import execute, tqdm
+@command("tool")
+def main(words):
+    print("ready", flush=True)
+    execute(words, "", tqdm(disable=True))
+sys.exit(main())
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_the_first_run_starts(tmp_path):
+    """A terminal also sends it to the server of processes, which imports train.py for seconds."""
+    how = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "start_new_session": True, "text": True}
+    command = subprocess.Popen([sys.executable, "-c", STARTS], cwd=PROJECT, **how)
+    assert command.stdout.readline() == "ready\n"
+    time.sleep(0.5)
+    os.killpg(command.pid, signal.SIGINT)
+    printed = command.communicate()[0]  # until the server, too, has ended
+    assert (command.returncode, printed) == (130, "tool: interrupted\n")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("limit", [100, 3000, 15000, 10**6])
 def test_no_room_for_a_file(job, tmp_path, limit):

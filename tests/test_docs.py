@@ -115,6 +115,15 @@ def slugs(page: Path) -> set[str]:
     return {title.replace(" ", "-") for title in titles}
 
 
+def test_the_tests_that_hold_a_promise_exist():
+    """In docs/reliability.md, a test without a file is one of the file named before it."""
+    text, every, files = (PROJECT / "docs" / "reliability.md").read_text(), list((PROJECT / "tests").rglob("*.py")), []
+    for file, test in re.findall(r"`(?=[\w/:]*test_)([\w/]+\.py)?(?:::)?(test_\w+)?`", text):
+        files = [path for path in every if path.as_posix().endswith(f"/{file}")] if file else files
+        assert files, file
+        assert any(f"def {test}(" in path.read_text() for path in files) or not test, f"{file}::{test}"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     text = BLOCK.sub("", page.read_text(encoding="utf-8"))

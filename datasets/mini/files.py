@@ -7,6 +7,7 @@ marks the folder as ours and says what it holds.
 import json
 import logging
 import os
+import secrets
 import shutil
 from pathlib import Path
 
@@ -44,12 +45,12 @@ def ensure(dataset: PictureSet, root: Path) -> bool:
     log.info("Writing %s to %s", dataset.name, place)
     for kind in ("part", "old"):
         remove_abandoned(place.parent, f".{place.name}.*.{kind}")
-    part = place.with_name(f".{place.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    token = secrets.token_hex(4)  # containers share numbers of processes
+    part = place.with_name(f".{place.name}.{token}.part")
     try:
         _write(dataset, part)
         if place.exists() and not is_complete(dataset, place):
-            old = place.with_name(f".{place.name}.{os.getpid()}.old")
+            old = place.with_name(f".{place.name}.{token}.old")
             os.rename(place, old)
             shutil.rmtree(old)
         try:

@@ -13,6 +13,7 @@ from experiments.report.page import write
 from experiments.report.reading import read_run
 from experiments.report.run_page import run_page
 from prompting.commands.report import add_arguments
+from prompting.files import check_place
 
 __all__ = ["add_arguments", "run"]
 
@@ -23,6 +24,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--most is {args.most}; allowed: 0 or more images")
     folder = args.folder or args.compare
     page = args.output_file or folder / "report.html"
+    check_place(page)
     if args.folder:
         text = run_page(read_run(folder, args.root), args.most, args.backbone)
     else:

@@ -87,16 +87,25 @@ def read_run(folder: Path, root: str | Path | None = None, needs_predictions: bo
     results = read_results_file(folder / "results.json", {**ALL_KEYS, "config": dict, "classnames": list})
     if "test" not in results["metrics"]:
         raise ValueError(f"{folder} is not tested yet (results.json has no metrics of test)")
-    promised, found = results.get("files", {}), file_hash(folder / "predictions.csv")
-    if found and "predictions.csv" in promised and promised["predictions.csv"] != found:
-        raise ValueError(
-            f"{folder / 'predictions.csv'} is damaged, was edited, or is of another evaluation than results.json: "
-            "repeat the run's command"
-        )
     place = _resolved(str(root or results["config"]["DATASET"]["ROOT"]))
-    file, text = folder / "predictions.csv", {"class": str, "predicted_class": str}
-    table = pd.read_csv(file, dtype=text, keep_default_na=False) if file.is_file() else pd.DataFrame()  # a class "NA"
+    table = read_predictions(folder, results) if (folder / "predictions.csv").is_file() else pd.DataFrame()
     return EvaluatedRun(folder, results, table, place.parent if place.is_file() else place)
+
+
+def read_predictions(folder: Path, results: dict[str, Any]) -> pd.DataFrame:
+    """Return the content of a run's predictions.csv.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        ValueError: the file is not the one that ``results``, the content of results.json, has the SHA-256 of.
+    """
+    file, promised = folder / "predictions.csv", results.get("files", {})
+    table = pd.read_csv(file, dtype={"class": str, "predicted_class": str}, keep_default_na=False)  # a class "NA"
+    if promised.get("predictions.csv", found := file_hash(file)) != found:
+        raise ValueError(
+            f"{file} is damaged, was edited, or is of another evaluation than results.json: repeat the run's command"
+        )
+    return table
 
 
 def _resolved(path: str) -> Path:

@@ -20,7 +20,7 @@ from PIL import Image
 from tqdm import tqdm  # comes with open_clip
 
 from prompting.classifier import Classifier
-from prompting.files import write_figure, write_file
+from prompting.files import check_place, write_figure, write_file
 from prompting.images import find_images, read_image
 from prompting.ot.checks import check_count
 
@@ -73,6 +73,11 @@ def run(args: argparse.Namespace) -> int:
     """Predict, print or write the result, and return the exit code."""
     check_count("--top", args.top)
     check_count("--batch-size", args.batch_size)
+    tables = [Path(file) for file in (args.csv, args.json) if file]
+    if len({table.absolute() for table in tables}) < len(tables):
+        raise ValueError(f"--csv and --json name one file, {args.csv}: give two")
+    for table in tables:
+        check_place(table)
     left_out: list[Path] = []
     files, classnames = find_images(args.images, left_out), given_classes(args.classes, args.classes_file)
     loading = {"epoch": args.load_epoch, "backbone": args.backbone, "device": args.device}

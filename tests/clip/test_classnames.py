@@ -4,6 +4,7 @@ import logging
 
 import pytest
 import torch
+from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import build_trainer
 
 import train
@@ -58,6 +59,16 @@ def test_names_of_the_same_features(blind, caplog):
     check_features(clip, ["bee", "cat", "house"], "a photo of a {}.", refuse=True)
     check_features(clip, ["bee", "cat", "dog"], "a photo of a {}.", refuse=False)
     assert caplog.text.count("are the same to this CLIP") == 1
+
+
+def test_a_run_on_other_data_is_told(tmp_path, blind, monkeypatch, caplog):
+    class_folders(tmp_path, ["cat", "dog"])
+    monkeypatch.setattr(DATASET_REGISTRY.get("Folder"), "root_is_data", False)  # as the fifteen sets
+    files = ["--dataset-config-file", "configs/datasets/folder.yaml", "--root", str(tmp_path)]
+    flags = ["--trainer", "ZeroshotCLIP", "--backbone", str(blind), "--device", "cpu"]
+    with caplog.at_level(logging.WARNING):
+        build_trainer(train.setup_cfg(train.parse_args([*files, *flags, "INPUT.SIZE", "(32,32)"])))
+    assert "'cat' and 'dog' are the same to this CLIP: they have text features" in caplog.text
 
 
 @pytest.mark.parametrize(("names", "words"), [(["Cat", "cat"], "same tokens"), (["cat", "dog"], "text features")])

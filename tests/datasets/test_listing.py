@@ -36,7 +36,7 @@ def test_hidden_folders_are_never_taken_and_all_that_is_left_out_is_told(tmp_pat
     assert taken(made) == whole and made.classnames == ["cat", "dog"]
     assert made.image_notes == {
         "left out: hidden": 6, "left out: named *.heic": 2, "left out: named *.avif": 1, "left out: named *.txt": 1,
-        "left out: no file, or a link to nothing": 1, "left out: folders listed already, through a link": 1,
+        "left out: no file, or a link to nothing": 1, "left out: folders above, or listed already, through a link": 1,
         "left out: beside the class folders": 1,
     }  # fmt: skip
     assert f"Left out: 2 named *.heic: {tmp_path / 'cat' / 'a.heic'}, {tmp_path / 'dog' / 'b.HEIC'}" in caplog.text
@@ -60,6 +60,21 @@ def test_links_to_files_and_folders_are_followed_once(tmp_path, make):
     made = make("Folder", tmp_path / "data")
     found = taken(made)
     assert len(found) == 8 + 4 + 8 + 1 + 1 and "cat/one.jpg" in found and "cat/linked/image_0000.jpg" in found
+
+
+def test_loops_of_links_and_folders_of_two_classes(tmp_path, make):
+    """A link to a folder above would take the test images for training, and other classes' for its own."""
+    for part in ("train", "test"):
+        class_folders(tmp_path / part, ["cat", "dog"], 3)
+    (tmp_path / "train" / "cat" / "all").symlink_to(tmp_path)
+    (tmp_path / "train" / "cat" / "itself.jpg").symlink_to("itself.jpg")
+    made = make("Folder", tmp_path)
+    assert (len(made.train_x), len(made.test)) == (6, 6) and made.image_notes == {
+        "left out: folders above, or listed already, through a link": 1, "left out: no file, or a link to nothing": 1,
+    }  # fmt: skip
+    (tmp_path / "train" / "dog" / "more").symlink_to(tmp_path / "train" / "cat")
+    with pytest.raises(ValueError, match=r"through links, the class folders .*train/cat and .*train/dog share a fold"):
+        make("Folder", tmp_path)
 
 
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path, make, monkeypatch):

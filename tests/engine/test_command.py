@@ -101,6 +101,24 @@ def test_codes_and_traceback(capsys, monkeypatch):
     assert main() == 1
 
 
+SECOND = """
+import atexit, os, signal, sys, time
+atexit.register(lambda: (os.kill(os.getpid(), signal.SIGINT), time.sleep(0.1)))
+from dassl.utils.command import command
+@command("tool")
+def main(words):
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(9)
+sys.exit(main())
+"""
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_while_python_ends_says_nothing():
+    done = subprocess.run([sys.executable, "-c", SECOND], cwd=PROJECT, env=ENV, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "tool: interrupted\n")
+
+
 @pytest.mark.slow
 def test_letters_that_the_output_lacks_are_escapes():
     code = "from dassl.utils.command import command\n@command('tool')\n"

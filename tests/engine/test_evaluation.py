@@ -74,14 +74,16 @@ def test_class_names_with_dollars_are_drawn_and_a_picture_that_fails_keeps_the_r
     names = dict(enumerate(["$", "$x_{", "5 $ a $", "\udcff"]))
     scores, labels = torch.eye(4), torch.arange(4)
     for blocked in (False, True):
-        cfg = make_cfg("TEST.COMPUTE_CMAT", True, "OUTPUT_DIR", str(tmp_path / str(blocked)))
-        if blocked:
-            (tmp_path / "True" / "cmat.csv").mkdir(parents=True)
+        words = ["TEST.COMPUTE_CMAT", True, "TEST.PER_CLASS_RESULT", True]
+        cfg = make_cfg(*words, "OUTPUT_DIR", str(tmp_path / str(blocked)))
+        for name in ("cmat.csv", "per_class.csv") if blocked else ():
+            (tmp_path / "True" / name).mkdir(parents=True)
         evaluator = Classification(cfg, names)
         evaluator.process(scores, labels)
         with caplog.at_level("WARNING"):
             assert evaluator.evaluate()["accuracy"] == 100.0
-        assert ("The confusion matrix: not written" in caplog.text) == blocked
+        for words in ("The confusion matrix: not written", "per_class.csv: not written"):
+            assert (words in caplog.text) == blocked
     assert (tmp_path / "False" / "cmat.png").is_file()
 
 

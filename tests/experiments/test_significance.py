@@ -7,10 +7,12 @@ import pandas as pd
 import pytest
 
 from experiments import significance
+from experiments.collect import read
 from experiments.pictures import draw_intervals
 from experiments.significance import bootstrap, columns_of, compare, correctness, swap_test
 from prompting.explain.style import MORE, MUTED
 from tests.reference.run_trees import write_result
+from trainers.record.files import file_hash
 
 KEY = ("mini_food", "target")
 
@@ -121,3 +123,15 @@ def test_the_figure_has_the_order_of_h_and_colours_what_differs(tmp_path, call_m
         significance, tmp_path, "--table", "xd", "--reference", "CoOp", "--figure", tmp_path / "b.png"
     )
     assert code == 1 and "CoOp is the only method found" in err and not (tmp_path / "b.png").exists()
+
+
+def test_predictions_of_another_evaluation_are_refused(tmp_path):
+    folder = run_folder(tmp_path, "ALIGN", 1)
+    predictions(folder, [1, 0, 1])
+    write_result(folder, 66.7, "ALIGN", files={"predictions.csv": file_hash(folder / "predictions.csv")})
+    results, _ = read(tmp_path, "xd")
+    assert correctness(results, "xd")[0][KEY].tolist() == [[1], [0], [1]]
+    text = (folder / "predictions.csv").read_text()
+    (folder / "predictions.csv").write_text(text[: text.index("c.png")])
+    with pytest.raises(ValueError, match="predictions.csv is damaged, was edited, or is of another evaluation"):
+        correctness(results, "xd")

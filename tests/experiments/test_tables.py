@@ -215,6 +215,49 @@ def test_csv_files_give_the_tables_of_their_runs_and_fill_the_page(two_sets, sho
     assert once.startswith("text\n") and once.endswith("<!-- end -->\nmore\n") and page.read_text() == once
 
 
+TABLE = """\
+method,dataset,part,shots,seed,accuracy,backbone,commit
+ALIGN,mini_source,base,16,1,80.5,mini,61305e7
+ALIGN,mini_source,new,16,1,60.5,mini,61305e7
+"""
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        (
+            "accuracy,",
+            "percent,",
+            "own.csv has no column 'accuracy'; it should have method, dataset, part, shots",
+        ),
+        (TABLE, "", "own.csv has no column 'method'"),
+        (",", ";", "own.csv has no column 'method'"),
+        ("backbone", "accuracy", "own.csv has the column 'accuracy' twice"),
+        ("60.5", "", "own.csv, row 2: accuracy is nan; it should be a number from 0 to 100"),
+        ("80.5", "805", "own.csv, row 1: accuracy is 805.0; it should be"),
+        ("60.5", "high", "own.csv, row 2: accuracy is high; it should be"),
+        ("ALIGN,mini_source,new", ",mini_source,new", "own.csv, row 2: method is nan; it should be text"),
+        ("new,16,1", "new,16,", "own.csv, row 2: seed is nan; it should be a whole number"),
+        ("mini,", "mini,0,", "own.csv: its lines have more cells than the header has columns"),
+        ("new,16", 'new,"16', "own.csv cannot be read as CSV"),
+    ],
+)
+def test_a_damaged_table_of_results_is_named(tmp_path, show, old, new, message):
+    file = tmp_path / "own.csv"
+    file.write_text(TABLE.replace(old, new))
+    code, out, err = show(file, "--table", "base2new")
+    assert code == 1 and not out and err.startswith(f"tables: error: {tmp_path}/{message}") and err.count("\n") == 1
+
+
+def test_a_table_with_windows_line_ends_is_the_same(tmp_path, show):
+    for name, content in {"a.csv": TABLE, "b.csv": "\ufeff" + TABLE.replace("\n", "\r\n")}.items():
+        (tmp_path / name).write_bytes(content.encode())
+    assert show(tmp_path / "a.csv", "--table", "base2new") == show(tmp_path / "b.csv", "--table", "base2new")
+    base2new_tree(tmp_path, {("MaPLe", "mini_source", 1): (90.0, 90.0)}, "mini")
+    results.add(tmp_path, "base2new", tmp_path / "a.csv")
+    assert list(pd.read_csv(tmp_path / "a.csv", dtype=str)["commit"][:2]) == ["61305e7"] * 2
+
+
 @pytest.mark.slow
 def test_two_processes_that_add_results_lose_none(tmp_path, monkeypatch):
     for name in ("PROJECT", "FOLDER"):

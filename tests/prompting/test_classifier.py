@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 import torchvision.transforms as T
+from dassl.utils import write_atomically
 from PIL import Image
 from torchvision.transforms import InterpolationMode
 
 from prompting.__main__ import main
 from prompting.classifier import Classifier, Predictions
+from prompting.files import write_file
 from prompting.images import Preprocess, find_images, read_image
 from prompting.ranking import likeliest
 from tests.reference.methods import METHODS, NAMES, train_on_four
@@ -197,12 +199,14 @@ def test_files_are_turned_as_in_the_training(run_of, tmp_path, turn):
 
 
 def test_images_of_a_folder(tmp_path):
-    """Linked folders are searched once, hidden ones are not, and one that cannot be listed is an error."""
+    """Linked folders are searched once; those above it and hidden ones are not."""
     for name in ("in/a.png", "in/.ipynb_checkpoints/a-checkpoint.png", "in/.b.png", "out/c.pgm", "out/d.heic"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "in/linked").symlink_to(tmp_path / "out")
     (tmp_path / "out/back").symlink_to(tmp_path / "in")
+    (tmp_path / "above.png").touch()
+    (tmp_path / "in/all").symlink_to(tmp_path)
     left_out: list[Path] = []
     assert find_images([tmp_path / "in"], left_out) == [tmp_path / "in/a.png", tmp_path / "in/linked/c.pgm"]
     assert left_out == [tmp_path / "in/linked/d.heic"]
@@ -296,6 +300,34 @@ def test_tables_are_written_whole_with_any_name(run_of, tmp_path, capsys, monkey
     code, _, err = call(capsys, out, image, "--top", 1, "--csv", table)
     assert code == 2 and "p.csv" in err and table.read_bytes() == before
     assert sorted(path.name for path in tmp_path.glob("*")) == sorted([image.name, "p.csv", "p.json"])
+
+
+@pytest.mark.parametrize(
+    "write",
+    [write_file, lambda path, content: write_atomically(str(path), lambda part: Path(part).write_bytes(content))],
+)
+def test_a_file_that_several_write_at_once_is_one_of_theirs(tmp_path, write):
+    contents = [bytes([65 + i]) * 300_000 for i in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda content: write(tmp_path / "p.csv", content), contents * 4))
+    assert (tmp_path / "p.csv").read_bytes() in contents and len(list(tmp_path.iterdir())) == 1
+
+
+def test_tables_that_cannot_be_written_are_refused_before_the_work(run_of, tmp_path, capsys, monkeypatch):
+    _, out = run_of("ZeroshotCLIP")
+    monkeypatch.setattr(Classifier, "load", None)
+    (tmp_path / "file").touch()
+    for words, message in [
+        (["--csv", tmp_path], f"Is a directory: '{tmp_path}'"),
+        (["--json", tmp_path / "file" / "new" / "p.json"], "Not a directory: "),
+        (["--csv", tmp_path / "a", "--json", tmp_path / "a"], "--csv and --json name one file"),
+    ]:
+        code, _, err = call(capsys, out, out.parent / "0.png", *words)
+        assert code == 2 and message in err and err.count("\n") == 1, err
+    monkeypatch.setattr("os.access", lambda *_: False)  # the tests may run as root, whom no mode stops
+    for path in (tmp_path / "new" / "p.csv", tmp_path / "file"):
+        code, _, err = call(capsys, out, out.parent / "0.png", "--csv", path)
+        assert code == 2 and f"Permission denied: '{path}'" in err
 
 
 @pytest.mark.parametrize("names", ["cat,Cat,dog", "caf\u00e9,cafe\u0301"])

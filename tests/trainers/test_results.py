@@ -15,12 +15,20 @@ from torch import nn
 
 from prompting.precision import Precision
 from prompting.run_folder import checkpoint_path, read_checkpoint
-from tests.reference.layouts import put
+from tests.reference.layouts import class_folders, put
 from trainers.coop import CoOp
-from trainers.record.files import missing_files
+from trainers.record import files
+from trainers.record.files import lock_folder, missing_files
 from trainers.record.predictions import RecordingEvaluator, write_predictions
 from trainers.record.results import record_result
-from trainers.record.runs import changed_keys, check_same_run, finished_epochs, seconds_before, tensor_hash
+from trainers.record.runs import (
+    changed_keys,
+    check_same_run,
+    finished_epochs,
+    model_settings,
+    seconds_before,
+    tensor_hash,
+)
 
 NAMES = ["apple", "bell", "cloud", "door", "eel, small", "fox"]
 
@@ -227,6 +235,43 @@ def test_metrics_are_kept_where_the_predictions_cannot_be_written(trainer, recor
     (content,) = read_results(tmp_path)
     assert content["metrics"]["test"]["accuracy"] == 75.0 and missing_files(tmp_path, content) == ["predictions.csv"]
     assert "The result is kept, but not the predictions" in caplog.text and "predictions.csv" in caplog.text
+
+
+def test_what_custom_data_leave_out_and_turn_is_recorded(trainer, tmp_path):
+    class_folders(tmp_path / "photos", ["cat", "dog"])
+    put(tmp_path / "photos", ["cat/a.heic"])
+    trainer.cfg.DATASET.NAME, trainer.cfg.DATASET.ROOT = "Folder", str(tmp_path / "photos")
+    assert not model_settings(trainer).images["turn"]
+    trainer.dm.dataset = data = DATASET_REGISTRY.get("Folder")(trainer.cfg)
+    record = RecordingEvaluator(Mock())
+    record.process(torch.ones(1, 2), torch.zeros(1, dtype=torch.int64))
+    record.paths = [data.test[0].impath]
+    record_result(trainer, "test", 75.0, 2.0, record)
+    assert read_results(tmp_path)[0]["image_notes"] == {"left out: named *.heic": 1}
+    assert model_settings(trainer).images["turn"]
+
+
+@pytest.mark.parametrize("error", [OSError(95, "Operation not supported"), NotImplementedError("no locks")])
+def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, caplog, error):
+    def fail(lock):
+        raise error
+
+    monkeypatch.setattr(files.FileLock, "acquire", fail)
+    with caplog.at_level(logging.WARNING):
+        lock_folder(tmp_path / "run")
+    assert f"{tmp_path / 'run'} cannot be locked ({error}): make sure that no other run uses it" in caplog.text
+    assert (tmp_path / "run").is_dir()
+
+
+def test_an_output_folder_may_be_a_link_and_is_no_file(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match="/file is a file: give another --output-dir"):
+        lock_folder(tmp_path / "file")
+    (tmp_path / "real").mkdir()
+    for name in ("real", "new"):
+        (tmp_path / f"link to {name}").symlink_to(tmp_path / name)
+        lock_folder(tmp_path / f"link to {name}")
+        assert (tmp_path / name / files.LOCK_NAME).is_file()
 
 
 def test_image_names_that_are_not_utf8(trainer, record, tmp_path):

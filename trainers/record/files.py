@@ -33,11 +33,15 @@ def lock_folder(folder: str | os.PathLike[str]) -> None:
 
     Raises:
         ValueError: another process has claimed the folder.
+        NotADirectoryError: it is a file.
     """
     path = Path(folder or ".").resolve()
     if path in _locks or not writes():
         return
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(f"{folder} is a file: give another --output-dir") from None
     lock = FileLock(path / LOCK_NAME, timeout=0, thread_local=False)
     try:
         lock.acquire()

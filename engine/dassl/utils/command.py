@@ -1,6 +1,7 @@
 """What every command does with a mistake: one line on stderr, or with ``--traceback`` everything."""
 
 import argparse
+import atexit
 import contextlib
 import functools
 import io
@@ -14,7 +15,7 @@ from textwrap import dedent, indent
 from typing import Any, NoReturn
 
 from .registry import NamedKeyError, did_you_mean
-from .stopping import end_workers, stop_on_signals
+from .stopping import end_workers, ignore_signals, stop_on_signals
 
 LONGEST = 1000  # characters of a message; a longer one is shortened in its middle
 PACKAGES = ("dassl", "prompting", "yacs")  # their errors are written for users, installed or not
@@ -145,6 +146,7 @@ def command(
                     return main([word for word in words if word != "--traceback"]) or 0
                 except KeyboardInterrupt as stop:
                     end_workers()
+                    atexit.register(ignore_signals)  # a second Ctrl-C while Python ends
                     own = stop.args[0] if stop.args and isinstance(stop.args[0], str) else ""
                     note = f"interrupted; {own}" if own else interrupted
                     return _say(f"{name}: {note}", getattr(stop, "exit_code", 130))

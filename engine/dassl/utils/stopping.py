@@ -50,12 +50,17 @@ def stop_on_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def ignore_signals() -> None:
+    """Ignore Ctrl-C, SIGTERM and SIGHUP from now on."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def end_workers() -> None:
     """End the worker processes of this one at once; further signals are ignored."""
     main, before = threading.current_thread() is threading.main_thread(), None
     if main:
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
+        ignore_signals()
         before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would report workers that were killed
     for child in multiprocessing.active_children():
         child.kill()

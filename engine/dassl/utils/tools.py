@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import random
+import secrets
 import shutil
 import time
 import warnings
@@ -61,7 +62,7 @@ def write_atomically(path: str, write: Callable[[str], Any]) -> None:
         OSError: the file cannot be written, as on a full disk; the error names ``path``.
     """
     remove_abandoned(os.path.dirname(path), f".{glob.escape(os.path.basename(path))}.*.tmp")
-    temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.getpid()}.tmp")
+    temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{secrets.token_hex(4)}.tmp")
     try:
         write(temporary)
         with open(temporary, "rb+") as file:
