@@ -23,14 +23,14 @@ from experiments.report.page import write
 from experiments.report.reading import read_run
 from experiments.report.run_page import run_page
 from experiments.runs import PROJECT, command, run_all
-from experiments.tables import TableBuilder
+from experiments.tables import TableBuilder, deviations
 from prompting.files import write_file
 
 DATASET = "mini_source"
 
 
 def render(results: pd.DataFrame) -> str:
-    """Return the table of accuracies and costs, one row per method: mean and, of several seeds, standard deviation."""
+    """Return accuracies (mean and, of several seeds, standard deviation) and costs, one row per method, with notes."""
     rows = []
     for method, cells in TableBuilder("base2new", results, [DATASET]).cells.groupby("method", sort=False):
         base, new = (results[(results["method"] == method) & (results["part"] == part)] for part in ("base", "new"))
@@ -42,7 +42,8 @@ def render(results: pd.DataFrame) -> str:
         rows.append([method, parameters, *figures, time, f"{new['ms_per_image'].mean():.1f}"])
     headers = ["method", "learned parameters", "base", "new", "H", "training (s)", "test (ms/image)"]
     align = ("left", *["right"] * (len(headers) - 1))
-    return tabulate(rows, headers=headers, tablefmt="github", colalign=align, disable_numparse=True)
+    table = tabulate(rows, headers=headers, tablefmt="github", colalign=align, disable_numparse=True)
+    return "\n\n".join([table, *deviations(results)])
 
 
 @command

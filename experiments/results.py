@@ -69,7 +69,7 @@ def tables(marker: str) -> str:
     """
     name = marker.removeprefix("results: ")
     if name == "mini":
-        return markdown(row.rows(row.gather(FOLDER / "none", "")), "method")
+        return row.render(row.gather(FOLDER / "none", ""))
     if not (FOLDER / f"{name}.csv").is_file():
         return ""
     if name.startswith("significance"):  # only its last column: H, or the accuracy

@@ -20,6 +20,7 @@ from experiments.collect import harmonic, read
 from experiments.protocols import PROTOCOLS, SEEDS, SHOTS, SUITES, RunDefaults, add_defaults, plan, presentation_order
 from experiments.rendering import markdown
 from experiments.runs import PROJECT, RunSpec, command, run_all
+from experiments.tables import deviations
 
 SUITE = SUITES["mini"]
 KEYS = ["method", "dataset", "part", "shots", "seed", "accuracy"]
@@ -55,6 +56,11 @@ def rows(results: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return table.loc[presentation_order(table.index)]
 
 
+def render(results: Mapping[str, pd.DataFrame]) -> str:
+    """Return ``rows(results)`` as Markdown, and below it how runs deviate from their published method."""
+    return "\n\n".join([markdown(rows(results), "method"), *deviations(*results.values())])
+
+
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(prog="row", doc=__doc__)
@@ -71,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         datasets = [SUITE.source] if name == "fewshot" else ["mini"]
         runs += chain(*plan(name, [args.method], datasets, seeds, defaults, FEWSHOT_SHOTS))
     run_all(runs)
-    print(markdown(rows(gather(PROJECT / args.output, args.method)), "method"))
+    print(render(gather(PROJECT / args.output, args.method)))
 
 
 def gather(output: Path, method: str) -> dict[str, pd.DataFrame]:

@@ -172,12 +172,19 @@ class TableBuilder:
         lines = [f"Accuracy in percent; mean ± standard deviation over seeds.{marks.get(form, '')}"]
         sources = sorted(set(cells["source"].dropna()))
         lines += [f"Published: {'; '.join(sources)}."] if sources else []
-        if "note" in self.results:
-            for (method, note), runs in self.results.dropna(subset="note").groupby(["method", "note"]):
-                lines.append(f"{method} on {', '.join(sorted(set(runs['dataset'])))}: {note}.")
+        lines += deviations(self.results)
         lines += [*(f"Missing: {line}" for line in self.missing), *(f"Nothing found in {note}" for note in notes)]
         start = {"latex": "% ", "markdown": "- "}.get(form, "")
         return "\n\n".join([*texts, "\n".join(start + line for line in lines)])
+
+
+def deviations(*results: pd.DataFrame) -> list[str]:
+    """Return a sentence for each method and note of runs that deviate from what is published, with their data sets."""
+    datasets: dict[tuple[str, str], set[str]] = {}
+    for table in results:
+        for one in table.dropna(subset="note").itertuples() if "note" in table else ():
+            datasets.setdefault((one.method, one.note), set()).add(one.dataset)
+    return [f"{method} on {', '.join(sorted(names))}: {note}." for (method, note), names in sorted(datasets.items())]
 
 
 def nothing_found(protocol: str, output: Path, results: pd.DataFrame, notes: Sequence[str] = ()) -> ValueError:

@@ -4,11 +4,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-from torch.optim.lr_scheduler import LambdaLR
-
 from prompting.methods import clip_lora
 from prompting.torch_files import read_pickled
 from trainers.record.log import logger
+from trainers.step_cosine import StepCosine
 from trainers.trainer import PromptTrainer, register
 
 LAST_RATE = 1e-6
@@ -34,14 +33,8 @@ class CLIP_LoRA(PromptTrainer):  # noqa: N801 - the registry name
             logger.info(
                 f"{iterations} iterations for each of {shots} shots: {self.max_epoch} epochs of {batches} batches"
             )
-        total, rate = self.max_epoch * batches, self.cfg.OPTIM.LR
-
-        def factor(step: int) -> float:
-            return (LAST_RATE + (rate - LAST_RATE) * (1 + math.cos(math.pi * min(step, total) / total)) / 2) / rate
-
-        for group in self.optim.param_groups:
-            group.update(lr=rate, initial_lr=rate)  # undo the warm-up of the replaced schedule
-        self.sched = self._scheds[self.model_name] = LambdaLR(self.optim, factor)
+        total = self.max_epoch * batches
+        self.sched = self._scheds[self.model_name] = StepCosine(self.optim, self.cfg.OPTIM.LR, total, LAST_RATE)
 
     def train(self) -> None:
         """Train and evaluate.

@@ -7,11 +7,11 @@ import torch
 from dassl.data.data_manager import DatasetWrapper
 from dassl.data.transforms import build_transform
 from torch import Tensor
-from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.utils.data import DataLoader
 
 from prompting.methods import tipadapterf
 from trainers.record.log import logger
+from trainers.step_cosine import StepCosine
 from trainers.trainer import Batch, PromptTrainer, register
 
 EPS = 1e-4  # eps of AdamW, as published
@@ -37,7 +37,7 @@ class TipAdapterF(PromptTrainer):
         for group in self.optim.param_groups:
             group["eps"] = EPS
         steps = self.cfg.OPTIM.MAX_EPOCH * len(self.train_loader_x)
-        self.sched = self._scheds[self.model_name] = CosineAnnealingLR(self.optim, max(steps, 1))
+        self.sched = self._scheds[self.model_name] = StepCosine(self.optim, self.cfg.OPTIM.LR, steps)
 
     def before_optimizer(self) -> None:
         """Allocate one key per training image."""

@@ -73,11 +73,11 @@ def run(args: argparse.Namespace) -> int:
     """Predict, print or write the result, and return the exit code."""
     check_count("--top", args.top)
     check_count("--batch-size", args.batch_size)
-    tables = [Path(file) for file in (args.csv, args.json) if file]
-    if len({table.absolute() for table in tables}) < len(tables):
-        raise ValueError(f"--csv and --json name one file, {args.csv}: give two")
-    for table in tables:
-        check_place(table)
+    places = [Path(file) for file in (args.csv, args.json, args.figure) if file]
+    if len({place.absolute() for place in places}) < len(places):
+        raise ValueError("--csv, --json and --figure must name different files")
+    for place in places:
+        check_place(place)
     left_out: list[Path] = []
     files, classnames = find_images(args.images, left_out), given_classes(args.classes, args.classes_file)
     loading = {"epoch": args.load_epoch, "backbone": args.backbone, "device": args.device}

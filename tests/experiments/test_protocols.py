@@ -103,6 +103,7 @@ EPOCHS = {
     "PromptSRC": ((50,) * 5, 50),
     "KgCoOp": ((100,) * 5, 100),
     "CoPrompt": ((8,) * 5, 8),
+    "MMRL": ((50,) * 5, 5),
 }
 
 
@@ -115,6 +116,7 @@ def test_few_shot_epochs_are_those_published(method):
 
 COPROMPT = ("TRAINER.CoPrompt.PROMPT_DEPTH", "TRAINER.CoPrompt.N_CTX", "TRAINER.W", "OPTIM.MAX_EPOCH")
 KGCOOP = ("TRAINER.COOP.N_CTX", "TRAINER.COOP.W", "TRAINER.COOP.CTX_INIT")
+MMRL = ("TASK", "TRAINER.MMRL.REG_WEIGHT", "TRAINER.MMRL.REP_DIM", "OPTIM.MAX_EPOCH")
 GPA = ("TRAINER.PROMPTSRC.GPA_MEAN", "TRAINER.PROMPTSRC.GPA_STD")
 
 
@@ -135,6 +137,11 @@ GPA = ("TRAINER.PROMPTSRC.GPA_MEAN", "TRAINER.PROMPTSRC.GPA_STD")
         ("base2new", "CoPrompt", "food101", 16, COPROMPT, (9, 4, 0.5, 5)),
         ("base2new", "CoPrompt", "dtd", 16, COPROMPT, (12, 2, 8.0, 8)),
         ("xd", "CoPrompt", "dtd", 16, COPROMPT, (12, 4, 8.0, 8)),  # of the source
+        ("base2new", "TCP", "sun397", 16, ("OPTIM.MAX_EPOCH",), (25,)),
+        ("base2new", "MMRL", "eurosat", 16, MMRL, ("B2N", 0.01, 2048, 10)),
+        ("fewshot", "MMRL", "stanford_cars", 1, MMRL, ("FS", 7.0, 512, 50)),
+        ("fewshot", "MMRL", "imagenet", 4, MMRL, ("FS", 0.5, 512, 5)),
+        ("dg", "MMRL", "imagenet_a", 16, MMRL, ("CD", 0.2, 512, 1)),
     ],
 )
 def test_published_options(protocol, method, dataset, shots, keys, values):

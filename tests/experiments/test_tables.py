@@ -9,7 +9,7 @@ from statistics import mean
 import pandas as pd
 import pytest
 
-from experiments import pictures, results, tables
+from experiments import compare, pictures, results, row, tables
 from experiments.collect import RunResult
 from experiments.pictures import draw_curves, draw_forms
 from experiments.protocols import SUITES
@@ -378,6 +378,11 @@ def test_a_note_of_a_run_stands_below_the_table(tmp_path, show):
     for source in (tmp_path, tmp_path / "base2new.csv"):
         out = show(source, "--table", "base2new")[1]
         assert out.count("other sentences") == 1 and "CoPrompt on dtd, eurosat: other sentences." in out
+    found = pd.read_csv(tmp_path / "base2new.csv")
+    noted = found[found["dataset"] == "dtd"].assign(dataset=compare.DATASET, folder="", learned_parameters=1)
+    assert compare.render(noted).endswith("|\n\nCoPrompt on mini_source: other sentences.")
+    every = {"base2new": found, **{name: found.drop(columns="note") for name in ("xd", "dg", "fewshot")}}
+    assert row.render(every).endswith("|\n\nCoPrompt on dtd, eurosat: other sentences.")
 
 
 def test_the_forms_of_a_model_are_bars(tmp_path, call_main, monkeypatch):

@@ -320,7 +320,7 @@ def test_tables_that_cannot_be_written_are_refused_before_the_work(run_of, tmp_p
     for words, message in [
         (["--csv", tmp_path], f"Is a directory: '{tmp_path}'"),
         (["--json", tmp_path / "file" / "new" / "p.json"], "Not a directory: "),
-        (["--csv", tmp_path / "a", "--json", tmp_path / "a"], "--csv and --json name one file"),
+        (["--csv", tmp_path / "a", "--json", tmp_path / "a"], "--csv, --json and --figure must name different files"),
     ]:
         code, _, err = call(capsys, out, out.parent / "0.png", *words)
         assert code == 2 and message in err and err.count("\n") == 1, err

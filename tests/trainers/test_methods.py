@@ -1,5 +1,6 @@
 """Every method on small ViTs and ResNets: a step, refused settings, cached class features, a run."""
 
+import math
 from functools import partial
 
 import pytest
@@ -248,3 +249,18 @@ def test_a_run(method, tmp_path):
         other = train_on_four(method, tmp_path)
         other.load_model(str(tmp_path / "out"))
         torch.testing.assert_close(other.model.eval()(images), expected)
+
+
+@pytest.mark.parametrize("method, last", [("CLIP_LoRA", 1e-6), ("TipAdapterF", 0.0)])
+def test_a_longer_training_has_the_rates_of_its_own_length(method, last, tmp_path):
+    """Of a schedule over steps: 2 epochs of 2 steps, continued to 4 epochs."""
+    words = ("DATALOADER.TRAIN_X.BATCH_SIZE", 1, "OPTIM.MAX_EPOCH")
+    train_on_four(method, tmp_path, *words, 2).train()
+    places = ("RESUME", str(tmp_path / "out"), "OUTPUT_DIR", str(tmp_path / "longer"))
+    trainer, rates = train_on_four(method, tmp_path, *words, 4, *places), []
+    step = trainer.forward_backward
+    trainer.forward_backward = lambda batch: rates.append(trainer.get_current_lr()) or step(batch)
+    trainer.train()
+    assert rates == pytest.approx(
+        [last + (0.05 - last) * (1 + math.cos(math.pi * done / 8)) / 2 for done in (4, 5, 6, 7)]
+    )
