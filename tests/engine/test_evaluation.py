@@ -71,10 +71,10 @@ def test_confusion_matrix_files(make_cfg, predictions):
 
 
 def test_class_names_with_dollars_are_drawn_and_a_picture_that_fails_keeps_the_result(make_cfg, caplog, tmp_path):
-    names = dict(enumerate(["$", "$x_{", "5 $ a $", "\udcff"]))
     scores, labels = torch.eye(4), torch.arange(4)
-    for blocked in (False, True):
-        words = ["TEST.COMPUTE_CMAT", True, "TEST.PER_CLASS_RESULT", True]
+    for blocked, last in ((False, "\udcff"), (True, "é")):
+        names = dict(enumerate(["$", "$x_{", "5 $ a $", last]))
+        words = ["TEST.COMPUTE_CMAT", True, "TEST.PER_CLASS_RESULT", blocked]
         cfg = make_cfg(*words, "OUTPUT_DIR", str(tmp_path / str(blocked)))
         for name in ("cmat.csv", "per_class.csv") if blocked else ():
             (tmp_path / "True" / name).mkdir(parents=True)
