@@ -92,3 +92,10 @@ def test_ending_workers_leaves_the_handler_of_ended_children():
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(("error", "said"), [("BrokenPipeError()", False), ("KeyError('lost')", True)])
+def test_a_worker_whose_main_process_has_gone_says_nothing(error, said):
+    code = f"from dassl.data.loader import end_quietly\nend_quietly(0)\nraise {error}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1 and ("Traceback" in done.stderr) == said == bool(done.stderr)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from yacs.config import CfgNode
 
 from .datasets import Datum, build_dataset
-from .loader import ImageCache, PersistentLoader, SharedBytes, check_workers, seed_worker
+from .loader import ImageCache, PersistentLoader, SharedBytes, check_workers, end_quietly, seed_worker
 from .samplers import build_sampler
 
 logger = logging.getLogger(__name__)
@@ -161,6 +161,7 @@ def build_data_loader(
         batch_size=batch_size,
         sampler=distributed.BatchShare(sampler, batch_size) if shared else sampler,
         num_workers=workers,
+        worker_init_fn=end_quietly if workers else None,
         drop_last=is_train and len(data_source) >= batch_size,
         pin_memory=torch.cuda.is_available() and cfg.USE_CUDA,
     )

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from multiprocessing import Value
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -160,6 +161,16 @@ class PersistentLoader(DataLoader):
         number, seed = self.sampler.epoch[0] + 1, torch.empty((), dtype=torch.int64).random_().item()
         self.sampler.epoch = (number, seed)
         return super().__iter__()
+
+
+def end_quietly(worker: int) -> None:
+    """Let the thread of this worker that sends tensors say nothing when the main process, interrupted, has gone."""
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not isinstance(error, (BrokenPipeError, ConnectionResetError)):
+            sys.__excepthook__(kind, error, trace)
+
+    sys.excepthook = hook
 
 
 def seed_worker(seed: int) -> None:
