@@ -111,3 +111,31 @@ def test_lines_stand_apart_from_a_bar(tmp_path, monkeypatch, with_file):
     assert "2/2" in terminal.getvalue()
     if with_file:
         assert (tmp_path / "log.txt").read_text().splitlines() == wanted
+
+
+HELD = """
+import os, sys, threading
+from dassl.utils import setup_logger
+from tqdm import tqdm
+setup_logger(sys.argv[1])
+held, end = threading.Event(), threading.Event()
+def hold():
+    with tqdm.get_lock():
+        held.set()
+        end.wait()
+threading.Thread(target=hold).start()
+held.wait()
+child = os.fork()
+if child == 0:
+    print("from the child")
+    sys.stdout.flush()
+    os._exit(0)
+os.waitpid(child, 0)
+end.set()
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_prints_while_its_parent_holds_the_lock_of_the_bars(tmp_path):
+    done = subprocess.run([sys.executable, "-c", HELD, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "from the child\n", "")

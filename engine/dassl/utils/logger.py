@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
@@ -15,6 +16,11 @@ from .distributed import is_main
 from .tools import mkdir_if_missing
 
 LOGGER = logging.getLogger("dassl")
+
+# A data worker that ends flushes stdout, which takes tqdm's lock: that of its parent would be held for ever if a thread
+# of the parent held it at the fork, or if the parent was killed with it.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: tqdm.set_lock(threading.RLock()))
 
 
 class _Tee:
