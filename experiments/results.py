@@ -92,9 +92,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.add:
             output, protocol = args.add
             file = FOLDER / f"{protocol}.csv"
-            print(
-                f"{file.relative_to(PROJECT)}: {add(Path(output), protocol, file, args.methods, args.seeds)} runs added"
-            )
+            number = add(Path(output), protocol, file, args.methods, args.seeds)
+            print(f"{file.relative_to(PROJECT)}: {number} runs added")
         write_tables(PAGE, tables)
 
 

@@ -121,8 +121,9 @@ def lay_out(
         sets = torch.where(token_set, order, length).sort(-1).values[..., : int(sizes.max())].clamp(max=length - 1)
         mask = (torch.arange(sets.shape[2]) < sizes.unsqueeze(-1)).transpose(0, 1)
         mask = None if bool(mask.all()) else mask
-    shared, step, first, end = int(prefix.max()), classes_at_once or classes, torch.zeros_like(prefix), prefix.max() - 1
-    prefixes = _chunk(tokens, slice(1), 0, first, end.expand_as(eos), hidden, None) if shared else None
+    shared, step = int(prefix.max()), classes_at_once or classes
+    first, end = torch.zeros_like(prefix), torch.full_like(eos, shared - 1)
+    prefixes = _chunk(tokens, slice(1), 0, first, end, hidden, None) if shared else None
     ranges = [slice(start, start + step) for start in range(0, classes, step)]
     return prefixes, [_chunk(tokens, part, shared, prefix, last, hidden, sets) for part in ranges], mask
 

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from prompting.commands.predict import add_classes, add_loading, given_classes
-from prompting.files import write_file
+from prompting.files import check_place, write_file
 from prompting.ot.checks import check_count
 
 
@@ -37,6 +37,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.iterations is not None:
         check_count("--iterations", args.iterations)
+    if args.csv:
+        check_place(Path(args.csv))
     folder = Path(args.output_dir or Path(args.run_folder, "export"))
     forms = export(
         Path(args.run_folder),

@@ -3,6 +3,7 @@
 Shape letters: B images, K classes, M visual and N text prompts, J visual and L text tokens per prompt, D features.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any, NamedTuple, cast
@@ -187,10 +188,10 @@ class HierarchicalOT(nn.Module):
         more: dict[str, Any] = {"r_mask": r_mask, "s_mask": s_mask, "return_plans": return_plans}
         reduce = self.all_reduce_sum if torch.is_grad_enabled() else None
         out = hierarchical_ot(z, h, r, s, self.settings, logit_scale=logit_scale, all_reduce_sum=reduce, **more)
-        self.statistics.add("prompt", out.prompt, _uniform_entropy(_count(z)[:, None], _count(h)))
+        self.statistics.add("prompt", out.prompt, _mean_log_count(z) + _mean_log_count(h))
         if out.token is not None and r is not None and s is not None:
-            rows, columns = _count(r, r_mask)[:, None, :, None], _count(s, s_mask)[:, None]  # (B, 1, M, 1), (K, 1, N)
-            self.statistics.add("token", out.token, _uniform_entropy(rows, columns))
+            # Each visual set meets each text set, so that the mean of ln(J L) is that of ln J plus that of ln L.
+            self.statistics.add("token", out.token, _mean_log_count(r, r_mask) + _mean_log_count(s, s_mask))
         return out
 
     def score(
@@ -204,15 +205,11 @@ class HierarchicalOT(nn.Module):
         return ", ".join(f"{field.name}={getattr(self.settings, field.name)!r}" for field in fields(self.settings))
 
 
-def _count(tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Return the number (...) of valid tokens of ``tokens`` (..., J, D)."""
-    shape = tokens.shape[:-1]
-    return tokens.new_full(shape[:-1], shape[-1], dtype=torch.long) if mask is None else mask.expand(shape).sum(-1)
-
-
-def _uniform_entropy(rows: Tensor, columns: Tensor) -> Tensor:
-    """Return ln(J L), the entropy of the uniform plan between J rows and L columns."""
-    return (rows * columns).double().log()
+def _mean_log_count(vectors: Tensor, mask: Tensor | None = None) -> Tensor | float:
+    """Return the mean of ln J over the sets (..., J, D), with J the number of valid vectors of a set."""
+    if mask is None:
+        return math.log(vectors.shape[-2])
+    return mask.expand(vectors.shape[:-1]).sum(-1).double().log().mean()
 
 
 def _check_scale(logit_scale: float | Tensor) -> float | Tensor:

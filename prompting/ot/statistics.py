@@ -15,11 +15,11 @@ class TransportStatistics:
         self._sums: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def add(self, level: str, solved: SinkhornOutput, uniform: Tensor) -> None:
-        """Add the problems of one call of the solver; ``uniform`` is the entropy of their uniform plans."""
-        uniform = uniform.expand_as(solved.entropy)
-        values = (torch.ones_like(solved.entropy), ~solved.converged, solved.iterations, solved.entropy, uniform)
+    def add(self, level: str, solved: SinkhornOutput, uniform: Tensor | float) -> None:
+        """Add the problems of one call of the solver; ``uniform`` is the mean entropy of their uniform plans."""
+        values = (torch.ones_like(solved.entropy), ~solved.converged, solved.iterations, solved.entropy)
         sums = torch.stack([value.sum(dtype=torch.float64) for value in values])
+        sums = torch.cat([sums, uniform * sums[:1]])
         self._sums[level] = self._sums[level] + sums if level in self._sums else sums
 
     def read(self, all_reduce_sum: Callable[[Tensor], Tensor] | None = None) -> dict[str, dict[str, float]]:

@@ -219,6 +219,7 @@ def test_mistakes_and_choices_of_the_command(run, tmp_path, capsys, monkeypatch)
         (("--iterations", 0), "--iterations is 0"),
         (("--iterations", 1, "--forms", "safetensors"), "more iterations may help"),
         (("--images", tmp_path / "none"), "there is no file or folder"),
+        (("--csv", tmp_path), "Is a directory"),
     ]:
         code, _, err = call("--output-dir", tmp_path / "b", *words)
         assert code == 2 and err.startswith("align-clip export: error: ") and message in err

@@ -24,10 +24,9 @@ def record_transport(trainer: TrainerX, part: str) -> None:
     for level, values in found.items():
         # The entropy of uniform plans is for the curves; results.json keeps its keys.
         trainer.transport[part][level] = {name: x for name, x in values.items() if name != "uniform_entropy"}
-        share = values["not_converged"] / values["problems"]
+        scalars = {**values, "not_converged": values["not_converged"] / values["problems"]}
         for name in ("not_converged", "iterations", "entropy", "uniform_entropy"):
-            value = share if name == "not_converged" else values[name]
-            trainer.write_scalar(f"{part}/transport_{level}_{name}", value, trainer.epoch)
+            trainer.write_scalar(f"{part}/transport_{level}_{name}", scalars[name], trainer.epoch)
         if values["not_converged"]:
             few = f"{values['not_converged']:,} of {values['problems']:,} problems did not converge"
             within = f"{head.settings.max_iter} iterations (tolerance {head.settings.tol:g})"

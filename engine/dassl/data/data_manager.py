@@ -161,7 +161,7 @@ def build_data_loader(
         batch_size=batch_size,
         sampler=distributed.BatchShare(sampler, batch_size) if shared else sampler,
         num_workers=workers,
-        worker_init_fn=end_quietly if workers else None,
+        worker_init_fn=end_quietly,
         drop_last=is_train and len(data_source) >= batch_size,
         pin_memory=torch.cuda.is_available() and cfg.USE_CUDA,
     )
