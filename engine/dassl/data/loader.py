@@ -164,7 +164,7 @@ class PersistentLoader(DataLoader):
 
 
 def end_quietly(worker: int) -> None:
-    """Let the thread of this worker that sends tensors say nothing when the main process, interrupted, has gone."""
+    """Print no broken-pipe error in a data worker: its thread that sends tensors meets one if the run is interrupted."""
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if not isinstance(error, (BrokenPipeError, ConnectionResetError)):

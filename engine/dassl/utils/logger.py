@@ -17,8 +17,8 @@ from .tools import mkdir_if_missing
 
 LOGGER = logging.getLogger("dassl")
 
-# A data worker that ends flushes stdout, which takes tqdm's lock: that of its parent would be held for ever if a thread
-# of the parent held it at the fork, or if the parent was killed with it.
+# A data worker flushes stdout at its end, which acquires tqdm's lock. The lock of the parent may never be released: a
+# thread of the parent held it at the fork, or the parent was killed while it held it.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: tqdm.set_lock(threading.RLock()))
 
