@@ -164,7 +164,7 @@ class PersistentLoader(DataLoader):
 
 
 def end_quietly(worker: int) -> None:
-    """Print no broken-pipe error in a data worker: its thread that sends tensors meets one if the run is interrupted."""
+    """Print no broken-pipe error of a data worker, whose sending thread meets one if the run is interrupted."""
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if not isinstance(error, (BrokenPipeError, ConnectionResetError)):
