@@ -12,9 +12,7 @@ from .catalog import DESCRIPTIONS
 from .config import check_custom_keys, data_root
 from .registry import Counts, DescribedDataset, Description, ListedDataset
 from .splits import Split, check_split
-from .survey import leaked, note_lines, unusual
-
-NAMED = 3  # examples named per problem
+from .survey import leaked, note_lines, some_of, unusual
 
 
 class Report(NamedTuple):
@@ -141,5 +139,4 @@ def _check_images(report: Report, split: Split, images: Path, counts: Counts | N
 
 def _add_problem(report: Report, problem: str, found: Sequence[str], total: int) -> None:
     if found:
-        more = f" and {len(found) - NAMED:,} more" if len(found) > NAMED else ""
-        report.problems.append(f"{len(found):,} of {total:,} {problem}: {', '.join(found[:NAMED])}{more}")
+        report.problems.append(f"{len(found):,} of {total:,} {problem}: {some_of(found)}")

@@ -4,6 +4,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -138,36 +139,28 @@ class Csv(CustomDataset):
         images = _image_folder(path, node.IMAGES)
         lines, header = read_rows(path)
         first = lines[0][1]
-        if (
-            not header
-            and len(first) in (2, 3)
-            and not first[0].lower().endswith(SUFFIXES)
-            and not _is_there(first[0], images)
-        ):
+        width, is_image = len(first), first[0].lower().endswith(SUFFIXES)
+        is_file = os.path.isfile(os.path.join(images, _slashes(first[0], images)))
+        if not header and width in (2, 3) and not is_image and not is_file:
             raise ValueError(
                 f"{path}, line 1: found {brief(first)}; {brief(first[0])} is no image, and a header needs a column "
                 f"{HEADER[0]} (or filename, ...) and a column {HEADER[1]} (or label, ...)"
             )
-        width = len(lines[0][1])
+        pairs = []
         for number, line in lines:
             where = f"{path}, line {number}"
             if len(line) != width or width not in (2, 3) or not all(line):
-                raise ValueError(
-                    f"{where}: found {brief(line)}; it should be path,classname or, in all lines, {','.join(HEADER)}"
-                )
+                allowed = f"path,classname or, in all lines, {','.join(HEADER)}"
+                raise ValueError(f"{where}: found {brief(line)}; it should be {allowed}")
             if width == 3 and line[2].lower() not in PARTS:
-                raise ValueError(
-                    f"{where}: split {brief(line[2])}; allowed: train, val, test{did_you_mean(line[2], PARTS)}"
-                )
-        pairs = []
-        for _, (file, name, *_) in lines:
-            pairs.append((Path(os.path.relpath(file, images)).as_posix() if os.path.isabs(file) else file, name))
+                near = did_you_mean(line[2], PARTS)
+                raise ValueError(f"{where}: split {brief(line[2])}; allowed: train, val, test{near}")
+            file = Path(os.path.relpath(line[0], images)).as_posix() if os.path.isabs(line[0]) else line[0]
+            pairs.append((file, line[1]))
         if width == 2:
-            twice = next((file for file, count in Counter(file for file, _ in pairs).items() if count > 1), None)
-            if twice is not None:
-                raise ValueError(
-                    f"{path}: the image {brief(twice)} is in it twice, and could be split between train and test"
-                )
+            if twice := [file for file, count in Counter(file for file, _ in pairs).items() if count > 1]:
+                danger = "is in it twice, and could be split between train and test"
+                raise ValueError(f"{path}: the image {brief(twice[0])} {danger}")
             return _split(pairs, node), images
         split = Split([], [], [])
         for row, (_, line) in zip(_label(pairs), lines):
@@ -195,10 +188,6 @@ class SplitJson(CustomDataset):
 CUSTOM_DATASETS = {made.__name__: made for made in (Folder, Csv, SplitJson)}
 
 
-def _is_there(file: str, images: Path) -> bool:
-    return os.path.isfile(os.path.join(images, _slashes(file, images)))
-
-
 def _slashes(file: str, images: Path) -> str:
     r"""Return a path as it is written here: ``im\cat\0.jpg``, as Windows writes it, becomes ``im/cat/0.jpg``."""
     if "\\" not in file or os.path.isfile(os.path.join(images, file)):
@@ -208,7 +197,7 @@ def _slashes(file: str, images: Path) -> str:
 
 def _check_one_class(split: Split, where: str) -> None:
     known: dict[str, Row] = {}
-    for row in (row for part in split for row in part):
+    for row in chain(*split):
         other = known.setdefault(row.path, row)
         if other.label != row.label:
             classes = f"{other.classname!r} and {row.classname!r}"
@@ -237,9 +226,8 @@ def _find_file(root: Path, pattern: str) -> Path:
     found = sorted(root.glob(pattern))
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
-        raise FileNotFoundError(
-            f"{root} should hold one file {pattern}, but holds {names}; give the file as DATASET.ROOT"
-        )
+        remedy = "give the file as DATASET.ROOT"
+        raise FileNotFoundError(f"{root} should hold one file {pattern}, but holds {names}; {remedy}")
     return found[0]
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,8 @@ def read_json(path: Path, kind: str, allowed: type | tuple[type, ...] = dict) ->
     text = read_text(path, kind)
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        twice = (
-            next((key for i, key in enumerate(keys) if key in keys[:i]), None) if len(set(keys)) < len(keys) else None
-        )
-        if twice is not None:
-            raise ValueError(f"the key {brief(twice)} is in it twice")
+        if repeated := [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]:
+            raise ValueError(f"the key {brief(repeated[0])} is in it twice")
         return dict(pairs)
 
     try:

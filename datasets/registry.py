@@ -26,37 +26,21 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True)
 class Description:
-    """A data set with a fixed folder name.
+    """A data set with a fixed folder name."""
 
-    Args:
-        name: registry name, ``DATASET.NAME``.
-        folder: folder under ``DATASET.ROOT``.
-        split: file name of the split file in ``folder``; "" if the data set has none.
-        images: image folder in ``folder``; "" for ``folder`` itself.
-        test_only: a test set such as the variants of ImageNet: train is test, val is empty, NUM_SHOTS and
-            SUBSAMPLE_CLASSES are ignored.
-        prepare: called with the root before reading; makes data sets that can be generated.
-        read: (``folder``, image folder) -> split, called where there is no split file.
-        pictures: (glob pattern of image paths, remark) pairs. This and the following arguments describe a complete
-            folder: ``layout`` prints them, ``check`` compares a folder with them.
-        source: where the data set can be downloaded; "" for generated ones.
-        counts: numbers of a complete copy; None for generated ones.
-        files: annotation files, needed where there is no split file.
-        mistakes: (path that exists after a common mistake, path that should exist, how to mend it).
-    """
-
-    name: str
-    folder: str
-    split: str
-    images: str = "images"
-    test_only: bool = False
-    prepare: Callable[[Path], Any] | None = None
-    read: Callable[[Path, Path], Split] | None = None
-    pictures: tuple[tuple[str, str], ...] = ()
-    source: str = ""
-    counts: Counts | None = None
-    files: tuple[str, ...] = ()
-    mistakes: tuple[tuple[str, str, str], ...] = ()
+    name: str  # registry name, DATASET.NAME
+    folder: str  # under DATASET.ROOT
+    split: str  # file name of the split file in the folder; "": the data set has none
+    images: str = "images"  # image folder in the folder; "": the folder itself
+    test_only: bool = False  # a variant of ImageNet: train is test, NUM_SHOTS and SUBSAMPLE_CLASSES are ignored
+    prepare: Callable[[Path], Any] | None = None  # generates the data set below a root
+    read: Callable[[Path, Path], Split] | None = None  # (folder, image folder) -> split, if there is no split file
+    # A complete folder: ``layout`` prints this, ``check`` compares a folder with it.
+    pictures: tuple[tuple[str, str], ...] = ()  # (glob pattern of image paths, remark)
+    source: str = ""  # where it can be downloaded; "" for generated ones
+    counts: Counts | None = None  # None for generated ones
+    files: tuple[str, ...] = ()  # annotation files, needed if there is no split file
+    mistakes: tuple[tuple[str, str, str], ...] = ()  # (path after a common mistake, right path, how to mend it)
 
     def split_file(self, folder: Path) -> Path | None:
         """Return the existing split file: the one in ``folder``, or one drawn into the cache; None for neither."""
@@ -98,25 +82,15 @@ class Description:
 
 
 class Source(NamedTuple):
-    """A data set found on disk.
+    """A data set found on disk."""
 
-    Args:
-        split: all its images.
-        folder: its folder.
-        images: image folder.
-        file: file that the split was read from; None for class folders and annotations.
-        test_only: as in ``Description``.
-        draws: subfolder of ``split_fewshot`` for its draws.
-        left_out: reason -> files and folders that are not images of it.
-    """
-
-    split: Split
+    split: Split  # all its images
     folder: Path
-    images: Path
-    file: Path | None = None
-    test_only: bool = False
-    draws: str = ""
-    left_out: Mapping[str, list[str]] = {}
+    images: Path  # image folder
+    file: Path | None = None  # that the split was read from; None for class folders and annotations
+    test_only: bool = False  # as in Description
+    draws: str = ""  # subfolder of split_fewshot for its draws
+    left_out: Mapping[str, list[str]] = {}  # reason -> files and folders that are not images of it
 
 
 class ListedDataset(DatasetBase):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dassl.utils import open_image, orientation
 
-SHOWN = 3  # examples per note
+SHOWN = 3  # examples per note or problem
 TURNED, ALPHA, WIDE = "turned by EXIF data", "with transparency", "with more than 8 bits a pixel"
 LEAKED = "test images that are also for training or validation"
 
@@ -57,11 +57,7 @@ def _digest(path: str) -> bytes:
 
 
 def survey(training: Sequence[str], test: Sequence[str]) -> dict[str, list[str]]:
-    """Open every image and return note -> images.
-
-    Args:
-        training: images for training and validation.
-        test: images of the test.
+    """Open the images for training and validation and those of the test; return note -> images.
 
     Raises:
         ValueError: a file is not an image, or too large; the message names it.
@@ -70,13 +66,17 @@ def survey(training: Sequence[str], test: Sequence[str]) -> dict[str, list[str]]
     for path in dict.fromkeys([*training, *test]):
         for note in unusual(path):
             notes.setdefault(note, []).append(path)
-    return {**notes, **({LEAKED: found} if (found := leaked(training, test)) else {})}
+    if found := leaked(training, test):
+        notes[LEAKED] = found
+    return notes
 
 
 def note_lines(notes: Mapping[str, Sequence[str]], start: str) -> list[str]:
     """Return one line per note: its number of paths, the note, and some of the paths."""
-    lines = []
-    for note, paths in notes.items():
-        more = f" and {len(paths) - SHOWN:,} more" if len(paths) > SHOWN else ""
-        lines.append(f"{start}{len(paths):,} {note}: {', '.join(paths[:SHOWN])}{more}")
-    return lines
+    return [f"{start}{len(paths):,} {note}: {some_of(paths)}" for note, paths in notes.items()]
+
+
+def some_of(paths: Sequence[str]) -> str:
+    """Return the first paths as text, and the number of the others."""
+    more = f" and {len(paths) - SHOWN:,} more" if len(paths) > SHOWN else ""
+    return ", ".join(paths[:SHOWN]) + more

@@ -17,11 +17,11 @@ from dassl.utils.command import Parser
 from scipy.stats import rankdata, spearmanr
 from tabulate import tabulate
 
-from experiments.collect import harmonic, read_table
+from experiments.collect import by_dataset, harmonic, read_table
 from experiments.protocols import SHOTS, SUITES, presentation_order
 from experiments.rendering import write_tables
 from experiments.runs import PROJECT, command
-from experiments.tables import FIGURES, PUBLISHED
+from experiments.tables import AVERAGE, FIGURES, PUBLISHED
 from prompting.files import write_figure
 
 BACKBONE = "ViT-B/16"
@@ -32,20 +32,9 @@ RESAMPLES = 2000
 
 def published(protocol: str, key: str) -> pd.Series:
     """Return published averages by registry name; of two methods with one published name, the first has the average."""
-    values: dict[str, float] = {}
-    names: dict[str, str] = {}
-    for method, name in PUBLISHED["names"].items():
-        figure = FIGURES.get((protocol, name, "average", SHOTS, BACKBONE, key))
-        if figure and names.setdefault(name, method) == method:
-            values[method] = figure[0]
-    return pd.Series(values, dtype=float)
-
-
-def by_set(results: pd.DataFrame, part: str, datasets: Sequence[str]) -> pd.DataFrame:
-    """Return accuracies (methods, data sets), means over seeds, of the methods with results on all data sets."""
-    chosen = results[(results["part"] == part) & (results["shots"] == SHOTS)]
-    wide = chosen.groupby(["method", "dataset"])["accuracy"].mean().unstack()
-    return wide.reindex(columns=datasets).dropna()
+    first = {name: method for method, name in reversed(PUBLISHED["names"].items())}
+    keys = {method: (protocol, name, AVERAGE, SHOTS, BACKBONE, key) for name, method in first.items()}
+    return pd.Series({method: FIGURES[key][0] for method, key in keys.items() if key in FIGURES}, dtype=float)
 
 
 def averages(tables: dict[str, pd.DataFrame], key: str, drawn: np.ndarray) -> np.ndarray:
@@ -54,14 +43,13 @@ def averages(tables: dict[str, pd.DataFrame], key: str, drawn: np.ndarray) -> np
     return harmonic(means["base"], means["new"]) if key == "H" else means[key]
 
 
-def agreement(tables: dict[str, pd.DataFrame], key: str, large: pd.Series, seed: int = 0) -> dict[str, object] | None:
+def agreement(tables: dict[str, pd.DataFrame], key: str, large: pd.Series) -> dict[str, object] | None:
     """Return methods, both averages, Spearman's coefficient and its 95 % interval; None below ``LEAST`` methods.
 
     Args:
         tables: for each part that ``key`` needs, accuracies by method and data set.
         key: a part, or "H" for the harmonic mean of "base" and "new".
         large: published averages by method.
-        seed: seed of the bootstrap.
     """
     shared = set(large.index).intersection(*(table.index for table in tables.values()))
     methods = presentation_order(shared)
@@ -69,7 +57,7 @@ def agreement(tables: dict[str, pd.DataFrame], key: str, large: pd.Series, seed:
         return None
     tables = {part: table.loc[methods] for part, table in tables.items()}
     sets, target = next(iter(tables.values())).shape[1], large[methods].to_numpy()
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     small = averages(tables, key, np.arange(sets)[None])[:, 0]
     drawn = averages(tables, key, rng.integers(0, sets, (RESAMPLES, sets)))
     ranks = np.column_stack([rankdata(drawn, axis=0), rankdata(target)])
@@ -87,7 +75,7 @@ def compute(folder: Path) -> dict[str, dict]:
             continue
         results, sets = read_table(file), suite.datasets(protocol)
         parts = {"H": ("base", "new"), "accuracy": ("target",)}.get(key, (key,))
-        tables = {part: by_set(results, part, sets) for part in parts}
+        tables = {part: by_dataset(results, part, SHOTS, sets).dropna() for part in parts}
         result = agreement(tables, "target" if key == "accuracy" else key, published(protocol, key))
         if result is not None:
             found[f"base-to-new, {key}" if protocol == "base2new" else protocol] = result
@@ -100,9 +88,8 @@ def render(found: dict[str, dict]) -> str:
         (name, f"{r['rho']:+.2f}", f"{r['low']:+.2f} to {r['high']:+.2f}", len(r["methods"]), ", ".join(r["methods"]))
         for name, r in found.items()
     ]
-    return tabulate(
-        lines, ["average", "Spearman", "95 % interval", "methods", "which"], "github", disable_numparse=True
-    )
+    headers = ["average", "Spearman", "95 % interval", "methods", "which"]
+    return tabulate(lines, headers, "github", disable_numparse=True)
 
 
 def draw(found: dict[str, dict], path: Path) -> None:

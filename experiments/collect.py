@@ -1,12 +1,15 @@
 """Reads the results of runs: ``results.json``, logs of CoOp, MaPLe, PLOT and others, or a CSV file of results."""
 
 import csv
+import hashlib
 import json
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +68,15 @@ class RunResult:
 
 def read(output: Path, protocol: str) -> tuple[pd.DataFrame, list[str]]:
     """Return the results in a CSV file, or below a folder (of the protocol's runs if there are any), with notes."""
+    known = [field.name for field in fields(RunResult)]
     if output.suffix == ".csv":
-        table, known = read_table(output), [field.name for field in fields(RunResult)]
+        table = read_table(output)
         table = table.reindex(columns=list(dict.fromkeys([*known, *table])))
         return table.astype({"config": object}).fillna({"config": ""}).assign(folder=output), []
     names = {"xd": ("xd",), "dg": ("xd/train", "dg")}.get(protocol, (protocol,))
-    collected = [collect(folder) for folder in [output / n for n in names if (output / n).is_dir()] or [output]]
-    rows = [result for found, _ in collected for result in found]
-    columns = [field.name for field in fields(RunResult)]
-    return pd.DataFrame(rows, columns=columns), [note for _, notes in collected for note in notes]
+    folders = [output / name for name in names if (output / name).is_dir()] or [output]
+    results, notes = (list(chain(*parts)) for parts in zip(*map(collect, folders)))
+    return pd.DataFrame(results, columns=known), notes
 
 
 def read_table(path: Path, columns: Sequence[str] = RUN_COLUMNS) -> pd.DataFrame:
@@ -127,10 +130,10 @@ def collect(root: Path) -> tuple[list[RunResult], list[str]]:
     replaced = {Path(*("train_base" if part == "test_base" else part for part in parts)) for parts in tests}
     results = [result for result in results if result.folder not in replaced]
     # An evaluation in RUN/eval counts only where no other run has its result.
-    keys = [(result.method, result.dataset, result.part, result.shots, result.seed) for result in results]
-    apart = [result.folder.parent.name != "eval" for result in results]
-    found = {key for key, alone in zip(keys, apart) if alone}
-    return [result for result, key, alone in zip(results, keys, apart) if alone or key not in found], notes
+    key = attrgetter("method", "dataset", "part", "shots", "seed")
+    inside = [result for result in results if result.folder.parent.name == "eval"]
+    found = {key(result) for result in results if result not in inside}
+    return [result for result in results if result not in inside or key(result) not in found], notes
 
 
 def read_folder(folder: Path) -> RunResult:
@@ -171,8 +174,6 @@ def stems() -> dict[str, str]:
 
 def config_hash(config: dict[str, Any]) -> str:
     """Return a hash of a run's settings without the seed, 12 hexadecimal digits."""
-    import hashlib
-
     from trainers.record.runs import flat
 
     settings = {key: value for key, value in flat(config).items() if key != "SEED"}
@@ -227,6 +228,12 @@ def read_log(text: str) -> float:
     if not numbers:
         raise ValueError("no line '* accuracy: ...%' after '=> result'")
     return float(numbers[-1])
+
+
+def by_dataset(results: pd.DataFrame, part: str, shots: int, datasets: Sequence[str]) -> pd.DataFrame:
+    """Return accuracies (methods, data sets), means over seeds, from one row per run; NaN where there is no run."""
+    chosen = results[(results["part"] == part) & (results["shots"] == shots)]
+    return chosen.groupby(["method", "dataset"])["accuracy"].mean().unstack().reindex(columns=datasets)
 
 
 def harmonic(base: Any, new: Any) -> Any:

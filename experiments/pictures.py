@@ -37,12 +37,8 @@ MEASURES = {  # columns of a table of forms
 def draw_curves(cells: pd.DataFrame, path: Path) -> Figure:
     """Draw means over shots with a band of one standard deviation, a training-free method as a star at zero shots.
 
-    Args:
-        cells: cells of a few-shot ``TableBuilder``; one panel per column, the average first.
-        path: picture to write; its suffix is the format.
-
-    Returns:
-        The figure.
+    ``cells`` are those of a few-shot ``TableBuilder``; each column is a panel, the average first. The suffix of
+    ``path`` is the format. Returns the figure.
     """
     cells = cells.assign(shots=cells["table"].str.split().str[0].astype(int))
     panels = sorted(cells["column"].unique(), key=lambda name: name != AVERAGE)
@@ -93,13 +89,8 @@ def draw_bars(cells: pd.DataFrame, title: str, path: Path) -> None:
 def draw_intervals(table: pd.DataFrame, path: Path) -> Figure:
     """Draw the methods' differences to the reference with their intervals, one panel per column, the best on top.
 
-    Args:
-        table: of ``experiments.significance.compare`` with two methods or more; the order is that of its last column.
-            A method is coloured if its ``q`` is below 0.05.
-        path: picture to write; the suffix is the format.
-
-    Returns:
-        the figure.
+    ``table`` is that of ``experiments.significance.compare`` with two methods or more; its last column gives the order.
+    A method is coloured if its ``q`` is below 0.05. Returns the figure.
     """
     columns = list(table["column"].unique())
     by = table.set_index(["column", "method"])
@@ -131,15 +122,9 @@ def draw_intervals(table: pd.DataFrame, path: Path) -> Figure:
 
 @mpl.rc_context(SETTINGS)
 def draw_forms(table: pd.DataFrame, title: str, path: Path) -> Figure:
-    """Draw the ``MEASURES`` of each form of a model as bars from zero, one panel per measure.
+    """Draw the ``MEASURES`` of each form of a model as bars from zero, one panel per measure; return the figure.
 
-    Args:
-        table: column ``form`` and some of ``MEASURES``; the first form, with which the others are compared, is grey.
-        title: over the figure.
-        path: picture to write; the suffix is the format.
-
-    Returns:
-        the figure.
+    ``table`` has the column ``form`` and some of ``MEASURES``. The first form, the reference, is grey.
     """
     shown = [name for name in MEASURES if name in table and table[name].notna().any()]
     figure = Figure(figsize=(1.2 + 2.2 * len(shown), 1.1 + 0.3 * len(table)), layout="constrained")

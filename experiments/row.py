@@ -16,23 +16,20 @@ from pathlib import Path
 import pandas as pd
 from dassl.utils.command import Parser
 
-from experiments.collect import harmonic, read
+from experiments.collect import RUN_COLUMNS, by_dataset, harmonic, read
 from experiments.protocols import PROTOCOLS, SEEDS, SHOTS, SUITES, RunDefaults, add_defaults, plan, presentation_order
 from experiments.rendering import markdown
 from experiments.runs import PROJECT, RunSpec, command, run_all
-from experiments.tables import deviations
+from experiments.tables import KEYS, deviations
 
 SUITE = SUITES["mini"]
-KEYS = ["method", "dataset", "part", "shots", "seed", "accuracy"]
 FEWSHOT_SHOTS = (1, 4, 16)
 COLUMNS = ["base", "new", "H", "xd", "dg", *(f"{k} shot{'s' * (k > 1)}" for k in FEWSHOT_SHOTS)]
 
 
 def average(results: pd.DataFrame, datasets: Sequence[str], part: str, shots: int = SHOTS) -> pd.Series:
     """Return each method's accuracy, averaged over seeds, then over data sets; NaN if it lacks a data set."""
-    chosen = results[(results["part"] == part) & (results["shots"] == shots)]
-    means = chosen.groupby(["method", "dataset"])["accuracy"].mean().unstack()
-    return means.reindex(columns=datasets).mean(axis=1, skipna=False)
+    return by_dataset(results, part, shots, datasets).mean(axis=1, skipna=False)
 
 
 def rows(results: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -85,12 +82,9 @@ def gather(output: Path, method: str) -> dict[str, pd.DataFrame]:
     found = {}
     for name in PROTOCOLS:
         folder, file = output / name, PROJECT / "results" / f"{name}.csv"
-        parts = [read(folder, name)[0]] if folder.is_dir() else []
-        parts = [part[part["method"] == method] for part in parts]
-        if file.is_file():
-            known = read(file, name)[0]
-            parts.append(known[known["method"] != method])
-        found[name] = pd.concat(parts) if parts else pd.DataFrame(columns=KEYS)
+        ours = [read(folder, name)[0].query("method == @method")] if folder.is_dir() else []
+        others = [read(file, name)[0].query("method != @method")] if file.is_file() else []
+        found[name] = pd.concat([*ours, *others]) if ours or others else pd.DataFrame(columns=RUN_COLUMNS)
     return found
 
 

@@ -8,7 +8,7 @@ averages over data sets give every set the same weight. Images of one drawing in
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -67,25 +67,25 @@ def columns_of(accuracy: dict[tuple[str, str], np.ndarray]) -> dict[str, np.ndar
     return mean | {"H": harmonic(mean["base"], mean["new"])}
 
 
-def bootstrap(groups: Groups, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, np.ndarray]:
+def bootstrap(groups: Groups, resamples: int = RESAMPLES) -> dict[str, np.ndarray]:
     """Return the averages (resamples, methods) for bootstrap samples of the test images of each data set.
 
     All methods share the samples, so that differences between methods are paired.
     """
-    rng, accuracy = np.random.default_rng(seed), {}
+    rng, accuracy = np.random.default_rng(0), {}
     for key, right in groups.items():
         count = len(right)
         accuracy[key] = rng.multinomial(count, np.full(count, 1 / count), size=resamples) @ right / count
     return columns_of(accuracy)
 
 
-def swap_test(groups: Groups, one: int, other: int, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, float]:
+def swap_test(groups: Groups, one: int, other: int, resamples: int = RESAMPLES) -> dict[str, float]:
     """Return two-sided p-values of the differences between two methods, by a paired permutation test.
 
     Under the null hypothesis the two methods' answers to an image are exchangeable: each permutation swaps them with
     probability 1/2 per image (Good, Permutation, Parametric and Bootstrap Tests of Hypotheses, 2005).
     """
-    rng, first, second = np.random.default_rng(seed), {}, {}
+    rng, first, second = np.random.default_rng(0), {}, {}
     for key, right in groups.items():
         swap = rng.integers(0, 2, (resamples, len(right)))
         swap[0] = 0  # the observed answers
@@ -95,13 +95,13 @@ def swap_test(groups: Groups, one: int, other: int, resamples: int = RESAMPLES, 
     return {name: float(np.mean(np.abs(a[name] - b[name]) >= abs(a[name][0] - b[name][0]) - 1e-9)) for name in a}
 
 
-def compare(groups: Groups, methods: Sequence[str], reference: str, level: float = 0.95) -> pd.DataFrame:
-    """Return one row per column and method: figure, interval, difference to the reference with interval, p-values.
+def compare(groups: Groups, methods: Sequence[str], reference: str) -> pd.DataFrame:
+    """Return one row per column and method: figure, 95 % interval, difference to the reference with interval, p-values.
 
     ``p`` is that of the paired test, ``q`` is adjusted for all methods of a column (Benjamini and Hochberg, 1995).
     """
     check_choice("--reference", reference, methods)
-    tails, base = [50 * (1 - level), 50 * (1 + level)], methods.index(reference)
+    tails, base = [2.5, 97.5], methods.index(reference)
     figures, drawn = columns_of({key: right.mean(0) for key, right in groups.items()}), bootstrap(groups)
     tests = {m: swap_test(groups, i, base) for i, m in enumerate(methods) if i != base}
     rows = []
@@ -116,22 +116,22 @@ def compare(groups: Groups, methods: Sequence[str], reference: str, level: float
             rows.append(row)
     table = pd.DataFrame(rows)
     if tests:
-        adjusted: Callable = lambda p: pd.Series(false_discovery_control(p), p.index)  # noqa: E731
-        table["q"] = table.dropna(subset="p").groupby("column")["p"].transform(adjusted)
+        table["q"] = table.dropna(subset="p").groupby("column")["p"].transform(false_discovery_control)
     return table
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(prog="significance", doc=__doc__)
-    parser.add_argument("output", type=Path, help="folder of runs")
-    parser.add_argument("--table", choices=PROTOCOLS, required=True, help="protocol to report")
-    parser.add_argument("--reference", default="ALIGN", help="method that the others are compared with")
-    parser.add_argument("--methods", nargs="+", default=["all"], help="methods to report; default: all that were found")
-    parser.add_argument("--datasets", nargs="+", default=[], help="stems of YAML files; default: all that were found")
-    parser.add_argument("--shots", type=int, default=SHOTS, help=f"training images per class (default: {SHOTS})")
-    parser.add_argument("--format", choices=("simple", "github", "csv"), default="simple", help="form of the table")
-    parser.add_argument("--figure", type=Path, help="also draw the differences with their intervals to this file")
+    add = parser.add_argument
+    add("output", type=Path, help="folder of runs")
+    add("--table", choices=PROTOCOLS, required=True, help="protocol to report")
+    add("--reference", default="ALIGN", help="method that the others are compared with")
+    add("--methods", nargs="+", default=["all"], help="methods to report; default: all that were found")
+    add("--datasets", nargs="+", default=[], help="stems of YAML files; default: all that were found")
+    add("--shots", type=int, default=SHOTS, help=f"training images per class (default: {SHOTS})")
+    add("--format", choices=("simple", "github", "csv"), default="simple", help="form of the table")
+    add("--figure", type=Path, help="also draw the differences with their intervals to this file")
     args = parser.parse_args(argv)
     results, _ = read(args.output, args.table)
     results = results[results["method"].isin(args.methods)] if args.methods != ["all"] else results

@@ -29,7 +29,6 @@ WEEK = 7 * 24 * 60  # minutes: submitit ends local jobs after two by default
 
 
 def name_of(job: Job, protocol: str) -> str:
-    """Return a readable name of a job."""
     shots = f", {job[-1].shots} shots" if protocol == "fewshot" else ""
     return f"{job[0].method}, {job[0].dataset}{shots}, seed {job[0].seed}"
 
@@ -57,12 +56,12 @@ def submit(runner: submitit.Executor, job: Job) -> submitit.Job:
 
 def cancel(handles: Sequence[submitit.Job]) -> None:
     """End submitted jobs; those on this machine have ended when it returns."""
-    local = [handle for handle in handles if isinstance(handle, submitit.LocalJob)]
     for handle in handles:
-        if handle not in local:
+        if not isinstance(handle, submitit.LocalJob):
             handle.cancel()
+    local = [handle for handle in handles if isinstance(handle, submitit.LocalJob)]
     while running := [handle for handle in local if not handle.done()]:
-        for handle in running:  # again: a job that starts leaves out the first signal
+        for handle in running:  # repeated: a job that is starting ignores the first signal
             with suppress(ProcessLookupError):
                 os.kill(int(handle.job_id), signal.SIGTERM)
         time.sleep(1)
@@ -157,9 +156,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_defaults(parser)
     add_shots(parser)
     args = parser.parse_args(argv)
-    for pair in args.slurm:
-        if "=" not in pair:
-            raise ValueError(f"--slurm takes KEY=VALUE, but got {pair!r}")
+    if wrong := [pair for pair in args.slurm if "=" not in pair]:
+        raise ValueError(f"--slurm takes KEY=VALUE, but got {wrong[0]!r}")
     jobs = plan(args.protocol, args.methods, args.datasets, args.seeds, RunDefaults.from_args(args), args.shots)
     states = {job: Counter(state(run) for run in job) for job in jobs}
     todo = [job for job in jobs if set(states[job]) != {"done"}]

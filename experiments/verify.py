@@ -71,11 +71,10 @@ def found_datasets(root: Path) -> dict[str, str]:
     from datasets import CATALOG
 
     found = {}
-    for name, stem in sorted(stems().items(), key=lambda pair: pair[1]):
-        if (entry := CATALOG.get(name)) is not None:
-            folder = root / entry.description.folder
-            note = entry.description.split_note(folder) if folder.is_dir() else ""
-            found[stem] = ("found" + (f"; {note}" if note else "")) if folder.is_dir() else ""
+    for stem, name in sorted((stems()[name], name) for name in CATALOG):
+        about = CATALOG[name].description
+        folder = root / about.folder
+        found[stem] = "; ".join(filter(None, ["found", about.split_note(folder)])) if folder.is_dir() else ""
     return found
 
 
@@ -112,30 +111,27 @@ def tuned(cells: Sequence[Cell], args: argparse.Namespace) -> list[float | str]:
         return [str(error)] * len(cells)
     results, _ = collect(args.output / "tuned")
     by_part = {one.part: one.accuracy for one in results if (one.method, one.dataset) == (method, dataset)}
-    base, new = by_part["base"], by_part["new"]
-    by_part["H"] = harmonic(base, new)
+    by_part["H"] = harmonic(by_part["base"], by_part["new"])
     return [by_part[cell.classes] for cell in cells]
 
 
-def judge(cell: Cell, got: float | str) -> list[Any]:
+def judge(cell: Cell, got: float | str) -> list[str]:
     """Return a row of the table."""
     head = [cell.method, cell.dataset, cell.backbone, cell.classes, f"{cell.expected:.2f}"]
     if isinstance(got, str):
         return [*head, "-", "-", f"{cell.tolerance:.1f}", "FAIL", got]
-    passes = abs(round(got - cell.expected, 2)) <= cell.tolerance
-    difference = f"{got - cell.expected:+.2f}"
-    return [*head, f"{got:.2f}", difference, f"{cell.tolerance:.1f}", "pass" if passes else "FAIL", cell.source]
+    verdict = "pass" if abs(round(got - cell.expected, 2)) <= cell.tolerance else "FAIL"
+    return [*head, f"{got:.2f}", f"{got - cell.expected:+.2f}", f"{cell.tolerance:.1f}", verdict, cell.source]
 
 
 def choose_tuned(args: argparse.Namespace, figures: list[dict[str, Any]], existing: Sequence[str]) -> list[Cell]:
     """Return the cells of the shortest training of ``--tuned`` whose data set and weights exist."""
     names = PUBLISHED["names"]
     name = names.get(args.tuned, args.tuned)
-    cells = [cell for cell in cells_of(figures, name, "base2new") if name != CLIP]
-    if not cells:
-        known = {f["method"] for f in figures if f["table"] == "base2new" and f["dataset"] != AVERAGE}
-        allowed = [trainer for trainer, method in names.items() if method in known - {CLIP}]
-        check_choice("--tuned (methods with published figures by data set)", args.tuned, allowed)
+    known = {f["method"] for f in figures if f["table"] == "base2new" and f["dataset"] != AVERAGE} - {CLIP}
+    allowed = [trainer for trainer, method in names.items() if method in known]
+    check_choice("--tuned (methods with published figures by data set)", args.tuned, [*allowed, *known & {name}])
+    cells = list(cells_of(figures, name, "base2new"))
     usable = [cell for cell in cells if cell.dataset in existing and found_weights(cell.backbone)]
     if not usable:
         raise ValueError(f"no published figure of {args.tuned} has both its data set and its weights here")
@@ -182,8 +178,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         table += [judge(cell, got) for cell, got in zip(chosen, tuned(chosen, args))]
     heads = ["method", "data set", "weights", "classes", "expected", "got", "difference", "within", "", "source"]
     print(tabulate(table, heads, disable_numparse=True))
-    failed = sorted({row[1] for row in table if row[8] == "FAIL"})
-    print(f"\n{len(table) - sum(row[8] == 'FAIL' for row in table)} of {len(table)} figures are met")
+    failed = sorted(row[1] for row in table if row[8] == "FAIL")
+    print(f"\n{len(table) - len(failed)} of {len(table)} figures are met")
     if failed:
         print(f"look first at: python -m datasets check {failed[0]} --root {args.data}")
     return int(bool(failed))

@@ -4,13 +4,13 @@ python -m datasets.mini --root data --sets mini_source mini_digits
 python -m datasets.mini --sheet docs/figures/mini_suite.png
 """
 
-import difflib
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from dassl.utils.command import Parser, command
+from dassl.utils.registry import check_choice
 from PIL import Image, ImageDraw
 
 from .files import ensure
@@ -46,10 +46,7 @@ def main(words: Sequence[str]) -> None:
     if args.root is None:
         parser.error("say where to write: --root FOLDER")
     for name in args.sets:
-        if name not in suite and name != "all":
-            near = difflib.get_close_matches(name, suite, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            parser.error(f"unknown set {name!r}; allowed: all, {', '.join(suite)}{hint}")
+        check_choice("--sets", name, ["all", *suite])
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name in suite if "all" in args.sets else args.sets:
         if not ensure(suite[name], args.root):

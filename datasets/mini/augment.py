@@ -16,7 +16,7 @@ SIZES, TURN, SHIFT = (0.6, 1.05), 15.0, 0.2
 
 
 def brightness(colour: Tensor) -> Tensor:
-    """Return (B,) brightness of (B, 3) colours in [0, 1]."""
+    """Return the brightness (...) of colours (..., 3) in [0, 1]."""
     return colour @ colour.new_tensor(LUMA)
 
 
@@ -38,7 +38,7 @@ def backgrounds(avoid: Tensor, generator: Generator, tries: int = 6) -> Tensor:
     options = _uniform((count, tries, 3), 0, 1, generator)
     white = _uniform((count, 1), 0, 1, generator) < 0.3
     options[:, 0] = torch.where(white, 1 - 0.1 * options[:, 0], options[:, 0])
-    gap = (options @ options.new_tensor(LUMA) - avoid[:, None]).abs()
+    gap = (brightness(options) - avoid[:, None]).abs()
     good = gap > CONTRAST
     first = torch.where(good.any(1), good.float().argmax(1), gap.argmax(1))
     return options[torch.arange(count, device=first.device), first]

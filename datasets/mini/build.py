@@ -24,10 +24,10 @@ from dassl.utils.command import Parser, command
 from .iconify import IconSet, read_sets, trademarks
 from .likeness import copies_of, distinct
 from .notice import notice
-from .pack import OWN_WORDS, WORLD, Entry, write_manifest, write_pretraining, write_sheet, write_sums
+from .pack import OWN_WORDS, SPLITS, WORLD, Entry, write_manifest, write_pretraining, write_sheet, write_sums
 from .pretraining_pack import default_folder, usable, write_pack
 from .rendering import pixels_of, render_sets
-from .roles import SPLITS, Picture, choose, held_out, read_pictures
+from .roles import Picture, choose, held_out, read_pictures
 
 PACKAGE = "@iconify/json"
 VERSION = "2.2.535"  # the version that the committed sheets were made from
@@ -94,12 +94,11 @@ def own_words(pictures: list[Picture], known: list[Picture]) -> list[Picture]:
 def main(words: Sequence[str]) -> None:
     """Fetch, render, choose and write."""
     parser = Parser(prog="python -m datasets.mini.build", doc=__doc__)
-    parser.add_argument("--package", type=Path, help=f"an unpacked {PACKAGE}; default: fetch {VERSION}")
-    parser.add_argument("--cache", type=Path, default=default_folder(), help="folder of pre-training pictures")
-    parser.add_argument(
-        "--output-dir", "--out", dest="out", type=Path, default=WORLD, help="folder of the benchmark's pictures"
-    )
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that render")
+    add = parser.add_argument
+    add("--package", type=Path, help=f"an unpacked {PACKAGE}; default: fetch {VERSION}")
+    add("--cache", type=Path, default=default_folder(), help="folder of pre-training pictures")
+    add("--output-dir", "--out", dest="out", type=Path, default=WORLD, help="folder of the benchmark's pictures")
+    add("--workers", type=int, default=os.cpu_count() or 1, help="processes that render")
     args = parser.parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     package = args.package or fetch(args.cache, VERSION)
@@ -119,9 +118,8 @@ def main(words: Sequence[str]) -> None:
     text = notice(sets, Counter(e.hand for e in entries), Counter(p.hand for p in seen), version)
     (args.out / "NOTICE.md").write_text(text, encoding="utf-8")
     write_sums(args.out)
-    log.info(
-        "%d pictures of %d: %d in the benchmark, %d for pre-training", len(pictures), len(sets), len(entries), count
-    )
+    found = "%d pictures of %d: %d in the benchmark, %d for pre-training"
+    log.info(found, len(pictures), len(sets), len(entries), count)
 
 
 if __name__ == "__main__":

@@ -2,22 +2,20 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from open_clip import CLIP, SimpleTokenizer
-from safetensors import safe_open
 from torch import Tensor
 
 from .augment import normalise
 from .medium import Medium
 from .pack import OWN_WORDS
 from .suite import PictureSet, image
-from .towers import build, image_features, text_features
-from .vocabulary import TABLE, expand
+from .towers import image_features, padded, read_state, restored, text_features
+from .vocabulary import expand
 
 # Classes that are in no data set, black on white or in their own colours; test images only.
 OWN = PictureSet("own words", OWN_WORDS, "shift", Medium())
@@ -29,13 +27,7 @@ PROBE_STRENGTHS = (0.1, 1.0, 10.0, 100.0)  # inverse regularisation; the best on
 
 def load_whole(path: Path, shape: dict | None = None) -> CLIP:
     """Return the CLIP of a file with its whole word table, in evaluation mode."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}")
-    with safe_open(str(path), "pt") as file:
-        state = expand({key: file.get_tensor(key) for key in file.keys() if key != "token_embedding.ids"})
-    model = build(len(state[TABLE]), 0, shape)
-    model.load_state_dict({key: value.float() for key, value in state.items()})
-    return model.eval().requires_grad_(False)
+    return restored(expand(read_state(path)), shape).eval().requires_grad_(False)
 
 
 @torch.no_grad()
@@ -43,32 +35,22 @@ def encode_texts(model: CLIP, texts: Iterable[str]) -> Tensor:
     """Return unit features (T, embed) of sentences."""
     tokenizer = SimpleTokenizer()
     lines = [[tokenizer.sot_token_id, *tokenizer.encode(t), tokenizer.eot_token_id] for t in texts]
-    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(line) for line in lines], batch_first=True)
-    return F.normalize(text_features(model, ids, torch.tensor([len(line) - 1 for line in lines])), dim=-1)
+    return F.normalize(text_features(model, *padded(lines)), dim=-1)
 
 
 @torch.no_grad()
 def encode_images(model: CLIP, images: np.ndarray, chunk: int = 64) -> Tensor:
     """Return unit features (n, embed) of images (n, 64, 64, 3), uint8."""
-    parts = [
-        torch.from_numpy(part).permute(0, 3, 1, 2).float() / 255
-        for part in np.array_split(images, -(-len(images) // chunk))
-    ]
+    arrays = np.array_split(images, -(-len(images) // chunk))
+    parts = [torch.from_numpy(part).permute(0, 3, 1, 2).float() / 255 for part in arrays]
     return F.normalize(torch.cat([image_features(model, normalise(part)) for part in parts]), dim=-1)
 
 
-def images_of(dataset: PictureSet, split: str, most: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Return images (n, 64, 64, 3) and labels (n,) of a split, at most so many a class."""
-    count = dataset.images[split] if most is None else min(most, dataset.images[split])
+def images_of(dataset: PictureSet, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return images (n, 64, 64, 3) and labels (n,) of a split."""
+    count = dataset.images[split]
     labels = np.repeat(np.arange(len(dataset.classes())), count)
     return np.stack([image(dataset, split, int(c), i % count) for i, c in enumerate(labels)]), labels
-
-
-def plain(suite: dict[str, PictureSet]) -> dict[str, PictureSet]:
-    """Return the suite in the easiest look: black or own colours on white, still."""
-    white, black = ((255, 255, 255),) * 2, ((0, 0, 0),) * 2
-    look = Medium(paper=white, ink=black, sizes=(1.0, 1.0), turn=0.0, shift=0.0)
-    return {folder: replace(d, medium=look if d.medium else None) for folder, d in suite.items()}
 
 
 def halves(classes: int) -> dict[str, range]:
@@ -85,9 +67,9 @@ def accuracy(scores: Tensor, labels: np.ndarray, among: range | None = None) -> 
     return 100 * float((scores.argmax(1).numpy() == labels).mean())
 
 
-def zero_shot(model: CLIP, dataset: PictureSet, most: int | None = None) -> dict[str, float]:
+def zero_shot(model: CLIP, dataset: PictureSet) -> dict[str, float]:
     """Return accuracy in percent on all test images and, unless it is a shift, on base and new classes."""
-    images, labels = images_of(dataset, "test", most)
+    images, labels = images_of(dataset, "test")
     text = encode_texts(model, [dataset.template.format(name) for name in dataset.classes()])
     scores = encode_images(model, images) @ text.T
     result = {"all": accuracy(scores, labels)}
@@ -96,15 +78,15 @@ def zero_shot(model: CLIP, dataset: PictureSet, most: int | None = None) -> dict
     return {part: round(value, 2) for part, value in result.items()}
 
 
-def probe(model: CLIP, dataset: PictureSet, most: int | None = None, seed: int = 1) -> float:
+def probe(model: CLIP, dataset: PictureSet) -> float:
     """Return the accuracy in percent of a linear probe with 16 shots a class, on the base classes."""
     from sklearn.linear_model import LogisticRegression
 
     base = halves(len(dataset.classes()))["base"]
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(1)
     parts = {}
     for split in ("train", "val", "test"):
-        images, labels = images_of(dataset, split, most if split == "test" else None)
+        images, labels = images_of(dataset, split)
         rows = np.flatnonzero(np.isin(labels, list(base)))
         if split == "train":
             rows = np.concatenate([rng.permutation(rows[labels[rows] == c])[:PROBE_SHOTS] for c in base])
@@ -116,13 +98,13 @@ def probe(model: CLIP, dataset: PictureSet, most: int | None = None, seed: int =
     return round(100 * best[1], 2)
 
 
-def evaluate(model: CLIP, suite: dict[str, PictureSet], most: int | None, with_probe: bool, out: Path | None) -> None:
+def evaluate(model: CLIP, suite: dict[str, PictureSet], with_probe: bool, out: Path | None) -> None:
     """Print a line a data set and what the weights aim at; write JSON to ``out``."""
     table = {}
     for folder, dataset in {**suite, OWN.folder: OWN}.items():
-        row = zero_shot(model, dataset, most)
+        row = zero_shot(model, dataset)
         if with_probe and dataset.role in ("source", "target"):
-            row["probe"] = probe(model, dataset, most)
+            row["probe"] = probe(model, dataset)
         chance = 100 / len(dataset.classes())
         table[folder] = {"classes": len(dataset.classes()), **row}
         columns = [f"{part} {value:5.1f}" for part, value in row.items()]

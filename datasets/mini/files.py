@@ -15,7 +15,8 @@ from dassl.utils import remove_abandoned
 from PIL import Image
 from tqdm import tqdm
 
-from .suite import SPLITS, PictureSet, image
+from .pack import SPLITS
+from .suite import PictureSet, image
 
 log = logging.getLogger(__name__)
 MARKER = "mini.json"
@@ -24,18 +25,14 @@ MARKER = "mini.json"
 def ensure(dataset: PictureSet, root: Path) -> bool:
     """Write a data set under ``root`` unless it is there, complete and up to date.
 
-    It is written beside its place and moved there when it is complete. An older version of ours is replaced; a folder
-    that holds anything else is left alone.
-
-    Args:
-        dataset: the data set.
-        root: the folder of data sets; it is made if it is missing.
+    It is written to a temporary folder and moved when it is complete. An older version is replaced; a folder that holds
+    anything else is left alone. ``root`` is made if it is missing.
 
     Returns:
         Whether anything was written.
 
     Raises:
-        FileExistsError: if something that is not ours is in the way.
+        FileExistsError: the folder holds files that this program did not write.
     """
     place = Path(root) / dataset.folder
     if is_complete(dataset, place):

@@ -26,25 +26,15 @@ COPIES = ("ic", "material-symbols-light", "fluent-emoji", "fa", "fa6-regular", "
 
 @dataclass(frozen=True)
 class IconSet:
-    """One set of the package.
+    """One set of the package."""
 
-    Args:
-        name: the set's prefix, such as "tabler".
-        title: its full name.
-        author: who drew it.
-        licence: SPDX identifier.
-        url: where the author publishes it.
-        coloured: whether its icons have colours of their own.
-        styles: endings and beginnings of icon names that name a style only, longest first.
-    """
-
-    name: str
+    name: str  # its prefix, such as "tabler"
     title: str
     author: str
-    licence: str
-    url: str
-    coloured: bool
-    styles: tuple[str, ...]
+    licence: str  # SPDX identifier
+    url: str  # where the author publishes it
+    coloured: bool  # whether its icons have colours
+    styles: tuple[str, ...]  # prefixes and suffixes of icon names that name only a style, longest first
 
 
 @dataclass(frozen=True)

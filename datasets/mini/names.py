@@ -43,11 +43,10 @@ def plain_name(icon: str, styles: Iterable[str] = ()) -> str:
     """
     name = icon.lower()
     for style in styles:
-        if name.endswith("-" + style):
-            name = name[: -len(style) - 1]
-            break
-        if name.startswith(style + "-"):
-            name = name[len(style) + 1 :]
+        plain = name.removesuffix(f"-{style}")
+        plain = name.removeprefix(f"{style}-") if plain == name else plain
+        if plain != name:
+            name = plain
             break
     words = [word for word in name.split("-") if word]
     while len(words) > 1 and words[-1] in STYLE_WORDS:
@@ -61,50 +60,28 @@ def plain_name(icon: str, styles: Iterable[str] = ()) -> str:
     return " ".join(words)
 
 
-@lru_cache(maxsize=1)
-def _table() -> dict:
-    table = yaml.safe_load(CLASSES_FILE.read_text(encoding="utf-8"))
-    table.pop("elsewhere")
-    return table
-
-
-@lru_cache(maxsize=1)
-def _elsewhere() -> dict[str, frozenset[str]]:
-    table = yaml.safe_load(CLASSES_FILE.read_text(encoding="utf-8"))["elsewhere"]
-    return {hand: frozenset(map(squeezed, names)) for hand, names in table.items()}
-
-
-@lru_cache(maxsize=1)
-def suite_classes() -> dict[str, dict[str, tuple[str, ...]]]:
-    """Return the table of ``classes.yaml``: data set -> class -> names in the package.
-
-    Raises:
-        ValueError: if two classes share a name.
-    """
-    table = _table()
-    owner: dict[str, str] = {}
-    for classes in table.values():
-        for classname, names in classes.items():
-            for key in {squeezed(name) for name in (classname, *names)}:
-                if key in owner:
-                    raise ValueError(f"{CLASSES_FILE.name}: {key!r} is a name of {owner[key]} and of {classname}")
-                owner[key] = classname
-    return {dataset: {name: tuple(names) for name, names in classes.items()} for dataset, classes in table.items()}
-
-
 def squeezed(name: str) -> str:
     """Return a name without spaces and hyphens, as some sets write it."""
     return name.replace(" ", "").replace("-", "")
 
 
 @lru_cache(maxsize=1)
-def _owners() -> dict[str, tuple[str, str]]:
-    return {
-        squeezed(name): (dataset, classname)
-        for dataset, classes in suite_classes().items()
-        for classname, names in classes.items()
-        for name in (classname, *names)
-    }
+def _read() -> tuple[dict[str, tuple[str, str]], dict[str, set[str]]]:
+    """Return (data set, class) by each of the class's names, and the names that mean something else in a set.
+
+    Raises:
+        ValueError: two classes share a name.
+    """
+    table = yaml.safe_load(CLASSES_FILE.read_text(encoding="utf-8"))
+    elsewhere = {hand: set(map(squeezed, names)) for hand, names in table.pop("elsewhere").items()}
+    owners: dict[str, tuple[str, str]] = {}
+    for dataset, classes in table.items():
+        for classname, names in classes.items():
+            for key in {squeezed(name) for name in (classname, *names)}:
+                if key in owners:
+                    raise ValueError(f"{CLASSES_FILE.name}: {key!r} is a name of {owners[key][1]} and of {classname}")
+                owners[key] = dataset, classname
+    return owners, elsewhere
 
 
 def suite_class(name: str, hand: str = "") -> tuple[str, str] | None:
@@ -114,9 +91,8 @@ def suite_class(name: str, hand: str = "") -> tuple[str, str] | None:
         name: the plain name.
         hand: the set that uses it; some names mean something else in some sets.
     """
-    owners = _owners()
-    other = _elsewhere().get(hand, frozenset()) | (_elsewhere()["emoji"] if hand in EMOJI else frozenset())
-    if squeezed(name) in other:
+    owners, elsewhere = _read()
+    if any(squeezed(name) in elsewhere.get(where, ()) for where in (hand, "emoji" if hand in EMOJI else "")):
         return None
     tries = [name]
     tries += [name[: -len(count) - 1] for count in _COUNTS if name.endswith(" " + count)]

@@ -19,39 +19,26 @@ import numpy as np
 from PIL import Image
 
 SIDE = 64
+SPLITS = ("train", "val", "test")
 OWN_WORDS = "own_words"  # pictures of classes that are in no data set, for a test of a user's own words
 COLUMNS = 32  # tiles a row of a sheet
 WORLD = Path(__file__).resolve().parents[2] / "assets" / "mini_world"
-
-
 SUMS = "SHA256SUMS"  # as the command sha256sum reads and writes it
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the manifest.
+    """A line of the manifest: one picture."""
 
-    Args:
-        dataset: folder of the data set, such as "mini_source".
-        split: train, val or test.
-        classname: what it shows.
-        hand: the set of the package that it is from.
-        icon: its name there.
-        licence: SPDX identifier of the set's licence.
-        hash: perceptual hash, 16 hex digits.
-        sheet: "masks" or "colours".
-        tile: its number on that sheet of its data set.
-    """
-
-    dataset: str
-    split: str
+    dataset: str  # folder of the data set, such as "mini_source"
+    split: str  # train, val or test
     classname: str
-    hand: str
-    icon: str
-    licence: str
-    hash: str
-    sheet: str
-    tile: int
+    hand: str  # the set of the package that it is from
+    icon: str  # its name in that set
+    licence: str  # SPDX identifier
+    hash: str  # perceptual hash, 16 hexadecimal digits
+    sheet: str  # "masks" or "colours"
+    tile: int  # its number on that sheet of its data set
 
 
 def write_sheet(pictures: np.ndarray, path: Path) -> None:
@@ -135,10 +122,11 @@ def read_picture(entry: Entry, world: Path = WORLD) -> np.ndarray:
     return _sheet(world / f"{entry.dataset}.{entry.sheet}.png")[entry.tile]
 
 
-def by_class(entries: Iterable[Entry], dataset: str) -> dict[str, dict[str, list[Entry]]]:
-    """Return the entries of a data set: class -> split -> entries, classes in the order of the manifest."""
-    table: dict[str, dict[str, list[Entry]]] = defaultdict(lambda: {"train": [], "val": [], "test": []})
-    for entry in entries:
+@lru_cache(maxsize=64)
+def by_class(dataset: str, world: Path = WORLD) -> dict[str, dict[str, list[Entry]]]:
+    """Return the pictures of a data set: class -> split -> entries, classes in the order of the manifest."""
+    table: dict[str, dict[str, list[Entry]]] = defaultdict(lambda: {split: [] for split in SPLITS})
+    for entry in read_manifest(world):
         if entry.dataset == dataset:
             table[entry.classname][entry.split].append(entry)
     return dict(table)

@@ -17,14 +17,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from dassl.utils import write_atomically
 from dassl.utils.command import Parser, command
 from open_clip import SimpleTokenizer
 from torch import nn
 from tqdm import tqdm
 
 from .captions import all_texts
-from .evaluate import evaluate, load_whole, plain
-from .pack import SUMS, write_sums
+from .evaluate import evaluate, load_whole
+from .pack import SUMS, WORLD, write_sums
 from .pretraining_pack import Pack, default_folder, read_pack
 from .sampling import Batches
 from .stages import STAGES, Chunks, Stage, between, groups, kept_patches, rate_at, step_captions, step_names
@@ -33,7 +34,6 @@ from .towers import SHAPE, Words, build, load, read_notes, save
 from .vocabulary import tokens_of
 
 log = logging.getLogger("datasets.mini.pretrain")
-ASSETS = Path(__file__).resolve().parents[2] / "assets" / "mini_world"
 DECAY = 0.05
 LARGEST_SCALE = 100.0
 
@@ -64,9 +64,8 @@ class Run:
                 self.step = notes["step"]
         self.words = Words(used)
         self.model.to(args.device).train()
-        self.head = (
-            None if stage.captions else nn.Linear(self.model.visual.proj.shape[1], len(pack.names)).to(args.device)
-        )
+        width = self.model.visual.proj.shape[1]
+        self.head = None if stage.captions else nn.Linear(width, len(pack.names)).to(args.device)
         modules = [m for m in (self.model, self.head) if m is not None]
         self.optimizer = torch.optim.AdamW(groups(modules, DECAY), lr=0.0, betas=(0.9, 0.98), eps=1e-6, fused=True)
         threads, chunk = (args.threads, args.chunk) if args.device == "cpu" else (1, stage.batch)
@@ -92,9 +91,7 @@ class Run:
         state = {"model": self.model.state_dict(), "head": head, "optimizer": self.optimizer.state_dict(),
                  "step": self.step, "longest": self.longest, "seconds": self.seconds,
                  "pack": self.pack.digest}  # fmt: skip
-        part = self.checkpoint.with_suffix(".part")
-        torch.save(state, part)
-        os.replace(part, self.checkpoint)
+        write_atomically(str(self.checkpoint), lambda part: torch.save(state, part))
         self.export(self.checkpoint.with_suffix(".safetensors"), done=False)
 
     def export(self, path: Path, done: bool) -> None:
@@ -173,12 +170,10 @@ def arguments() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--evaluate", action="store_true", help="print zero-shot accuracy of the weights on every set")
     add("--probe", action="store_true", help="with --evaluate: a linear probe on the base classes as well")
-    add("--plain", action="store_true", help="with --evaluate: black on white, or own colours on white, and still")
     add("--weights", type=Path, help="with --evaluate: weights other than those of the last stage")
-    add("--most", "--images", dest="images", type=int, help="with --evaluate: largest number of test images a class")
     add("--result", type=Path, help="with --evaluate: JSON file to write")
     add("--stages", type=int, default=len(STAGES), help="train at most so many stages now")
-    add("--output-dir", "--out", dest="out", type=Path, default=ASSETS, help="folder of the weights and the log")
+    add("--output-dir", "--out", dest="out", type=Path, default=WORLD, help="folder of the weights and the log")
     add("--work", type=Path, default=default_folder() / "checkpoints", help="folder of checkpoints")
     add("--pictures", type=Path, default=default_folder(), help="folder of the pre-training pictures")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="torch device")
@@ -199,8 +194,7 @@ def main(words: Sequence[str]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     weights = args.out / "mini_clip.safetensors"
     if args.evaluate:
-        suite = plain(read_suite()) if args.plain else read_suite()
-        evaluate(load_whole(args.weights or weights), suite, args.images, args.probe, args.result)
+        evaluate(load_whole(args.weights or weights), read_suite(), args.probe, args.result)
         return
     torch.set_num_threads(1 if args.device == "cpu" else args.threads)
     if args.device == "cpu":  # with 33 tokens, flash attention is slower (assets/mini_world/trials.jsonl)

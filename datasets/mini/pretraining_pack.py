@@ -28,25 +28,15 @@ def default_folder() -> Path:
 
 @dataclass(frozen=True)
 class Pack:
-    """Pre-training pictures.
+    """Pre-training pictures."""
 
-    Args:
-        masks: (n, 64, 64) uint8, pictures of one colour.
-        colours: (m, 64, 64, 4) uint8, RGBA.
-        names: canonical names.
-        said: plain names, as sets say them.
-        name: (n + m,) index into ``names``.
-        alias: (n + m,) index into ``said``.
-        in_suite: (len(names),) bool, whether the name is a class that the suite may use.
-    """
-
-    masks: np.ndarray
-    colours: np.ndarray
-    names: list[str]
-    said: list[str]
-    name: np.ndarray
-    alias: np.ndarray
-    in_suite: np.ndarray
+    masks: np.ndarray  # (n, 64, 64) uint8, pictures of one colour
+    colours: np.ndarray  # (m, 64, 64, 4) uint8, RGBA
+    names: list[str]  # canonical names
+    said: list[str]  # plain names, as sets say them
+    name: np.ndarray  # (n + m,) index into ``names``
+    alias: np.ndarray  # (n + m,) index into ``said``
+    in_suite: np.ndarray  # (len(names),) bool, whether the name is a class that the suite may use
 
     @property
     def digest(self) -> str:
@@ -62,25 +52,22 @@ class Pack:
 
 def usable(pictures: list[Picture]) -> list[Picture]:
     """Return the pictures whose name has letters and occurs often enough; of equal hashes and names the first."""
-    seen: set[tuple[str, int]] = set()
-    first = []
+    first: dict[tuple[str, int], Picture] = {}
     for picture in pictures:
-        key = (picture.name, picture.hash)
-        if key not in seen and any(c.isalpha() for c in picture.name) and len(picture.name) <= 40:
-            seen.add(key)
-            first.append(picture)
-    counts = Counter(p.name for p in first)
-    return [p for p in first if counts[p.name] >= LEAST]
+        if any(c.isalpha() for c in picture.name) and len(picture.name) <= 40:
+            first.setdefault((picture.name, picture.hash), picture)
+    counts = Counter(name for name, _ in first)
+    return [picture for (name, _), picture in first.items() if counts[name] >= LEAST]
 
 
 def write_pack(pictures: list[Picture], rendered: Path, coloured: frozenset[str], folder: Path) -> int:
-    """Write the pack and return the number of pictures.
+    """Write the pack of the pictures that pre-training may see into ``folder``; return its number of pictures.
 
     Args:
-        pictures: what pre-training may see.
+        pictures: all pictures.
         rendered: folder of rendered sets.
-        coloured: sets with colours of their own.
-        folder: where to write.
+        coloured: sets whose icons have colours.
+        folder: made if it is missing.
     """
     chosen = sorted(usable(pictures), key=lambda p: (p.hand in coloured, p.hand, p.row))
     rows: dict[str, list[int]] = defaultdict(list)

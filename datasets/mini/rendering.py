@@ -1,12 +1,12 @@
 """Render the permitted sets once into a cache folder: an array of pixels and a list of names and hashes a set."""
 
 import json
-import os
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from dassl.utils import write_atomically
 from tqdm import tqdm
 
 from .iconify import IconSet, read_icons, render
@@ -33,9 +33,8 @@ def render_set(icons: IconSet, package: Path, folder: Path) -> int:
             pixels.append(picture)
     hashes = [f"{perceptual_hash(picture):016x}" for picture in pixels]
     np.save(folder / f"{icons.name}.npy", np.stack(pixels))
-    part = index.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps({"names": names, "hashes": hashes}), encoding="utf-8")
-    os.replace(part, index)
+    content = json.dumps({"names": names, "hashes": hashes})
+    write_atomically(str(index), lambda part: Path(part).write_text(content, encoding="utf-8"))
     return len(names)
 
 

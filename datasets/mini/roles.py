@@ -7,18 +7,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
+from scipy.sparse.csgraph import connected_components
 
 from .likeness import NEAR, copies_of, distances, distinct
 from .names import plain_name, suite_class
+from .pack import SPLITS
 
 HANDS_FILE = Path(__file__).with_name("hands.yaml")
 SHIFTS = ("mini_rendition", "mini_sketch", "mini_pixel", "mini_negative")
 SOURCE = "mini_source"
 DIGITS = "mini_digits"  # its pictures are scikit-learn's, not the package's
-SPLITS = ("train", "val", "test")
 FULL = {"train": 16, "val": 4, "test": 12}  # distinct pictures a class of the source
 LEAST = {"train": 3, "val": 1, "test": 6}  # of a target, whose classes are the classes that have as many
 LEAST_SHIFT = 6
@@ -27,34 +29,26 @@ KNOWN = 1 / 3  # least share of a class's pictures in use that are pre-training'
 
 @dataclass(frozen=True)
 class Picture:
-    """A rendered icon.
+    """A rendered icon."""
 
-    Args:
-        hand: the set that it is from.
-        icon: its name there.
-        name: its plain name, or the class's if it is one of the suite.
-        said: its plain name.
-        hash: perceptual hash.
-        row: where its pixels are in the set's array.
-        dataset: the data set of the suite that its class belongs to, or "".
-        used: "pretraining", or "<data set>/<split>".
-    """
-
-    hand: str
-    icon: str
-    name: str
-    said: str
-    hash: int
-    row: int
-    dataset: str = ""
-    used: str = ""
+    hand: str  # the set that it is from
+    icon: str  # its name in that set
+    name: str  # its class if that is one of the suite, else its plain name
+    said: str  # its plain name
+    hash: int  # perceptual hash
+    row: int  # of its pixels in the set's array
+    dataset: str = ""  # data set of the suite that its class belongs to, or ""
+    used: str = ""  # "pretraining", or "<data set>/<split>"
 
 
 @lru_cache(maxsize=1)
+def _table() -> dict[str, Any]:
+    return yaml.safe_load(HANDS_FILE.read_text(encoding="utf-8"))
+
+
 def hands() -> dict[str, frozenset[str]]:
     """Return the sets of each role of ``hands.yaml``: "benchmark" and one role a shift."""
-    table = yaml.safe_load(HANDS_FILE.read_text(encoding="utf-8"))
-    return {role: frozenset(table[role]) for role in ("benchmark", *SHIFTS)}
+    return {role: frozenset(_table()[role]) for role in ("benchmark", *SHIFTS)}
 
 
 def held_out() -> frozenset[str]:
@@ -62,10 +56,9 @@ def held_out() -> frozenset[str]:
     return frozenset().union(*hands().values())
 
 
-@lru_cache(maxsize=1)
-def _families() -> dict[str, str]:
-    table = yaml.safe_load(HANDS_FILE.read_text(encoding="utf-8"))["families"]
-    return {hand: family for family, members in table.items() for hand in members}
+def _family(hand: str) -> str:
+    """Return the family of sets by one designer that a set belongs to, else the set."""
+    return next((family for family, members in _table()["families"].items() if hand in members), hand)
 
 
 def read_pictures(folder: Path, styles: dict[str, tuple[str, ...]], trademarks: frozenset[str]) -> list[Picture]:
@@ -98,23 +91,15 @@ def _by_class(pictures: Iterable[Picture]) -> dict[tuple[str, str], list[Picture
 
 def _drawings(pictures: list[Picture]) -> list[list[Picture]]:
     """Group what is one drawing in several finishes: same family and name, or nearly the same hash."""
-    parent = list(range(len(pictures)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            i = parent[i]
-        return i
-
     first: dict[tuple[str, str], int] = {}
     codes = np.array([p.hash for p in pictures], np.uint64)
     near = distances(codes, codes) <= NEAR + 2
     for i, picture in enumerate(pictures):
-        key = (_families().get(picture.hand, picture.hand), picture.said)
-        for j in [first.setdefault(key, i), *np.flatnonzero(near[i, :i])]:
-            parent[root(i)] = root(int(j))
+        key = (_family(picture.hand), picture.said)
+        near[i, first.setdefault(key, i)] = True
     groups: dict[int, list[Picture]] = defaultdict(list)
-    for i, picture in enumerate(pictures):
-        groups[root(i)].append(picture)
+    for picture, number in zip(pictures, connected_components(near, directed=False)[1]):
+        groups[number].append(picture)
     return list(groups.values())
 
 

@@ -19,33 +19,20 @@ VARIANCE = 0.1  # of a patch's normalised pixels, above that of grain and slopes
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage.
+    """One stage."""
 
-    Args:
-        name: its name; the file of weights remembers it.
-        pictures: how many it sees.
-        batch: pictures a step.
-        rate: highest learning rate.
-        free: share of pictures with colours, backgrounds and movement, at the start and at the end.
-        kept: share of patches that are read.
-        floor: least 1 / tau at the start and at the end; it is learned above that.
-        least: pictures that a name must have if it is no class of the suite.
-        captions: whether pictures are compared with captions; otherwise a linear layer names them.
-    """
-
-    name: str
-    pictures: int
-    batch: int
-    rate: float
-    free: tuple[float, float]
-    kept: float
-    floor: tuple[float, float]
-    least: int
-    captions: bool = True
+    name: str  # the file of weights holds it
+    pictures: int  # seen in all
+    batch: int  # pictures a step
+    rate: float  # highest learning rate
+    free: tuple[float, float]  # share of pictures with colours, backgrounds and movement, at the start and at the end
+    kept: float  # share of patches that are read
+    floor: tuple[float, float]  # smallest 1 / tau at the start and at the end
+    least: int  # pictures that a name must have unless it is a class of the suite
+    captions: bool = True  # pictures are compared with captions; otherwise a linear layer names them
 
     @property
     def steps(self) -> int:
-        """Steps of the whole stage."""
         return math.ceil(self.pictures / self.batch)
 
 
@@ -93,14 +80,8 @@ class Chunks:
 
     def __init__(self, threads: int, size: int, autocast: torch.dtype | None, device: str) -> None:
         self.size, self.autocast, self.device = size, autocast, torch.device(device).type
-        self.pool = (
-            ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) if threads > 1 else None
-        )
-
-    def _run(self, jobs: list[Callable[[], Tensor]]) -> list[Tensor]:
-        if self.pool is None:
-            return [job() for job in jobs]
-        return [future.result() for future in [self.pool.submit(job) for job in jobs]]
+        one_core = {"initializer": torch.set_num_threads, "initargs": (1,)}
+        self.map = ThreadPoolExecutor(threads, **one_core).map if threads > 1 else map
 
     def forward(self, jobs: list[Callable[[], Tensor]]) -> list[Tensor]:
         """Run jobs that return features, in the type of ``autocast``; results are float32 and keep their graphs."""
@@ -109,11 +90,11 @@ class Chunks:
             with torch.autocast(self.device, self.autocast, enabled=self.autocast is not None):
                 return job().float()
 
-        return self._run([lambda job=job: cast(job) for job in jobs])
+        return list(self.map(cast, jobs))
 
     def backward(self, outputs: list[Tensor], gradient: list[Tensor]) -> None:
         """Propagate a gradient for each output to the parameters."""
-        self._run([lambda y=y, g=g: y.backward(g) for y, g in zip(outputs, gradient)])
+        list(self.map(Tensor.backward, outputs, gradient))
 
     def split(self, *tensors: Tensor) -> list[tuple[Tensor, ...]]:
         """Cut tensors along their first axis into chunks."""
@@ -143,18 +124,15 @@ def kept_patches(pixels: Tensor, side: int, share: float, seed: list[int]) -> Te
 def step_names(model: CLIP, head: nn.Linear, batch: Batch, kept: Tensor | None, chunks: Chunks) -> tuple[float, float]:
     """Add the gradients of naming the pictures by a linear layer; return the loss and the accuracy in percent."""
     device = head.weight.device
-    loss, right = 0.0, 0
-    parts = chunks.split(batch.pixels, batch.names, *([] if kept is None else [kept]))
-    jobs = [lambda p=p: image_features(model, p[0].to(device), *(k.to(device) for k in p[2:])) for p in parts]
+    parts = chunks.split(batch.pixels, *([] if kept is None else [kept]))
+    jobs = [lambda p=p: image_features(model, *(t.to(device) for t in p)) for p in parts]
     features = chunks.forward(jobs)
     leaf = torch.cat([f.detach() for f in features]).requires_grad_()
-    logits = head(leaf)
-    value = F.cross_entropy(logits, batch.names.to(device), label_smoothing=0.05)
-    value.backward()
+    logits, names = head(leaf), batch.names.to(device)
+    loss = F.cross_entropy(logits, names, label_smoothing=0.05)
+    loss.backward()
     chunks.backward(features, list(leaf.grad.split([len(f) for f in features])))
-    right = (logits.argmax(1) == batch.names.to(device)).float().mean().item()
-    loss = value.item()
-    return loss, 100 * right
+    return loss.item(), 100 * (logits.argmax(1) == names).float().mean().item()
 
 
 def step_captions(
@@ -165,18 +143,17 @@ def step_captions(
     ids, ends = words.batch(batch.captions)
     pictures = chunks.split(batch.pixels, *([] if kept is None else [kept]))
     texts = chunks.split(ids, ends)
-    jobs = [lambda p=p: image_features(model, p[0].to(device), *(k.to(device) for k in p[1:])) for p in pictures]
-    jobs += [lambda t=t: text_features(model, t[0].to(device), t[1].to(device)) for t in texts]
+    jobs = [lambda p=p: image_features(model, *(t.to(device) for t in p)) for p in pictures]
+    jobs += [lambda p=p: text_features(model, *(t.to(device) for t in p)) for p in texts]
     outputs = chunks.forward(jobs)
-    image = torch.cat([y.detach() for y in outputs[: len(pictures)]]).requires_grad_()
-    text = torch.cat([y.detach() for y in outputs[len(pictures) :]]).requires_grad_()
+    halves = outputs[: len(pictures)], outputs[len(pictures) :]
+    image, text = (torch.cat([y.detach() for y in half]).requires_grad_() for half in halves)
     true = batch.truth().to(device)
-    value = contrast(image, text, model.logit_scale.exp(), true)
-    value.backward()
-    gradient = [*image.grad.split([len(y) for y in outputs[: len(pictures)]])]
-    gradient += [*text.grad.split([len(y) for y in outputs[len(pictures) :]])]
-    chunks.backward(outputs, gradient)
+    loss = contrast(image, text, model.logit_scale.exp(), true)
+    loss.backward()
+    sizes = [[len(y) for y in half] for half in halves]
+    chunks.backward(outputs, [*image.grad.split(sizes[0]), *text.grad.split(sizes[1])])
     with torch.no_grad():
         best = (F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T).argmax(1)
         right = true[torch.arange(len(true)), best].float().mean().item()
-    return value.item(), 100 * right, ids.shape[1]
+    return loss.item(), 100 * right, ids.shape[1]

@@ -12,10 +12,9 @@ from PIL import Image
 
 from . import medium as drawing
 from .medium import Medium, compose
-from .pack import SIDE, WORLD, Entry, by_class, read_manifest, read_picture
+from .pack import SIDE, SPLITS, WORLD, Entry, by_class, read_picture
 
 SETS_FILE = Path(__file__).with_name("sets.yaml")
-SPLITS = ("train", "val", "test")
 IMAGES = {"train": 24, "val": 4, "test": 12}  # a class; each of its pictures as often as the others, as far as possible
 DIGIT_IMAGES = {"train": 60, "val": 20, "test": 40}
 DIGIT_SIZE = 30  # of SIDE
@@ -25,30 +24,20 @@ SEED = 2026
 
 @dataclass(frozen=True)
 class PictureSet:
-    """A data set of the suite.
+    """A data set of the suite."""
 
-    Args:
-        name: registry name.
-        folder: name of its folder, and of its sheets.
-        role: "source", "shift" (of the source, test only) or "target".
-        medium: its look; None for scikit-learn's digits, which are photographs of handwriting.
-        template: the sentence around a class name.
-    """
-
-    name: str
-    folder: str
-    role: str
-    medium: Medium | None
-    template: str = "a photo of a {}."
+    name: str  # registry name
+    folder: str  # name of its folder, and of its sheets
+    role: str  # "source", "shift" (of the source, test only) or "target"
+    medium: Medium | None  # its look; None for scikit-learn's digits, which are photographs of handwriting
+    template: str = "a photo of a {}."  # the sentence around a class name
 
     @property
     def test_only(self) -> bool:
-        """Whether it has test images only."""
         return self.role == "shift"
 
     @property
     def split_file(self) -> str:
-        """Name of the split file."""
         return f"split_{self.folder}.json"
 
     @property
@@ -60,7 +49,7 @@ class PictureSet:
 
     def pictures(self, world: Path = WORLD) -> dict[str, dict[str, list[Entry]]]:
         """Return the pictures of each class and split; none for digits."""
-        return _by_class(self.folder, world)
+        return by_class(self.folder, world)
 
     def classes(self, world: Path = WORLD) -> list[str]:
         """Return the class names in the order of labels."""
@@ -70,11 +59,6 @@ class PictureSet:
         """Changes with the description, its pictures and the code that draws: files on disk are then written again."""
         parts = [repr(self), str(self.images), str(SEED), inspect.getsource(drawing), repr(self.pictures(world))]
         return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
-
-
-@lru_cache(maxsize=64)
-def _by_class(folder: str, world: Path) -> dict[str, dict[str, list[Entry]]]:
-    return by_class(read_manifest(world), folder)
 
 
 def read_suite(path: Path = SETS_FILE) -> dict[str, PictureSet]:

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from open_clip import CLIP, SimpleTokenizer
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .vocabulary import PARTS, ROWS, TABLE, mixtures
+from .vocabulary import IDS, PARTS, ROWS, TABLE, mixtures
 
 SHAPE = {
     "embed_dim": 128,
@@ -91,9 +91,13 @@ class Words:
 
     def batch(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """Return rows (T, L), padded behind the end, and the places (T,) of the ends."""
-        lines = [self.line(text) for text in texts]
-        ids = nn.utils.rnn.pad_sequence([torch.tensor(line) for line in lines], batch_first=True)
-        return ids, torch.tensor([len(line) - 1 for line in lines])
+        return padded([self.line(text) for text in texts])
+
+
+def padded(lines: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """Return lines of numbers as rows (T, L), padded behind the end, and the places (T,) of the ends."""
+    ids = nn.utils.rnn.pad_sequence([torch.tensor(line) for line in lines], batch_first=True)
+    return ids, torch.tensor([len(line) - 1 for line in lines])
 
 
 def contrast(image: Tensor, text: Tensor, scale: Tensor, true: Tensor) -> Tensor:
@@ -132,7 +136,7 @@ def save(model: CLIP, used: list[int], longest: int, path: Path, notes: dict) ->
     state["positional_embedding"][longest:] = 0
     state[ROWS] = state.pop(TABLE)
     state[PARTS] = mixtures(tuple(used))
-    state["token_embedding.ids"] = torch.tensor(used, dtype=torch.int32)
+    state[IDS] = torch.tensor(used, dtype=torch.int32)
     size = sum(value.numel() * value.element_size() for value in state.values())
     if size > LARGEST:
         raise ValueError(f"the weights take {size / 2**20:.1f} MiB; at most {LARGEST / 2**20:.0f} are allowed")
@@ -146,20 +150,28 @@ def read_notes(path: Path) -> dict:
         return json.loads(file.metadata()["notes"])
 
 
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file that ``save`` wrote; raise FileNotFoundError if there is none."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}")
+    return load_file(str(path))
+
+
+def restored(state: dict[str, Tensor], shape: dict | None = None) -> CLIP:
+    """Return a CLIP with the weights of a state dict."""
+    model = build(len(state[TABLE]), 0, shape)
+    model.load_state_dict({key: value.float() for key, value in state.items()})
+    return model
+
+
 def load(path: Path, shape: dict | None = None) -> tuple[CLIP, list[int], dict]:
     """Return the model with its cut word table, the ids of its rows and the notes of a file that ``save`` wrote.
 
     Raises:
         FileNotFoundError: if there is no such file.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}")
-    with safe_open(str(path), "pt") as file:
-        state = {key: file.get_tensor(key) for key in file.keys()}
-    notes = read_notes(path)
-    used = state.pop("token_embedding.ids").tolist()
+    state = read_state(path)
+    used = state.pop(IDS).tolist()
     del state[PARTS]
     state[TABLE] = state.pop(ROWS)
-    model = build(len(used), 0, shape)
-    model.load_state_dict({key: value.float() for key, value in state.items()})
-    return model, used, notes
+    return restored(state, shape), used, read_notes(path)

@@ -16,12 +16,12 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 WEIGHTS = (0.5, 0.25, 0.25)
-ROWS, PARTS, TABLE = "token_embedding.rows", "token_embedding.parts", "token_embedding.weight"
+ROWS, PARTS, IDS, TABLE = (f"token_embedding.{name}" for name in ("rows", "parts", "ids", "weight"))
 
 
 def expand(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return a state dict with the whole word table (V, d) in place of its rows and parts."""
-    whole = {key: value for key, value in state.items() if key not in (ROWS, PARTS)}
+    whole = {key: value for key, value in state.items() if key not in (ROWS, PARTS, IDS)}
     weights = torch.tensor(WEIGHTS)
     whole[TABLE] = torch.einsum("vpd,p->vd", state[ROWS].float()[state[PARTS].long()], weights)
     return whole

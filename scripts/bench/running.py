@@ -97,8 +97,7 @@ def cases_of(kind: str, args: argparse.Namespace, method: str = "MMP") -> list[C
 
 
 def main(kind: str, doc: str) -> int:
-    """Run all cases of the command line of ``step`` or ``eval`` and print their table; ``x faster`` is the time of the
-    naive path over this project's."""
+    """Run the cases of ``step`` or ``eval`` and print their table; ``x faster`` is the naive path's time over ours."""
 
     @command(kind)
     def run(words: Sequence[str]) -> None:

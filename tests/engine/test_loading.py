@@ -92,11 +92,7 @@ def test_a_pickled_copy_reads_files(make_cfg):
 
 
 def test_mistakes_get_one_line(make_cfg):
-    for key, value, text in (
-        ("CACHE_MB", -1, " is -1; allowed: 0"),
-        ("NUM_WORKERS", -2, " is -2; allowed: 0"),
-        ("CACHE_MB", 2**42, ": .* cannot be allocated"),
-    ):
-        with pytest.raises(ValueError, match=f"DATALOADER.{key}{text}"):
-            DataManager(make_cfg(f"DATALOADER.{key}", value))
+    for megabytes in (-1, 2**42):
+        with pytest.raises(ValueError, match=f"DATALOADER.CACHE_MB: {megabytes} MiB cannot be allocated"):
+            DataManager(make_cfg("DATALOADER.CACHE_MB", megabytes))
     assert DataManager(make_cfg("DATALOADER.CACHE_MB", 0)).train_loader_x.dataset.cache is None

@@ -1,11 +1,13 @@
 """The values that a config may have, checked before anything is loaded."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from dassl.utils.registry import check_choice
 from yacs.config import CfgNode
+
+from .node import leaves
 
 Test = Callable[[Any], bool]
 
@@ -91,7 +93,7 @@ def check_values(cfg: CfgNode) -> None:
     Raises:
         ValueError: a value that is not allowed; the message names its key.
     """
-    values = dict(_leaves(cfg))
+    values = dict(leaves(cfg))
     for key, value in values.items():
         for one in value if isinstance(value, (list, tuple)) else (value,):
             if isinstance(one, float) and not math.isfinite(one):
@@ -100,7 +102,7 @@ def check_values(cfg: CfgNode) -> None:
         if key in values and not test(values[key]):
             raise ValueError(f"{key} is {values[key]!r:.200}; allowed: {allowed}")
     for key, words in _choices().items():
-        found = values.get(key, words[:1])
+        found = values.get(key, ())
         for word in found if isinstance(found, (list, tuple)) else (found,):
             check_choice(key, word, words)
     if "gaussian_blur" in cfg.INPUT.TRANSFORMS and cfg.INPUT.GB_K // 2 >= min(cfg.INPUT.SIZE):
@@ -109,11 +111,3 @@ def check_values(cfg: CfgNode) -> None:
     if optim.NAME == "sgd" and optim.SGD_NESTEROV and (not optim.MOMENTUM or optim.SGD_DAMPNING):
         found = f"OPTIM.MOMENTUM is {optim.MOMENTUM} and OPTIM.SGD_DAMPNING {optim.SGD_DAMPNING}"
         raise ValueError(f"OPTIM.SGD_NESTEROV needs a momentum and no dampening, but {found}")
-
-
-def _leaves(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, CfgNode):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

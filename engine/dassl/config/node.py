@@ -1,6 +1,6 @@
 """A yacs config whose errors suggest the nearest key."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from dassl.utils.registry import NamedKeyError, nearest
@@ -101,10 +101,15 @@ class RootConfig(YacsNode):
                 raise ConfigKeyError(f"Non-existent config key: {shown:.200} (do you mean {guess}?)")
 
 
-def leaf_keys(node: YacsNode, prefix: str = "") -> list[str]:
-    """Return the full keys (with dots) of all values under ``node``."""
-    keys: list[str] = []
+def leaves(node: YacsNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the full key (with dots) and the value of each leaf under ``node``; an empty node is a leaf."""
     for key, value in node.items():
-        has_keys = isinstance(value, YacsNode) and value
-        keys += leaf_keys(value, f"{prefix}{key}.") if has_keys else [f"{prefix}{key}"]
-    return keys
+        if isinstance(value, YacsNode) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def leaf_keys(node: YacsNode) -> list[str]:
+    """Return the full keys (with dots) of all values under ``node``."""
+    return [key for key, _ in leaves(node)]

@@ -137,14 +137,12 @@ def build_data_loader(
         persistent: keep the worker processes from epoch to epoch.
 
     Raises:
-        ValueError: ``data_source`` is empty, no batch can be drawn, or ``DATALOADER.NUM_WORKERS`` is negative.
+        ValueError: ``data_source`` is empty, or no batch can be drawn.
     """
     if not data_source:
         kind, name = "training" if is_train else "validation or test", cfg.DATASET.NAME or "the data set"
         raise ValueError(f"A {kind} split of {name} is empty: check DATASET.ROOT ({cfg.DATASET.ROOT!r})")
     workers = cfg.DATALOADER.NUM_WORKERS
-    if workers < 0:
-        raise ValueError(f"DATALOADER.NUM_WORKERS is {workers}; allowed: 0 (no worker processes) or more")
     sampler = build_sampler(sampler_type, cfg, data_source, batch_size, n_domain, n_ins)
     shared = not is_train and distributed.size() > 1
     dataset = (dataset_wrapper or DatasetWrapper)(cfg, data_source, transform=tfm, is_train=is_train)
@@ -174,19 +172,16 @@ def image_memory(cfg: CfgNode) -> SharedBytes | None:
     """Return a buffer of ``DATALOADER.CACHE_MB`` MiB for decoded images, or None if nothing is read twice.
 
     Raises:
-        ValueError: the size is negative or cannot be allocated.
+        ValueError: the size cannot be allocated.
     """
     megabytes = cfg.DATALOADER.CACHE_MB
-    if megabytes < 0:
-        raise ValueError(f"DATALOADER.CACHE_MB is {megabytes}; allowed: 0 (no cache) or more")
     if not megabytes or cfg.OPTIM.MAX_EPOCH <= 1:
         return None
     try:
         return SharedBytes(megabytes * 2**20 // distributed.local_size(), processes=cfg.DATALOADER.NUM_WORKERS > 0)
     except (OSError, OverflowError) as error:
-        raise ValueError(
-            f"DATALOADER.CACHE_MB: {megabytes} MiB cannot be allocated ({error}); 0 disables the cache"
-        ) from None
+        problem = f"{megabytes} MiB cannot be allocated ({error}); 0 disables the cache"
+        raise ValueError(f"DATALOADER.CACHE_MB: {problem}") from None
 
 
 class DataManager:

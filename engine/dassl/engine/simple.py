@@ -182,10 +182,9 @@ class SimpleTrainer(TrainerBase):
         check_availability(split, ["val", "test"])
         self.set_model_mode("eval")
         self.evaluator.reset()
-        if split == "val" and self.val_loader is not None:
-            loader = self.val_loader
-        else:
-            split, loader = "test", self.test_loader
+        if self.val_loader is None:
+            split = "test"
+        loader = self.val_loader if split == "val" else self.test_loader
         logger.info(f"Evaluate on the *{split}* set")
         self.evaluated_paths = []
         scored = self._score(progress(loader, desc=f"evaluate {split}", leave=False), split)

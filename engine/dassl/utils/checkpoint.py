@@ -9,7 +9,7 @@ import re
 import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import torch.nn as nn
 
-from .finite import first_non_finite
+from .finite import first_non_finite, leaves
 from .tools import mkdir_if_missing, write_atomically
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def content_hash(content: Any) -> str:
     Of a dictionary of tensors, it is the hash of their names, shapes, dtypes and values, in the order of names.
     """
     digest = hashlib.sha256()
-    for name, value in sorted(_leaves(content), key=itemgetter(0)):
+    for name, value in sorted(leaves(content), key=itemgetter(0)):
         if isinstance(value, torch.Tensor):
             tensor = value.detach().cpu().contiguous()
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
@@ -93,15 +93,6 @@ def content_hash(content: Any) -> str:
         else:  # only the type: the value of another object may print differently once it is read
             digest.update(f"{name} {type(value).__name__}\n".encode())
     return digest.hexdigest()
-
-
-def _leaves(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(content, (Mapping, list, tuple)):
-        items = content.items() if isinstance(content, Mapping) else enumerate(content)
-        for key, value in items:
-            yield from _leaves(value, f"{name}.{key}" if name else str(key))
-    else:
-        yield name, content
 
 
 class _Stub:

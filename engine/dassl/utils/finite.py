@@ -6,13 +6,18 @@ from typing import Any
 import torch
 
 
-def named_tensors(value: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the tensors in nested mappings and sequences with their dotted names."""
-    if isinstance(value, torch.Tensor):
-        yield name, value
-    elif isinstance(value, (Mapping, list, tuple)):
+def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values in nested mappings and sequences with their dotted names."""
+    if isinstance(value, (Mapping, list, tuple)):
         for key, part in value.items() if isinstance(value, Mapping) else enumerate(value):
-            yield from named_tensors(part, f"{name}.{key}" if name else str(key))
+            yield from leaves(part, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value
+
+
+def named_tensors(value: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the tensors in nested mappings and sequences with their dotted names."""
+    return ((name, leaf) for name, leaf in leaves(value) if isinstance(leaf, torch.Tensor))
 
 
 @torch.no_grad()

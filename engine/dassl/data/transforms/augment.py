@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,20 +12,14 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
 
+@dataclass
 class Random2DTranslation:
-    """Resizes an image to a size; with probability p resizes it to 9/8 of that size and takes a random crop.
+    """Resizes an image to a size; with probability p resizes it to 9/8 of that size and takes a random crop."""
 
-    Args:
-        height: H of the result.
-        width: W of the result.
-        p: probability of the translation.
-        interpolation: mode of the resizing.
-    """
-
-    def __init__(
-        self, height: int, width: int, p: float = 0.5, interpolation: InterpolationMode = InterpolationMode.BILINEAR
-    ) -> None:
-        self.height, self.width, self.p, self.interpolation = height, width, p, interpolation
+    height: int
+    width: int
+    p: float = 0.5
+    interpolation: InterpolationMode = InterpolationMode.BILINEAR
 
     def __call__(self, img: Any) -> Any:
         if random.uniform(0, 1) > self.p:
@@ -35,27 +30,23 @@ class Random2DTranslation:
         return F.crop(F.resize(img, [height, width], self.interpolation), top, left, self.height, self.width)
 
 
+@dataclass
 class InstanceNormalization:
     """Shifts and scales each channel of an image (C, H, W) to mean 0 and standard deviation 1."""
 
-    def __init__(self, eps: float = 1e-8) -> None:
-        self.eps = eps
+    eps: float = 1e-8
 
     def __call__(self, img: torch.Tensor) -> torch.Tensor:
         mean, std = img.mean((1, 2), keepdim=True), img.std((1, 2), keepdim=True)
         return (img - mean) / (std + self.eps)
 
 
+@dataclass
 class Cutout:
-    """Sets squares around random pixels of an image (C, H, W) to zero.
+    """Sets squares around random pixels of an image (C, H, W) to zero."""
 
-    Args:
-        n_holes: number of squares.
-        length: side of a square in pixels.
-    """
-
-    def __init__(self, n_holes: int = 1, length: int = 16) -> None:
-        self.n_holes, self.length = n_holes, length
+    n_holes: int = 1  # number of squares
+    length: int = 16  # side of a square in pixels
 
     def __call__(self, img: torch.Tensor) -> torch.Tensor:
         height, width = img.shape[1:]
@@ -67,17 +58,13 @@ class Cutout:
         return img * mask
 
 
+@dataclass
 class GaussianNoise:
-    """Adds normal noise to an image with probability p.
+    """Adds normal noise to an image with probability p."""
 
-    Args:
-        mean: mean of the noise.
-        std: standard deviation of the noise.
-        p: probability.
-    """
-
-    def __init__(self, mean: float = 0.0, std: float = 0.15, p: float = 0.5) -> None:
-        self.mean, self.std, self.p = mean, std, p
+    mean: float = 0.0
+    std: float = 0.15
+    p: float = 0.5
 
     def __call__(self, img: torch.Tensor) -> torch.Tensor:
         if random.uniform(0, 1) > self.p:
