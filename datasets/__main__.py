@@ -33,11 +33,9 @@ def find(name: str) -> list[type[ListedDataset]]:
     """Return the data sets of a registry name, folder or YAML name ("all": CoOp's fifteen), or raise ValueError."""
     if name == "all":
         return list(CATALOG.values())
-    known = {}
-    for made in KNOWN.values():
-        known[_plain(made.__name__)] = made
-        if issubclass(made, DescribedDataset):
-            known.setdefault(_plain(made.description.folder), made)
+    described = [made for made in KNOWN.values() if issubclass(made, DescribedDataset)]
+    known = {_plain(made.description.folder): made for made in described}
+    known |= {_plain(key): made for key, made in KNOWN.items()}
     if _plain(name) not in known:
         raise ValueError(f"unknown data set {name!r}; allowed: all, {', '.join(KNOWN)}{did_you_mean(name, KNOWN)}")
     return [known[_plain(name)]]

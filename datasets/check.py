@@ -26,13 +26,10 @@ class Report(NamedTuple):
 
 
 def check(made: type[ListedDataset], cfg: Any, images: int = 500, any_size: bool = False) -> Report:
-    """Compare the content of ``cfg.DATASET.ROOT`` with a data set's description. Nothing is written.
+    """Compare the content of ``cfg.DATASET.ROOT`` with the description of the data set ``made``. Nothing is written.
 
-    Args:
-        made: class of the data set.
-        cfg: config.
-        images: number of images to open, evenly spread over all of them; below 0 opens all.
-        any_size: accept other numbers of classes and images than those of the complete data set.
+    ``images`` is the number of images to open, evenly spread over all of them; below 0 opens all. ``any_size`` accepts
+    other numbers of classes and images than those of the complete data set.
 
     Raises:
         ValueError: ``DATASET.ROOT`` is empty, or a key is set that the data set does not read.

@@ -24,17 +24,10 @@ BUILTINS = {"list": list, "dict": dict, "str": str, "int": int}
 def few_shot(split: Split, shots: int, seed: int, folder: Path, pickles: Path, keep: bool = True) -> Split:
     """Return a split with ``shots`` training and min(shots, 4) validation images of every class.
 
-    An existing draw is read without using a random number: our JSON file in ``folder``, or else CoOp's pickle. A new
-    draw follows Dassl: first train, then val; for each label in order of first appearance ``random.sample`` of its
-    images, or all of them if there are fewer.
-
-    Args:
-        split: all images of all classes.
-        shots: images per class, >= 1.
-        seed: part of the file name; the caller has seeded ``random``.
-        folder: folder of our draws.
-        pickles: folder of CoOp's draws.
-        keep: whether a new draw is written.
+    An existing draw is read without using a random number: our JSON file in ``folder``, or else the pickle that CoOp
+    wrote into ``pickles``. A new draw follows Dassl: first train, then val; for each label in order of first appearance
+    ``random.sample`` of its images, or all of them if there are fewer. The caller has seeded ``random`` with ``seed``,
+    which is part of the file name. ``keep`` writes a new draw.
 
     Raises:
         ValueError: an existing draw is malformed or was made from another split.

@@ -22,12 +22,7 @@ def brief(value: object, length: int = 200) -> str:
 
 
 def read_text(path: Path, kind: str) -> str:
-    """Return the content of a UTF-8 file, with or without byte order mark; errors call the file a ``kind``.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: the file is not UTF-8.
-    """
+    """Return the content of a UTF-8 file, with or without byte order mark; errors call the file a ``kind``."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -66,8 +61,7 @@ def read_json(path: Path, kind: str, allowed: type | tuple[type, ...] = dict) ->
 def write_json(content: Any, path: Path, overwrite: bool = True) -> bool:
     """Write a JSON file atomically and create its folder; return False if it exists and ``overwrite`` is False.
 
-    Raises:
-        OSError: it cannot be written; the message names the file and ``ALIGN_CACHE``.
+    An OSError names the file and ``ALIGN_CACHE``.
     """
 
     def write(part: str) -> None:

@@ -95,11 +95,7 @@ def list_classes(
 ) -> dict[str, list[str]]:
     """Return class folder -> paths of its images (``deep``: at any depth) relative to it, both sorted.
 
-    Args:
-        folder: folder of the class folders.
-        ignored: names that are no classes.
-        deep: whether images are taken at any depth.
-        left_out: filled with everything else, if ``deep``.
+    ``ignored`` are names that are no classes. If ``deep``, ``left_out`` is filled with everything else.
 
     Raises:
         FileNotFoundError: ``folder`` does not exist.

@@ -51,10 +51,9 @@ def flowers(folder: Path, images: Path) -> Split:
 
 def pet_rows(folder: Path, name: str) -> Rows:
     """Read lines such as ``Great_Pyrenees_12 5 2 3``: image (class name and number), label from 1, species, breed."""
-    rows = []
-    for image, label, _, _ in _fields(folder / name, "image label species breed", 4):
-        rows.append(Row(f"{image}.jpg", _number(label, folder / name) - 1, image.rpartition("_")[0].lower()))
-    return rows
+    lines = _fields(folder / name, "image label species breed", 4)
+    found = ((image, _number(label, folder / name) - 1) for image, label, _, _ in lines)
+    return [Row(f"{image}.jpg", label, image.rpartition("_")[0].lower()) for image, label in found]
 
 
 def car_rows(folder: Path, name: str) -> Rows:
@@ -79,11 +78,10 @@ def car_rows(folder: Path, name: str) -> Rows:
 
 def aircraft_rows(folder: Path, name: str) -> Rows:
     """Read lines such as ``1025794 707-320``: image, variant; ``variants.txt`` lists the variants by label."""
-    labels = {variant: label for label, variant in enumerate(_lines(folder / "variants.txt"))}
-    rows = []
-    for image, variant in _fields(folder / name, "image variant", 2):
-        rows.append(Row(f"{image}.jpg", _look_up(labels, variant, folder / "variants.txt"), variant))
-    return rows
+    index = folder / "variants.txt"
+    labels = {variant: label for label, variant in enumerate(_lines(index))}
+    lines = _fields(folder / name, "image variant", 2)
+    return [Row(f"{image}.jpg", _look_up(labels, variant, index), variant) for image, variant in lines]
 
 
 def scene_rows(folder: Path, name: str) -> Rows:
@@ -155,7 +153,7 @@ def _wnid_rows(found: dict[str, list[str]], names: dict[str, str], folder: Path,
 
 
 def _wnid_names(folder: Path) -> dict[str, str]:
-    return {wnid: name for wnid, name in _fields(folder / "classnames.txt", "wnid class name", 2)}
+    return dict(_fields(folder / "classnames.txt", "wnid class name", 2))
 
 
 def _lines(path: Path) -> list[str]:

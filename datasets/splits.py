@@ -41,12 +41,7 @@ class Split(NamedTuple):
 
 
 def read_split(path: Path) -> Split:
-    """Read a split file; ``check_split`` checks its rows, ``check_images`` the images.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: the file is not a JSON object, or train or test is missing or empty.
-    """
+    """Read a split file with train and test; ``check_split`` checks its rows, ``check_images`` the images."""
     content = read_json(path, "split file")
     for part in ("train", "test"):
         if not content.get(part):
@@ -92,14 +87,10 @@ def check_name(name: str, where: str) -> None:
 
 
 def check_split(split: Split, where: str, unique_names: bool = False) -> Split:
-    """Return a split whose rows and classes are right.
+    """Return a split whose rows (of any sequence type) and classes are right; error messages name ``where``.
 
-    The labels of train (of test, if train is empty) must be 0 to K - 1; val and test must use no other labels.
-
-    Args:
-        split: rows of any sequence type.
-        where: source of the split, for error messages.
-        unique_names: whether label and name must correspond one to one (names of ImageNet repeat).
+    The labels of train (of test, if train is empty) must be 0 to K - 1; val and test must use no other labels. With
+    ``unique_names``, label and name must correspond one to one (names of ImageNet repeat).
 
     Raises:
         ValueError: a row is malformed, or the classes do not fit together.
@@ -156,12 +147,8 @@ def split_by_ratios(
 ) -> Split:
     """Shuffle each class of n images; round(n * train) go to train, the next round(n * val) to val, the rest to test.
 
-    Args:
-        rows: all images.
-        train: share of training images, 0 < train < 1.
-        val: share of validation images, 0 <= val < 1.
-        test: share of test images; the three sum to 1.
-        rng: has ``shuffle``; the global ``random`` as in CoOp by default.
+    The shares, of which ``val`` alone may be 0, sum to 1. ``rng`` has ``shuffle``; the global ``random``, as in CoOp,
+    by default.
 
     Raises:
         ValueError: the shares are out of range, or a class is too small to give each part an image.
@@ -215,8 +202,7 @@ def check_subsample(subsample: str) -> None:
 def subsample_classes(split: Split, subsample: str) -> Split:
     """Keep the base classes (the first ceil(K / 2) labels of train), the new classes (the other labels), or all.
 
-    Returns:
-        The split of the chosen classes, relabelled from 0 in the order of their labels.
+    The chosen classes are relabelled from 0 in the order of their labels.
 
     Raises:
         ValueError: ``subsample`` is another word, or train or test would be empty.

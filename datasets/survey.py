@@ -15,10 +15,8 @@ LEAKED = "test images that are also for training or validation"
 def unusual(path: str, decode: bool = False) -> list[str]:
     """Return what is unusual about an image: orientation, transparency, wide pixels; decoded, also "of one colour".
 
-    Without ``decode`` only the header is read, and transparency means that there is an alpha channel.
-
-    Raises:
-        ValueError: the file is not an image, or too large.
+    Without ``decode`` only the header is read, and transparency means that there is an alpha channel. A file that is no
+    image, or too large, raises ValueError with its name.
     """
     with open_image(path) as image:
         # Pillow reads a PNG file to its end to find EXIF data
@@ -57,11 +55,7 @@ def _digest(path: str) -> bytes:
 
 
 def survey(training: Sequence[str], test: Sequence[str]) -> dict[str, list[str]]:
-    """Open the images for training and validation and those of the test; return note -> images.
-
-    Raises:
-        ValueError: a file is not an image, or too large; the message names it.
-    """
+    """Open the images for training and validation and those of the test; return note -> images, see ``unusual``."""
     notes: dict[str, list[str]] = {}
     for path in dict.fromkeys([*training, *test]):
         for note in unusual(path):

@@ -46,10 +46,8 @@ def averages(tables: dict[str, pd.DataFrame], key: str, drawn: np.ndarray) -> np
 def agreement(tables: dict[str, pd.DataFrame], key: str, large: pd.Series) -> dict[str, object] | None:
     """Return methods, both averages, Spearman's coefficient and its 95 % interval; None below ``LEAST`` methods.
 
-    Args:
-        tables: for each part that ``key`` needs, accuracies by method and data set.
-        key: a part, or "H" for the harmonic mean of "base" and "new".
-        large: published averages by method.
+    ``tables`` has accuracies by method and data set for each part that ``key`` needs: a part, or "H" for the harmonic
+    mean of "base" and "new". ``large`` has the published averages by method.
     """
     shared = set(large.index).intersection(*(table.index for table in tables.values()))
     methods = presentation_order(shared)

@@ -111,11 +111,7 @@ def read_table(path: Path, columns: Sequence[str] = RUN_COLUMNS) -> pd.DataFrame
 
 
 def collect(root: Path) -> tuple[list[RunResult], list[str]]:
-    """Return the results below a folder, and for each run folder without a result a line with the reason.
-
-    Raises:
-        FileNotFoundError: the folder does not exist.
-    """
+    """Return the results below a folder, and for each run folder without a result a line with the reason."""
     if not root.is_dir():
         siblings = (path.name for path in root.parent.iterdir() if path.is_dir()) if root.parent.is_dir() else ()
         raise FileNotFoundError(f"no folder {root}{did_you_mean(root.name, siblings)}")

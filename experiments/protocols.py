@@ -163,13 +163,8 @@ def plan(
 ) -> list[Job]:
     """Return the jobs of a grid.
 
-    Args:
-        protocol: one of ``PROTOCOLS``.
-        methods: registry names, or "all" for the methods with settings.
-        datasets: see :func:`expand`.
-        seeds: random seeds.
-        defaults: settings of all runs.
-        shots: training images per class, for few-shot learning.
+    ``methods`` are registry names, or "all" for those with settings; ``datasets`` as for :func:`expand`; ``shots`` are
+    the training images per class of few-shot learning.
 
     Raises:
         ValueError: an unknown protocol, method or data set, or a method without settings.

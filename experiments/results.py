@@ -31,14 +31,8 @@ COLUMNS = [*KEYS, *MEASURED, "commit", "config_hash", "note"]
 def add(output: Path, protocol: str, file: Path, methods: Sequence[str] = (), seeds: Sequence[int] = ()) -> int:
     """Add the results below ``output`` to a CSV file and return their number; they replace runs with the same ``KEYS``.
 
-    ``compare`` takes base-to-new on its data set. The column ``commit`` is that of the checkout at this moment.
-
-    Args:
-        output: folder of runs.
-        protocol: a protocol, or "compare".
-        file: CSV file, made if it is missing.
-        methods: registry names of the methods to add; empty for all.
-        seeds: seeds to add; empty for all.
+    ``protocol`` is one of ``PROTOCOLS``, or "compare", which takes base-to-new on its data set. Empty ``methods`` and
+    ``seeds`` take all. The column ``commit`` is that of the checkout at this moment.
 
     Raises:
         ValueError: two runs below ``output`` have the same keys, none is of the protocol, methods and seeds, or a

@@ -9,7 +9,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.forkserver import ensure_running
@@ -130,12 +131,7 @@ def _archive_outdated(run: RunSpec) -> None:
 
 
 def run_all(runs: Sequence[RunSpec], quiet: bool = False) -> None:
-    """Execute the runs that are not done, in order, under a progress bar.
-
-    Raises:
-        RuntimeError: a run failed; the message has its folder and the last line of its output.
-        ValueError: a folder holds a run with other settings.
-    """
+    """Execute the runs that are not done, in order, under a progress bar; for errors see ``state`` and ``execute``."""
     unique = list({run.folder: run for run in runs}.values())
     with tqdm(total=len(unique), desc="runs", unit="run", dynamic_ncols=True, disable=quiet) as bar:
         for run in unique:
@@ -153,10 +149,10 @@ def run_all(runs: Sequence[RunSpec], quiet: bool = False) -> None:
 def execute(words: Sequence[str], folder: Path, bar: tqdm) -> None:
     """Run train.py with ``words`` in a separate process; show epoch, loss and remaining time on the bar.
 
-    Raises:
-        RuntimeError: the run failed; holds its folder and the last line of its output.
+    A run that fails raises RuntimeError with its folder and the last line of its output.
     """
-    _start_server()
+    with without_ctrl_c():
+        ensure_running()
     reader, writer = FORKSERVER.Pipe(duplex=False)
     process = FORKSERVER.Process(target=_train, args=(words, writer))
     process.start()
@@ -178,12 +174,13 @@ def execute(words: Sequence[str], folder: Path, bar: tqdm) -> None:
         raise RuntimeError(f"{folder} failed: {last or f'exit code {process.exitcode}'}")
 
 
-def _start_server() -> None:
-    """Start the server process; it and its runs leave Ctrl-C, which a terminal also sends to them, to this process."""
+@contextmanager
+def without_ctrl_c() -> Iterator[None]:
+    """Let processes that start in the block leave Ctrl-C, which a terminal also sends to them, to this process."""
     main = threading.current_thread() is threading.main_thread()  # signals are set there only
     before = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
     try:
-        ensure_running()
+        yield
     finally:
         if main:
             signal.signal(signal.SIGINT, before)

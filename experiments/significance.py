@@ -31,10 +31,7 @@ Groups = dict[tuple[str, str], np.ndarray]  # (data set, part) -> correctness (n
 def correctness(results: pd.DataFrame, protocol: str, shots: int = SHOTS) -> tuple[Groups, list[str]]:
     """Return the share of seeds that classify each image correctly, and the methods in order of presentation.
 
-    Args:
-        results: one row per run, from ``experiments.collect.read``.
-        protocol: one of ``PROTOCOLS``.
-        shots: training images per class.
+    ``results`` has one row per run, from ``experiments.collect.read``.
 
     Raises:
         ValueError: a method lacks a data set, or was tested on other images than the others.

@@ -23,7 +23,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from experiments.protocols import PROTOCOLS, SEEDS, Job, RunDefaults, add_defaults, add_shots, plan
-from experiments.runs import PROJECT, command, run_all, state
+from experiments.runs import PROJECT, command, run_all, state, without_ctrl_c
 
 WEEK = 7 * 24 * 60  # minutes: submitit ends local jobs after two by default
 
@@ -47,11 +47,8 @@ def run_job(job: Job) -> str:
 
 def submit(runner: submitit.Executor, job: Job) -> submitit.Job:
     """Submit a job; on this machine, its processes leave Ctrl-C to this one, which ends them."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
+    with without_ctrl_c():
         return runner.submit(run_job, job)
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def cancel(handles: Sequence[submitit.Job]) -> None:
@@ -78,8 +75,7 @@ def visible_gpus() -> list[int]:
 def local_slots(jobs: int | None) -> list[int | None]:
     """Return one GPU index (None: the CPU) per process that may run at a time; divide the CPU's threads among them.
 
-    Raises:
-        ValueError: ``--jobs`` is below 1, or given where the GPUs determine it.
+    ``--jobs`` below 1, or where the GPUs determine it, raises ValueError.
     """
     gpus = visible_gpus()
     if gpus and jobs is not None:
@@ -95,8 +91,7 @@ def local_slots(jobs: int | None) -> list[int | None]:
 def executor(args: argparse.Namespace, slot: int | None = None, name: str = "check") -> submitit.Executor:
     """Return a submitit executor for one job, on this machine's GPU ``slot`` or on the cluster.
 
-    Raises:
-        ValueError: an option that submitit does not know.
+    An option that submitit does not know raises ValueError.
     """
     folder = PROJECT / args.output / "sweep"
     if args.executor == "local":

@@ -43,9 +43,7 @@ class TableBuilder:
         protocol: one of ``PROTOCOLS``.
         results: one row per run, with the fields of ``RunResult``.
         datasets: data sets to report; empty for a suite if its source or two of its sets were found, else those found.
-        methods: methods to report, found or not; empty for those found.
-        shots: numbers of shots to report, found or not; empty for those found. Zero shots are reported if found.
-        seeds: seeds to report, found or not; empty for those found.
+        methods, shots, seeds: to report, found or not; empty for those found. Zero shots are reported if found.
 
     Raises:
         ValueError: two runs have the same method, data set, part, shots and seed, or a method is unknown.

@@ -37,11 +37,7 @@ log = logging.getLogger("datasets.mini.build")
 
 
 def fetch(folder: Path, version: str) -> Path:
-    """Return the unpacked package, fetched by npm into ``folder`` unless it is there.
-
-    Raises:
-        RuntimeError: if npm is missing or fails.
-    """
+    """Return the unpacked package, fetched by npm into ``folder`` unless it exists; raise RuntimeError if npm fails."""
     place = folder / f"iconify-json-{version}"
     if (place / "package" / "collections.json").is_file():
         return place / "package"

@@ -26,17 +26,10 @@ CANONICAL = 0.7  # share of captions that say the name itself, not what the pict
 def caption_batch(
     names: list[str], said: list[str], colours: np.ndarray, rng: np.random.Generator, long: bool = False
 ) -> tuple[list[str], np.ndarray]:
-    """Return a caption for each picture and the colour that it states.
+    """Return a caption for each of B pictures, and the colours (B,) that they state, 0 for none.
 
-    Args:
-        names: canonical names of B pictures.
-        said: what their sets call them.
-        colours: (B,) index into ``COLOURS`` plus 1, 0 for pictures in several colours or none worth saying.
-        rng: source of the choice.
-        long: whether to take the long sentences.
-
-    Returns:
-        B sentences, and (B,) the stated colours, 0 where none is.
+    ``names`` are canonical names, ``said`` the names in the pictures' sets. ``colours`` (B,) index ``COLOURS`` plus 1;
+    0 is a picture in several colours or none worth saying. ``long`` takes the long sentences.
     """
     pool = LONG_TEMPLATES if long else TEMPLATES
     chosen = rng.choice(len(pool), min(PER_BATCH, len(pool)), replace=False)

@@ -52,14 +52,7 @@ def is_permitted(licence: str, category: str, name: str) -> bool:
 
 
 def read_sets(package: Path) -> list[IconSet]:
-    """Return the permitted sets of an unpacked package, by name.
-
-    Args:
-        package: the folder that holds ``collections.json`` and ``json/``.
-
-    Raises:
-        FileNotFoundError: if it is not the package's folder.
-    """
+    """Return the permitted sets of an unpacked package, by name; raise FileNotFoundError if the folder is none."""
     index = package / "collections.json"
     if not index.is_file():
         raise FileNotFoundError(f"{package} is not an unpacked @iconify/json: {index.name} is missing")
@@ -97,14 +90,10 @@ def read_icons(package: Path, name: str) -> Iterator[Icon]:
 
 
 def render(icon: Icon, coloured: bool) -> np.ndarray | None:
-    """Draw an icon in the middle of a square, its proportions kept.
-
-    Args:
-        icon: the icon; ``currentColor`` is black.
-        coloured: whether to keep the colours.
+    """Draw an icon in the middle of a square, with its proportions; ``currentColor`` is black.
 
     Returns:
-        uint8: the alpha mask (64, 64), or RGBA (64, 64, 4) of a coloured icon. None if it does not render or is empty.
+        uint8: the alpha mask (64, 64), or RGBA (64, 64, 4) if ``coloured``. None if it does not render or is empty.
     """
     import resvg_py  # only the maintainer's command needs it
 

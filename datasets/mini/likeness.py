@@ -11,13 +11,9 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def ink(picture: np.ndarray) -> np.ndarray:
-    """Return how dark a picture is on white paper.
+    """Return how dark a picture, a mask (H, W) or RGBA (H, W, 4) in uint8, is on white paper: float32 (H, W), 0 to 255.
 
-    Args:
-        picture: uint8, a mask (H, W) or RGBA (H, W, 4).
-
-    Returns:
-        float32 (H, W), 0 to 255. A light colour still counts for a tenth, so that it does not vanish on white.
+    A light colour still counts for a tenth, so that it does not vanish on white.
     """
     if picture.ndim == 2:
         return picture.astype(np.float32)
@@ -27,10 +23,8 @@ def ink(picture: np.ndarray) -> np.ndarray:
 def perceptual_hash(picture: np.ndarray) -> int:
     """Return 63 bits: which of the 8 x 8 lowest frequencies, without the mean, are above their median.
 
-    The picture is cut to its ink and put into a square first, so that place and size do not count.
-
-    Args:
-        picture: uint8, a mask (H, W) or RGBA (H, W, 4), not empty.
+    The picture, a mask (H, W) or RGBA (H, W, 4) in uint8, is first cut to its ink and put into a square, so that place
+    and size do not count.
     """
     dark = ink(picture)
     rows, columns = (np.flatnonzero((dark > 0.15 * dark.max()).any(axis)) for axis in (1, 0))

@@ -37,9 +37,7 @@ _DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "
 def plain_name(icon: str, styles: Iterable[str] = ()) -> str:
     """Return an icon's name in words, without its style: "home-2-bold" becomes "home".
 
-    Args:
-        icon: the name in its set, words joined by "-".
-        styles: endings and beginnings that mean a style in this set, longest first.
+    ``styles`` are the prefixes and suffixes that mean a style in this set, longest first.
     """
     name = icon.lower()
     for style in styles:
@@ -67,11 +65,7 @@ def squeezed(name: str) -> str:
 
 @lru_cache(maxsize=1)
 def _read() -> tuple[dict[str, tuple[str, str]], dict[str, set[str]]]:
-    """Return (data set, class) by each of the class's names, and the names that mean something else in a set.
-
-    Raises:
-        ValueError: two classes share a name.
-    """
+    """Return (data set, class) by each name of a class, and the names that mean something else in a set."""
     table = yaml.safe_load(CLASSES_FILE.read_text(encoding="utf-8"))
     elsewhere = {hand: set(map(squeezed, names)) for hand, names in table.pop("elsewhere").items()}
     owners: dict[str, tuple[str, str]] = {}
@@ -85,12 +79,7 @@ def _read() -> tuple[dict[str, tuple[str, str]], dict[str, set[str]]]:
 
 
 def suite_class(name: str, hand: str = "") -> tuple[str, str] | None:
-    """Return (data set, class) that a plain name belongs to, or None.
-
-    Args:
-        name: the plain name.
-        hand: the set that uses it; some names mean something else in some sets.
-    """
+    """Return (data set, class) of a plain name, or None; in some sets (``hand``), some names mean something else."""
     owners, elsewhere = _read()
     if any(squeezed(name) in elsewhere.get(where, ()) for where in (hand, "emoji" if hand in EMOJI else "")):
         return None

@@ -37,14 +37,7 @@ def _table(sets: Iterable[IconSet], counts: Counter) -> list[str]:
 
 
 def notice(sets: list[IconSet], benchmark: Counter, pretraining: Counter, version: str) -> str:
-    """Return the text of the NOTICE.
-
-    Args:
-        sets: all permitted sets.
-        benchmark: pictures of each set in the benchmark.
-        pretraining: pictures of each set that pre-training sees.
-        version: version of the package.
-    """
+    """Return the text of the NOTICE of all permitted sets, with their numbers of pictures in either use."""
     shown, known = ([s for s in sets if counts[s.name]] for counts in (benchmark, pretraining))
     lines = ["## In this folder", "", *_table(shown, benchmark), "", "## Seen in pre-training only", ""]
     return HEAD.format(version=version) + "\n".join([*lines, *_table(known, pretraining)]) + "\n"

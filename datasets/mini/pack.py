@@ -68,12 +68,7 @@ def write_sums(world: Path) -> None:
 
 
 def read_checked(path: Path) -> bytes:
-    """Return the content of a file of the pack.
-
-    Raises:
-        FileNotFoundError: if it is not there.
-        ValueError: if it is not the one whose hash ``SHA256SUMS`` beside it has.
-    """
+    """Return the content of a file of the pack; raise ValueError unless its hash is the one in ``SHA256SUMS``."""
     content, sums = path.read_bytes(), path.with_name(SUMS)
     for line in sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else []:
         digest, _, name = line.partition("  ")
@@ -84,12 +79,7 @@ def read_checked(path: Path) -> bytes:
 
 @lru_cache(maxsize=4)
 def read_manifest(world: Path = WORLD) -> tuple[Entry, ...]:
-    """Return the lines of the manifest.
-
-    Raises:
-        FileNotFoundError: if it is not there.
-        ValueError: if it is damaged.
-    """
+    """Return the lines of the manifest; raise if it is missing or damaged."""
     lines = read_checked(world / "manifest.csv").decode("utf-8").splitlines()
     return tuple(Entry(**{**row, "tile": int(row["tile"])}) for row in csv.DictReader(lines))  # type: ignore[arg-type]
 

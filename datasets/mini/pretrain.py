@@ -39,13 +39,7 @@ LARGEST_SCALE = 100.0
 
 
 class Run:
-    """The training of one stage.
-
-    Args:
-        stage: the stage.
-        pack: the pictures.
-        args: the command line: device, threads, chunk, autocast, seed, out, work, save_every, log_every.
-    """
+    """The training of one stage on the pictures of ``pack``; ``args`` is the command line, with the CLIP's shape."""
 
     def __init__(self, stage: Stage, pack: Pack, args: argparse.Namespace) -> None:
         self.stage, self.pack, self.args = stage, pack, args

@@ -63,11 +63,7 @@ def usable(pictures: list[Picture]) -> list[Picture]:
 def write_pack(pictures: list[Picture], rendered: Path, coloured: frozenset[str], folder: Path) -> int:
     """Write the pack of the pictures that pre-training may see into ``folder``; return its number of pictures.
 
-    Args:
-        pictures: all pictures.
-        rendered: folder of rendered sets.
-        coloured: sets whose icons have colours.
-        folder: made if it is missing.
+    ``rendered`` is the folder of rendered sets, ``coloured`` the sets whose icons have colours.
     """
     chosen = sorted(usable(pictures), key=lambda p: (p.hand in coloured, p.hand, p.row))
     rows: dict[str, list[int]] = defaultdict(list)
@@ -89,11 +85,7 @@ def write_pack(pictures: list[Picture], rendered: Path, coloured: frozenset[str]
 
 
 def read_pack(folder: Path) -> Pack:
-    """Read the pack into memory.
-
-    Raises:
-        FileNotFoundError: if it was not built.
-    """
+    """Read the pack into memory; raise FileNotFoundError if it was not built."""
     if not (folder / "pictures.json").is_file():
         raise FileNotFoundError(f"no pre-training pictures in {folder}: run `python -m datasets.mini.build` first")
     table = json.loads((folder / "pictures.json").read_text(encoding="utf-8"))

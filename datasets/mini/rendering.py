@@ -14,13 +14,10 @@ from .likeness import perceptual_hash
 
 
 def render_set(icons: IconSet, package: Path, folder: Path) -> int:
-    """Write ``<set>.npy`` and ``<set>.json`` into ``folder`` unless they are there.
+    """Write ``<set>.npy`` and ``<set>.json`` into ``folder`` unless they exist; return how many were rendered now.
 
     The array is uint8, (n, 64, 64) masks or (n, 64, 64, 4) RGBA; the list has names and hashes (16 hex digits) in the
-    same order. Skin tones of one emoji are the same drawing and are left out, as are icons that do not render.
-
-    Returns:
-        The number of icons that were rendered now.
+    same order. Skin tones of one emoji are one drawing and are left out, as are icons that do not render.
     """
     index = folder / f"{icons.name}.json"
     if index.exists():

@@ -62,12 +62,9 @@ def _family(hand: str) -> str:
 
 
 def read_pictures(folder: Path, styles: dict[str, tuple[str, ...]], trademarks: frozenset[str]) -> list[Picture]:
-    """Return all rendered icons with their names, without trademarks.
+    """Return all icons in the folder of rendered sets with their names, without trademarks.
 
-    Args:
-        folder: what ``rendering.render_sets`` wrote.
-        styles: style words of each set to read.
-        trademarks: plain names that are companies' marks.
+    ``styles`` has the style words of each set to read, ``trademarks`` the plain names of companies' marks.
     """
     pictures = []
     for hand in sorted(styles):
@@ -108,11 +105,9 @@ def _generator(*words: str) -> np.random.Generator:
 
 
 def split_class(pictures: list[Picture], sizes: dict[str, int]) -> dict[str, list[Picture]] | None:
-    """Divide a class into test, val and train, no drawing in two of them; None if there are too few.
+    """Divide a class of distinct pictures into test, val and train, no drawing in two; None if there are too few.
 
-    Args:
-        pictures: distinct pictures of one class.
-        sizes: how many each split needs at least; it gets as many if there are enough, at most ``FULL``.
+    Each split needs ``sizes`` pictures; it gets more if there are enough, at most ``FULL``.
     """
     if not pictures:
         return None

@@ -46,15 +46,10 @@ def name_weights(pack: Pack, least: int) -> np.ndarray:
 
 
 class Batches:
-    """Batches of a stage; batch i depends on the seed, the stage's name and i only.
+    """Batches of ``size`` pictures; batch i depends on the seed, the stage's number ``salt`` and i only.
 
-    Args:
-        pack: the pictures.
-        size: pictures a batch.
-        least: pictures that a name must have.
-        seed: seed of all draws.
-        salt: a number for the stage.
-        device: where pictures are composed; the same seed draws other numbers on another kind of device.
+    Names with fewer than ``least`` pictures are left out. Pictures are composed on ``device``; the same seed draws
+    other numbers on another kind of device.
     """
 
     def __init__(self, pack: Pack, size: int, least: int, seed: int, salt: int, device: str = "cpu") -> None:

@@ -69,13 +69,10 @@ def groups(modules: list[nn.Module], decay: float) -> list[dict]:
 
 
 class Chunks:
-    """Computes parts of a batch side by side: each thread its own operators, each operator on one core.
+    """Computes chunks of ``size`` pictures or captions in parallel, each operator on one core.
 
-    Args:
-        threads: threads on a CPU; 1 computes in the calling thread, as a GPU needs it.
-        size: pictures or captions a chunk.
-        autocast: type of matrix products, None for float32.
-        device: where the model is.
+    One thread computes in the calling thread, as a GPU needs it. ``autocast`` is the type of matrix products, None for
+    float32.
     """
 
     def __init__(self, threads: int, size: int, autocast: torch.dtype | None, device: str) -> None:
@@ -104,13 +101,8 @@ class Chunks:
 def kept_patches(pixels: Tensor, side: int, share: float, seed: list[int]) -> Tensor | None:
     """Return (B, k) indices of the patches that are read, drawn for each picture; None for all.
 
-    Patches in which something is to be seen come first, empty ones fill up what is left.
-
-    Args:
-        pixels: (B, 3, H, W), normalised.
-        side: pixels of a patch's side.
-        share: k as a share of all patches.
-        seed: seed of the draw.
+    Patches with content come first, then empty ones. ``pixels`` (B, 3, H, W) are normalised, ``side`` is a patch's in
+    pixels, and k is a ``share`` of all patches.
     """
     if share >= 1:
         return None

@@ -62,11 +62,7 @@ class PictureSet:
 
 
 def read_suite(path: Path = SETS_FILE) -> dict[str, PictureSet]:
-    """Return the sets of ``sets.yaml`` by folder.
-
-    Raises:
-        ValueError: if a role is unknown.
-    """
+    """Return the sets of ``sets.yaml`` by folder; raise ValueError if a role is unknown."""
     suite = {}
     for folder, about in yaml.safe_load(path.read_text(encoding="utf-8")).items():
         if about["role"] not in ROLES:

@@ -58,10 +58,8 @@ def image_features(model: CLIP, pixels: Tensor, kept: Tensor | None = None) -> T
 def text_features(model: CLIP, ids: Tensor, ends: Tensor) -> Tensor:
     """Return features (T, embed) of captions cut to the longest: attention is causal, so nothing after the end counts.
 
-    Args:
-        model: the CLIP.
-        ids: (T, L) rows of the word table, L at most the context length.
-        ends: (T,) place of the end token.
+    ``ids`` (T, L) are rows of the word table, L at most the context length; ``ends`` (T,) the positions of the end
+    token.
     """
     length = ids.shape[1]
     x = model.token_embedding(ids) + model.positional_embedding[:length]
@@ -70,11 +68,7 @@ def text_features(model: CLIP, ids: Tensor, ends: Tensor) -> Tensor:
 
 
 class Words:
-    """Captions as rows of the word table.
-
-    Args:
-        used: ids of the tokens that have a row, sorted.
-    """
+    """Captions as rows of the word table; ``used`` are the sorted ids of the tokens that have a row."""
 
     def __init__(self, used: list[int]) -> None:
         self.used = used
@@ -122,15 +116,11 @@ def contrast(image: Tensor, text: Tensor, scale: Tensor, true: Tensor) -> Tensor
 def save(model: CLIP, used: list[int], longest: int, path: Path, notes: dict) -> None:
     """Write the weights in float16 under OpenAI's names, the word table as rows and parts (``vocabulary``).
 
-    Args:
-        model: the CLIP.
-        used: ids of the tokens that have a row.
-        longest: longest caption so far; the places behind it were never trained and are written as 0.
-        path: the file.
-        notes: what to remember with it, such as the stage.
+    ``used`` are the ids of the tokens that have a row. The positions after ``longest``, the length of the longest
+    caption, were never trained and are written as 0. ``notes``, such as the stage, are stored in the file.
 
     Raises:
-        ValueError: if the file would be larger than ``LARGEST``.
+        ValueError: the file would be larger than ``LARGEST``.
     """
     state = {key: value.detach().half().clone().contiguous() for key, value in model.state_dict().items()}
     state["positional_embedding"][longest:] = 0
@@ -165,11 +155,7 @@ def restored(state: dict[str, Tensor], shape: dict | None = None) -> CLIP:
 
 
 def load(path: Path, shape: dict | None = None) -> tuple[CLIP, list[int], dict]:
-    """Return the model with its cut word table, the ids of its rows and the notes of a file that ``save`` wrote.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-    """
+    """Return the model with its cut word table, the ids of its rows and the notes of a file that ``save`` wrote."""
     state = read_state(path)
     used = state.pop(IDS).tolist()
     del state[PARTS]

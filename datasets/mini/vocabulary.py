@@ -39,11 +39,10 @@ def tokens_of(texts: Iterable[str], tokenizer: SimpleTokenizer) -> list[int]:
 def mixtures(used: tuple[int, ...]) -> Tensor:
     """Return the parts (V, 3), int16: for each token of CLIP's BPE the rows that make up its embedding.
 
-    Args:
-        used: ids of the tokens that have a row, sorted; row i belongs to ``used[i]``.
+    ``used`` are the sorted ids of the tokens that have a row; row i belongs to ``used[i]``.
 
     Raises:
-        ValueError: if they are too few to give every other token a mixture of its own.
+        ValueError: they are too few to give every other token a different mixture.
     """
     tokenizer = SimpleTokenizer()
     size = tokenizer.vocab_size

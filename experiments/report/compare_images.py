@@ -15,24 +15,17 @@ class Changes:
 
     setting: str
     reference: str
-    rows: list[dict[str, Any]]
-    """Per method: images that are right, that it fixes and that it breaks, compared with the reference."""
-    images: list[dict[str, Any]]
-    """Images on which the methods disagree most, with the prediction of each."""
-    disagreed: int
-    """Number of images on which not all methods are right or all wrong."""
+    rows: list[dict[str, Any]]  # per method: numbers of images that are right, fixed and broken
+    images: list[dict[str, Any]]  # on which the methods disagree most, with the prediction of each
+    disagreed: int  # number of images on which not all methods are right or all wrong
     total: int
-    left_out: list[str]
-    """Methods that were tested on other images."""
+    left_out: list[str]  # methods that were tested on other images
 
 
 def changed_images(setting: str, runs: dict[str, EvaluatedRun], most: int) -> Changes | None:
     """Return which images each method fixes and breaks, compared with the first one; None for fewer than two methods.
 
-    Args:
-        setting: name of the setting.
-        runs: one run of each method.
-        most: largest number of images to show.
+    ``runs`` has one run of each method, ``most`` is the largest number of images to show.
     """
     if len(runs) < 2:
         return None
@@ -66,4 +59,4 @@ def _card(path: str, first: EvaluatedRun, tables: dict[str, pd.DataFrame]) -> di
     """Return the row of an image with its picture and the prediction of each method."""
     rows = {name: table.loc[path].to_dict() for name, table in tables.items()}
     guesses = [(name, r["predicted_class"], 100 * r["probability_1"], bool(r["correct"])) for name, r in rows.items()]
-    return {**next(iter(rows.values())), "path": path, "src": photo(first.image(path)), "guesses": guesses}
+    return {**next(iter(rows.values())), "path": path, "src": photo(first.root / path), "guesses": guesses}

@@ -33,13 +33,10 @@ COMPARED_CURVES = ("loss", "accuracy (%)", "entropy of the plans (nats)")
 
 
 def compare_page(folder: Path, page: Path, root: str | Path | None = None, most: int = 24) -> str:
-    """Return the comparison as HTML.
+    """Return the comparison of the runs below a folder, at any depth, as HTML.
 
-    Args:
-        folder: folder of runs, at any depth.
-        page: file that the page will be, for links to the reports of runs.
-        root: folder of the data sets; None takes each run's.
-        most: largest number of images of a setting.
+    ``page`` is the file that it will be, for links to the reports of runs; ``root`` the folder of the data sets, None
+    for each run's; ``most`` the largest number of images of a setting.
 
     Raises:
         ValueError: there is no tested run.
@@ -55,7 +52,8 @@ def compare_page(folder: Path, page: Path, root: str | Path | None = None, most:
             notes.append(f"{error}; its classes are left out")
     table = pd.DataFrame(results)
     table["setting"] = [_setting(row, table) for row in table.to_dict("records")]
-    table = table.sort_values(["dataset", "part", "shots"], key=_order, kind="stable")
+    table["part"] = pd.Categorical(table["part"], PARTS)
+    table = table.sort_values(KEYS, kind="stable").astype({"part": str})
     methods = presentation_order(set(table["method"]))
     seeds = sorted(set(table["seed"]))
     wide = accuracies(table)
@@ -82,19 +80,10 @@ def compare_page(folder: Path, page: Path, root: str | Path | None = None, most:
     )
 
 
-def _order(values: pd.Series) -> pd.Series:
-    """Put the halves and the source of a protocol first; other values keep their order."""
-    return values.map({part: i for i, part in enumerate(PARTS)}) if values.name == "part" else values
-
-
 def _key_numbers(wide: pd.DataFrame) -> list[tuple[str, str]]:
     """Return the best accuracy of each of the last columns, with its method: H, if there is one, first."""
-    best = wide.loc[wide.groupby("column", sort=False)["mean"].idxmax()]
-    best = best.iloc[::-1].head(MOST_TILES)
-    return [
-        (f"{row.mean_:.2f} %", f"{row.column}: {row.method}")
-        for row in best.rename(columns={"mean": "mean_"}).itertuples()
-    ]
+    best = wide.loc[wide.groupby("column", sort=False)["mean"].idxmax()].iloc[::-1].head(MOST_TILES)
+    return [(f"{row['mean']:.2f} %", f"{row['column']}: {row['method']}") for row in best.to_dict("records")]
 
 
 def _setting(row: dict[str, Any], table: pd.DataFrame) -> str:
@@ -123,22 +112,12 @@ def accuracies(table: pd.DataFrame) -> pd.DataFrame:
 
 def _rows(table: pd.DataFrame, wide: pd.DataFrame, methods: list[str]) -> list[dict[str, Any]]:
     """Return the accuracies and costs of each method, with the best of each column marked."""
-    best, rows = wide.groupby("column")["mean"].max(), []
+    best, rows = wide.groupby("column", sort=False)["mean"].max(), []
+    costs = table[["learned_parameters", "seconds", "ms_per_image"]].astype(float).groupby(table["method"]).mean()
     for method in methods:
-        mine = wide[wide["method"] == method].set_index("column")
-        runs = table[table["method"] == method]
-        cells = [
-            {
-                "mean": mine["mean"].get(column),
-                "std": mine["std"].get(column),
-                "best": mine["mean"].get(column) == value and len(methods) > 1,
-            }
-            for column, value in best.reindex(dict.fromkeys(wide["column"])).items()
-        ]
-        costs = {
-            key: runs[key].dropna().astype(float).mean() for key in ("learned_parameters", "seconds", "ms_per_image")
-        }
-        rows.append({"method": method, "cells": cells, **costs})
+        cells = wide[wide["method"] == method].set_index("column")[["mean", "std"]].reindex(best.index)
+        cells["best"] = (cells["mean"] == best) & (len(methods) > 1)
+        rows.append({"method": method, "cells": cells.to_dict("records"), **costs.loc[method]})
     return rows
 
 

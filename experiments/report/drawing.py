@@ -22,10 +22,7 @@ VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", FAINT: "var(--faint)", CY
 def chart(draw: Callable[[Axes], None], label: str, size: tuple[float, float] = (3.6, 2.4)) -> str:
     """Return a chart as an SVG element, whose text and axes take the colours of the page.
 
-    Args:
-        draw: draws on the axes.
-        label: what is seen, for screen readers.
-        size: width and height in inches.
+    ``draw`` draws on the axes; ``label`` says what is seen, for screen readers; ``size`` is in inches.
     """
     settings = {**SETTINGS, "svg.fonttype": "none", "svg.hashsalt": label, "savefig.transparent": True}
     with mpl.rc_context(settings):

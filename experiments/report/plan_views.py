@@ -38,10 +38,7 @@ def plan_views(
 ) -> tuple[list[list[dict[str, Any]]], str]:
     """Return for each image the views of its predicted and its true class, and the kind of the plans.
 
-    Args:
-        run: the run.
-        rows: rows of its predictions.
-        backbone: name or file of the CLIP; None takes that of the run.
+    ``rows`` are rows of the run's predictions; ``backbone`` is the name or file of the CLIP, None for that of the run.
 
     Returns:
         Views: the image as the model sees it, a heat map (or ""), plan cells (or none) and a caption. The kind is a key
@@ -56,7 +53,7 @@ def plan_views(
     views, kind = [], ""
     for start in range(0, len(rows), BATCH):
         part = rows.iloc[start : start + BATCH]
-        crops = [trained.preprocess.read(run.image(path)) for path in part["path"]]
+        crops = [trained.preprocess.read(run.root / path) for path in part["path"]]
         labels = list(zip(part["predicted"].tolist(), part["label"].tolist()))
         images = torch.stack([trained.preprocess(crop) for crop in crops])
         plans = transport_plans(trained.model, images, trained.classnames, labels=labels)

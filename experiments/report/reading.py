@@ -22,10 +22,8 @@ class EvaluatedRun:
 
     folder: Path
     results: dict[str, Any]
-    predictions: pd.DataFrame
-    """Of predictions.csv: path, label, class, predicted, predicted_class, correct, top_1, probability_1, ..."""
-    root: Path
-    """Folder that the paths are relative to."""
+    predictions: pd.DataFrame  # path, label, class, predicted, predicted_class, correct, top_1, probability_1, ...
+    root: Path  # folder of the paths in ``predictions``
 
     @property
     def classnames(self) -> list[str]:
@@ -35,18 +33,6 @@ class EvaluatedRun:
     def test(self) -> dict[str, Any]:
         """The metrics of the test."""
         return self.results["metrics"]["test"]
-
-    @property
-    def name(self) -> str:
-        """The run in a few words."""
-        one = self.results
-        return f"{one['method']} on {one['dataset']}"
-
-    @property
-    def part(self) -> str:
-        """Classes, shots and seed in a few words."""
-        one = self.results
-        return f"{one['classes']} classes, {one['shots']} shots, seed {one['seed']}"
 
     @cached_property
     def trained_folder(self) -> Path:
@@ -64,18 +50,17 @@ class EvaluatedRun:
         np.add.at(counts, (self.predictions["label"], self.predictions["predicted"]), 1)
         return counts
 
-    def image(self, path: str) -> Path:
-        """Return the file of an image in ``predictions``."""
-        return self.root / path
+    @cached_property
+    def errors(self) -> Array:
+        """``confusion`` with zeros on the diagonal."""
+        return self.confusion - np.diag(self.confusion.diagonal())
 
 
 def read_run(folder: Path, root: str | Path | None = None, needs_predictions: bool = True) -> EvaluatedRun:
     """Return a tested run.
 
-    Args:
-        folder: output folder.
-        root: folder of the data sets; None takes the run's.
-        needs_predictions: False leaves ``predictions`` empty where there is no predictions.csv.
+    ``root`` is the folder of the data sets, None for the run's. Without ``needs_predictions``, the predictions are
+    empty if there is no predictions.csv.
 
     Raises:
         FileNotFoundError: results.json or predictions.csv is missing.
@@ -116,24 +101,14 @@ def _resolved(path: str) -> Path:
 
 def class_table(run: EvaluatedRun) -> pd.DataFrame:
     """Return one row a class: accuracy (recall), precision and confidence in percent, images, and main confusion."""
-    counts = run.confusion
-    images, hits, guesses = counts.sum(1), counts.diagonal(), counts.sum(0)
-    wrong = counts * (1 - np.eye(len(counts), dtype=int))
-    main, often = wrong.argmax(1), wrong.max(1)
-    confidence = run.predictions.groupby("label")["probability_1"].mean()
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return pd.DataFrame(
-            {
-                "label": range(len(counts)),
-                "name": run.classnames,
-                "images": images,
-                "accuracy": 100 * hits / images,
-                "precision": 100 * hits / guesses,
-                "confidence": 100 * confidence.reindex(range(len(counts))),
-                "taken_for": [run.classnames[m] if n else "" for m, n in zip(main, often)],
-                "times": often,
-            }
-        )
+    counts, labels = run.confusion, range(len(run.classnames))
+    table = pd.DataFrame({"label": labels, "name": run.classnames, "images": counts.sum(1)})
+    table["accuracy"] = 100 * counts.diagonal() / table["images"]
+    table["precision"] = 100 * counts.diagonal() / pd.Series(counts.sum(0))
+    table["confidence"] = 100 * run.predictions.groupby("label")["probability_1"].mean().reindex(labels)
+    main, table["times"] = run.errors.argmax(1), run.errors.max(1)
+    table["taken_for"] = [run.classnames[m] if n else "" for m, n in zip(main, table["times"])]
+    return table
 
 
 def mistakes(run: EvaluatedRun) -> pd.DataFrame:

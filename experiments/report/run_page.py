@@ -27,16 +27,13 @@ EXAMPLE_CLASSES, EXAMPLE_IMAGES = 3, 6
 
 
 def run_page(run: EvaluatedRun, most: int = 24, backbone: str | None = None) -> str:
-    """Return the report of a run as HTML.
+    """Return the report of a tested run as HTML, with at most ``most`` wrong images.
 
-    Args:
-        run: a tested run.
-        most: largest number of wrong images in the gallery.
-        backbone: name or file of the CLIP, for the plans; None takes that of the run.
+    ``backbone`` is the name or file of the CLIP, for the plans; None takes that of the run.
     """
     classes, wrong, notes = class_table(run), mistakes(run), []
     shown = wrong.head(most)
-    if missing := sum(not run.image(path).is_file() for path in run.predictions["path"]):
+    if missing := sum(not (run.root / path).is_file() for path in run.predictions["path"]):
         notes.append(
             f"{missing} of {len(run.predictions)} images were not found in {run.root}: they are left blank here. "
             "Give the folder of the data sets with --root."
@@ -51,8 +48,8 @@ def run_page(run: EvaluatedRun, most: int = 24, backbone: str | None = None) -> 
     charts, no_charts = _charts(run)
     return render(
         "run.html.j2",
-        title=run.name,
-        subtitle=run.part,
+        title="{method} on {dataset}".format_map(run.results),
+        subtitle="{classes} classes, {shots} shots, seed {seed}".format_map(run.results),
         sections=SECTIONS,
         notes=notes,
         key_numbers=_key_numbers(run),
@@ -105,10 +102,8 @@ def _charts(run: EvaluatedRun) -> tuple[list[str], str]:
 
 def confusion_matrix(run: EvaluatedRun) -> dict[str, Any]:
     """Return positions and shares of the cells that are not zero, of the classes with most confusions."""
-    counts = run.confusion
-    errors = counts * (1 - np.eye(len(counts), dtype=int))
-    order = np.argsort(-(errors.sum(0) + errors.sum(1)), kind="stable")[:MATRIX_CLASSES]
-    chosen = np.sort(order)
+    counts, often = run.confusion, run.errors.sum(0) + run.errors.sum(1)
+    chosen = np.sort(np.argsort(-often, kind="stable")[:MATRIX_CLASSES])
     names, totals = [run.classnames[i] for i in chosen], counts.sum(1)
     part = counts[np.ix_(chosen, chosen)]
     cells = [
@@ -141,11 +136,11 @@ def _examples(run: EvaluatedRun, classes: pd.DataFrame) -> list[tuple[str, list[
 
 
 def _groups(run: EvaluatedRun, classes: pd.DataFrame, wrong_first: bool) -> list[dict[str, Any]]:
+    rows = run.predictions.sort_values("correct", ascending=wrong_first, kind="stable")
     groups = []
     for one in classes.to_dict("records"):
-        rows = run.predictions[run.predictions["label"] == one["label"]]
-        rows = rows.sort_values("correct", ascending=wrong_first, kind="stable").head(EXAMPLE_IMAGES)
-        thumbs = [{**row, "src": photo(run.image(row["path"]), 96)} for row in rows.to_dict("records")]
+        chosen = rows[rows["label"] == one["label"]].head(EXAMPLE_IMAGES)
+        thumbs = [{**row, "src": photo(run.root / row["path"], 96)} for row in chosen.to_dict("records")]
         groups.append({**one, "thumbs": thumbs})
     return groups
 
@@ -154,7 +149,7 @@ def _mistake(run: EvaluatedRun, row: dict[str, Any], views: Sequence[dict[str, A
     """Return the row of a wrong image with its picture, the views of its plans and its likeliest classes."""
     guesses = [(int(row[f"top_{i}"]), 100 * float(row[f"probability_{i}"])) for i in range(1, 6) if f"top_{i}" in row]
     top = [(run.classnames[guess], percent, guess == row["label"]) for guess, percent in guesses]
-    src = views[0]["image"] if views else photo(run.image(row["path"]))
+    src = views[0]["image"] if views else photo(run.root / row["path"])
     return {**row, "src": src, "views": views, "top": top}
 
 

@@ -32,4 +32,4 @@ def run(args: argparse.Namespace) -> int:
         raise ImportError("report needs the project's checkout: install it with pip install -e, or make setup")
     if str(CHECKOUT) not in sys.path:
         sys.path.append(str(CHECKOUT))
-    return import_module("experiments.report.command").run(args)
+    return import_module("experiments.report.__main__").run(args)

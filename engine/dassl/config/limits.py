@@ -12,16 +12,8 @@ from .node import leaves
 Test = Callable[[Any], bool]
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _numbers(value: Any, test: Test) -> bool:
-    return isinstance(value, (list, tuple)) and all(_number(one) and test(one) for one in value)
-
-
-def _whole(value: Any, test: Test = lambda one: True) -> bool:
-    return isinstance(value, (list, tuple)) and all(type(one) is int and test(one) for one in value)
+def _numbers(value: Any, test: Test = lambda one: True, types: tuple[type, ...] = (int, float)) -> bool:
+    return isinstance(value, (list, tuple)) and all(type(one) in types and test(one) for one in value)
 
 
 AT_LEAST_0: tuple[str, Test] = "0 or more", lambda value: value >= 0
@@ -42,7 +34,7 @@ LIMITS: dict[str, tuple[str, Test]] = {
     "SEED": ("a whole number below 2**32", lambda value: value < 2**32),
     "INPUT.SIZE": (
         "two whole numbers from 1 to 10000",
-        lambda v: len(v) == 2 and _whole(v, lambda one: 1 <= one <= 10**4),
+        lambda v: len(v) == 2 and _numbers(v, lambda one: 1 <= one <= 10**4, (int,)),
     ),
     "INPUT.PIXEL_MEAN": ("three numbers", lambda v: len(v) == 3 and _numbers(v, math.isfinite)),
     "INPUT.PIXEL_STD": ("three numbers above 0", lambda v: len(v) == 3 and _numbers(v, lambda one: one > 0)),
@@ -53,8 +45,8 @@ LIMITS: dict[str, tuple[str, Test]] = {
     "INPUT.RANDAUGMENT_M": ("0 to 30", lambda value: 0 <= value <= 30),
     "INPUT.COLORJITTER_H": ("0 to 0.5", lambda value: 0 <= value <= 0.5),
     "INPUT.GB_K": ("an odd number from 1", lambda value: value >= 1 and value % 2 == 1),
-    "INPUT.EXIF": ("True, False, None", lambda value: value in (True, False, None) and not _number(value)),
-    "OPTIM.STEPSIZE": ("whole numbers", lambda v: len(v) > 0 and _whole(v)),
+    "INPUT.EXIF": ("True, False, None", lambda value: value is None or isinstance(value, bool)),
+    "OPTIM.STEPSIZE": ("whole numbers", lambda v: len(v) > 0 and _numbers(v, types=(int,))),
     "OPTIM.NEW_LAYERS": ("names", lambda v: all(isinstance(one, str) for one in v)),
     **{key: AT_LEAST_1 for key in COUNTS},
     **{key: AT_LEAST_0 for key in NOT_NEGATIVE},

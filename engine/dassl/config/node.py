@@ -52,10 +52,7 @@ class RootConfig(YacsNode):
         self._merge(leaf_keys(cfg_other), super().merge_from_other_cfg, cfg_other)
 
     def merge_from_list(self, cfg_list: list[Any]) -> None:
-        """Merge ``[KEY, value, KEY, value, ...]``, as given on a command line.
-
-        Args:
-            cfg_list: dotted keys, each followed by its value (text is parsed as a Python literal if it is one).
+        """Merge ``[KEY, value, KEY, value, ...]``; text is read as a Python literal if it can be.
 
         Raises:
             ConfigKeyError: a key does not exist in this tree.

@@ -32,13 +32,7 @@ class DatasetWrapper(Dataset):
 
     An item is a dictionary with ``img`` (a list of views if ``DATALOADER.K_TRANSFORMS`` > 1 in training; also ``img2``,
     ``img3``, ... for further transforms), ``label``, ``domain``, ``impath``, ``index``, and ``img0`` (the image without
-    augmentation) if ``DATALOADER.RETURN_IMG0``.
-
-    Args:
-        cfg: config.
-        data_source: images.
-        transform: transform, list of transforms, or None for the PIL image.
-        is_train: whether ``DATALOADER.K_TRANSFORMS`` applies.
+    augmentation) if ``DATALOADER.RETURN_IMG0``. Without a transform, ``img`` is the PIL image.
 
     Attributes:
         cache: cache of decoded images, or None.
@@ -125,14 +119,9 @@ def build_data_loader(
 
     Args:
         cfg: config; reads ``DATALOADER`` and ``USE_CUDA``.
-        sampler_type: name of a sampler, see :func:`dassl.data.samplers.build_sampler`.
+        sampler_type, n_domain, n_ins: see :func:`dassl.data.samplers.build_sampler`.
         data_source: images, at least one.
-        batch_size: images per batch.
-        n_domain: for RandomDomainSampler.
-        n_ins: for RandomClassSampler.
-        tfm: transform(s) for :class:`DatasetWrapper`.
-        is_train: whether the loader is for training.
-        dataset_wrapper: replaces :class:`DatasetWrapper`.
+        tfm: transform(s) for :class:`DatasetWrapper`, which ``dataset_wrapper`` replaces.
         memory: buffer for decoded images; None caches none. It and ``persistent`` need a :class:`DatasetWrapper`.
         persistent: keep the worker processes from epoch to epoch.
 
@@ -185,20 +174,11 @@ def image_memory(cfg: CfgNode) -> SharedBytes | None:
 
 
 class DataManager:
-    """The data set of a config and loaders of its splits.
+    """The data set of a config, as ``dataset``, and loaders of its splits.
 
-    Args:
-        cfg: config.
-        custom_tfm_train: replaces the training transform of the config.
-        custom_tfm_test: replaces the test transform of the config.
-        dataset_wrapper: replaces :class:`DatasetWrapper`.
-
-    Attributes:
-        dataset: the data set.
-        train_loader_x: labelled training batches.
-        train_loader_u: unlabelled training batches, or None.
-        val_loader: validation batches, or None.
-        test_loader: test batches.
+    ``train_loader_x`` gives labelled training batches, ``train_loader_u`` unlabelled ones (or is None), ``val_loader``
+    validation batches (or is None), ``test_loader`` test batches. The other arguments replace the transforms of the
+    config and :class:`DatasetWrapper`.
     """
 
     def __init__(

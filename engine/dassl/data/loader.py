@@ -22,14 +22,10 @@ SHARED_MEMORY = "/dev/shm"  # where workers put their batches on Linux
 
 
 def check_workers(workers: int, batches: int, batch_bytes: int) -> None:
-    """Check that the system's limits suffice for worker processes; the limit of open files is raised if it may be.
+    """Check that the system's limits suffice for worker processes; raise the limit of open files if that is allowed.
 
-    Workers that run into these limits end without a reason, or let the run wait for ever.
-
-    Args:
-        workers: worker processes per loader.
-        batches: batches of the loader; a worker prepares two ahead.
-        batch_bytes: size of a batch's tensors.
+    Workers that run into these limits end without a reason, or let the run wait for ever. ``workers`` are those of one
+    loader, ``batches`` the loader's; a worker prepares two ahead, with tensors of ``batch_bytes``.
 
     Raises:
         ValueError: a limit is too small.
@@ -59,13 +55,10 @@ def check_workers(workers: int, batches: int, batch_bytes: int) -> None:
 
 
 class SharedBytes:
-    """A write-once buffer shared by this process and its forked children.
+    """A write-once buffer of ``budget`` bytes for this process and, with ``processes``, its forked children.
 
-    The operating system allocates a page at its first write, so an unused buffer needs no memory.
-
-    Args:
-        budget: size in bytes, at least 1.
-        processes: whether child processes use it too; their lock needs /dev/shm.
+    The operating system allocates a page at its first write, so an unused buffer needs no memory. The lock of several
+    processes needs /dev/shm.
     """
 
     def __init__(self, budget: int, processes: bool = True) -> None:
@@ -75,14 +68,10 @@ class SharedBytes:
 
 
 class ImageCache:
-    """Decoded images of one split, added at first use while the buffer has space.
+    """Decoded images of a split of ``number`` images, added at first use while the buffer has space.
 
     The whole decoded RGB image is stored, before any transform, so that random transforms differ each time.
     Only forked processes share the buffer; in a pickled copy (spawned workers) the cache becomes None.
-
-    Args:
-        number: images in the split.
-        memory: buffer of the pixels.
     """
 
     def __init__(self, number: int, memory: SharedBytes) -> None:
@@ -94,12 +83,7 @@ class ImageCache:
         return type(None), ()
 
     def read(self, index: int, path: str, turn: bool = False) -> Image.Image:
-        """Return image ``index`` of the split, whose file is ``path``; ``turn`` as for ``read_image``.
-
-        Raises:
-            FileNotFoundError: the file does not exist.
-            ValueError: the file is not an image, or damaged.
-        """
+        """Return image ``index`` of the split, from its file if need be; ``turn`` and errors are ``read_image``'s."""
         data, used = self._memory.data, self._memory.used
         with used.get_lock():
             start, height, width = self._table[index].tolist()
@@ -144,12 +128,8 @@ class PersistentLoader(DataLoader):
     """torch's loader with persistent workers that are reseeded in each epoch.
 
     torch seeds workers only when it starts them. Here each epoch draws the seed at the point of the global random
-    stream where new workers would draw it, and sends it with the indices (see :func:`seed_worker`).
-
-    Args:
-        dataset: calls :func:`seed_worker` when the ``epoch`` of its indices changes.
-        sampler: indices.
-        options: arguments of torch's loader; ``num_workers`` is 1 or more.
+    stream where new workers would draw it, and sends it with the indices. ``dataset`` calls :func:`seed_worker` when
+    the ``epoch`` of its indices changes; ``num_workers`` is 1 or more.
     """
 
     def __init__(self, dataset: Dataset, sampler: Sampler, **options: Any) -> None:

@@ -27,10 +27,7 @@ class _EpochSampler(Sampler):
 class RandomDomainSampler(_EpochSampler):
     """Batches of N random domains with equally many images of each; ends when a domain has too few images left.
 
-    Args:
-        data_source: images.
-        batch_size: a multiple of N.
-        n_domain: N; below 1: all domains.
+    N is ``n_domain``, or the number of domains if that is below 1.
 
     Raises:
         ValueError: N does not divide the batch, there are fewer than N domains, or a domain has too few images.
@@ -75,14 +72,10 @@ class SeqDomainSampler(RandomDomainSampler):
 
 
 class RandomClassSampler(_EpochSampler):
-    """Batches of random classes with N images of each; ends when too few classes have N images left.
+    """Batches of random classes with N = ``n_ins`` images of each; ends when too few classes have N images left.
 
-    The number of batches depends on the draw: the length is that of a first draw, an estimate.
-
-    Args:
-        data_source: images.
-        batch_size: images per batch, of batch_size // N classes.
-        n_ins: N; a class with fewer images repeats some.
+    A class with fewer than N images repeats some. The number of batches depends on the draw: the length is that of a
+    first draw, an estimate.
 
     Raises:
         ValueError: the batch is smaller than N, or needs more classes than there are.
@@ -146,9 +139,7 @@ def build_sampler(
         sampler_type: RandomSampler, SequentialSampler, RandomDomainSampler, SeqDomainSampler or RandomClassSampler.
         cfg: not used; part of Dassl's signature.
         data_source: images to sample from, at least one.
-        batch_size: images per batch.
-        n_domain: domains per batch (RandomDomainSampler); below 1: all.
-        n_ins: images per class and batch (RandomClassSampler).
+        batch_size, n_domain, n_ins: see the samplers of domains and classes.
 
     Raises:
         ValueError: unknown name, or the data does not suffice for the settings.

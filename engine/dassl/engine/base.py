@@ -127,13 +127,7 @@ class TrainerBase(ModelRegistry):
 
         .. math:: a - \lambda \frac{\langle a, b\rangle}{\lVert b\rVert^2} b \quad \text{where } \langle a, b\rangle < 0
 
-        for each parameter tensor (Zhu et al. 2023, ProGrad, eq. 5).
-
-        Args:
-            loss_a: loss to minimise (scalar).
-            loss_b: loss that should not increase (scalar).
-            lambda_: fraction of the conflicting component to remove, in [0, 1].
-            names: models to update.
+        for each parameter tensor (Zhu et al. 2023, ProGrad, eq. 5); ``lambda_`` in [0, 1] is the fraction to remove.
 
         Raises:
             FloatingPointError: a loss, a learned tensor or a gradient holds infinity or NaN; nothing was changed.

@@ -26,13 +26,7 @@ class ModelRegistry:
         self._scheds: OrderedDict[str, Any] = OrderedDict()
 
     def register_model(self, name: str = "model", model: Any = None, optim: Any = None, sched: Any = None) -> None:
-        """Register a model with its optimizer and schedule.
-
-        Args:
-            name: name of the model and of the folder of its checkpoints.
-            model: the model.
-            optim: its optimizer, or None.
-            sched: its learning-rate schedule, or None.
+        """Register a model with its optimizer and schedule, or None; ``name`` is also the folder of its checkpoints.
 
         Raises:
             AttributeError: called before ``super().__init__()``.
@@ -113,10 +107,7 @@ class ModelRegistry:
         return bool(names) and all(os.path.isfile(os.path.join(directory, n, POINTER_NAME)) for n in names)
 
     def resume_model_if_exist(self, directory: str) -> int:
-        """Load the last checkpoint in the folder of a run, if there is one.
-
-        Returns:
-            Number of finished epochs; 0 without checkpoint.
+        """Load the last checkpoint in the folder of a run, if there is one; return its number of epochs, else 0.
 
         Raises:
             ValueError: the checkpoint is of another model or other classes, or the models' epochs differ.
@@ -140,11 +131,9 @@ class ModelRegistry:
         return next(iter(epochs.values()))
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
-        """Load all models for evaluation.
+        """Load all models for evaluation from the folder of a run; nothing if ``directory`` is empty.
 
-        Args:
-            directory: folder of a run; nothing is loaded if empty.
-            epoch: number of finished epochs; None for the best model.
+        ``epoch`` is the number of finished epochs; None loads the best model.
 
         Raises:
             FileNotFoundError: the checkpoint does not exist.

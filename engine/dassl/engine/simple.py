@@ -155,10 +155,7 @@ class SimpleTrainer(TrainerBase):
     # ---- evaluation
 
     def test(self, split: str | None = None) -> float:
-        """Evaluate on a split.
-
-        Args:
-            split: ``test``, or ``val`` (the test split if there are no validation images); None: ``TEST.SPLIT``.
+        """Evaluate on ``test``, or on ``val`` (the test split if there are no validation images); None: ``TEST.SPLIT``.
 
         Returns:
             The first result, the accuracy in percent; ``self.test_results[split]`` has all results.

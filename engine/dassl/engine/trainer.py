@@ -108,7 +108,7 @@ class TrainerXU(_EpochTrainer):
         """Train for an epoch.
 
         Raises:
-            ValueError: the data set has no unlabelled images, or ``TRAIN.COUNT_ITER`` is unknown.
+            ValueError: the data set has no unlabelled images.
         """
         if self.train_loader_u is None:
             raise ValueError(f"{type(self).__name__} needs unlabelled images, but {self.cfg.DATASET.NAME} has none")
@@ -116,7 +116,6 @@ class TrainerXU(_EpochTrainer):
         loaders = self.train_loader_x, self.train_loader_u
         sizes = {"train_x": len(loaders[0]), "train_u": len(loaders[1])}
         sizes["smaller_one"] = min(sizes.values())
-        check_availability(self.cfg.TRAIN.COUNT_ITER, list(sizes))
         self.num_batches = sizes[self.cfg.TRAIN.COUNT_ITER]
         # Both loaders start before the first batch, because each draws a seed; one that runs out starts again.
         streams = [chain(iter(loader), chain.from_iterable(repeat(loader))) for loader in loaders]

@@ -41,12 +41,8 @@ class Classification(EvaluatorBase):
     """Accuracy, error and macro F1; optionally per-class results, calibration and the confusion matrix.
 
     ``TEST.PER_CLASS_RESULT`` prints the accuracy of every class, writes ``per_class.csv`` (with precision and F1) and
-    adds the expected calibration error of softmax(scores). ``TEST.COMPUTE_CMAT`` writes the confusion matrix as
-    ``cmat.pt``, ``cmat.csv`` and ``cmat.png``.
-
-    Args:
-        cfg: config; reads ``TEST.PER_CLASS_RESULT``, ``TEST.COMPUTE_CMAT`` and ``OUTPUT_DIR``.
-        lab2cname: label -> class name, needed for per-class results.
+    adds the expected calibration error of softmax(scores); it needs ``lab2cname``, label -> class name.
+    ``TEST.COMPUTE_CMAT`` writes the confusion matrix as ``cmat.pt``, ``cmat.csv`` and ``cmat.png``.
 
     Raises:
         ValueError: ``TEST.PER_CLASS_RESULT`` is set without ``lab2cname``.
@@ -154,14 +150,10 @@ def _write_csv(path: str, rows: list[list[Any]]) -> None:
 
 
 def expected_calibration_error(confidence: Any, correct: Any) -> float:
-    """Return the expected calibration error in percent.
+    """Return the expected calibration error in percent of (n,) probabilities of the predicted classes and (n,) hits.
 
     100 * sum over bins B of |B| / n * |mean of correct in B - mean of confidence in B|; bin m has the confidences in
     ((m - 1) / 15, m / 15], the first bin also 0.
-
-    Args:
-        confidence: (n,) probabilities of the predicted classes, in [0, 1]; n >= 1.
-        correct: (n,) whether the predictions are right.
 
     Source: Guo et al., On Calibration of Modern Neural Networks (ICML 2017), Eq. 3, with its 15 bins.
     """
@@ -172,12 +164,9 @@ def expected_calibration_error(confidence: Any, correct: Any) -> float:
 
 
 def draw_confusion(path: str, matrix: np.ndarray, names: Sequence[str]) -> None:
-    """Draw a confusion matrix, normalised by row, with true classes as rows; without matplotlib, only warn.
+    """Draw a confusion matrix (K, K), normalised by row, with true classes as rows; without matplotlib, only warn.
 
-    Args:
-        path: image file to write.
-        matrix: (K, K) values in [0, 1].
-        names: K class names; drawn for at most 60 classes.
+    The K class names are drawn for at most 60 classes.
     """
     try:
         from matplotlib.figure import Figure

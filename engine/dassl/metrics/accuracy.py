@@ -8,15 +8,9 @@ import torch
 def compute_accuracy(
     output: torch.Tensor | Sequence[torch.Tensor], target: torch.Tensor, topk: Sequence[int] = (1,)
 ) -> list[torch.Tensor]:
-    """Return the percentage of samples whose label is among the k highest scores.
+    """Return the percentage, (1,), of samples whose label is among the k highest scores, for each k in ``topk``.
 
-    Args:
-        output: scores (B, K), or a tuple or list whose first entry they are.
-        target: labels (B,), integers in [0, K).
-        topk: values of k, each in [1, K].
-
-    Returns:
-        A tensor of shape (1,) for each k.
+    ``output`` are scores (B, K), or a tuple or list whose first entry they are; ``target`` are labels (B,) in [0, K).
 
     Raises:
         ValueError: the batch is empty, or a k is not in [1, K].

@@ -20,11 +20,7 @@ _METRICS = {"euclidean": euclidean_squared_distance, "cosine": cosine_distance}
 
 
 def compute_distance_matrix(input1: torch.Tensor, input2: torch.Tensor, metric: str = "euclidean") -> torch.Tensor:
-    """Return the distances (m, n) between the rows of ``input1`` (m, D) and ``input2`` (n, D).
-
-    Args:
-        input1, input2: matrices of equal width.
-        metric: ``euclidean`` (squared) or ``cosine``.
+    """Return the ``euclidean`` (squared) or ``cosine`` distances (m, n) of the rows of matrices (m, D) and (n, D).
 
     Raises:
         ValueError: an unknown metric, or shapes that do not fit.

@@ -43,13 +43,9 @@ def build_head(name: str, verbose: bool = True, **kwargs: Any) -> Any:
 
 
 class SimpleNet(nn.Module):
-    """A backbone, optionally a head, and a linear classifier.
+    """A backbone, optionally a head, and a linear classifier of ``num_classes`` classes; 0: features only.
 
-    Args:
-        cfg: config.
-        model_cfg: the node ``MODEL``.
-        num_classes: K; 0 for features only.
-        kwargs: arguments of the constructors of backbone and head.
+    ``model_cfg`` is the node ``MODEL``; ``kwargs`` go to the constructors of backbone and head.
     """
 
     def __init__(self, cfg: CfgNode, model_cfg: CfgNode, num_classes: int, **kwargs: Any) -> None:

@@ -34,7 +34,6 @@ class EpochScheduler(LRScheduler):
 
     Raises:
         ValueError: unknown schedule or warm-up.
-        TypeError: the schedule does not accept the type of ``STEPSIZE``.
     """
 
     def __init__(self, optimizer: Optimizer, cfg: CfgNode) -> None:
@@ -62,10 +61,8 @@ class EpochScheduler(LRScheduler):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go to the epoch of a saved state of this class or of a scheduler of torch or Dassl.
 
-        Only the epoch is read: the rates follow from the settings of this scheduler.
-
-        Args:
-            state_dict: has ``last_epoch``; Dassl's warm-up schedulers count later epochs in ``successor``.
+        Only the epoch is read: the rates follow from the settings of this scheduler. Dassl's warm-up schedulers count
+        later epochs in ``successor``.
         """
         done = int(state_dict["last_epoch"])
         successor = state_dict.get("successor")
@@ -98,14 +95,9 @@ def _build_decay(cfg: CfgNode) -> Decay:
     if name == "cosine":
         return _cosine(max(cfg.MAX_EPOCH, 1))
     if name == "multi_step":
-        if not isinstance(stepsize, (list, tuple)):
-            raise TypeError(f"For multi_step lr_scheduler, stepsize must be a list, but got {type(stepsize)}")
         return _steps(cfg.GAMMA, lambda epoch: sum(milestone <= epoch for milestone in stepsize))
-    if isinstance(stepsize, (list, tuple)):
-        stepsize = stepsize[-1]
-    if not isinstance(stepsize, int):
-        raise TypeError(f"For single_step lr_scheduler, stepsize must be an integer, but got {type(stepsize)}")
-    size = stepsize if stepsize > 0 else cfg.MAX_EPOCH
+    last = stepsize[-1] if isinstance(stepsize, (list, tuple)) else stepsize
+    size = last if last > 0 else cfg.MAX_EPOCH
     return _steps(cfg.GAMMA, lambda epoch: epoch // size)
 
 

@@ -17,11 +17,8 @@ def build_optimizer(
 ) -> Optimizer:
     """Return the optimizer of ``cfg.OPTIM``.
 
-    Args:
-        model: a model (all its parameters; frozen ones get no gradient and do not change), parameters or parameter
-            groups.
-        optim_cfg: the node ``OPTIM``.
-        param_groups: optimized instead of ``model`` if given.
+    ``model`` is a model (all its parameters; frozen ones get no gradient and do not change), parameters or parameter
+    groups; if given, ``param_groups`` are optimized instead.
 
     Raises:
         ValueError: unknown optimizer.

@@ -9,13 +9,8 @@ import torch
 class RAdam(torch.optim.RAdam):
     """RAdam (Liu et al. 2020, arXiv 1908.03265) as Dassl's: decoupled weight decay, SGD with momentum while N_sma < 5.
 
-    Args:
-        params: parameters or parameter groups.
-        lr, betas, eps, weight_decay: as for ``torch.optim.RAdam``.
-        degenerated_to_sgd: whether the first steps, whose variance is unknown, are steps of SGD; only True is offered.
-
     Raises:
-        ValueError: ``degenerated_to_sgd`` is False.
+        ValueError: ``degenerated_to_sgd`` is False: only True, these first steps of SGD, is offered.
     """
 
     def __init__(

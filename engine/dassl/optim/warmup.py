@@ -10,14 +10,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 
 class _Warmup(LRScheduler):
-    """Sets the rate for ``warmup_epoch`` epochs, then steps ``successor``.
+    """Sets the rate for ``warmup_epoch`` epochs, then steps ``successor``, whose count of epochs starts there.
 
-    Args:
-        optimizer: the optimizer of ``successor``.
-        successor: the schedule after the warm-up; its count of epochs starts there.
-        warmup_epoch: number of warm-up epochs.
-        last_epoch: as for torch's schedulers.
-        verbose: accepted for Dassl's signature and not used; torch >= 2.7 has no such argument.
+    ``verbose`` is accepted for Dassl's signature and not used; torch >= 2.7 has no such argument.
     """
 
     def __init__(

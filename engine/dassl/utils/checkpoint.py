@@ -121,13 +121,10 @@ _ALLOWED: list[Any] = [
 
 
 def load_checkpoint(fpath: str) -> dict[str, Any]:
-    """Read a checkpoint into CPU memory.
+    """Read a checkpoint into CPU memory, as the dictionary that was saved.
 
     Only tensors and plain values are read; schedulers and optimizers in Dassl's files become objects without methods.
     The checksums of a file in zip format and the hashes that ``save_checkpoint`` adds are compared with the content.
-
-    Returns:
-        The dictionary that was saved, without these hashes.
 
     Raises:
         ValueError: ``fpath`` is None, or the file is damaged or holds objects of another class.
@@ -225,10 +222,7 @@ def _kind(state: Any) -> str:
 def restore(
     path: str, checkpoint: dict[str, Any], model: nn.Module, optimizer: Any = None, scheduler: Any = None
 ) -> int:
-    """Load a checkpoint into a model and, where given and saved, its optimizer and scheduler.
-
-    Returns:
-        Number of finished epochs.
+    """Load a checkpoint into a model and, where given and saved, its optimizer and scheduler; return its epochs.
 
     Raises:
         ValueError: names or shapes do not match the model.
@@ -260,12 +254,7 @@ def resume_from_checkpoint(fdir: str, model: nn.Module, optimizer: Any = None, s
 
 
 def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
-    """Load those weights of a file whose names and shapes match the model; log the names of the others.
-
-    Args:
-        model: changed in place.
-        weight_path: a checkpoint or a state dict.
-    """
+    """Load the weights of a checkpoint or state dict that fit the model by name and shape; log the other names."""
     checkpoint: Any = load_checkpoint(weight_path)
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else checkpoint
     if not isinstance(state, Mapping):

@@ -50,10 +50,7 @@ def is_main() -> bool:
 
 
 def init(use_cuda: bool) -> None:
-    """Initialise the process group and select this process's GPU.
-
-    Args:
-        use_cuda: use one GPU per process if there are GPUs.
+    """Initialise the process group and, with ``use_cuda`` where there are GPUs, select this process's GPU.
 
     Raises:
         ValueError: there are more processes than GPUs.
@@ -184,12 +181,7 @@ def _take(value: Any, rows: slice) -> Any:
 
 
 class BatchShare(Sampler):
-    """The batches ``rank()``, ``rank() + size()``, ... of another sampler.
-
-    Args:
-        sampler: draws the same indices in every process.
-        batch_size: images per batch.
-    """
+    """The batches ``rank()``, ``rank() + size()``, ... of a sampler that draws the same indices in every process."""
 
     def __init__(self, sampler: Sampler, batch_size: int) -> None:
         self.sampler, self.batch_size = sampler, batch_size
@@ -204,9 +196,7 @@ class BatchShare(Sampler):
 def gather_in_order(values: Iterable[Any], number: int) -> Iterator[Any]:
     """Yield the values of all processes' batches in the order of batches in the main process; in others nothing.
 
-    Args:
-        values: one value per batch of this process (tensors, tuples of tensors, plain values).
-        number: number of these batches.
+    ``values`` has one value (tensors, tuples of tensors, plain values) for each of this process's ``number`` batches.
     """
     if size() == 1:
         yield from values

@@ -80,12 +80,10 @@ class _PrintHandler(logging.Handler):
 
 
 class RunLog(contextlib.AbstractContextManager):
-    """Log file of one run; active until ``close()`` or the end of a ``with`` block.
+    """Log file of one run, to which text is appended; active until ``close()`` or the end of a ``with`` block.
 
-    Args:
-        path: the file; if it exists, the log is appended to it.
-        wait: keep the text in memory, and make neither file nor folder, until ``open()``. What is below a warning
-            is not printed until then.
+    ``wait`` keeps the text in memory, and makes neither file nor folder, until ``open()``. Until then only warnings are
+    printed.
     """
 
     def __init__(self, path: str, wait: bool = False) -> None:
@@ -147,17 +145,14 @@ _current: RunLog | None = None
 
 
 def setup_logger(output: str | None = None, wait: bool = False) -> RunLog | None:
-    """Copy everything that is logged or printed from now on to a file.
+    """Copy everything that is logged or printed from now on to a file, to which it is appended.
 
-    An existing file is appended to. A second call closes the first one's file.
-
-    Args:
-        output: folder for ``log.txt``, or the file itself (``.txt``, ``.log``); None changes nothing.
-        wait: as for ``RunLog``.
+    A second call closes the first one's file. ``output`` is the folder of ``log.txt``, or the file itself (``.txt``,
+    ``.log``); None changes nothing. ``wait`` is as for ``RunLog``.
 
     Returns:
-        The open log; None if ``output`` is None. Also None in processes other than the main one, which log errors only
-        from now on.
+        The open log; None if ``output`` is None, and in processes other than the main one, which from now on log errors
+        only.
     """
     global _current
     if not is_main():

@@ -7,11 +7,7 @@ import torch
 
 
 class AverageMeter:
-    """Last value and average of a quantity.
-
-    Args:
-        ema: use the average ``0.9 * average + 0.1 * value`` instead of the mean.
-    """
+    """Last value and average of a quantity; with ``ema``, the average is ``0.9 * average + 0.1 * value``."""
 
     def __init__(self, ema: bool = False) -> None:
         self.ema = ema
@@ -31,11 +27,7 @@ class AverageMeter:
 
 
 class MetricMeter:
-    """Averages of several named quantities; its text is ``name value (average)``.
-
-    Args:
-        delimiter: text between two quantities.
-    """
+    """Averages of several named quantities; its text is ``name value (average)``, separated by ``delimiter``."""
 
     def __init__(self, delimiter: str = " ") -> None:
         self.meters: defaultdict[str, AverageMeter] = defaultdict(AverageMeter)

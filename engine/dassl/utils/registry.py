@@ -42,11 +42,7 @@ def check_availability(requested: str, available: Sequence[str]) -> None:
 
 
 class Registry:
-    """Classes or functions by name, registered by a decorator.
-
-    Args:
-        name: kind of the entries in capitals, for messages.
-    """
+    """Classes or functions by name, registered by a decorator; ``name`` is their kind in capitals, for messages."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -55,12 +51,8 @@ class Registry:
     def register(self, obj: Any = None, force: bool = False) -> Any:
         """Register ``obj`` under its ``__name__`` and return it; without ``obj``, return a decorator that registers.
 
-        Args:
-            obj: class or function, or None in ``@REGISTRY.register()``.
-            force: replace an entry of the same name.
-
         Raises:
-            KeyError: the name exists and ``force`` is False.
+            KeyError: the name exists and ``force``, which replaces it, is False.
         """
 
         def put(target: Any) -> Any:

@@ -126,15 +126,11 @@ def orientation(image: Image.Image) -> int:
 
 
 def read_image(path: str, turn: bool = False) -> Image.Image:
-    """Return an image file as an RGB PIL image.
+    """Return an image file as an RGB PIL image; ``turn`` turns it as its EXIF data say.
 
     Pixels wider than 8 bits are scaled to 8: those of 12 and 16 bits from the range of their format; 32-bit integers
     and floating point from the first of the ranges 0 to 1 (floating point only), 0 to 255 and 0 to 65535 that holds
     them, else from their smallest to their largest value.
-
-    Args:
-        path: the file.
-        turn: turn the picture as its EXIF data say.
 
     Raises:
         FileNotFoundError: the file does not exist.

@@ -23,10 +23,6 @@ def open_all_layers(model: nn.Module) -> None:
 def open_specified_layers(model: nn.Module, open_layers: str | list[str]) -> None:
     """Make the named children of a model trainable, and freeze the others (evaluation mode, no gradients).
 
-    Args:
-        model: model with the layers as direct children.
-        open_layers: name or names of children.
-
     Raises:
         ValueError: the model has no such attribute.
     """
@@ -65,10 +61,7 @@ _INITS = {
 def init_network_weights(model: nn.Module, init_type: str = "normal", gain: float = 0.02) -> None:
     """Initialise convolutions and linear layers at random; batch and instance norms become the identity.
 
-    Args:
-        model: changed in place.
-        init_type: normal, xavier, kaiming or orthogonal.
-        gain: standard deviation (normal) or gain (xavier, orthogonal).
+    ``init_type`` is normal, xavier, kaiming or orthogonal; ``gain`` is the standard deviation of normal weights.
 
     Raises:
         ValueError: unknown ``init_type``.

@@ -14,15 +14,9 @@ Item = TypeVar("Item")
 
 
 class Datum:
-    """One image.
+    """One image: path of an existing file, class number and domain number (from 0), name of the class.
 
     The private names are part of the interface: ``split_fewshot/*.pkl`` files hold pickled objects of this class.
-
-    Args:
-        impath: path of an existing image file.
-        label: class number, from 0.
-        domain: domain number, from 0.
-        classname: name of the class.
 
     Raises:
         TypeError: ``impath`` is not a string.
@@ -51,11 +45,8 @@ Source = Sequence[Datum]
 class DatasetBase:
     """Training, validation and test images of a data set.
 
-    Args:
-        train_x: labelled training images; they define the class names and their number.
-        train_u: unlabelled training images (optional).
-        val: validation images (optional).
-        test: test images.
+    The labelled training images ``train_x`` define the class names and their number; ``train_u``, unlabelled ones, and
+    ``val`` are optional.
 
     Raises:
         ValueError: ``train_x`` is empty.
@@ -120,14 +111,10 @@ class DatasetBase:
         raise FileNotFoundError(f"{type(self).__name__} is not there: fetch {url} by hand and unpack it in {folder}")
 
     def generate_fewshot_dataset(self, *data_sources: Source, num_shots: int = -1, repeat: bool = False) -> Any:
-        """Draw ``num_shots`` images of every class from Python's global random generator.
+        """Draw ``num_shots`` images of every class of each source from Python's global random generator.
 
-        Classes are drawn in the order of first appearance; all images of a smaller class are taken.
-
-        Args:
-            data_sources: lists of images, drawn one after the other.
-            num_shots: images per class; below 1 returns the sources unchanged.
-            repeat: fill up smaller classes by drawing with replacement.
+        Classes are drawn in the order of first appearance. All images of a smaller class are taken; ``repeat`` draws
+        them with replacement. ``num_shots`` below 1 returns the sources unchanged.
 
         Returns:
             One list for a single source, else one per source.

@@ -44,11 +44,7 @@ _RANGES = {
 
 
 class RandAugment:
-    """Applies n of 16 operations, drawn with replacement, each with strength low + m / 30 (high - low).
-
-    Args:
-        n: number of operations.
-        m: strength, 0 to 30.
+    """Applies n of 16 operations, drawn with replacement, each with strength low + m / 30 (high - low), m in [0, 30].
 
     Raises:
         ValueError: m outside of its range.

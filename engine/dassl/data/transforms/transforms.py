@@ -40,15 +40,12 @@ def build_plain_transform(cfg: CfgNode, choices: Sequence[str] | None = None) ->
 
 
 def build_transform(cfg: CfgNode, is_train: bool = True, choices: Sequence[str] | None = None) -> T.Compose | None:
-    """Return the training or test transform of a config.
+    """Return the transform of ``cfg.INPUT``; None if ``INPUT.NO_TRANSFORM``.
 
     Args:
-        cfg: config; reads ``INPUT``.
+        cfg: config.
         is_train: training (with augmentation) or test (resize the shorter edge, crop the centre).
         choices: names that replace ``INPUT.TRANSFORMS``; their order does not matter.
-
-    Returns:
-        The transform; None if ``INPUT.NO_TRANSFORM``.
 
     Raises:
         ValueError: unknown name or interpolation.
