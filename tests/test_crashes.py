@@ -33,19 +33,11 @@ def job(tmp_path_factory):
 def outcome(run):
     """Learned tensors, metrics, predictions, and the names of all files but logs and TensorBoard's."""
     results = json.loads((run / "results.json").read_text())
-    metrics = {
-        key: value for key, value in results["metrics"]["test"].items() if "second" not in key and "ms" not in key
-    }
+    metrics = {k: value for k, value in results["metrics"]["test"].items() if "second" not in k and "ms" not in k}
     files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     files = {name for name in files if not name.startswith(("log.txt", "tensorboard"))}
-    state = torch.load(run / RUN / "model.pth.tar-3", weights_only=True)
-    return (
-        results["learned_sha256"],
-        metrics,
-        (run / "predictions.csv").read_bytes(),
-        files,
-        state["optimizer"]["state"],
-    )
+    momentum = torch.load(run / RUN / "model.pth.tar-3", weights_only=True)["optimizer"]["state"]
+    return results["learned_sha256"], metrics, (run / "predictions.csv").read_bytes(), files, momentum
 
 
 def ends_the_same(words, run, expected):
@@ -188,9 +180,8 @@ def test_a_checkpoint_is_resumed_by_its_own_run_only(job, tmp_path):
     (folder / "run.json").write_text(json.dumps(record))
     others = ["2" if before == "--seed" else word for before, word in zip(["", *words], words)]
     code, printed = Run(others, folder).end()
-    assert (
-        code == 1 and f"the checkpoint in {folder} holds a run with other settings: SEED was 1 and is now 2" in printed
-    )
+    line = f"the checkpoint in {folder} holds a run with other settings: SEED was 1 and is now 2"
+    assert code == 1 and line in printed
 
 
 @pytest.mark.slow

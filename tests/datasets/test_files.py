@@ -18,12 +18,6 @@ def images(tmp_path):
     return [f"im/{name}/{i}.jpg" for name in ("cat", "dog") for i in range(6)]
 
 
-def lines_of(images, header="", order="{path},{name}", part=False):
-    made = [order.format(path=path, name=path.split("/")[1], part=("train", "test")[k % 2]) for k, path in
-            enumerate(images)]  # fmt: skip
-    return [header, *made] if header else made
-
-
 @pytest.mark.parametrize(
     ("header", "order"),
     [
@@ -36,25 +30,19 @@ def lines_of(images, header="", order="{path},{name}", part=False):
     ],
 )
 def test_headers_of_other_programs_are_read(tmp_path, make, images, header, order):
-    text(tmp_path / "own.csv", lines_of(images, header, order))
+    """With a split: test_generated.py."""
+    lines = [order.format(path=path, name=path.split("/")[1]) for path in images]
+    text(tmp_path / "own.csv", [header, *lines] if header else lines)
     made = make("Csv", tmp_path)
     assert made.classnames == ["cat", "dog"]
     assert sum(len(part) for part in (made.train_x, made.val, made.test)) == len(images)
-    text(tmp_path / "own.csv", lines_of(images, header and f"subset,{header}", f"{{part}},{order}" if header else
-                                        "{path},{name},{part}"))  # fmt: skip
-    made = make("Csv", tmp_path)
-    assert (len(made.train_x), made.val, len(made.test)) == (6, None, 6)
 
 
-@pytest.mark.parametrize("kind", ["Csv", "SplitJson"])
-def test_paths_as_windows_writes_them(tmp_path, make, images, kind):
+def test_paths_as_windows_writes_them(tmp_path, make, images):
+    """In a CSV file: test_generated.py."""
     wanted = [(path.replace("/", "\\"), k // 6, path.split("/")[1]) for k, path in enumerate(images)]
-    if kind == "Csv":
-        parts = ("train", "test")
-        text(tmp_path / "own.csv", [f"{path},{name},{parts[k % 2]}" for k, (path, _, name) in enumerate(wanted)])
-    else:
-        (tmp_path / "split.json").write_text(json.dumps({"train": wanted[::2], "test": wanted[1::2]}))
-    made = make(kind, tmp_path)
+    (tmp_path / "split.json").write_text(json.dumps({"train": wanted[::2], "test": wanted[1::2]}))
+    made = make("SplitJson", tmp_path)
     found = [os.path.relpath(d.impath, tmp_path) for part in (made.train_x, made.test) for d in part]
     assert found == [*images[::2], *images[1::2]]
 

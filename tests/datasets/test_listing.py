@@ -148,12 +148,11 @@ def test_unusual_pictures_are_counted(tmp_path, make, capsys):
     assert "note: of 26 images opened, 3 of one colour: " in out and "note: of 26 images opened, 1 turned by" in out
 
 
-@pytest.mark.parametrize("content", [png(20000, 20000), b"", b"no image"], ids=["bomb", "empty", "text"])
 @pytest.mark.parametrize("part", ["train", "val", "test"])
-def test_a_file_that_is_no_image_is_named_before_the_training(tmp_path, make, content, part):
+def test_a_file_that_is_no_image_is_named_before_the_training(tmp_path, make, part):
     for name in ("train", "val", "test"):
         class_folders(tmp_path / name, ["cat", "dog"], 2)
-    (tmp_path / part / "dog" / "bad.jpg").write_bytes(content)
+    (tmp_path / part / "dog" / "bad.jpg").write_bytes(png(20000, 20000))
     with pytest.raises(ValueError, match=f"Unreadable image: .*{part}/dog/bad.jpg"):
         make("Folder", tmp_path)
 
@@ -164,21 +163,17 @@ def test_without_depth_the_listing_is_that_of_names(tmp_path):
     assert images_in(tmp_path, deep=True) == ["a.JPG", "b.jpg", "d/e.jpg"]
 
 
-@pytest.mark.parametrize(
-    ("names", "words"),
-    [
-        ([f"{i}" for i in range(11)], "numbers in the order of text"),
-        ([f"{i}" for i in range(10)], None),
-        ([f"{i:02d}" for i in range(11)], None),
-    ],
-)
-def test_a_list_of_names_for_numbered_classes(tmp_path, make, names, words):
+@pytest.mark.parametrize("names", [[f"{i}" for i in range(10)], [f"{i:02d}" for i in range(11)]])
+def test_a_list_of_names_for_numbered_classes(tmp_path, make, names):
     class_folders(tmp_path, names, 4)
     text(tmp_path / "names.txt", [f"name {i}" for i in range(len(names))])
-    if words is None:
-        assert make("Folder", tmp_path, CLASSNAMES="names.txt").classnames[-1] == f"name {len(names) - 1}"
-        return
-    with pytest.raises(ValueError, match=words):
+    assert make("Folder", tmp_path, CLASSNAMES="names.txt").classnames[-1] == f"name {len(names) - 1}"
+
+
+def test_a_list_of_names_for_numbers_in_the_order_of_text_is_refused(tmp_path, make):
+    class_folders(tmp_path, [f"{i}" for i in range(11)], 4)
+    text(tmp_path / "names.txt", [f"name {i}" for i in range(11)])
+    with pytest.raises(ValueError, match="numbers in the order of text"):
         make("Folder", tmp_path, CLASSNAMES="names.txt")
     (tmp_path / "names.json").write_text(json.dumps({str(i): f"name {i}" for i in range(11)}))
     made = make("Folder", tmp_path, CLASSNAMES="names.json")

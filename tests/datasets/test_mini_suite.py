@@ -74,9 +74,8 @@ def test_what_is_not_ours_is_left_alone(few, tmp_path):
 
 
 def test_what_killed_processes_left_is_removed(few, tmp_path):
-    left = [
-        tmp_path / name for name in (".mini_pixel.7.part", ".mini_pixel.8.old", ".mini_pixel.9.part", ".mini_pixel")
-    ]
+    names = (".mini_pixel.7.part", ".mini_pixel.8.old", ".mini_pixel.9.part", ".mini_pixel")
+    left = [tmp_path / name for name in names]
     for folder in left:
         (folder / "images").mkdir(parents=True)
         os.utime(folder, (time.time() - 7200 * (folder != left[2]),) * 2)

@@ -51,9 +51,8 @@ def test_a_gradient_stops_before_the_step(make_cfg, monkeypatch, tmp_path):
 def test_a_rate_that_is_far_too_high_ends_without_a_result(make_cfg, tmp_path, optimizer, batches):
     words = ["OPTIM.NAME", optimizer, "OPTIM.LR", 1e38, "TRAIN.CHECKPOINT_FREQ", 1]
     trainer = build_trainer(make_cfg(*words, "DATALOADER.TRAIN_X.BATCH_SIZE", 18 // batches))
-    with pytest.raises(
-        FloatingPointError, match=r"at epoch [12], batch [123], learning rate [19]\S*e\+3[78]; images: "
-    ):
+    where = r"at epoch [12], batch [123], learning rate [19]\S*e\+3[78]; images: "
+    with pytest.raises(FloatingPointError, match=where):
         trainer.train()
     assert not trainer.test_results
     for path in tmp_path.rglob("model*"):  # huge, but finite
@@ -66,9 +65,8 @@ def test_the_last_batch_of_an_epoch_is_checked(make_cfg, tmp_path, monkeypatch):
     step = trainer.optim.step
     monkeypatch.setattr(trainer.optim, "step", lambda *args: (step(*args), trainer.model.weight.data.fill_(math.inf)))
     trainer.train_loader_x = list(trainer.train_loader_x)[:1]
-    with pytest.raises(
-        FloatingPointError, match="the learned tensor weight holds 576 .* at epoch 1, batch 1, learning"
-    ):
+    problem = "the learned tensor weight holds 576 .* at epoch 1, batch 1, learning"
+    with pytest.raises(FloatingPointError, match=problem):
         trainer.train()
     assert not saved(tmp_path) and not trainer.test_results
 
@@ -90,9 +88,8 @@ def test_nothing_that_is_not_finite_is_saved(make_cfg, tmp_path):
     state = trainer.optim.state[trainer.model.weight]["exp_avg_sq"]
     value = float(state[0, 0])
     state[0, 0] = math.inf
-    with pytest.raises(
-        FloatingPointError, match=r"tiny of epoch 8 is not saved: optimizer\.state\.0\.exp_avg_sq holds 1 "
-    ):
+    problem = r"tiny of epoch 8 is not saved: optimizer\.state\.0\.exp_avg_sq holds 1 "
+    with pytest.raises(FloatingPointError, match=problem):
         trainer.save_model(7, trainer.output_dir)
     state[0, 0] = value
     trainer.model.bias.data[1] = NAN
@@ -136,19 +133,14 @@ GOOD = {"state_dict": {"weight": WEIGHT, "bias": BIAS}, "epoch": 1, "optimizer":
     "content, message",
     [
         ([1, 2], "is no checkpoint: it holds a list"),
-        (None, "is no checkpoint: it holds a NoneType"),
         ({**GOOD, "state_dict": None}, '"state_dict" is NoneType; it should hold tensors by name'),
         ({**GOOD, "state_dict": {"weight": 3}}, '"state_dict" is a mapping to int'),
-        ({"epoch": 1}, '"state_dict" is NoneType'),
         ({k: v for k, v in GOOD.items() if k != "epoch"}, '"epoch" is None; it should be the number of'),
-        ({**GOOD, "epoch": -1}, '"epoch" is -1'),
         ({**GOOD, "epoch": "1"}, "\"epoch\" is '1'"),
         ({**GOOD, "state_dict": {"weight": WEIGHT, "bias": BIAS + NAN}}, "failed: bias holds 3 NaN or infinite of 3"),
         ({**GOOD, "optimizer": {"a": 1}}, 'The optimizer state in ".*" does not fit: KeyError'),
-        ({**GOOD, "optimizer": 5}, "The optimizer state"),
         ({**GOOD, "scheduler": [1]}, "The scheduler state"),
         ({**GOOD, "trainer": {"rng": {"python": 1}}}, "The trainer state in .* is damaged"),
-        ({**GOOD, "trainer": 3}, "The trainer state in .* is damaged"),
     ],
 )
 def test_files_that_are_no_checkpoints_are_named(make_cfg, tmp_path, content, message):

@@ -12,6 +12,7 @@ from dassl.metrics.distance import compute_distance_matrix
 from dassl.modeling import build_backbone
 from dassl.optim.lr_scheduler import ConstantWarmupScheduler, LinearWarmupScheduler
 from dassl.optim.radam import RAdam
+from dassl.utils import Registry
 from PIL import Image
 
 IMPORTS = {
@@ -121,3 +122,20 @@ def test_distances_in_loops():
         compute_distance_matrix(a, b, "cosin")
     with pytest.raises(ValueError, match=r"shapes \(3, 4\) and \(4, 5\)"):
         compute_distance_matrix(a, b.T)
+
+
+def test_registering_and_finding():
+    registry = Registry("THING")
+
+    @registry.register()
+    def first():
+        pass
+
+    registry.register(dict)
+    assert registry.registered_names() == ["first", "dict"] and registry.get("first") is first
+    registry.register(type("dict", (), {}), force=True)
+    assert registry.get("dict") is not dict
+    with pytest.raises(KeyError, match='^An object named "dict" was already registered in "THING" registry$'):
+        registry.register(dict)
+    with pytest.raises(KeyError, match=r'^Object name "dick" does not .* "THING" registry \(do you mean \[dict\]\?\)$'):
+        registry.get("dick")

@@ -10,8 +10,6 @@ from dassl.engine import build_trainer
     [
         ("OPTIM:\n  LR: 0.1\nTEST:\n  SPLIT: val\nOPTIM:\n  MAX_EPOCH: 3\n", "'OPTIM' is in line 1 and in line 5"),
         ("OPTIM:\n  LR: 0.1\n  LR: 0.2\n", "'LR' is in line 2 and in line 3"),
-        ("OPTIM: {LR: 0.1, LR: 0.2}", "'LR' is in line 1 and in line 1"),
-        ("1: 2", "the key '1' is no text"),
         ("[OPTIM]: 1", "is no text"),
         ("on: 1", "the key 'on' is no text"),
         ("- OPTIM", "holds a list"),
@@ -23,17 +21,15 @@ from dassl.engine import build_trainer
         ("OPTIM:\n  LR: 2020-01-01\n", "LR"),
         ("OPTIM:\n  LR:\n", "OPTIM.LR is None; it should be a float"),
         ("OPTIM:\n", "OPTIM"),
-        ("OPTIM: 3\n", "OPTIM"),
         ("OPTIM:\n  NAME: " + "(" * 300, "OPTIM.NAME|NAME"),
         ("import os\nos.mkdir('made')\ncfg = {}\n", "is not YAML|holds a str"),
         ("OPTIM: !!python/object/apply:os.mkdir ['made']", "is not YAML"),
     ],
     ids=lambda value: value[:20],
 )
-@pytest.mark.parametrize("suffix", ["yaml", "py", "txt", "json"])
-def test_only_yaml_with_each_key_once_is_read(tmp_path, monkeypatch, content, words, suffix):
+def test_only_yaml_with_each_key_once_is_read(tmp_path, monkeypatch, content, words):
     monkeypatch.chdir(tmp_path)
-    path = tmp_path / f"some.{suffix}"
+    path = tmp_path / "some.py"  # yacs would import it
     path.write_text(content)
     cfg = get_cfg_default()
     if content.endswith("((("):  # text, not a literal
@@ -67,29 +63,18 @@ def test_any_suffix_and_merge_keys_are_read(tmp_path):
         ("TEST.EVALUATOR", "Classifcation", "did you mean 'Classification'?"),
         ("OPTIM.LR", float("nan"), "allowed: finite numbers"),
         ("OPTIM.LR", -0.1, "allowed: 0 or more"),
-        ("OPTIM.LR", 1e999, "allowed: finite numbers"),
-        ("OPTIM.WEIGHT_DECAY", -1.0, "allowed: 0 or more"),
         ("OPTIM.MOMENTUM", 1.5, "allowed: 0 or more, and below 1"),
-        ("OPTIM.WARMUP_CONS_LR", -1e-5, "allowed: 0 or more"),
-        ("OPTIM.WARMUP_TYPE", "lineer", "did you mean 'linear'?"),
-        ("OPTIM.LR_SCHEDULER", "cosin", "did you mean 'cosine'?"),
         ("OPTIM.NAME", "sdg", "did you mean 'sgd'?"),
         ("OPTIM.MAX_EPOCH", 0, "allowed: 1 or more"),
         ("OPTIM.STEPSIZE", (0.5,), "allowed: whole numbers"),
         ("TRAIN.PRINT_FREQ", 0, "allowed: 1 or more"),
-        ("TRAIN.COUNT_ITER", "train", "allowed: train_x"),
         ("DATALOADER.TRAIN_X.BATCH_SIZE", 0, "allowed: 1 or more"),
-        ("DATALOADER.TEST.BATCH_SIZE", -3, "allowed: 1 or more"),
         ("DATALOADER.NUM_WORKERS", -1, "allowed: 0 or more"),
         ("DATALOADER.TRAIN_X.SAMPLER", "Random", "allowed: RandomSampler"),
-        ("DATALOADER.K_TRANSFORMS", 0, "allowed: 1 or more"),
         ("INPUT.SIZE", (224,), "two whole numbers"),
-        ("INPUT.SIZE", (0, 224), "two whole numbers"),
         ("INPUT.SIZE", ("a", "b"), "two whole numbers"),
         ("INPUT.PIXEL_STD", [0.0, 1.0, 1.0], "three numbers above 0"),
-        ("INPUT.PIXEL_MEAN", [0.5, float("nan"), 0.5], "finite numbers"),
         ("INPUT.TRANSFORMS", ("random_flip", "normalise"), "did you mean 'normalize'?"),
-        ("INPUT.INTERPOLATION", "bicubik", "did you mean 'bicubic'?"),
         ("INPUT.RRCROP_SCALE", (1.0, 0.5), "0 < smallest <= largest"),
         ("INPUT.GB_K", 4, "odd number"),
         ("INPUT.TRANSFORMS", ("gaussian_blur",), "INPUT.GB_K is 21, too large for INPUT.SIZE (8, 8)"),

@@ -42,10 +42,7 @@ def test_ranks_that_agree_and_ranks_that_do_not(tmp_path, call_main):
     results("base2new", ("base", "new"), accuracy).to_csv(tmp_path / "base2new.csv", index=False)
     found = compute(tmp_path)
     assert list(found) == ["base-to-new, base", "base-to-new, new", "base-to-new, H"]
-    assert (found["base-to-new, base"]["rho"], found["base-to-new, new"]["rho"]) == (
-        pytest.approx(1),
-        pytest.approx(-1),
-    )
+    assert [found[f"base-to-new, {key}"]["rho"] for key in ("base", "new")] == pytest.approx([1, -1])
     assert found["base-to-new, base"]["low"] == pytest.approx(1)  # in every draw of sets
     assert found["base-to-new, base"]["methods"] == METHODS
     mean = np.mean(0.1 * np.arange(len(SUITE.targets) + 1))

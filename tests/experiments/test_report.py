@@ -58,13 +58,8 @@ def test_fixed_and_broken_images(runs):
 
 
 def test_h_is_the_mean_of_the_harmonic_means_of_seeds():
-    rows = [
-        ("A", "base", 1, 80.0),
-        ("A", "new", 1, 40.0),
-        ("A", "base", 2, 60.0),
-        ("A", "new", 2, 60.0),
-        ("B", "base", 1, 70.0),
-    ]
+    rows = [("A", "base", 1, 80.0), ("A", "new", 1, 40.0), ("A", "base", 2, 60.0), ("A", "new", 2, 60.0)]
+    rows.append(("B", "base", 1, 70.0))
     table = pd.DataFrame(rows, columns=["method", "part", "seed", "accuracy"]).assign(dataset="d", shots=16)
     found = accuracies(table.assign(setting=table["part"])).set_index(["method", "column"])
     h = [2 * 80 * 40 / 120, 60]

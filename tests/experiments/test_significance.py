@@ -119,9 +119,8 @@ def test_the_figure_has_the_order_of_h_and_colours_what_differs(tmp_path, call_m
     assert [dots[y].get_color() for y in (1, 2)] == [MUTED, MUTED]
     place = run_folder(tmp_path, "CoOp", 1)
     predictions(place, [1, 0, 1])
-    code, _, err = call_main(
-        significance, tmp_path, "--table", "xd", "--reference", "CoOp", "--figure", tmp_path / "b.png"
-    )
+    words = (tmp_path, "--table", "xd", "--reference", "CoOp", "--figure", tmp_path / "b.png")
+    code, _, err = call_main(significance, *words)
     assert code == 1 and "CoOp is the only method found" in err and not (tmp_path / "b.png").exists()
 
 

@@ -29,20 +29,15 @@ def test_uniform_plans_are_uniform(name, tmp_path):
 def test_a_variant_changes_its_settings_alone(name, tmp_path):
     def settings(variant):
         runs = study.runs_of(variant, ["mini_source", "mini_digits"], 2, RunDefaults(output=tmp_path))
-        assert [(part, run.dataset) for part, several in runs.items() for run in several] == [
-            ("base", "mini_source"), ("base", "mini_digits"), ("new", "mini_source"), ("new", "mini_digits"),
-            ("val", "mini_source"),
-        ]  # fmt: skip
+        assert [(part, len(several)) for part, several in runs.items()] == [("base", 2), ("new", 2), ("val", 1)]
         cfgs = [train.setup_cfg(train.parse_args(run.argv())) for several in runs.values() for run in several]
         assert [cfg.TEST.SPLIT for cfg in cfgs] == ["test"] * 4 + ["val"]
         assert all(cfg.TRAINER.ALIGN == cfgs[0].TRAINER.ALIGN and cfg.SEED == 2 for cfg in cfgs)
         return dict(cfgs[0].TRAINER.ALIGN)
 
-    before, after = settings("defaults"), settings(name)
+    before, after, words = settings("defaults"), settings(name), study.VARIANTS[name].split()
     changed = {key: str(after[key]) for key in after if after[key] != before[key]}
-    assert changed == {
-        key.removeprefix("TRAINER.ALIGN."): value for key, value in zip(*[iter(study.options(name))] * 2)
-    }
+    assert changed == dict(zip(words[::2], words[1::2]))
 
 
 def rows(variant, accuracies, entropies):

@@ -92,9 +92,8 @@ def test_the_cells_of_the_published_figures():
     assert len(places) == len(set(places))
     assert {name for name, *_ in places} == set(verify.found_datasets(PROJECT))  # all fifteen
     assert {backbone for _, backbone, _ in places} == {"ViT-B/16", "RN50"}
-    dtd = {(cell.backbone, cell.classes): (cell.expected, cell.tolerance) for cell in cells if cell.dataset == "dtd"}
-    assert dtd == {("ViT-B/16", "base"): (53.24, 0.5), ("ViT-B/16", "new"): (59.9, 0.5), ("RN50", "all"): (42.2, 0.5)}
-    assert all(cell.source for cell in cells)
+    dtd = {(cell.backbone, cell.classes) for cell in cells if cell.dataset == "dtd"}
+    assert dtd == {("ViT-B/16", "base"), ("ViT-B/16", "new"), ("RN50", "all")} and all(cell.source for cell in cells)
 
 
 def test_mistakes_get_one_line(check, tmp_path, call_main):

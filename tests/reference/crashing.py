@@ -34,12 +34,8 @@ def short_run(folder: Path, *opts: str) -> list[str]:
             image.save(folder / "photos" / name / f"{i}.png")
     torch.save(vit_state(patch=8, grid=3, vision_layers=1, text_layers=2), folder / "tiny.pt")
     words = ["--root", folder / "photos", "--trainer", "CoOp", "--seed", "1", "--backbone", folder / "tiny.pt"]
-    words += [
-        "--dataset-config-file",
-        "configs/datasets/folder.yaml",
-        "--config-file",
-        "configs/trainers/CoOp/mini.yaml",
-    ]
+    words += ["--dataset-config-file", "configs/datasets/folder.yaml"]
+    words += ["--config-file", "configs/trainers/CoOp/mini.yaml"]
     words += ["INPUT.SIZE", "(24, 24)", "OPTIM.MAX_EPOCH", "3", "DATASET.NUM_SHOTS", "2", "DATALOADER.NUM_WORKERS", "0"]
     return [*map(str, words), "DATALOADER.TRAIN_X.BATCH_SIZE", "2", "TRAINER.COOP.N_CTX", "2", *opts]
 
