@@ -154,15 +154,14 @@ def check_file(path: str, kind: str) -> None:
 
 def check_names(cfg: CfgNode) -> None:
     """Raise ValueError, before anything is loaded or written, unless the config names a known method and data set."""
-    for key, flag, registry in (
-        ("TRAINER.NAME", "--trainer", TRAINER_REGISTRY),
-        ("DATASET.NAME", "--dataset-config-file", DATASET_REGISTRY),
-    ):
-        name, known = reduce(lambda node, part: node[part], key.split("."), cfg), registry.registered_names()
+    wanted = {"TRAINER": ("--trainer", TRAINER_REGISTRY), "DATASET": ("--dataset-config-file", DATASET_REGISTRY)}
+    for node, (flag, registry) in wanted.items():
+        name, known = cfg[node].NAME, registry.registered_names()
         if not name:
-            raise ValueError(f"{key} is not set: give {flag}; allowed: {', '.join(known)} (--help shows all flags)")
+            allowed = f"{', '.join(known)} (--help shows all flags)"
+            raise ValueError(f"{node}.NAME is not set: give {flag}; allowed: {allowed}")
         try:
-            check_choice(key, name, known)
+            check_choice(f"{node}.NAME", name, known)
         except ValueError as error:
             raise ValueError(f"{error} (names from a file of yours: --plugin FILE)") from None
 
@@ -199,11 +198,9 @@ def run(args: argparse.Namespace, words: Sequence[str]) -> None:
                 trainer.train()
             except KeyboardInterrupt as stop:
                 done = finished_epochs(Path(cfg.OUTPUT_DIR))
-                stop.args = (
-                    f"the same command resumes after epoch {done} of {cfg.OPTIM.MAX_EPOCH}"
-                    if done
-                    else "no epoch was finished: the same command starts from the beginning",
-                )
+                resumes = f"the same command resumes after epoch {done} of {cfg.OPTIM.MAX_EPOCH}"
+                starts = "no epoch was finished: the same command starts from the beginning"
+                stop.args = (resumes if done else starts,)
                 raise
 
 

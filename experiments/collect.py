@@ -127,9 +127,8 @@ def collect(root: Path) -> tuple[list[RunResult], list[str]]:
     results = [result for result in results if result.folder not in replaced]
     # An evaluation in RUN/eval counts only where no other run has its result.
     key = attrgetter("method", "dataset", "part", "shots", "seed")
-    inside = [result for result in results if result.folder.parent.name == "eval"]
-    found = {key(result) for result in results if result not in inside}
-    return [result for result in results if result not in inside or key(result) not in found], notes
+    found = {key(result) for result in results if result.folder.parent.name != "eval"}
+    return [result for result in results if result.folder.parent.name != "eval" or key(result) not in found], notes
 
 
 def read_folder(folder: Path) -> RunResult:

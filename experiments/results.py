@@ -47,9 +47,8 @@ def add(output: Path, protocol: str, file: Path, methods: Sequence[str] = (), se
     kept = kept[kept["dataset"] == compare.DATASET] if protocol == "compare" else kept
     if kept.empty:
         raise nothing_found(table, output, found)
-    found = kept.copy()
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT, capture_output=True, text=True)
-    found["commit"] = head.stdout.strip()
+    found = kept.assign(commit=head.stdout.strip())
     rows = pd.concat([read_table(file), found]) if file.is_file() else found
     rows = rows.drop_duplicates(KEYS, keep="last")[COLUMNS].sort_values(KEYS)
     write_file(file, rows.astype({"learned_parameters": "Int64"}).to_csv(index=False).encode())

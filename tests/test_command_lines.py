@@ -115,7 +115,7 @@ def no_run(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "TRAINER.NAME is not set: give --trainer; allowed: ALIGN"),
+        ([], "TRAINER.NAME is not set: give --trainer; allowed: "),
         (["--trainer", "ALIGN"], "DATASET.NAME is not set: give --dataset-config-file"),
         ([*GOOD, "OPTIM.LR", "0.1", "--output-dir", "x"], "--output-dir is behind KEY VALUE pairs"),
         ([*GOOD, "OPTIM.LR", "0.1", "--output-dir=x"], "--output-dir is behind KEY VALUE pairs"),

@@ -65,11 +65,10 @@ def compose(alpha: Tensor, own: Tensor, coloured: Tensor, free: Tensor, generato
     paper = paper.masked_fill(~free[:, None], 1)
     colour = torch.where(coloured[:, None, None, None], own, ink[:, :, None, None])
 
-    size = _uniform((count,), *SIZES, generator)
-    turn = torch.deg2rad(_uniform((count,), -TURN, TURN, generator))
-    shift = _uniform((count, 2), -SHIFT, SHIFT, generator)
     stay = ~free
-    size, turn, shift = size.masked_fill(stay, 1), turn.masked_fill(stay, 0), shift.masked_fill(stay[:, None], 0)
+    size = _uniform((count,), *SIZES, generator).masked_fill(stay, 1)
+    turn = torch.deg2rad(_uniform((count,), -TURN, TURN, generator)).masked_fill(stay, 0)
+    shift = _uniform((count, 2), -SHIFT, SHIFT, generator).masked_fill(stay[:, None], 0)
     cos, sin = turn.cos() / size, turn.sin() / size
     theta = torch.stack([cos, -sin, shift[:, 0], sin, cos, shift[:, 1]], 1).view(count, 2, 3)
     moved = torch.cat([colour * alpha, alpha], 1)

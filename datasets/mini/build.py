@@ -22,12 +22,12 @@ import numpy as np
 from dassl.utils.command import Parser, command
 
 from .iconify import IconSet, read_sets, trademarks
-from .likeness import copies_of, distinct
+from .likeness import distinct
 from .notice import notice
 from .pack import OWN_WORDS, SPLITS, WORLD, Entry, write_manifest, write_pretraining, write_sheet, write_sums
 from .pretraining_pack import default_folder, usable, write_pack
 from .rendering import pixels_of, render_sets
-from .roles import Picture, choose, held_out, read_pictures
+from .roles import Picture, choose, held_out, read_pictures, without_copies
 
 PACKAGE = "@iconify/json"
 VERSION = "2.2.535"  # the version that the committed sheets were made from
@@ -76,11 +76,10 @@ def write_benchmark(chosen: list[Picture], sets: list[IconSet], rendered: Path, 
 
 def own_words(pictures: list[Picture], known: list[Picture]) -> list[Picture]:
     """Return pictures of ``OWN_CLASSES`` by hands that pre-training never sees, without copies of what it sees."""
-    codes, chosen = np.array([p.hash for p in known], np.uint64), []
+    chosen = []
     for word in OWN_CLASSES:
         found = sorted((p for p in pictures if p.name == word and p.hand in held_out()), key=lambda p: p.hash)
-        copied = copies_of(np.array([p.hash for p in found], np.uint64), codes)
-        found = [p for p, copy in zip(found, copied) if not copy]
+        found = without_copies(found, known)
         kept = [found[i] for i in distinct([p.hash for p in found])[:OWN_PICTURES]]
         chosen += [replace(p, used=f"{OWN_WORDS}/test") for p in kept]
     return chosen

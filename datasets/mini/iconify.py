@@ -6,6 +6,7 @@
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,11 +47,6 @@ class Icon:
     svg: str
 
 
-def is_permitted(licence: str, category: str, name: str) -> bool:
-    """Return whether a set may be used: a permitted licence and no trademarks."""
-    return licence in LICENCES and category not in TRADEMARK_CATEGORIES and name not in TRADEMARK_SETS
-
-
 def read_sets(package: Path) -> list[IconSet]:
     """Return the permitted sets of an unpacked package, by name; raise FileNotFoundError if the folder is none."""
     index = package / "collections.json"
@@ -58,8 +54,8 @@ def read_sets(package: Path) -> list[IconSet]:
         raise FileNotFoundError(f"{package} is not an unpacked @iconify/json: {index.name} is missing")
     sets = []
     for name, about in sorted(json.loads(index.read_text(encoding="utf-8")).items()):
-        licence = about["license"].get("spdx", "")
-        if not is_permitted(licence, about.get("category", ""), name) or name in COPIES:
+        licence, category = about["license"].get("spdx", ""), about.get("category", "")
+        if licence not in LICENCES or category in TRADEMARK_CATEGORIES or name in (*TRADEMARK_SETS, *COPIES):
             continue
         content = _content(package, name)
         words = [word for key in ("suffixes", "prefixes") for word in content.get(key, {}) if word]
@@ -116,11 +112,9 @@ def render(icon: Icon, coloured: bool) -> np.ndarray | None:
 
 def trademarks(package: Path, least: int = 3) -> frozenset[str]:
     """Return the names, in words, that occur in at least so many sets of companies' marks."""
-    found: dict[str, int] = {}
+    found: Counter[str] = Counter()
     for name, about in json.loads((package / "collections.json").read_text(encoding="utf-8")).items():
         if about.get("category") == "Logos" or name in TRADEMARK_SETS:
-            words = {re.sub(r"-(icon|light|dark|wordmark|original|plain|line|\d+)$", "", icon).replace("-", " ")
-                     for icon in _content(package, name)["icons"]}  # fmt: skip
-            for word in words:
-                found[word] = found.get(word, 0) + 1
+            found.update({re.sub(r"-(icon|light|dark|wordmark|original|plain|line|\d+)$", "", icon).replace("-", " ")
+                          for icon in _content(package, name)["icons"]})  # fmt: skip
     return frozenset(word for word, count in found.items() if count >= least)

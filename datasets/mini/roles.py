@@ -140,9 +140,8 @@ def choose(pictures: list[Picture]) -> tuple[list[Picture], list[Picture]]:
     chosen: list[Picture] = []
     for key, found in sorted(_by_class(shown).items()):
         source = key[0] == SOURCE
-        own = [p for p in found if not source or p.hand in roles["benchmark"]]
         # hands in turn, so that no hand with many finishes crowds the others out
-        own = _in_turn(own)
+        own = _in_turn([p for p in found if not source or p.hand in roles["benchmark"]])
         own = [own[i] for i in distinct([p.hash for p in own])]
         parts = split_class(own, FULL if source else LEAST)
         if parts is None or share.get(key, 0) < KNOWN * (share.get(key, 0) + sum(map(len, parts.values()))):
@@ -152,16 +151,16 @@ def choose(pictures: list[Picture]) -> tuple[list[Picture], list[Picture]]:
         for shift in SHIFTS if source else ():
             own = _in_turn([p for p in found if p.hand in roles[shift]])
             kept = [own[i] for i in distinct([p.hash for p in own])]
-            kept = [p for p in kept if not copies_of(np.array([p.hash], np.uint64), _codes(chosen, key))[0]]
+            kept = without_copies(kept, [p for p in chosen if (p.dataset, p.name) == key])
             if len(kept) >= LEAST_SHIFT:
                 chosen += [replace(p, used=f"{shift}/test") for p in kept[: FULL["test"]]]
-    copied = copies_of(np.array([p.hash for p in known], np.uint64), np.array([p.hash for p in chosen], np.uint64))
-    kept = [replace(p, used="pretraining") for p, copy in zip(known, copied) if not copy]
-    return chosen, kept
+    return chosen, [replace(p, used="pretraining") for p in without_copies(known, chosen)]
 
 
-def _codes(chosen: list[Picture], key: tuple[str, str]) -> np.ndarray:
-    return np.array([p.hash for p in chosen if (p.dataset, p.name) == key], np.uint64)
+def without_copies(pictures: list[Picture], others: Iterable[Picture]) -> list[Picture]:
+    """Return the pictures that are not nearly the same drawing as one of the others."""
+    codes, known = (np.array([p.hash for p in part], np.uint64) for part in (pictures, others))
+    return [picture for picture, copy in zip(pictures, copies_of(codes, known)) if not copy]
 
 
 def _in_turn(pictures: list[Picture]) -> list[Picture]:

@@ -181,17 +181,13 @@ def _classes(
         for method in methods:
             ours = [runs[folder] for folder in rows[rows["method"] == method]["folder"] if folder in runs]
             if ours:
-                columns[method] = pd.concat([_class_accuracy(run) for run in ours], axis=1).mean(axis=1)
+                accuracy = [pd.Series(r.test.get("class_accuracy"), r.classnames, dtype=float) for r in ours]
+                columns[method] = pd.concat(accuracy, axis=1).mean(axis=1)
         wide = pd.DataFrame(columns)
         wide = wide.loc[(wide.max(axis=1) - wide.min(axis=1)).sort_values(ascending=False, kind="stable").index]
         lines = [{"name": name, "cells": list(values)} for name, values in zip(wide.index, wide.to_numpy().tolist())]
         found += [(str(setting), list(columns), lines)] if lines else []
     return found
-
-
-def _class_accuracy(run: EvaluatedRun) -> pd.Series:
-    known = run.test.get("class_accuracy") or [None] * len(run.classnames)
-    return pd.Series(known, index=run.classnames, dtype=float)
 
 
 def _changes(

@@ -9,10 +9,9 @@ import pytest
 import torch
 from dassl.data.transforms.randaugment import RandAugment
 from dassl.metrics.distance import compute_distance_matrix
-from dassl.modeling import build_backbone
 from dassl.optim.lr_scheduler import ConstantWarmupScheduler, LinearWarmupScheduler
 from dassl.optim.radam import RAdam
-from dassl.utils import Registry
+from dassl.utils import Registry, check_availability
 from PIL import Image
 
 IMPORTS = {
@@ -40,7 +39,7 @@ def test_imports(module):
 
 def test_no_suggestion_where_there_is_none():
     with pytest.raises(ValueError, match=r"belong to \[\], but got \[resnet18\], and nothing is registered$"):
-        build_backbone("resnet18")
+        check_availability("resnet18", [])
 
 
 # Sums of all pixels for the seeds 0 to 5, by Dassl 0.6.3's randaugment.py (its np.int read as int).
