@@ -1,4 +1,4 @@
-"""Sorted listings of image folders, and what they leave out."""
+"""Sorted listings of image folders, with the files and folders that they leave out."""
 
 import os
 from collections.abc import Container, Iterator

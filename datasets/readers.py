@@ -59,7 +59,7 @@ def pet_rows(folder: Path, name: str) -> Rows:
 def car_rows(folder: Path, name: str) -> Rows:
     """Read ``annotations`` of the devkit; class "Make Model Type Year" becomes "Year Make Model Type".
 
-    The name of the annotation file tells the image folder, ``cars_train`` or ``cars_test``.
+    The name of the annotation file gives the image folder, ``cars_train`` or ``cars_test``.
     """
     names = [str(made) for made in np.atleast_1d(_mat(folder / "devkit" / "cars_meta.mat", "class_names"))]
     found = _mat(folder / name, "annotations")

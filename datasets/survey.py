@@ -1,4 +1,4 @@
-"""A look at the images of a custom data set before it is used: headers, content, and notes on what is unusual."""
+"""Checks of the images of a custom data set before a run: unusual headers, and test images that are also trained on."""
 
 import hashlib
 import os

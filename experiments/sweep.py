@@ -168,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     executor(args)  # raises for an unknown option before any run starts
     root = PROJECT / os.path.expanduser(args.root)
     needed = not all(run.dataset.startswith("mini_") for job in todo for run in job)  # the mini suite is made
-    if needed and args.executor == "local" and not root.exists():  # a cluster's nodes may have folders of their own
+    if needed and args.executor == "local" and not root.exists():  # a cluster's nodes may have other folders
         raise FileNotFoundError(f"there is no {root}: --root, or DATA, names the folder of the data sets")
     failed = run_jobs(todo, slots, args)
     before, now = len(jobs) - len(todo), len(todo) - failed

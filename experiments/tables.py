@@ -177,7 +177,7 @@ class TableBuilder:
 
 
 def deviations(*results: pd.DataFrame) -> list[str]:
-    """Return a sentence for each method and note of runs that deviate from what is published, with their data sets."""
+    """Return a sentence for each method and note of runs that deviate from the published method, with the data sets."""
     datasets: dict[tuple[str, str], set[str]] = {}
     for table in results:
         for one in table.dropna(subset="note").itertuples() if "note" in table else ():

@@ -19,7 +19,7 @@ from .suite import image, read_suite
 
 
 def sheet(path: Path, columns: int = 16, margin: int = 110) -> None:
-    """Write one row of test images a set, classes spread evenly, beside the names of the sets."""
+    """Write a picture with one row of test images per set, of evenly spread classes, after the set's name."""
     suite = read_suite()
     page = Image.new("RGB", (margin + columns * SIDE, len(suite) * SIDE), "white")
     pen = ImageDraw.Draw(page)

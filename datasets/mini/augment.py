@@ -49,8 +49,8 @@ def compose(alpha: Tensor, own: Tensor, coloured: Tensor, free: Tensor, generato
 
     Args:
         alpha: (B, 1, H, W) in [0, 1], on the generator's device as all others.
-        own: (B, 3, H, W) in [0, 1], the colours of coloured pictures; not looked at elsewhere.
-        coloured: (B,) bool, whether a picture has colours of its own.
+        own: (B, 3, H, W) in [0, 1], the colours of coloured pictures; not read for the others.
+        coloured: (B,) bool, whether a picture has colours.
         free: (B,) bool: whether it is composed freely; the others stand still on white, black or in their own colours.
         generator: source of the choice.
 

@@ -75,7 +75,7 @@ def write_benchmark(chosen: list[Picture], sets: list[IconSet], rendered: Path, 
 
 
 def own_words(pictures: list[Picture], known: list[Picture]) -> list[Picture]:
-    """Return pictures of ``OWN_CLASSES`` by hands that pre-training never sees, without copies of what it sees."""
+    """Return pictures of ``OWN_CLASSES`` from sets that pre-training never sees, without copies of its pictures."""
     chosen = []
     for word in OWN_CLASSES:
         found = sorted((p for p in pictures if p.name == word and p.hand in held_out()), key=lambda p: p.hash)

@@ -1,4 +1,4 @@
-"""What pre-training says of its pictures: a name, or another name of it, in a sentence, sometimes with its colour."""
+"""Captions of pre-training: a sentence with the picture's name, or its set's name for it, and sometimes its colour."""
 
 import numpy as np
 

@@ -1,7 +1,7 @@
 """Writes a mini set as image files in CoOp's layout.
 
 ``ROOT/mini_source/images/<class_folder>/<n>.png``, ``ROOT/mini_source/split_mini_source.json`` and ``mini.json``, which
-marks the folder as ours and says what it holds.
+marks the folder as written by this program and has the number of pictures and a fingerprint.
 """
 
 import json
@@ -23,7 +23,7 @@ MARKER = "mini.json"
 
 
 def ensure(dataset: PictureSet, root: Path) -> bool:
-    """Write a data set under ``root`` unless it is there, complete and up to date.
+    """Write a data set under ``root`` unless ``root`` has it, complete and up to date.
 
     It is written to a temporary folder and moved when it is complete. An older version is replaced; a folder that holds
     anything else is left alone. ``root`` is made if it is missing.
@@ -64,7 +64,7 @@ def _write(dataset: PictureSet, place: Path) -> None:
     classes, split = dataset.classes(), {name: [] for name in SPLITS}
     jobs = [(s, c, n) for s in SPLITS for c in range(len(classes)) for n in range(dataset.images[s])]
     for name, label, number in tqdm(jobs, desc=f"writing {dataset.folder}", unit="image", leave=False, disable=None):
-        # numbers go on from split to split, so that no file name is used twice
+        # one numbering for all splits, so that no file name is used twice
         first = sum(dataset.images[s] for s in SPLITS[: SPLITS.index(name)])
         path = f"{classes[label].replace(' ', '_')}/{first + number:04d}.png"
         target = place / "images" / path
@@ -89,7 +89,7 @@ def is_complete(dataset: PictureSet, place: Path) -> bool:
 
 
 def _check_ours(place: Path) -> None:
-    """Raise FileExistsError unless ``place`` holds our marker and nothing but what we and few-shot draws put there."""
+    """Raise FileExistsError unless ``place`` holds our marker, and only our files and few-shot draws."""
     if not (place / MARKER).is_file():
         raise FileExistsError(f"{place} is in the way: this program did not write it ({MARKER} is missing); move it")
     ours = ("images/*/*.png", "split_mini_*.json", MARKER, "split_fewshot/shot_*.json")

@@ -111,7 +111,7 @@ def render(icon: Icon, coloured: bool) -> np.ndarray | None:
 
 
 def trademarks(package: Path, least: int = 3) -> frozenset[str]:
-    """Return the names, in words, that occur in at least so many sets of companies' marks."""
+    """Return the names, in words, that occur in at least ``least`` sets of companies' marks."""
     found: Counter[str] = Counter()
     for name, about in json.loads((package / "collections.json").read_text(encoding="utf-8")).items():
         if about.get("category") == "Logos" or name in TRADEMARK_SETS:

@@ -1,4 +1,4 @@
-"""From an icon's name to what it shows: style endings off, classes of the suite by the names in ``classes.yaml``."""
+"""Plain names of icons, without words for styles, and the classes of the suite that ``classes.yaml`` gives them."""
 
 import re
 from collections.abc import Iterable

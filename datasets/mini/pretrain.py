@@ -54,7 +54,7 @@ class Run:
         else:
             self.model, used, notes = load(self.weights, args.shape)
             self.longest = notes["longest"]
-            if notes["stage"] == stage.name:  # weights from within the stage: the optimizer starts anew
+            if notes["stage"] == stage.name:  # weights from within the stage: the optimizer has no state
                 self.step = notes["step"]
         self.words = Words(used)
         self.model.to(args.device).train()
@@ -80,7 +80,7 @@ class Run:
         log.info("stage %s goes on from step %d of %d", self.stage.name, self.step, self.stage.steps)
 
     def keep(self) -> None:
-        """Write the checkpoint, and beside it the weights so far, to be looked at."""
+        """Write the checkpoint and, in the same folder, the present weights for ``--evaluate``."""
         head = None if self.head is None else self.head.state_dict()
         state = {"model": self.model.state_dict(), "head": head, "optimizer": self.optimizer.state_dict(),
                  "step": self.step, "longest": self.longest, "seconds": self.seconds,
@@ -166,7 +166,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--probe", action="store_true", help="with --evaluate: a linear probe on the base classes as well")
     add("--weights", type=Path, help="with --evaluate: weights other than those of the last stage")
     add("--result", type=Path, help="with --evaluate: JSON file to write")
-    add("--stages", type=int, default=len(STAGES), help="train at most so many stages now")
+    add("--stages", type=int, default=len(STAGES), help="largest number of stages to train now")
     add("--output-dir", "--out", dest="out", type=Path, default=WORLD, help="folder of the weights and the log")
     add("--work", type=Path, default=default_folder() / "checkpoints", help="folder of checkpoints")
     add("--pictures", type=Path, default=default_folder(), help="folder of the pre-training pictures")

@@ -1,7 +1,7 @@
 """The pictures that the mini CLIP is pre-trained on, in a cache folder: written by the build, read by pre-training.
 
 ``masks.npy`` (n, 64, 64) and ``colours.npy`` (m, 64, 64, 4) are uint8; ``pictures.json`` holds the names and, for each
-picture in the order masks then colours, its name, what its set calls it, its set and its place there.
+picture (masks, then colours) its name, its set's name for it, its set, its icon name and its hash.
 """
 
 import hashlib

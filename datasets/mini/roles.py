@@ -87,7 +87,7 @@ def _by_class(pictures: Iterable[Picture]) -> dict[tuple[str, str], list[Picture
 
 
 def _drawings(pictures: list[Picture]) -> list[list[Picture]]:
-    """Group what is one drawing in several finishes: same family and name, or nearly the same hash."""
+    """Group pictures that are one drawing in several styles: same family and name, or nearly the same hash."""
     first: dict[tuple[str, str], int] = {}
     codes = np.array([p.hash for p in pictures], np.uint64)
     near = distances(codes, codes) <= NEAR + 2
@@ -128,10 +128,10 @@ def split_class(pictures: list[Picture], sizes: dict[str, int]) -> dict[str, lis
 
 
 def choose(pictures: list[Picture]) -> tuple[list[Picture], list[Picture]]:
-    """Return the pictures of the benchmark and those of pre-training, each with what it is used for.
+    """Return the pictures of the benchmark and those of pre-training, with ``used`` set.
 
-    A class is kept if it has the pictures that its splits need and if pre-training has ``KNOWN`` of what is used of it.
-    Pre-training loses what is nearly the same drawing as a picture of the benchmark.
+    A class is kept if its splits have enough pictures and if at least the share ``KNOWN`` of its used pictures is
+    pre-training's. Pictures that are nearly the same drawing as one of the benchmark are not used in pre-training.
     """
     roles, away = hands(), held_out()
     shown = [p for p in pictures if p.hand in away and p.dataset and p.dataset != DIGITS]

@@ -1,4 +1,4 @@
-"""What each method costs: learned parameters, seconds of a training step and peak memory, beside its published H.
+"""Costs of each method: learned parameters, seconds of a training step and peak memory, with its published H.
 
     python -m scripts.bench.methods             # all methods; writes results/costs.json and docs/methods.md
     python -m scripts.bench.methods --tables    # only docs/methods.md, from results/costs.json

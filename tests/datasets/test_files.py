@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from datasets import files
-from datasets.files import cache_root, draw_folder, split_folder, write_json
+from datasets.files import cache_root, write_json
 from datasets.splits import check_name
 from tests.reference.layouts import LAYOUTS, class_folders, put, text
 
@@ -157,12 +157,6 @@ def test_where_nothing_can_be_written_align_cache_is_named(tmp_path, make, monke
     before = sorted((tmp_path / "data").rglob("*"))
     locked = False
     assert sorted((tmp_path / "data").rglob("*")) == before
-
-
-def test_the_cache_is_used_for_a_read_only_folder(tmp_path, monkeypatch, home):
-    monkeypatch.setattr(files, "_writable", lambda folder: False)
-    for folder in (split_folder(tmp_path), draw_folder(tmp_path).parent):
-        assert folder.parent == home / ".cache" / "align"
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path, monkeypatch):

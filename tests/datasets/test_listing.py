@@ -92,14 +92,6 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, make, monkeypatch):
         make("Folder", tmp_path)
 
 
-def test_train_and_test_folders_are_told_too(tmp_path, make):
-    for part in ("train", "test"):
-        class_folders(tmp_path / part, ["cat", "dog"], 2)
-        put(tmp_path / part, ["cat/a.heic", "cat/.x/y.jpg"])
-    notes = make("Folder", tmp_path).image_notes
-    assert notes == {"left out: named *.heic": 2, "left out: hidden": 2}
-
-
 def test_test_images_with_the_content_of_training_images_are_told(tmp_path, make, caplog, capsys):
     for part in ("train", "test"):
         class_folders(tmp_path / part, ["cat", "dog"], 3)

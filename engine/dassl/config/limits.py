@@ -80,11 +80,7 @@ def _choices() -> dict[str, list[str]]:
 
 
 def check_values(cfg: CfgNode) -> None:
-    """Check the values of a config; keys of plugins are only checked for numbers that are not finite.
-
-    Raises:
-        ValueError: a value that is not allowed; the message names its key.
-    """
+    """Raise ValueError, with its key, for a value that is not allowed; of plugins' keys only numbers are checked."""
     values = dict(leaves(cfg))
     for key, value in values.items():
         for one in value if isinstance(value, (list, tuple)) else (value,):

@@ -43,12 +43,7 @@ class RootConfig(YacsNode):
             raise ValueError(f"{cfg_filename}: {' '.join(str(error).split())}") from None
 
     def merge_from_other_cfg(self, cfg_other: YacsNode) -> None:
-        """Merge another tree into this one.
-
-        Raises:
-            ConfigKeyError: a key does not exist in this tree.
-            ValueError: a value's type is not that of the value it replaces.
-        """
+        """Merge another tree into this one; for errors see :meth:`merge_from_list`."""
         self._merge(leaf_keys(cfg_other), super().merge_from_other_cfg, cfg_other)
 
     def merge_from_list(self, cfg_list: list[Any]) -> None:

@@ -158,11 +158,7 @@ def build_data_loader(
 
 
 def image_memory(cfg: CfgNode) -> SharedBytes | None:
-    """Return a buffer of ``DATALOADER.CACHE_MB`` MiB for decoded images, or None if nothing is read twice.
-
-    Raises:
-        ValueError: the size cannot be allocated.
-    """
+    """Return a buffer of ``DATALOADER.CACHE_MB`` MiB for decoded images, or None if nothing is read twice."""
     megabytes = cfg.DATALOADER.CACHE_MB
     if not megabytes or cfg.OPTIM.MAX_EPOCH <= 1:
         return None

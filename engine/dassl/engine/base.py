@@ -20,7 +20,7 @@ class AnomalyError(FloatingPointError):
 
 
 def few_paths(paths: list[Any]) -> str:
-    """Return the first four paths, and how many there are besides, as text."""
+    """Return the first four paths and the number of the others as text."""
     more = f" and {len(paths) - 4} more" if len(paths) > 4 else ""
     return (", ".join(map(str, paths[:4])) or "unknown") + more
 

@@ -10,10 +10,6 @@ TRAINER_REGISTRY = Registry("TRAINER")
 
 
 def build_trainer(cfg: CfgNode) -> Any:
-    """Return the registered trainer ``cfg.TRAINER.NAME``.
-
-    Raises:
-        ValueError: the name is unknown, or a value of the config is not allowed.
-    """
+    """Return the trainer ``cfg.TRAINER.NAME``; raise ValueError if it, or a value of the config, is not allowed."""
     check_values(cfg)
     return TRAINER_REGISTRY.build(cfg.TRAINER.NAME, cfg, verbose=cfg.VERBOSE)

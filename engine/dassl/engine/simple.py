@@ -80,11 +80,7 @@ class SimpleTrainer(TrainerBase):
         return [self.lab2cname[label] for label in sorted(self.lab2cname)]
 
     def load_training_state(self, state: Any) -> None:
-        """Restore the state that :meth:`training_state` returned.
-
-        Raises:
-            ValueError: the state was saved by a run on other classes.
-        """
+        """Restore a saved state; raise ValueError if it is of a run on other classes."""
         names, saved = self._class_names(), state.get("classnames")
         if saved is not None and saved != names:
             raise ValueError(f"Cannot resume: the run was on the classes {_few(saved)}, not {_few(names)}")
@@ -99,14 +95,13 @@ class SimpleTrainer(TrainerBase):
     def before_train(self) -> None:
         """Resume from a checkpoint in the output folder, or else in ``RESUME``; open TensorBoard.
 
-        Raises:
-            FileNotFoundError: the folder ``RESUME`` has no checkpoint.
+        A folder ``RESUME`` without checkpoint raises FileNotFoundError.
         """
         resume = self.cfg.RESUME
         if resume and self.get_model_names() and not self.has_checkpoint(resume):
             wanted = ", ".join(self.get_model_names())
             raise FileNotFoundError(f'No checkpoint to resume from in "{resume}" (it needs the folders {wanted})')
-        # the same command again goes on from its own checkpoints, not from those that it once resumed from
+        # a repeated command resumes from its output folder, not from the run that it first resumed from
         self.resumed_from = resume if resume and not self.has_checkpoint(self.output_dir) else self.output_dir
         self.start_epoch = self.resume_model_if_exist(self.resumed_from)
         if distributed.is_main():

@@ -105,11 +105,7 @@ class TrainerXU(_EpochTrainer):
     """Trains on labelled and unlabelled data; ``TRAIN.COUNT_ITER`` names the loader whose length is an epoch."""
 
     def run_epoch(self) -> None:
-        """Train for an epoch.
-
-        Raises:
-            ValueError: the data set has no unlabelled images.
-        """
+        """Train for an epoch; raise ValueError if the data set has no unlabelled images."""
         if self.train_loader_u is None:
             raise ValueError(f"{type(self).__name__} needs unlabelled images, but {self.cfg.DATASET.NAME} has none")
         self.set_model_mode("train")

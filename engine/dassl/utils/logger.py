@@ -26,7 +26,7 @@ if hasattr(os, "register_at_fork"):
 class _Tee:
     """A replacement of stdout that writes to the console and to the run's log file."""
 
-    quiet = False  # whether only the file gets what is written
+    quiet = False  # whether text goes to the file only
 
     def __init__(self, console: Any, file: IO[str]) -> None:
         self.console = console
@@ -122,7 +122,7 @@ class RunLog(contextlib.AbstractContextManager):
 
 @contextlib.contextmanager
 def loud() -> Iterator[None]:
-    """Print what is written within the block, even before a log that waits is open."""
+    """Print the text that is written in the block, even while the log waits."""
     tee: Any = sys.stdout
     quiet = isinstance(tee, _Tee) and tee.quiet
     if quiet:

@@ -34,11 +34,7 @@ class MetricMeter:
         self.delimiter = delimiter
 
     def update(self, input_dict: Mapping[str, float | torch.Tensor] | None) -> None:
-        """Add one value to each named quantity; None adds nothing.
-
-        Raises:
-            TypeError: the argument is neither None nor a mapping.
-        """
+        """Add one value to each named quantity; None adds nothing."""
         if input_dict is None:
             return
         if not isinstance(input_dict, Mapping):

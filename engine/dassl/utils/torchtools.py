@@ -38,11 +38,7 @@ def open_specified_layers(model: nn.Module, open_layers: str | list[str]) -> Non
 
 
 def count_num_param(model: nn.Module | None = None, params: Iterable[Any] | None = None) -> int:
-    """Return the number of elements in a model, in parameters, or in the parameter groups of an optimizer.
-
-    Raises:
-        ValueError: neither argument is given.
-    """
+    """Return the number of elements in a model, in parameters, or in the parameter groups of an optimizer."""
     if model is None and params is None:
         raise ValueError("model and params must provide at least one.")
     entries = params if model is None else model.parameters()

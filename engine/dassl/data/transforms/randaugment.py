@@ -34,7 +34,7 @@ _OTHERS: dict[str, Operation] = {
     "translate_y_pixels": lambda image, value: _affine(image, 1, 0, 0, 0, 1, _signed(value)),
 }
 
-# name: range of strengths; the order fixes which operation a random number stands for
+# name: range of strengths; the order fixes which operation a random number selects
 _RANGES = {
     "autocontrast": (0, 1), "equalize": (0, 1), "invert": (0, 1), "rotate": (0, 30), "posterize": (4, 8),
     "solarize": (0, 256), "solarize_add": (0, 110), "color": (0.1, 1.9), "contrast": (0.1, 1.9),
