@@ -165,9 +165,9 @@ def check_prompts(
 
 def check_inserted(vectors: Sequence[Tensor | None], block: int, length: int) -> None:
     """Raise ``ValueError`` unless the first entry of ``vectors`` that is not None is that of ``block`` (one entry per
-    block), with ``length`` vectors."""
+    block), with ``length`` vectors. For block 0 nothing is checked."""
     found = [(i, vector.shape[-2]) for i, vector in enumerate(vectors) if vector is not None][:1]
-    if found != [(block, length)]:
+    if block and found != [(block, length)]:
         text = f"{found[0][1]} vectors for block {found[0][0]}" if found else "no vectors"
         raise ValueError(f"insert_at {block} needs {length} vectors for this block and none before; found {text}")
 
