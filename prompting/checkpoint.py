@@ -117,7 +117,7 @@ def load_learned(
             the model does not have (another depth, number of prompts, method, backbone or class list); or one holds NaN
             or infinity.
     """
-    found = {name[len("module.") :] if name.startswith("module.") else name: value for name, value in state.items()}
+    found = {name.removeprefix("module."): value for name, value in state.items()}
     for prefix, module in model.named_modules():
         key = f"{prefix}.".lstrip(".") + "_extra_state"
         if key in found and type(module).set_extra_state is not nn.Module.set_extra_state:

@@ -76,7 +76,7 @@ class Classifier:
 
     Args:
         model: the model, on its device; it is set to evaluation mode.
-        settings: the settings that the model was made with; those of a loaded run make it again in any folder.
+        settings: the model's settings; ``settings.write`` makes a run's folder that loads the same model.
         precision: precision of the model.
     """
 

@@ -1,4 +1,4 @@
-"""Reads image files into CLIP's input tensors: the evaluation transform, without torchvision."""
+"""Reads image files into CLIP's input tensors: the evaluation transform."""
 
 import math
 import os
@@ -8,18 +8,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as transforms  # comes with open_clip
 
 from prompting.ot.checks import check_choice
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
-INTERPOLATIONS = {
-    "bicubic": Image.Resampling.BICUBIC,
-    "bilinear": Image.Resampling.BILINEAR,
-    "nearest": Image.Resampling.NEAREST,
-}
+INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ class Preprocess:
         return cls(**fields)
 
     def __post_init__(self) -> None:
-        check_choice("interpolation", self.interpolation, tuple(INTERPOLATIONS))
+        check_choice("interpolation", self.interpolation, INTERPOLATIONS)
         for name, count in (("size", 2), ("mean", 3), ("std", 3)):
             value = getattr(self, name)
             if not isinstance(value, tuple) or len(value) != count or not all(map(_finite, value)):
@@ -60,13 +57,8 @@ class Preprocess:
 
     def crop(self, image: Image.Image) -> Image.Image:
         """Return an image resized and cropped to (H, W) pixels, as a model sees it; a second call changes nothing."""
-        image, edge, (height, width) = image.convert("RGB"), max(self.size), self.size
-        scale = edge / min(image.size)
-        sides = [edge if side == min(image.size) else int(edge * side / min(image.size)) for side in image.size]
-        if scale != 1:
-            image = image.resize((sides[0], sides[1]), INTERPOLATIONS[self.interpolation])
-        left, top = round((image.width - width) / 2), round((image.height - height) / 2)
-        return image.crop((left, top, left + width, top + height))
+        image = transforms.resize(image.convert("RGB"), [max(self.size)], InterpolationMode(self.interpolation))
+        return transforms.center_crop(image, list(self.size))
 
     def read(self, path: str | os.PathLike[str]) -> Image.Image:
         """Return an image file, resized and cropped as a model sees it."""
@@ -74,9 +66,8 @@ class Preprocess:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Return the normalised float32 tensor (3, H, W) of an image."""
-        pixels = torch.from_numpy(np.array(self.crop(image))).permute(2, 0, 1).contiguous().float().div(255)
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
-        return (pixels - mean) / std
+        pixels = transforms.pil_to_tensor(self.crop(image)).float().div(255)
+        return transforms.normalize(pixels, list(self.mean), list(self.std))
 
 
 def _finite(value: object) -> bool:

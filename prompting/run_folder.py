@@ -4,9 +4,10 @@ import csv
 import json
 import os
 import re
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from operator import itemgetter
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +110,16 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def images_of_test(folder: Path, root: Path, most: int) -> tuple[list[Path], list[int]]:
+def data_folder(root: str | os.PathLike[str]) -> Path:
+    """Return the folder that recorded paths are relative to: ``DATASET.ROOT``, or the folder of the file it names."""
+    path = Path(os.path.abspath(os.path.expanduser(root)))
+    return path.parent if path.is_file() else path
+
+
+def images_of_test(folder: Path, root: str | os.PathLike[str], most: int) -> tuple[list[Path], list[int]]:
     """Return paths and labels of at most ``most`` test images of a run, the classes in turn, from its predictions.csv.
+
+    ``root`` is ``DATASET.ROOT``.
 
     Raises:
         FileNotFoundError: predictions.csv or an image is missing.
@@ -119,16 +128,12 @@ def images_of_test(folder: Path, root: Path, most: int) -> tuple[list[Path], lis
     if not table.is_file():
         raise FileNotFoundError(f"{folder} has no predictions.csv, which lists the test images: test the run first")
     with table.open(newline="", encoding="utf-8") as file:
-        rows = [(root / row["path"], int(row["label"])) for row in csv.DictReader(file)]
-    seen: dict[int, int] = {}  # number of images so far, by label
-    order = []
-    for path, label in rows:
-        seen[label] = seen.get(label, 0) + 1
-        order.append((seen[label], label, path))
-    chosen = sorted(order, key=itemgetter(0))[:most]
-    if missing := next((path for _, _, path in chosen if not path.is_file()), None):
+        rows = [(data_folder(root) / row["path"], int(row["label"])) for row in csv.DictReader(file)]
+    numbers: defaultdict[int, count[int]] = defaultdict(count)  # of the images of each label
+    chosen = sorted(rows, key=lambda row: next(numbers[row[1]]))[:most]
+    if missing := next((path for path, _ in chosen if not path.is_file()), None):
         raise FileNotFoundError(f"no image {missing}; give the folder of the data sets with --root")
-    return [path for _, _, path in chosen], [label for _, label, _ in chosen]
+    return [path for path, _ in chosen], [label for _, label in chosen]
 
 
 def checkpoint_path(folder: Path, epoch: int | None, best: bool = True) -> Path:
@@ -144,8 +149,8 @@ def checkpoint_path(folder: Path, epoch: int | None, best: bool = True) -> Path:
     """
     saved = _epochs(folder)
     if epoch is None:
-        last = [folder / name for name in [_newest(folder)] if name] + ([saved[max(saved)]] if saved else [])
-        for path in (*([folder / BEST_NAME] if best else []), *last):
+        names = [BEST_NAME if best else "", _newest(folder)]  # "" is the folder itself, no file
+        for path in (*(folder / name for name in names), *([saved[max(saved)]] if saved else [])):
             if path.is_file():
                 return path
     elif epoch in saved:

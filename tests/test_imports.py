@@ -12,7 +12,7 @@ PICTURES = {"numpy", "PIL", "matplotlib"}
 TABLE = {
     "prompting/": {"prompting", "torch"},
     "prompting/files.py": {"filelock"},
-    "prompting/images.py": {"prompting", "torch", "PIL", "numpy"},
+    "prompting/images.py": {"prompting", "torch", "torchvision", "PIL", "numpy"},
     "prompting/classifier.py": {"prompting", "torch", "PIL"},
     "prompting/commands/": {"prompting", "torch", "tqdm"},
     "prompting/export/": {"prompting", "torch", "open_clip", "safetensors", "numpy", "huggingface_hub", "onnxruntime"},

@@ -16,10 +16,7 @@ NOT_TAKEN = ("OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "MAX_MEMORY_GB", "IN
 def take_settings(cfg: CfgNode, run: str, other_data: bool) -> None:
     """Merge the settings in ``run.json`` of a trained run, if there are any, into a config.
 
-    Args:
-        cfg: the config, with its defaults.
-        run: folder of the trained run; "" for none.
-        other_data: leave out the keys of ``DATASET``, because the command line names a data set.
+    ``other_data`` leaves out the keys of ``DATASET``, because the command line names a data set.
 
     Raises:
         ValueError: the file is damaged.
@@ -45,17 +42,10 @@ def _merge(node: CfgNode, values: Json) -> None:
 
 
 def output_folder(cfg: CfgNode, method_file: str, data_file: str, run: str = "") -> str:
-    """Return the default output folder of a run.
+    """Return the default output folder of a run: ``output/<data set>/<method>/<config>/seed<seed>``, or
+    ``<run>/eval/<data set>_<classes>`` for an evaluation of the trained ``run``.
 
-    Args:
-        cfg: the config of the run.
-        method_file: YAML file of the method; "" for none.
-        data_file: YAML file of the data set; "" for none.
-        run: folder of the trained run that is evaluated; "" for a training.
-
-    Returns:
-        ``output/<data set>/<method>/<config>/seed<seed>``, or ``<run>/eval/<data set>_<classes>``. A custom data set
-        is named after its folder or file, others after their YAML file.
+    A custom data set is named after its folder or file, others after their YAML file.
     """
     name: Any = cfg.DATASET.NAME
     data = Path(data_file).stem if data_file else name.lower()

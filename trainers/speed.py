@@ -21,11 +21,6 @@ DEFAULTS = {
 def configure_speed(model: PromptedCLIP[Any], cfg: CfgNode, device: torch.device | str) -> MemoryPlan | None:
     """Fit a training step into the memory limit, log the estimate, and compile the towers' blocks with a backend.
 
-    Args:
-        model: the model, on its device.
-        cfg: a config; if its ``TRAIN`` node lacks a key of ``DEFAULTS``, the default holds.
-        device: the model's device.
-
     Returns:
         The plan of a training step; None for a method that splits its classes in ``forward``.
 

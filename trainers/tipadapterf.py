@@ -14,8 +14,6 @@ from trainers.record.log import logger
 from trainers.step_cosine import StepCosine
 from trainers.trainer import Batch, PromptTrainer, register
 
-EPS = 1e-4  # eps of AdamW, as published
-
 
 @register
 class TipAdapterF(PromptTrainer):
@@ -28,14 +26,13 @@ class TipAdapterF(PromptTrainer):
     model_class = tipadapterf.TipAdapterF
     node = "TIPADAPTERF"
     model_name = saved_part = "adapter"
+    eps = 1e-4  # as published
     model: Any
     searched = True  # False from the end of training until beta and alpha have been searched
 
     def build_model(self) -> None:
         """Build the model, and a schedule over all steps."""
         super().build_model()
-        for group in self.optim.param_groups:
-            group["eps"] = EPS
         steps = self.cfg.OPTIM.MAX_EPOCH * len(self.train_loader_x)
         self.sched = self._scheds[self.model_name] = StepCosine(self.optim, self.cfg.OPTIM.LR, steps)
 

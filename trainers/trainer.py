@@ -56,11 +56,13 @@ class PromptTrainer(MethodSettings, TrainerX):
         saved_part: submodule whose state is saved, such as ``prompt_learner`` in released CoOp checkpoints; "" saves
             the whole model.
         unused: names of modules and tensors in released checkpoints that no computation reads.
+        eps: eps of Adam and AdamW; None is that of torch.
     """
 
     model_name: ClassVar[str]
     saved_part: ClassVar[str] = ""
     unused: ClassVar[tuple[str, ...]] = ()
+    eps: ClassVar[float | None] = None
     evaluator: RecordingEvaluator
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -115,6 +117,9 @@ class PromptTrainer(MethodSettings, TrainerX):
             load_learned(saved, read_state_dict(start), start, released_names(saved), self.unused)
         if learned:
             self.optim = build_optimizer(list(learned.values()), cfg.OPTIM)
+            for group in self.optim.param_groups:
+                if self.eps and "eps" in group:  # SGD has none
+                    group["eps"] = self.eps
             self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
             self.register_model(self.model_name, saved, self.optim, self.sched)
         self.scaler = self.precision.scaler

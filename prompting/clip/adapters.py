@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-from prompting.clip import blocks
 from prompting.clip.blocks import BlockFunctions
 
 
@@ -54,17 +54,21 @@ def adapt_input(x: Tensor, adapter: BlockAdapter | None) -> Tensor:
 def whole_block(
     transformer: Any, block: Any, x: Tensor, mask: Tensor | None = None, adapter: BlockAdapter | None = None
 ) -> Tensor:
-    """Call a block of any class with its adapter; arguments as for ``blocks.whole_block``.
+    """Return the outputs of a block of any class, with its adapter, for x (batch, length, d); ``mask`` (length, length)
+    is True where a position may attend.
 
     Raises:
         ValueError: an adapter inside the attention.
     """
-    y = blocks.whole_block(transformer, block, x, mask)
-    if adapter is None:
-        return y
-    if adapter.projections or adapter.attention:
+    if adapter is not None and (adapter.projections or adapter.attention):
         raise ValueError("adapters inside the attention need open_clip's standard blocks, without hooks")
-    return y if adapter.output is None else _add(y, adapter.output(block.ln_1(x)))
+    if mask is not None:  # open_clip's blocks add their mask to the attention scores
+        mask = torch.zeros(mask.shape, dtype=x.dtype, device=x.device).masked_fill_(~mask, float("-inf"))
+    if getattr(transformer, "batch_first", False):
+        y = block(x, attn_mask=mask)
+    else:  # open_clip before 2.26, or batch_first off
+        y = block(x.transpose(0, 1), attn_mask=mask).transpose(0, 1)
+    return y if adapter is None or adapter.output is None else _add(y, adapter.output(block.ln_1(x)))
 
 
 def pad_adapters(adapters: Sequence[BlockAdapter | None], layers: int) -> list[BlockAdapter | None]:

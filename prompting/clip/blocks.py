@@ -54,16 +54,9 @@ def project_in(block: Any, x: Tensor, queries: int) -> tuple[Tensor, Tensor, Ten
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
-    """Return multi-head attention, softmax(q k' / sqrt(d / heads)) v.
+    """Return multi-head attention, softmax(q k' / sqrt(d / heads)) v, (batch, Q, d), with concatenated heads.
 
-    Args:
-        q: (batch, Q, d), heads concatenated.
-        k, v: (batch, length, d).
-        heads: number of heads.
-        mask: (Q, length) bool, True where a query may attend; None: everywhere.
-
-    Returns:
-        (batch, Q, d), heads concatenated.
+    q is (batch, Q, d), k and v (batch, length, d); the bool mask (Q, length) is True where a query may attend.
     """
     q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (q, k, v))  # (batch, heads, length, d_head)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
@@ -72,13 +65,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = No
 def finish(block: Any, x: Tensor, attended: Tensor) -> Tensor:
     """Apply a block after its attention: output projection, MLP and both residual connections.
 
-    Args:
-        block: open_clip's residual attention block.
-        x: inputs of the block (..., d).
-        attended: attention outputs (..., d) at the same positions.
-
-    Returns:
-        Outputs of the block (..., d).
+    Inputs x of the block, attention outputs at the same positions, and the result are (..., d).
     """
     x = x + block.ls_1(block.attn.out_proj(attended))
     y, mlp = block.ln_2(x), block.mlp
@@ -101,29 +88,14 @@ class BlockFunctions(NamedTuple):
 
 
 def compile_functions(backend: str | Callable = "inductor") -> BlockFunctions:
-    """Return the block functions under ``torch.compile`` with dynamic shapes, so that class counts may vary.
-
-    Args:
-        backend: as for ``torch.compile``.
-
-    Returns:
-        Compiled functions, shared by all blocks of both towers.
-    """
+    """Return the block functions under ``torch.compile``, for all blocks of both towers, with dynamic shapes, so that
+    class counts may vary; ``backend`` is torch's."""
     # Both towers, with and without gradients, for all positions and for CLS only, compile versions of one function;
     # beyond the limit of versions torch would silently fall back to eager execution.
     limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
     setattr(torch._dynamo.config, limit, max(getattr(torch._dynamo.config, limit), MAX_COMPILED))
     compiled: Any = [torch.compile(function, backend=backend, dynamic=True) for function in (project_in, finish)]
     return BlockFunctions(*compiled)
-
-
-def whole_block(transformer: Any, block: Any, x: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Return the outputs of any block for x (batch, length, d); ``mask`` (length, length) as for ``attend``."""
-    if mask is not None:  # open_clip's blocks add their mask to the attention scores
-        mask = torch.zeros(mask.shape, dtype=x.dtype, device=x.device).masked_fill_(~mask, float("-inf"))
-    if getattr(transformer, "batch_first", False):
-        return block(x, attn_mask=mask)
-    return block(x.transpose(0, 1), attn_mask=mask).transpose(0, 1)  # open_clip before 2.26, or batch_first off
 
 
 def maybe_recompute(condition: bool, function: Callable[..., T], *inputs: Any) -> T:
@@ -147,12 +119,8 @@ def check_prompts(
 ) -> None:
     """Raise ``ValueError`` unless prompts fit a tower.
 
-    Args:
-        kind: "text" or "visual".
-        first: prompts of the first block, (any, length, width), or for text (any, K, length, width).
-        deep: prompts of the next blocks, of this length or shorter; at most layers - 1.
-        layers: number of blocks.
-        sizes: K, length and width.
+    The first block takes (any, length, width), or for text (any, K, length, width), ``sizes`` being K, length and
+    width; at most layers - 1 next blocks take prompts of this length or shorter.
     """
     if len(deep) > layers - 1:
         raise ValueError(f"deep prompts for {len(deep)} blocks; a tower of {layers} blocks takes at most {layers - 1}")
@@ -165,9 +133,9 @@ def check_prompts(
 
 def check_inserted(vectors: Sequence[Tensor | None], block: int, length: int) -> None:
     """Raise ``ValueError`` unless the first entry of ``vectors`` that is not None is that of ``block`` (one entry per
-    block), with ``length`` vectors."""
+    block), with ``length`` vectors. For block 0 nothing is checked."""
     found = [(i, vector.shape[-2]) for i, vector in enumerate(vectors) if vector is not None][:1]
-    if found != [(block, length)]:
+    if block and found != [(block, length)]:
         text = f"{found[0][1]} vectors for block {found[0][0]}" if found else "no vectors"
         raise ValueError(f"insert_at {block} needs {length} vectors for this block and none before; found {text}")
 

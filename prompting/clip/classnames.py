@@ -18,14 +18,10 @@ ADVICE = "give other names (DATASET.CLASSNAMES, --classes)"
 
 
 def check_tokens(names: Sequence[str], refuse: bool) -> None:
-    """Compare the tokens of class names; needs no CLIP.
-
-    Args:
-        names: K class names.
-        refuse: raise an error for equal names, as for custom data, instead of a warning.
+    """Compare the tokens of class names, without a CLIP; warn of equal ones.
 
     Raises:
-        ValueError: a name has no token, or ``refuse`` and two names have the same tokens.
+        ValueError: a name has no token, or ``refuse`` (as for custom data) and two names have the same tokens.
     """
     groups = defaultdict(list)
     for name in names:
@@ -37,13 +33,7 @@ def check_tokens(names: Sequence[str], refuse: bool) -> None:
 
 @torch.no_grad()
 def check_features(clip: nn.Module, names: Sequence[str], template: str, refuse: bool) -> None:
-    """Compare the text features of class names, with the frozen CLIP of a run.
-
-    Args:
-        clip: a loaded CLIP, in float32.
-        names: K class names, whose tokens differ.
-        template: sentence with ``{}``.
-        refuse: raise an error for equal features, as for custom data, instead of a warning.
+    """Compare the text features of class names in a sentence with ``{}``, by a CLIP in float32; warn of equal ones.
 
     Raises:
         ValueError: ``refuse``, and two names have text features with a cosine of ``SAME`` or more.

@@ -110,9 +110,9 @@ def _normalise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Remove the prefixes of wrappers from the names and convert floats to float32."""
     clean = {}
     for name, value in state.items():
-        name = name[len("module.") :] if name.startswith("module.") else name
-        if name.startswith("text.") and name[len("text.") :].startswith(_TEXT_PARTS):
-            name = name[len("text.") :]
+        name = name.removeprefix("module.")
+        if name.removeprefix("text.").startswith(_TEXT_PARTS):
+            name = name.removeprefix("text.")
         if name not in _EXTRAS:
             clean[name] = value.detach().float() if value.is_floating_point() else value.detach()
     return _expand_word_table(clean)

@@ -8,7 +8,7 @@ suffix, b context positions, L of the largest token set, X suffix positions of a
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch import Tensor
 from prompting.clip.blocks import check_shape, common_number
 from prompting.clip.tokens import PromptTokens
 
-Vectors = Sequence[Optional[Tensor]]  # the context and the deep prompts
+Vectors = Sequence[Tensor | None]  # the context and the deep prompts
 
 
 class Group(NamedTuple):
@@ -72,7 +72,6 @@ def lay_out(
     tokens: PromptTokens,
     vectors: Vectors = (),
     token_set: Tensor | None = None,
-    *,
     inserted: bool = False,
     share_prefix: bool = True,
     classes_at_once: int | None = None,
@@ -122,10 +121,10 @@ def lay_out(
         mask = (torch.arange(sets.shape[2]) < sizes.unsqueeze(-1)).transpose(0, 1)
         mask = None if bool(mask.all()) else mask
     shared, step = int(prefix.max()), classes_at_once or classes
-    first, end = torch.zeros_like(prefix), torch.full_like(eos, shared - 1)
-    prefixes = _chunk(tokens, slice(1), 0, first, end, hidden, None) if shared else None
-    ranges = [slice(start, start + step) for start in range(0, classes, step)]
-    return prefixes, [_chunk(tokens, part, shared, prefix, last, hidden, sets) for part in ranges], mask
+    ends = torch.zeros_like(prefix), torch.full_like(eos, shared - 1)  # first and last positions of the prefixes
+    prefixes = _chunk(tokens, slice(1), 0, *ends, hidden, None) if shared else None
+    chunks = [_chunk(tokens, slice(k, k + step), shared, prefix, last, hidden, sets) for k in range(0, classes, step)]
+    return prefixes, chunks, mask
 
 
 def _chunk(

@@ -1,6 +1,5 @@
 """Load CLIP models by OpenAI's names, open_clip's pairs of name and tag, checkpoint files, or from model objects."""
 
-import hashlib
 import logging
 import os
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 from prompting.clip.formats import SUFFIXES, build_clip, read_state
+from prompting.files import file_hash
 from prompting.ot.checks import did_you_mean, first_non_finite
 from prompting.torch_files import read_pickled
 
@@ -135,7 +135,7 @@ def _from_file(name: str, path: Path) -> nn.Module:
     sums = path.with_name("SHA256SUMS")
     for line in sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else []:
         digest, _, file = line.partition(" ")
-        if file.strip(" *") == path.name and digest != _sha256(path):
+        if file.strip(" *") == path.name and digest != file_hash(path):
             raise ValueError(f"{path} is damaged: its SHA-256 is not that of {sums}")
     return build_clip(read_state(path), str(path))
 
@@ -165,7 +165,7 @@ def _from_published(name: str, folder: str | os.PathLike[str] | None) -> nn.Modu
         if path.is_file() and not by_openai:
             return _from_open_clip(architecture, str(path))
         if path.is_file():
-            found = _sha256(path)
+            found = file_hash(path)
             if found != digest:
                 differs = f"{path} is not the published {name}: SHA-256 {found}, published {digest}"
                 if os.environ.get(UNKNOWN_VARIABLE) != "1":
@@ -207,14 +207,6 @@ def _from_open_clip(name: str, pretrained: str) -> nn.Module:
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
-
-
-def _sha256(path: Path, chunk: int = 1 << 20) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(chunk):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _unknown(kind: str, given: str, allowed: Sequence[str], listing: str) -> ValueError:

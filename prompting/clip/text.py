@@ -5,7 +5,7 @@ Shape letters as in ``layout.py``, and D embedding width, d_l tower width, g suf
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +20,8 @@ from prompting.clip.layout import Chunk, Group, Vectors, lay_out
 from prompting.clip.shape import text_tower, tower_dtype
 from prompting.clip.tokens import PromptTokens
 
-Adapters = Sequence[Optional[BlockAdapter]]
-KeyValues = Sequence[Optional[tuple[Tensor, ...]]]  # for each block, keys and values (N, P, d_l) of the prefixes
+Adapters = Sequence[BlockAdapter | None]  # of the input and of each block
+KeyValues = Sequence[tuple[Tensor, ...] | None]  # for each block, keys and values (N, P, d_l) of the prefixes
 
 
 class TextFeatures(NamedTuple):
@@ -101,12 +101,10 @@ class TextEncoder(blocks.Frozen):
         """
         vectors, layers, weight = (context, *deep), len(self.transformer.resblocks), self.token_embedding.weight
         blocks.check_prompts("text", context, deep, layers, (*tokens.context.shape[1:], weight.shape[1]))
-        if insert_at:
-            blocks.check_inserted(vectors, insert_at, tokens.context.shape[2])
+        blocks.check_inserted(vectors, insert_at, tokens.context.shape[2])
         split = blocks.can_split(self.transformer)
-        at_once, inserted = self.classes_at_once, insert_at > 0
         with _disable_current_modes():  # to torch.export, the layout of the tokens is a constant
-            layout = lay_out(tokens, vectors, token_set, inserted=inserted, share_prefix=split, classes_at_once=at_once)
+            layout = lay_out(tokens, vectors, token_set, insert_at > 0, split, self.classes_at_once)
             prefix, chunks, mask = tree_map_only(Tensor, lambda tensor: tensor.to(weight.device), layout)
         places = adapting.pad_adapters(adapters, layers)
         run, finish = partial(self._run, vectors, insert_at, places, split), partial(self._finish, places[-1])
@@ -130,18 +128,13 @@ class TextEncoder(blocks.Frozen):
                 return prompt, F.embedding(chunk.token_set.transpose(0, 1), outputs)
 
         parts = [blocks.maybe_recompute(len(chunks) > 1, run_suffixes, chunk) for chunk in chunks]
-        prompt, *outputs = (torch.cat(part) for part in zip(*parts))
-        return TextFeatures(prompt, outputs[0] if outputs else None, mask)
+        return TextFeatures(*map(torch.cat, zip(*parts)))._replace(mask=mask)
 
     def _run(
         self, vectors: Vectors, insert_at: int, places: Adapters, split: bool, chunk: Chunk, prefix_kv: KeyValues | None
     ) -> tuple[tuple[Tensor, ...], KeyValues]:
-        """Run a chunk up to the attention of the last block; ``prefix_kv`` is None for the prefixes.
-
-        Returns:
-            Inputs (X, d_l) and attention outputs of the last block, or its outputs alone if blocks cannot be split; and
-            for the prefixes, keys and values of each block.
-        """
+        """Run a chunk up to the attention of the last block. Return the block's inputs (X, d_l) and attention outputs,
+        or its outputs alone if blocks cannot be split; and for the prefixes (``prefix_kv`` None), keys and values."""
         (input_adapter, *adapters), kept = places, []
         x = self.token_embedding(chunk.ids).to(tower_dtype(self))
         x = adapting.adapt_input(chunk.insert(x, vectors[0]), input_adapter)

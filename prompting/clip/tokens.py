@@ -72,15 +72,14 @@ def _arrange(prefix: str, name: str, n_ctx: int, position: str) -> _Prompt:
 def _stack(rows: list[list[_Prompt]], labels: Sequence[str], clip_model: nn.Module) -> PromptTokens:
     """Add SOS and EOS to prompts (N lists of K) and pad them to the longest one."""
     tokenizer, context_length = clip_tokenizer(), text_tower(clip_model).positional_embedding.shape[0]
-    for row in rows:
-        for label, prompt in zip(labels, row):
-            if len(prompt.ids) + 2 > context_length:
-                raise ValueError(
-                    f"the prompt of {label!r} has {len(prompt.ids) + 2} tokens (start and end included); "
-                    f"the text tower reads at most {context_length}"
-                )
     eos = torch.tensor([[len(prompt.ids) + 1 for prompt in row] for row in rows])  # (N, K)
-    ids = torch.zeros(*eos.shape, int(eos.max()) + 1, dtype=torch.int64)
+    length, longest = int(eos.max()) + 1, int(eos.argmax()) % len(labels)
+    if length > context_length:
+        raise ValueError(
+            f"the prompt of {labels[longest]!r} has {length} tokens (start and end included); "
+            f"the text tower reads at most {context_length}"
+        )
+    ids = torch.zeros(*eos.shape, length, dtype=torch.int64)
     words = torch.zeros_like(ids, dtype=torch.bool)
     for n, row in enumerate(rows):
         for k, prompt in enumerate(row):

@@ -8,19 +8,16 @@ The exit code is 0, 1 if an image could not be read (it is named and skipped), 2
 """
 
 import argparse
-import csv
-import io
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from PIL import Image
 from tqdm import tqdm  # comes with open_clip
 
 from prompting.classifier import Classifier
-from prompting.files import check_place, write_figure, write_file
+from prompting.files import check_place, csv_bytes, write_figure, write_file
 from prompting.images import find_images, read_image
 from prompting.ot.checks import check_count
 
@@ -96,9 +93,7 @@ def run(args: argparse.Namespace) -> int:
         draw(classifier, found, Path(args.figure))
     if args.csv or args.json:
         if args.csv:
-            table = io.StringIO(newline="")
-            write_csv(found, min(args.top, len(classifier.classnames)), table)
-            write_file(Path(args.csv), table.getvalue().encode("utf-8", "surrogateescape"))  # the bytes of the names
+            write_file(Path(args.csv), as_csv(found, min(args.top, len(classifier.classnames))))
         if args.json:
             write_file(Path(args.json), (as_json(found) + "\n").encode("utf-8", "backslashreplace"))
         print(f"{len(found)} images: {' and '.join(filter(None, (args.csv, args.json)))}")
@@ -152,12 +147,11 @@ def draw(classifier: Classifier, rows: list[Row], file: Path) -> None:
     write_figure(likeliest_figure(images, names, classes, title), file)
 
 
-def write_csv(rows: list[Row], top: int, file: IO[str]) -> None:
-    """Write a table: path, and the ``top`` likeliest classes with their probabilities."""
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["path", *(f"{name}_{i}" for i in range(1, top + 1) for name in ("class", "probability"))])
-    for path, classes in rows:
-        writer.writerow([path, *(cell for name, value in classes for cell in (name, f"{value:.6g}"))])
+def as_csv(rows: list[Row], top: int) -> bytes:
+    """Return a table: path, and the ``top`` likeliest classes with their probabilities."""
+    head = ["path", *(f"{name}_{i}" for i in range(1, top + 1) for name in ("class", "probability"))]
+    cells = ([path, *(cell for name, value in classes for cell in (name, f"{value:.6g}"))] for path, classes in rows)
+    return csv_bytes([head, *cells])
 
 
 def as_json(rows: list[Row]) -> str:

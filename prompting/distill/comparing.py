@@ -78,7 +78,7 @@ def int8_teacher(teacher: Classifier, images: Sequence[Path], folder: Path) -> F
 
 
 def compare(forms: Sequence[Form], tested: Tested, settings: ModelSettings) -> list[Row]:
-    """Return a row for each form; memory and speed are measured on up to 100 images, in a process of its own each.
+    """Return a row for each form; memory and speed are measured on up to 100 images, each in a new process.
 
     Raises:
         RuntimeError: measuring failed.

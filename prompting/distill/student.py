@@ -1,4 +1,4 @@
-"""The student: an ``ExportedModel`` with fewer or narrower blocks than CLIP's vision tower and one vector a class."""
+"""The student: an ``ExportedModel`` with fewer or narrower blocks than CLIP's vision tower and one vector per class."""
 
 import copy
 
@@ -46,15 +46,9 @@ def make_student(start: ExportedModel, layers: int | None = None, width: int | N
 
 def _some_blocks(model: ExportedModel, layers: int) -> dict[str, torch.Tensor]:
     """Return the state of ``model`` with ``layers`` of its blocks, evenly spaced from the first on."""
-    blocks = len(model.vision.blocks)
-    place = {str(i * blocks // layers): str(i) for i in range(layers)}
-    state = {}
-    for name, value in model.state_dict().items():
-        first, kind, *rest = name.split(".") if name.startswith("vision.blocks.") else (name, "")
-        if kind and rest[0] not in place:
-            continue
-        state[".".join([first, kind, place[rest[0]], *rest[1:]]) if kind else name] = value
-    return state
+    cut, blocks = copy.deepcopy(model), list(model.vision.blocks)
+    cut.vision.blocks = nn.ModuleList([blocks[i * len(blocks) // layers] for i in range(layers)])
+    return cut.state_dict()
 
 
 def _drawn(student: ExportedModel, start: ExportedModel) -> dict[str, torch.Tensor]:

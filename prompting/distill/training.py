@@ -125,14 +125,8 @@ def share_of_rate(step: int, steps: int) -> float:
 def train(
     student: ExportedModel, views: Views, teacher: Tensor, settings: Settings, device: torch.device
 ) -> list[float]:
-    """Train a student in place, and return the mean loss of each epoch.
-
-    Args:
-        student: the model; it ends on the CPU in evaluation mode.
-        views: the images.
-        teacher: the teacher's probabilities of every view, (N V, K).
-        settings: the settings.
-        device: where to train.
+    """Train a student in place on the teacher's probabilities (N V, K) of every view; it ends on the CPU in evaluation
+    mode. Return the mean loss of each epoch.
 
     Raises:
         ValueError: the loss is no finite number.

@@ -1,8 +1,6 @@
-"""Distillation of a run into a folder: the student's files, a table beside its teacher's, and a model card."""
+"""Distillation of a run into a folder: the files of the student, a table that compares it with its teacher, a card."""
 
-import hashlib
 import json
-import os
 import sys
 import tempfile
 import time
@@ -22,7 +20,7 @@ from prompting.export.card import csv_table, write_card
 from prompting.export.convert import portable
 from prompting.export.onnx import OPSET, needed
 from prompting.export.write import FILES, NUMBER, write_form
-from prompting.files import move_files, work_folder, write_file
+from prompting.files import file_hash, move_files, work_folder, write_file
 from prompting.images import find_images
 from prompting.run_folder import ModelSettings, images_of_test, read_run
 
@@ -120,9 +118,8 @@ def distill(
 
 def _test_images(run: Path, root: Path | None, required: bool, say: Callable[[str], None]) -> list[tuple[Path, int]]:
     """Return the run's test images with their labels; none if they are neither there nor required."""
-    place = Path(os.path.expanduser(root or read_run(run)["config"]["DATASET"]["ROOT"]))
     try:
-        return list(zip(*images_of_test(run, place.parent if place.is_file() else place, sys.maxsize)))
+        return list(zip(*images_of_test(run, root or read_run(run)["config"]["DATASET"]["ROOT"], sys.maxsize)))
     except FileNotFoundError as error:
         if required:
             raise FileNotFoundError(f"{error} (--no-measure trains without them)") from None
@@ -132,12 +129,8 @@ def _test_images(run: Path, root: Path | None, required: bool, say: Callable[[st
 
 def without(images: Sequence[Path], others: Sequence[Path]) -> list[Path]:
     """Return the images whose files do not have the content of one of the others."""
-    known = {_digest(path) for path in others}
-    return [path for path in images if _digest(path) not in known]
-
-
-def _digest(path: Path) -> bytes:
-    return hashlib.sha256(path.read_bytes()).digest()
+    known = set(map(file_hash, others))
+    return [path for path in images if file_hash(path) not in known]
 
 
 @contextmanager

@@ -1,15 +1,13 @@
 """The model card of an export: ``README.md`` with the Hub's YAML header."""
 
-import csv
-import io
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData  # comes with open_clip
 
-from prompting.files import write_file
+from prompting.files import csv_bytes, write_file
 from prompting.run_folder import ModelSettings, read_json
 
 Json = dict[str, Any]
@@ -68,17 +66,10 @@ def write_card(
     about: str,
     notes: str,
 ) -> None:
-    """Write ``README.md``.
+    """Write ``README.md`` for an exported model.
 
-    Args:
-        folder: folder of the export.
-        config: config of the exported model.
-        run: settings of the run.
-        result: content of ``results.json``; None if there is none.
-        table: sizes and speeds, in Markdown.
-        opset: of the ONNX files.
-        about: sentences that say what the model is.
-        notes: sentences on the table.
+    ``result`` is the content of ``results.json``, or None. ``about`` says what the model is, ``notes`` explain the
+    table.
     """
     head, pixels = config["head"], config["images"]
     test = (result or {}).get("metrics", {}).get("test", {})
@@ -149,11 +140,7 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def csv_table(rows: Sequence[Any]) -> bytes:
     """Return objects of one dataclass as a CSV file, one column for each field."""
-    file = io.StringIO(newline="")
-    writer = csv.DictWriter(file, [field.name for field in fields(rows[0])], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
-    return file.getvalue().encode("utf-8", "backslashreplace")
+    return csv_bytes([[field.name for field in fields(rows[0])], *map(astuple, rows)])
 
 
 def read_results(run: Path) -> Json | None:

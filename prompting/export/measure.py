@@ -1,4 +1,4 @@
-"""Size, peak memory and speed of one form of a model, measured in a process of its own.
+"""Size, peak memory and speed of one form of a model, measured in a new process.
 
     python -m prompting.export.measure full|safetensors|onnx SOURCE IMAGES.npy
 

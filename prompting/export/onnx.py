@@ -2,7 +2,8 @@
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,19 @@ def needed(package: str) -> Any:
         raise ImportError(f"{package} is not installed: pip install 'align-clip[export]' ({error})") from None
 
 
+@contextmanager
+def quiet(*loggers: str) -> Iterator[None]:
+    """Let loggers ("" is the root) show errors only."""
+    levels = {logging.getLogger(name): logging.getLogger(name).level for name in loggers}
+    try:
+        for logger in levels:
+            logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
+
+
 def write_onnx(model: ExportedModel, path: Path) -> None:
     """Write an ONNX file: input ``images`` (B, 3, H, W) for any B, output ``logits`` (B, K).
 
@@ -31,27 +45,20 @@ def write_onnx(model: ExportedModel, path: Path) -> None:
     """
     needed("onnx"), needed("onnxscript")
     images = torch.zeros(2, 3, *model.config["images"]["size"])
-    levels = {name: logging.getLogger(name).level for name in ("torch.onnx", "onnxscript", "onnx_ir")}
-    try:
-        for name in levels:
-            logging.getLogger(name).setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                model,
-                (images,),
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=["images"],
-                output_names=["logits"],
-                dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
-                verbose=False,
-            )
-            assert program is not None  # None is for the older exporter
-            program.save(str(path))
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
+    with quiet("torch.onnx", "onnxscript", "onnx_ir"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            model,
+            (images,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
+            verbose=False,
+        )
+        assert program is not None  # None is for the older exporter
+        program.save(str(path))
 
 
 def write_int8(source: Path, path: Path) -> None:
@@ -68,15 +75,10 @@ def write_int8(source: Path, path: Path) -> None:
     products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]
     last = max(i for i, node in enumerate(products) if any(name.startswith("vision.tensors.") for name in node.input))
     chosen = [node.name for node in products[: last + 1] if set(node.input) & matrices]
-    logger = logging.getLogger()
-    level = logger.level
-    try:
-        logger.setLevel(logging.ERROR)  # it advises to preprocess
+    with quiet(""):  # it advises to preprocess
         quantization.quantize_dynamic(
             str(source), str(path), nodes_to_quantize=chosen, weight_type=quantization.QuantType.QInt8, per_channel=True
         )
-    finally:
-        logger.setLevel(level)
 
 
 def onnx_session(path: Path, threads: int | None = None) -> Callable[[Tensor], Tensor]:

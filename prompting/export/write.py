@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import os
 import tempfile
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -27,7 +26,7 @@ from prompting.export.portable import ExportedModel
 from prompting.files import move_files, naming, work_folder, write_file
 from prompting.images import find_images, read_image
 from prompting.ot.checks import check_choice
-from prompting.run_folder import ModelSettings, read_run
+from prompting.run_folder import ModelSettings, data_folder, read_run
 
 FORMS = ("safetensors", "onnx", "int8")
 FILES = {"safetensors": "model.safetensors", "onnx": "model.onnx", "int8": "model.int8.onnx"}
@@ -123,8 +122,7 @@ def check_images(classifier: Classifier, run: Path, folder: Path | None) -> tupl
         paths = find_images([folder])
         what = f"images of {folder}"
     else:
-        table, root = run / "predictions.csv", Path(os.path.expanduser(read_run(run)["config"]["DATASET"]["ROOT"]))
-        root = root.parent if root.is_file() else root
+        table, root = run / "predictions.csv", data_folder(read_run(run)["config"]["DATASET"]["ROOT"])
         rows = list(csv.DictReader(table.open(encoding="utf-8"))) if table.is_file() else []
         paths, what = [path for row in rows if (path := root / row["path"]).is_file()], "test images"
     if not paths:
@@ -187,13 +185,7 @@ def write_form(form: str, model: ExportedModel, folder: Path) -> Callable[[Tenso
 
 
 def compare(name: str, path: Path, logits: Tensor, allowed: Tensor) -> Form:
-    """Return how a form agrees with the model.
-
-    Args:
-        name: a form of ``FORMS``.
-        path: its file.
-        logits: (B, K), what it gives.
-        allowed: (1 or 3, B, K), the model's logits, then those of ``stopped_elsewhere``.
+    """Return how the logits (B, K) of a form agree with those of the model and of ``stopped_elsewhere``, (1|3, B, K).
 
     Raises:
         ValueError: a logit of a form other than int8 differs by more than ``TOLERANCE`` from all that are allowed.
@@ -217,7 +209,7 @@ def weights_mb(classifier: Classifier) -> float:
 def measure_all(
     forms: list[Form], made: ModelSettings, folder: Path, images: Tensor, say: Callable[[str], None]
 ) -> list[Form]:
-    """Return the forms with peak memory and speed, each from a process of its own; ``made`` makes the full model."""
+    """Return the forms with peak memory and speed, each from a new process; ``made`` has the full model's settings."""
     measured = []
     with tempfile.TemporaryDirectory() as place:
         file = Path(place, "images.npy")

@@ -70,6 +70,7 @@ class PromptedCLIP(nn.Module, Generic[OptionsT]):
     chunks_text: bool = False  # whether ``forward`` splits the classes into chunks, so that no memory plan is needed
     note: str = ""  # deviation from the published method, which tables of results print
     transports_patches: bool = False  # whether the visual features of the prompt level are O patches
+    fixed_scale: float | None = None  # factor of the cosines in the logits; None is 1 / tau
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -115,8 +116,8 @@ class PromptedCLIP(nn.Module, Generic[OptionsT]):
 
     @property
     def score_scale(self) -> Tensor | float:
-        """Factor of the cosines in the logits."""
-        return self.logit_scale
+        """Factor of the cosines in the logits: 1 / tau, or a constant as in the published code of some methods."""
+        return self.logit_scale if self.fixed_scale is None else self.fixed_scale
 
     def training_text(self) -> list[tuple[PromptTokens, Prompts]]:
         """Return the inputs of every text-tower call in a training step, for ``prompting.memory``.

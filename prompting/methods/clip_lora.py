@@ -19,13 +19,12 @@ from prompting.clip.adapters import BlockAdapter
 from prompting.clip.templates import DEFAULT, fill
 from prompting.learners import Prompts
 from prompting.methods.base import CosineCLIP, Options
-from prompting.ot.checks import check_choice
+from prompting.ot.checks import check_choice, check_count
 
 ENCODERS = ("both", "text", "vision")
 MODULES = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "proj"}  # names in released files
 READINGS = ("released", "corrected")
 POSITIONS = ("all", "bottom", "mid", "up", "half-bottom", "half-up", "top3", "top")
-SCALE = 100.0  # factor of the cosines in the released logits
 
 
 def blocks_at(position: str, layers: int) -> range:
@@ -62,9 +61,8 @@ class CLIPLoRAOptions(Options):
         check_choice("reading", self.reading, READINGS)
         for name in self.params:
             check_choice("params", name, tuple(MODULES))
-        for name, value, least in (("r", self.r, 1), ("alpha", self.alpha, 1), ("n_iters", self.n_iters, 0)):
-            if value < least:
-                raise ValueError(f"{name} is {value}; allowed: {least} or more")
+        check_count("r", self.r)
+        check_count("alpha", self.alpha)
         if not 0 <= self.dropout_rate < 1:
             raise ValueError(f"dropout_rate is {self.dropout_rate}; allowed: 0 or more, below 1")
 
@@ -143,16 +141,12 @@ class CLIPLoRA(CosineCLIP[CLIPLoRAOptions]):
         fixed = None if "text" in widths else teacher.text_features(self.text_encoder, [sentences], self.clip)[0]
         self.register_buffer("fixed_text", fixed, persistent=False)  # (K, D), if the text tower has no updates
         self.options = options
+        self.fixed_scale = 100.0 if options.reading == "released" else None  # the published constant
 
     def class_features(self, prompts: Prompts) -> Tensor:
         """Return the class features (K, D)."""
         fixed = cast("Tensor | None", self.fixed_text)
         return super().class_features(prompts) if fixed is None else F.normalize(fixed, dim=-1)
-
-    @property
-    def score_scale(self) -> Tensor | float:
-        """100 in the reading ``released``, else 1 / tau."""
-        return self.logit_scale if self.options.reading == "corrected" else SCALE
 
     def load_released(self, content: Mapping[str, Mapping[str, Any]], source: str) -> None:
         """Copy the updates from a published file: {"weights": {"layer_0": {"q_proj": {..}}, ..}, "metadata": {..}}.

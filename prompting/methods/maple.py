@@ -34,15 +34,10 @@ class MaPLe(CosineCLIP[MaPLeOptions]):
 
 
 def start_from_words(words: str, length: int, clip_model: nn.Module) -> tuple[str, list[Tensor]]:
-    """Return the words and the initial value of a prompt; prompts of more than four vectors are initialised at random.
+    """Return the words of CTX_INIT, and a list with the initial value (b, d_l) of a prompt of b = ``length`` vectors.
 
-    Args:
-        words: CTX_INIT; tokens after the first ``length`` stay in the prompt as fixed words.
-        length: b.
-        clip_model: the CLIP whose token embeddings are the initial value.
-
-    Returns:
-        The words ("" for placeholders), and a list with one initial value (b, d_l), or an empty list.
+    Tokens after the first b stay in the prompt as fixed words. Prompts of more than four vectors start at random: the
+    words are "" (placeholders), and the list is empty.
     """
     if not words or length > 4:
         return "", []

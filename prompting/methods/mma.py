@@ -16,7 +16,7 @@ from prompting.clip.adapters import BlockAdapter
 from prompting.clip.templates import fill
 from prompting.learners import Prompts
 from prompting.methods.base import CosineCLIP, Options
-from prompting.ot.checks import check_choice
+from prompting.ot.checks import check_choice, check_count, check_number
 
 READINGS = ("released", "corrected")
 
@@ -42,10 +42,8 @@ class MMAOptions(Options):
             raise ValueError(
                 f"adapter_start is {self.adapter_start}; allowed: 0 to adapter_end, which is {self.adapter_end}"
             )
-        if self.adapter_dim < 1:
-            raise ValueError(f"adapter_dim is {self.adapter_dim}; allowed: 1 or more")
-        if not self.adapter_scale > 0:
-            raise ValueError(f"adapter_scale is {self.adapter_scale}; allowed: above 0")
+        check_count("adapter_dim", self.adapter_dim)
+        check_number("adapter_scale", self.adapter_scale, minimum=0.0, strict=True)
 
 
 class Adapter(nn.Module):

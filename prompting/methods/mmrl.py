@@ -27,7 +27,6 @@ from prompting.ot.checks import check_choice
 
 TASKS = ("B2N", "FS", "CD")
 READINGS = ("released", "corrected")
-SCALE = 100.0  # factor of the cosines in the released logits
 
 
 @dataclass(frozen=True)
@@ -119,11 +118,7 @@ class MMRL(CosineCLIP[MMRLOptions]):
         target = teacher.text_features(self.text_encoder, [sentences], self.clip)[0]
         self.register_buffer("teacher_text", target, persistent=False)  # w0 (K, D)
         self.options = options
-
-    @property
-    def score_scale(self) -> Tensor | float:
-        """100 in the reading ``released``, else 1 / tau."""
-        return self.logit_scale if self.options.reading == "corrected" else SCALE
+        self.fixed_scale = 100.0 if options.reading == "released" else None  # the published constant
 
     def class_features(self, prompts: Prompts) -> Tensor:
         """Return the class features (K, D)."""

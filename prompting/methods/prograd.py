@@ -19,7 +19,7 @@ from prompting.heads import cosine_logits
 from prompting.learners import TextPrompts
 from prompting.methods.base import CosineCLIP
 from prompting.methods.contexts import ContextOptions, learned_contexts
-from prompting.ot.checks import check_choice
+from prompting.ot.checks import check_choice, check_number
 
 TEMPLATES = {  # where they differ from CoOp's
     "OxfordPets": "a type of pet, a photo of a {}.",
@@ -35,8 +35,8 @@ class ProGradOptions(ContextOptions):
     """Settings of ProGrad.
 
     Raises:
-        ValueError: a class name that is not at the end (the published code cannot run it), another loss, a temperature
-            that is not positive, or a negative lambda.
+        ValueError: a class name that is not at the end (the published code cannot run it), another loss, or a
+            temperature that is not positive.
     """
 
     ctx_init: bool = False  # initial words: those of the data set's sentence before the class name
@@ -49,10 +49,7 @@ class ProGradOptions(ContextOptions):
     def __post_init__(self) -> None:
         check_choice("class_token_position", self.class_token_position, ("end",))
         check_choice("name", self.name, ("", "prograd"))
-        if not self.t > 0:
-            raise ValueError(f"t is {self.t}; allowed: above 0")
-        if self.lambda_ < 0:
-            raise ValueError(f"lambda_ is {self.lambda_}; allowed: 0 or more")
+        check_number("t", self.t, minimum=0.0, strict=True)
 
 
 class ProGrad(CosineCLIP[ProGradOptions]):

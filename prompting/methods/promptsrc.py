@@ -15,7 +15,7 @@ from prompting import teacher
 from prompting.clip.templates import ENSEMBLE, fill
 from prompting.heads import cosine_logits
 from prompting.methods.ivlp import IVLP, IVLPOptions
-from prompting.ot.checks import check_choice
+from prompting.ot.checks import check_choice, check_count
 
 TEMPLATES: Sequence[str] = ENSEMBLE[:60]  # the teacher's sentences, the same for every data set
 
@@ -38,9 +38,8 @@ class PromptSRCOptions(IVLPOptions):
 
     def __post_init__(self) -> None:
         check_choice("reading", self.reading, ("released", "corrected"))
-        for name, value in (("prompt_depth_text", self.prompt_depth_text), ("gpa_std", self.gpa_std)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}; allowed: 1 or more")
+        check_count("prompt_depth_text", self.prompt_depth_text)
+        check_count("gpa_std", self.gpa_std)
 
 
 class PromptSRC(IVLP):

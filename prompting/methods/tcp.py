@@ -19,7 +19,7 @@ from prompting.heads import cosine_logits
 from prompting.learners import Prompts
 from prompting.learners.textual import random_prompt, with_prompt_axis
 from prompting.methods.base import CosineCLIP, Options
-from prompting.ot.checks import check_choice
+from prompting.ot.checks import check_choice, check_count
 
 logger = logging.getLogger("prompting")
 
@@ -62,8 +62,7 @@ class TCPOptions(Options):
         check_choice("class_token_position", self.class_token_position, ("end",))
         if self.n_ctx != LENGTH:
             raise ValueError(f"n_ctx is {self.n_ctx}; allowed: {LENGTH}, as many as class-aware tokens")
-        if self.layer < 1:
-            raise ValueError(f"layer is {self.layer}; allowed: 1 or more")
+        check_count("layer", self.layer)
 
 
 class ClassAwarePrompts(nn.Module):

@@ -14,9 +14,7 @@ from prompting.clip.templates import fill, templates_for
 from prompting.heads import cosine_logits
 from prompting.learners import Prompts
 from prompting.methods.base import Options, PromptedCLIP
-from prompting.ot.checks import is_exporting
-
-SCALE = 100.0  # factor of the cosines in CLIP's logits; a constant in the released code
+from prompting.ot.checks import check_count, is_exporting
 
 
 @dataclass(frozen=True)
@@ -31,8 +29,7 @@ class TipAdapterFOptions(Options):
     search_step: Sequence[int] = (200, 20)  # number of values of beta and alpha
 
     def __post_init__(self) -> None:
-        if self.augment_epoch < 1:
-            raise ValueError(f"augment_epoch is {self.augment_epoch}; allowed: 1 or more")
+        check_count("augment_epoch", self.augment_epoch)
         for name in ("search_scale", "search_step"):
             pair = getattr(self, name)
             if not (
@@ -97,6 +94,7 @@ class TipAdapterF(PromptedCLIP[TipAdapterFOptions]):
     name = "TipAdapterF"
     options_class = TipAdapterFOptions
     prompt_learner = staticmethod(Prompts)
+    fixed_scale = 100.0  # the published constant
     classifier: Tensor | None
 
     def build(self, classnames: Sequence[str], options: TipAdapterFOptions) -> None:
@@ -112,11 +110,6 @@ class TipAdapterF(PromptedCLIP[TipAdapterFOptions]):
     def fixed_classes(self) -> str:
         """Reason why the model takes no other class names: its cache holds images of the training classes only."""
         return "a cache of images"
-
-    @property
-    def score_scale(self) -> float:
-        """100, a constant in the released code."""
-        return SCALE
 
     @torch.no_grad()
     def image_features(self, images: Tensor) -> Tensor:

@@ -71,13 +71,9 @@ def solve(
     return_plan: bool,
     all_reduce_sum: Callable[[Tensor], Tensor] | None,
 ) -> SinkhornOutput:
-    """Solve the problems of ``sinkhorn``, flattened and transposed.
+    """Solve the problems of ``sinkhorn``, flattened and transposed; ``group`` consecutive problems stop together.
 
-    Args:
-        cost: (P, L, J), with any values on masked entries.
-        row_mask, col_mask: bool (P, 1, J) and (P, 1, L), or None.
-        settings, return_plan, all_reduce_sum: as for ``sinkhorn``.
-        group: number of consecutive problems that stop together.
+    Masks are bool (P, 1, J) and (P, 1, L); costs (P, L, J) have any values on masked entries.
     """
 
     def solve_part(index: slice | Tensor, settings: SinkhornSettings) -> SinkhornOutput:
@@ -157,11 +153,8 @@ def iterate(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Alternate r = u / (K c), c = v / (K' r) from c = 1; r and c of a group stay constant after it stops.
 
-    Args:
-        matrix: K with shifted rows, or its logarithm.
-        u, v: weights (P, 1, J) and (P, 1, L), zero on masked entries; without masks (1, 1, J) and (1, 1, L).
-        log_shift: (P, 1, J), row minima / lam: the tolerance of ``change`` applies to exp(log_shift) r.
-        settings, group, all_reduce_sum: as for ``solve``.
+    Without masks the weights are (1, 1, J) and (1, 1, L). The rows of K are shifted by log_shift (P, 1, J), row minima
+    / lam: the tolerance of ``change`` applies to exp(log_shift) r.
 
     Returns:
         r (P, 1, J), c (P, 1, L) and K c (P, 1, J), or their logarithms; iterations and converged (groups,).

@@ -76,13 +76,6 @@ def test_token_sets(vit: nn.Module) -> None:
     assert released == [[list(range(7)), list(range(6))]] * 2  # of the first prompt
 
 
-def test_select_takes_classes(vit: nn.Module) -> None:
-    tokens = tokenize_prompts(NAMES, n_ctx=2, prefixes=["", "a photo of a"], clip_model=vit)
-    part = tokens.select(slice(1, 3))
-    for field, whole in zip(part, tokens):
-        assert torch.equal(field, whole[:, 1:3])
-
-
 def test_the_model_says_how_long_prompts_may_be(vit: nn.Module) -> None:
     fits = "cat " * (vit.context_length - 5)  # SOS, two placeholders, the stop, EOS
     assert tokenize_prompts([fits], n_ctx=2, clip_model=vit).ids.shape[2] == vit.context_length

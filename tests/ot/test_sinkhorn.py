@@ -102,16 +102,6 @@ def test_plan_equals_pot(lam):
         np.testing.assert_allclose(out.plan[i].numpy(), expected, atol=1e-9)
 
 
-def test_distance_goes_to_emd_as_lambda_goes_to_zero():
-    cost = costs(4, 3, 7, 5)
-    exact = np.array([pot.emd2([], [], c.numpy()) for c in cost])
-    gaps = []
-    for lam in (0.1, 0.03, 0.01, 0.003):
-        out = sinkhorn(cost, lam=lam, max_iter=20000, tol=1e-9)
-        gaps.append(np.abs(out.distance.numpy() - exact).max())
-    assert gaps == sorted(gaps, reverse=True) and gaps[-1] < 1e-3
-
-
 SWAPPED = torch.eye(4, dtype=torch.float64)[[2, 0, 3, 1]]
 A = 0.5 / (1 + np.exp(-3.0))  # the plan is [[A, B], [B, A]] by symmetry, with A / B = exp(gap / lam) and A + B = 1 / 2
 CLOSED = {
@@ -130,16 +120,6 @@ def test_closed_forms(cost, lam, plan):
     torch.testing.assert_close(out.distance, (plan * cost).sum(), atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("tol", [1e-2, 1e-4, 1e-8])
-def test_marginals_and_error(tol):
-    out = sinkhorn(costs(6, 5, 8, 6), lam=0.1, tol=tol, max_iter=5000)
-    rows, cols = out.plan.sum(-1) - 1 / 8, out.plan.sum(-2) - 1 / 6
-    assert bool(out.converged.all()) and float(cols.abs().max()) < 1e-14
-    assert float(rows.abs().sum(-1).max()) <= tol
-    torch.testing.assert_close(out.error, rows.abs().sum(-1))
-    torch.testing.assert_close(cols, torch.zeros_like(cols))
-
-
 def test_transpose_swaps_the_roles():
     """Also the memory layout: either side may be the contiguous one, and the costs stay as they were."""
     cost = costs(7, 3, 6, 4)
@@ -147,12 +127,6 @@ def test_transpose_swaps_the_roles():
     out, swapped = sinkhorn(cost, lam=0.1, **TIGHT), sinkhorn(cost.mT, lam=0.1, **TIGHT)
     torch.testing.assert_close(out.plan, swapped.plan.mT, atol=1e-11, rtol=0)
     assert torch.equal(cost, before)
-
-
-def test_adding_to_rows_and_columns_does_not_change_the_plan():
-    cost = costs(10, 3, 6, 4)
-    moved = sinkhorn(cost + costs(11, 3, 6, 1) + costs(12, 3, 1, 4), lam=0.1, **TIGHT)
-    torch.testing.assert_close(moved.plan, sinkhorn(cost, lam=0.1, **TIGHT).plan, atol=1e-10, rtol=0)
 
 
 def test_potentials_rebuild_the_plan():
@@ -329,6 +303,7 @@ BAD = [
     ({"lam": "0.1"}, TypeError, r"lam is '0.1' \(str\)"),
     ({"max_iter": 0}, ValueError, "max_iter is 0; allowed: an integer >= 1"),
     ({"max_iter": 2.5}, TypeError, "max_iter is 2.5"),
+    ({"max_iter": True}, TypeError, "max_iter is True"),
     ({"tol": -1e-3}, ValueError, "tol is -0.001; allowed: a finite number >= 0"),
     ({"gradient": "unroled"}, ValueError, "gradient is 'unroled'; .* did you mean 'unrolled'"),
     ({"scaling": "logs"}, ValueError, "scaling is 'logs'; allowed: 'auto', 'kernel', 'log'; did you mean 'log'"),

@@ -4,8 +4,6 @@ import csv
 import json
 import math
 import sys
-from dataclasses import fields
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +12,6 @@ from PIL import Image
 
 from prompting.__main__ import main
 from prompting.distill import write
-from prompting.distill.comparing import Row, as_table
 from prompting.distill.student import make_student
 from prompting.distill.training import Settings, Views, distillation_loss, order, teacher_probabilities, train
 from prompting.export import portable as loader
@@ -23,7 +20,7 @@ from prompting.export.write import write_form
 from prompting.images import Preprocess, read_image
 from tests.reference.methods import NAMES, build, draw_images, tiny_vit, train_on_four
 
-CPU, PROJECT = torch.device("cpu"), Path(__file__).resolve().parents[2]
+CPU = torch.device("cpu")
 
 
 def zero_shot():
@@ -63,16 +60,8 @@ def test_the_loss_is_the_divergence_by_loops(temperature):
     loss.backward()
     assert loss.item() == pytest.approx(temperature**2 * total / 4, rel=1e-9)
     torch.testing.assert_close(student.grad, torch.tensor(slopes, dtype=torch.float64), rtol=1e-9, atol=1e-12)
-
-
-def test_equal_distributions_give_no_loss_and_no_gradient():
-    teacher = torch.randn(3, 6, dtype=torch.float64)
-    student = (teacher + 7).requires_grad_(True)  # a constant more changes no distribution
-    loss = distillation_loss(student, (teacher / 2).softmax(1), 2.0)
-    loss.backward()
-    assert abs(loss.item()) < 1e-12 and student.grad.abs().max() < 1e-12
-    certain = torch.eye(6, dtype=torch.float64)[:3]  # 0 log 0 is 0
-    assert distillation_loss(teacher, certain, 1.0).isfinite()
+    certain = torch.eye(5, dtype=torch.float64)[:4]  # 0 log 0 is 0
+    assert distillation_loss(student, certain, temperature).isfinite()
 
 
 @torch.no_grad()
@@ -225,11 +214,3 @@ def test_a_link_to_an_empty_folder_is_filled(tmp_path):
     assert [path.name for path in (tmp_path / "disk").iterdir()] == ["README.md"] and (tmp_path / "link").is_symlink()
     with pytest.raises(FileExistsError, match="not empty"), write.new_folder(tmp_path / "link"):
         pass
-
-
-def test_the_page_shows_the_committed_results():
-    page = (PROJECT / "docs" / "distill.md").read_text()
-    rows = list(csv.DictReader((PROJECT / "results" / "distill.csv").open()))
-    for dataset in {row["dataset"] for row in rows}:
-        own = [Row(*(kind.type(row[kind.name]) for kind in fields(Row))) for row in rows if row["dataset"] == dataset]
-        assert as_table(own) in page

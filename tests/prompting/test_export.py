@@ -2,7 +2,6 @@
 
 import csv
 import json
-import math
 import shutil
 import subprocess
 import sys
@@ -16,7 +15,6 @@ from safetensors import safe_open
 
 from prompting.__main__ import main
 from prompting.classifier import Classifier
-from prompting.export import portable as loader
 from prompting.export import write
 from prompting.export.convert import portable
 from prompting.export.onnx import onnx_session, write_int8, write_onnx
@@ -108,31 +106,6 @@ def test_what_cannot_be_exported_says_so():
     ]:
         with pytest.raises(ValueError, match=message):
             export(method, model)
-
-
-def naive_sinkhorn(cost, v, lam, tol, iterations):
-    """One problem (L, J) with loops over its entries, in float64: the plan when the row sums are right."""
-    L, J = len(cost), len(cost[0])
-    kernel = [[math.exp(-cost[i][j] / lam) for j in range(J)] for i in range(L)]
-    c = [float(v[i] > 0) for i in range(L)]
-    for _ in range(iterations):
-        r = [1 / J / sum(kernel[i][j] * c[i] for i in range(L)) for j in range(J)]
-        c = [v[i] / sum(kernel[i][j] * r[j] for j in range(J)) for i in range(L)]
-        error = sum(abs(r[j] * sum(kernel[i][j] * c[i] for i in range(L)) - 1 / J) for j in range(J))
-        if error <= tol:
-            break
-    return [[kernel[i][j] * r[j] * c[i] for j in range(J)] for i in range(L)]
-
-
-@pytest.mark.parametrize("log", [False, True])
-def test_problems_stop_one_by_one_and_padding_gets_nothing(log):
-    cost = 2 * torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(2))
-    v = torch.tensor([[0.25] * 4, [1 / 3] * 3 + [0.0], [1.0, 0, 0, 0]]).unsqueeze(1)
-    plans = loader.sinkhorn(cost, v, 0.1, 60, 1e-2, (), log)
-    for problem, weights, plan in zip(cost.tolist(), v[:, 0].tolist(), plans):
-        expected = torch.tensor(naive_sinkhorn(problem, weights, 0.1, 1e-2, 60))
-        torch.testing.assert_close(plan, expected, rtol=1e-3, atol=1e-6)
-    assert plans[1, 3].abs().max() == plans[2, 1:].abs().max() == 0
 
 
 RUN_BY_ONNX = [(name,) for name in EXPORTED] + [VARIANTS[i] for i in (0, 2, 8)]

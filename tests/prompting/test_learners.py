@@ -1,30 +1,9 @@
-"""The learned tensors: names, shapes, starts and what they hand to the encoders."""
+"""Initial values of the learned tensors, and depths; shapes and coupling: tests/trainers/test_golden.py."""
 
 import pytest
 import torch
 
-from prompting.checkpoint import learned_state
-from prompting.learners import IndependentPrompts, ProjectedPrompts, TextPrompts, VisualPrompts
-
-
-def test_projected_prompts():
-    learner = ProjectedPrompts(3, 2, 8, 5, depth=3)
-    assert {tuple(t.shape) for t in learned_state(learner).values()} == {(3, 2, 8), (5, 8), (5,)}
-    deep = learner.compound_prompt_projections
-    assert torch.equal(deep[0].weight, deep[1].weight) and deep[0].weight is not deep[1].weight
-    prompts = learner()
-    for n in range(3):  # one map for all prompts, v = W t + c
-        for i in range(2):
-            expected = learner.proj.weight @ learner.ctx[n, i] + learner.proj.bias
-            torch.testing.assert_close(prompts.visual[n, i], expected)
-    torch.testing.assert_close(prompts.deep_visual[1], deep[1](learner.compound_prompts_text[1]))
-
-
-def test_single_prompts_are_stored_without_an_axis():
-    prompts = ProjectedPrompts(None, 2, 8, 5, depth=2)
-    assert prompts.ctx.shape == (2, 8) and prompts().text.shape == (1, 2, 8)
-    assert prompts().visual.shape == (1, 2, 5) and prompts().deep_text[0].shape == (1, 2, 8)
-    assert VisualPrompts(None, 2, 5, depth=2)().deep_visual[0].shape == (1, 2, 5)
+from prompting.learners import IndependentPrompts, TextPrompts, VisualPrompts
 
 
 def test_start():

@@ -1,4 +1,4 @@
-"""ALIGN's model: gradients, numbers of prompts, and scores that do not depend on other images."""
+"""ALIGN's model: gradients, and scores that do not depend on other images."""
 
 import pytest
 import torch
@@ -38,12 +38,6 @@ def test_logits_and_reach(align, images, coupling, reading):
     for name, tensor in learned_state(model).items():
         assert tensor.grad is not None and tensor.grad.abs().max() > 0, name
     assert all(tensor.grad is None for tensor in model.clip.parameters())
-
-
-def test_numbers_of_prompts_are_free_when_independent(align, images):
-    model, costs = align("COUPLING", "independent", "VISION_PROMPT_NUMBER", 3, "VISION_PROMPT_DEPTH", 1), []
-    model.head.register_forward_hook(lambda head, args, score: costs.append(score.cost.shape))
-    assert model(images).shape == (3, 4) and costs == [(3, 4, 3, 2)]
 
 
 def test_score_depends_on_its_own_image_and_class_only(align, images):

@@ -152,33 +152,3 @@ def test_a_published_file_that_is_damaged_is_named(tmp_path):
     file.write_bytes(flipped)
     with pytest.raises(ValueError, match="lora_weights.pt: it is damaged"):
         trainer.load_model(str(tmp_path))
-
-
-@pytest.mark.slow
-def test_a_resumed_run_is_the_whole_run(tmp_path):
-    """Rates and dropout go on where they were."""
-
-    def trainer_in(folder):
-        torch.manual_seed(0)
-        folder.mkdir(exist_ok=True)
-        words = ("N_ITERS", 4, "DATASET.NUM_SHOTS", 2, "DATALOADER.TRAIN_X.BATCH_SIZE", 1, "TRAIN.CHECKPOINT_FREQ", 1)
-        return train_on_four("CLIP_LoRA", folder, *words)
-
-    whole = trainer_in(tmp_path / "whole")
-    whole.train()
-    stopped = trainer_in(tmp_path / "resumed")
-    after_epoch = stopped.after_epoch
-
-    def stop():
-        after_epoch()
-        if stopped.epoch == 1:
-            raise KeyboardInterrupt
-
-    stopped.after_epoch = stop
-    with pytest.raises(KeyboardInterrupt):
-        stopped.train()
-    resumed = trainer_in(tmp_path / "resumed")
-    resumed.train()
-    assert resumed.start_epoch == 2 and resumed.get_current_lr() == whole.get_current_lr()
-    for name, tensor in learned_state(whole.model).items():
-        assert torch.equal(tensor, learned_state(resumed.model)[name]), name

@@ -101,10 +101,10 @@ REFUSED = [
     ("ProGrad", ("N_CTX", 0, "CTX_INIT", False), ZERO),
     ("ProGrad", ("CLASS_TOKEN_POSITION", "middle"), "TRAINER.COOP.CLASS_TOKEN_POSITION"),
     ("ProGrad", ("NAME", "other"), "LOSS.NAME"),
-    ("ProGrad", ("T", 0.0), "LOSS.T is 0.0; allowed: above 0"),
+    ("ProGrad", ("T", 0.0), "LOSS.T is 0.0; allowed: a finite number > 0"),
     ("PromptSRC", ("N_CTX_TEXT", 0), ZERO),
-    ("PromptSRC", ("GPA_STD", 0), "TRAINER.PROMPTSRC.GPA_STD is 0; allowed: 1 or more"),
-    ("PromptSRC", ("PROMPT_DEPTH_TEXT", 0), "TRAINER.PROMPTSRC.PROMPT_DEPTH_TEXT is 0; allowed: 1 or more"),
+    ("PromptSRC", ("GPA_STD", 0), "TRAINER.PROMPTSRC.GPA_STD is 0; allowed: an integer >= 1"),
+    ("PromptSRC", ("PROMPT_DEPTH_TEXT", 0), "TRAINER.PROMPTSRC.PROMPT_DEPTH_TEXT is 0; allowed: an integer >= 1"),
     ("CoPrompt", ("PROMPT_DEPTH", 0), ZERO),
     ("CoPrompt", ("DISTILL", "cosin"), "DISTILL is "),
     ("UPT", ("N_CTX_VISION", 0), ZERO),
@@ -120,7 +120,7 @@ REFUSED = [
     *(("MMRL", ("REP_LAYERS", n), "TRAINER.MMRL.REP_LAYERS is ") for n in ([], [1, 2], [3, 2], [2, 2])),
     ("MMRL", ("REP_LAYERS", [2, 4]), "both towers have blocks 1 to 3"),
     *(("TipAdapterF", ("SEARCH_SCALE", v), "SEARCH_SCALE is ") for v in (("a", 1), (7,), (7, float("nan")))),
-    ("TipAdapterF", ("AUGMENT_EPOCH", 0), "TRAINER.TIPADAPTERF.AUGMENT_EPOCH is 0; allowed: 1 or more"),
+    ("TipAdapterF", ("AUGMENT_EPOCH", 0), "TRAINER.TIPADAPTERF.AUGMENT_EPOCH is 0; allowed: an integer >= 1"),
     ("ZeroshotCLIP", ("TEMPLATES", "ensembel"), "did you mean 'ensemble'"),
     ("MMP", ("USECT", True), "USECT"),
     ("ALIGN", ("N_CTX", 0), ZERO),
@@ -264,3 +264,33 @@ def test_a_longer_training_has_the_rates_of_its_own_length(method, last, tmp_pat
     assert rates == pytest.approx(
         [last + (0.05 - last) * (1 + math.cos(math.pi * done / 8)) / 2 for done in (4, 5, 6, 7)]
     )
+
+
+RESUMED = {
+    "CLIP_LoRA": ("N_ITERS", 4, "DATASET.NUM_SHOTS", 2, "DATALOADER.TRAIN_X.BATCH_SIZE", 1),
+    "PromptSRC": ("OPTIM.MAX_EPOCH", 4, "GPA_MEAN", 3),
+    "TipAdapterF": ("OPTIM.MAX_EPOCH", 4, "OPTIM.NAME", "adamw", "AUGMENT_EPOCH", 2),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", RESUMED)
+def test_a_resumed_run_is_the_whole_run(method, tmp_path, monkeypatch):
+    """Of 4 epochs, where more than the tensors goes on: rates of steps and dropout, a mean over epochs, a cache."""
+
+    def trainer_in(folder):
+        torch.manual_seed(0)
+        places = ("TRAIN.CHECKPOINT_FREQ", 1, "OUTPUT_DIR", str(tmp_path / folder))
+        return train_on_four(method, tmp_path, *RESUMED[method], *places)
+
+    whole = trainer_in("whole")
+    whole.train()
+    stopped = trainer_in("resumed")
+    monkeypatch.setattr(stopped, "before_epoch", lambda: 1 / (2 - stopped.epoch))  # an error in the third epoch
+    with pytest.raises(ZeroDivisionError):
+        stopped.train()
+    resumed = trainer_in("resumed")
+    resumed.train()
+    assert resumed.start_epoch == 2 and resumed.get_current_lr() == whole.get_current_lr()
+    for name, tensor in learned_state(whole.model).items():
+        assert torch.equal(tensor, learned_state(resumed.model)[name]), name

@@ -63,7 +63,7 @@ def read_results(folder):
 
 
 def test_predictions_follow_from_the_scores(batches, record):
-    rows = list(csv.DictReader(io.StringIO(record.as_csv("/data", NAMES))))
+    rows = list(csv.DictReader(io.StringIO(record.as_csv("/data", NAMES).decode())))
     scores, labels = (torch.cat([batch[key] for batch in batches]) for key in ("img", "label"))
     assert len(rows) == 11 and rows[0]["path"] == "set/8_0.png"
     for row, own, label in zip(rows, scores, labels.tolist()):

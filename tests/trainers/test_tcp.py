@@ -33,9 +33,9 @@ def test_sentences(dataset, sentence, teacher):
     torch.testing.assert_close(model.get_buffer("prompt_learner.features"), expected)
 
 
-@pytest.mark.parametrize("csc", [False, True])
-def test_loss_by_hand(csc):
-    model, images, labels = relearn(build("TCP", "CSC", csc)), draw_images(tiny_vit()), torch.tensor([0, 2])
+def test_loss_by_hand_with_class_specific_contexts():
+    """One context for all classes: tests/trainers/test_golden.py."""
+    model, images, labels = relearn(build("TCP", "CSC", True)), draw_images(tiny_vit()), torch.tensor([0, 2])
     loss, logits = model.training_loss(images, labels)
     text, w0 = model.class_features(model.prompt_learner()), model.get_buffer("prompt_learner.features")
     mean = sum(w @ other / (w.norm() * other.norm()) for w, other in zip(text, w0)) / len(w0)

@@ -1,6 +1,5 @@
 """Files of a run: written atomically, locked for one process, and listed with their hashes."""
 
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import torch.distributed as dist
 from filelock import FileLock, Timeout
 
-from prompting import run_folder
+from prompting import files, run_folder
 from prompting.files import write_file
 from trainers.record.log import logger
 
@@ -76,7 +75,7 @@ def read_json(path: Path) -> Json:
 
 def file_hash(path: str | os.PathLike[str] | None) -> str | None:
     """Return the SHA-256 of a file; None if it does not exist."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path and Path(path).is_file() else None
+    return files.file_hash(path) if path and Path(path).is_file() else None
 
 
 def missing_files(folder: Path, results: Json) -> list[str]:

@@ -1,7 +1,5 @@
 """Per-image predictions, recorded by the evaluator and written to ``predictions.csv``."""
 
-import csv
-import io
 import os
 import time
 from collections.abc import Sequence
@@ -11,8 +9,8 @@ from typing import Any
 from dassl.evaluation import EvaluatorBase
 from torch import Tensor
 
+from prompting.files import csv_bytes, write_file
 from prompting.ranking import likeliest
-from trainers.record.files import write_file
 from trainers.record.log import logger
 
 TOP = 5
@@ -62,24 +60,20 @@ class RecordingEvaluator:
             hits[label] += label == predicted
         return [100 * h / t if t else None for h, t in zip(hits, totals)]
 
-    def as_csv(self, root: str, classnames: Sequence[str]) -> str:
+    def as_csv(self, root: str | os.PathLike[str], classnames: Sequence[str]) -> bytes:
         """Return the table: path relative to ``root``, label, prediction, and the likeliest classes."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
         k = len(self.top[0][0]) if self.top else 0
         heads = [f"{column}_{i + 1}" for i in range(k) for column in ("top", "probability")]
-        writer.writerow(["path", "label", "class", "predicted", "predicted_class", "correct", *heads])
+        rows: list[list[object]] = [["path", "label", "class", "predicted", "predicted_class", "correct", *heads]]
         for path, label, guess, (indices, values) in zip(self.paths, self.labels, self.predicted, self.top):
             likeliest = [cell for pair in zip(indices, (f"{value:.6g}" for value in values)) for cell in pair]
             relative = Path(os.path.relpath(path, root or ".")).as_posix()
-            writer.writerow(
-                [relative, label, classnames[label], guess, classnames[guess], int(label == guess), *likeliest]
-            )
-        return text.getvalue()
+            rows.append([relative, label, classnames[label], guess, classnames[guess], int(label == guess), *likeliest])
+        return csv_bytes(rows)
 
 
 def write_predictions(
-    record: RecordingEvaluator, split: str, folder: str, root: str, classnames: Sequence[str]
+    record: RecordingEvaluator, split: str, folder: str, root: str | os.PathLike[str], classnames: Sequence[str]
 ) -> None:
     """Write the run's ``predictions.csv``, whose paths are relative to ``root``.
 
@@ -90,7 +84,7 @@ def write_predictions(
         logger.warning(f"No predictions.csv: the evaluator saw {seen}")
         return
     path = Path(folder) / ("predictions_val.csv" if split == "val" else "predictions.csv")
-    content = record.as_csv(root, classnames).encode("utf-8", "surrogateescape")  # the bytes of the images' names
+    content = record.as_csv(root, classnames)
     if split != "val" and path.is_file() and path.read_bytes() != content:
         archive(path)
     write_file(path, content)

@@ -15,6 +15,7 @@ from dassl.engine import TrainerX
 
 from prompting.checkpoint import learned_state, tensor_hash
 from prompting.memory import peak_bytes
+from prompting.run_folder import data_folder
 from trainers.record.files import Json, file_hash, read_json, write_json, writes
 from trainers.record.log import logger
 from trainers.record.predictions import RecordingEvaluator, archive, write_predictions
@@ -26,14 +27,7 @@ PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "Pillow")
 def record_result(trainer: TrainerX, split: str, accuracy: float, seconds: float, record: RecordingEvaluator) -> None:
     """Add the result of an evaluation to ``OUTPUT_DIR/results.json``, and write ``predictions.csv``.
 
-    A file of another run, or of this run with another accuracy, is archived.
-
-    Args:
-        trainer: a ``PromptTrainer`` that has just evaluated.
-        split: "test" or "val".
-        accuracy: in percent, full precision.
-        seconds: time of the evaluation.
-        record: the predictions.
+    A file of another run, or of this run with another accuracy (in percent), is archived. ``split`` is "test" or "val".
     """
     if not writes():
         return
@@ -125,13 +119,7 @@ def start_hash(trainer: TrainerX) -> str | None:
         return None
 
 
-def data_folder(root: str) -> str:
-    """Return the folder that recorded paths are relative to: ``DATASET.ROOT``, or the folder of the file it names."""
-    path = os.path.abspath(os.path.expanduser(root))
-    return os.path.dirname(path) if os.path.isfile(path) else path
-
-
-def listing_hash(items: Iterable[Datum], root: str) -> str:
+def listing_hash(items: Iterable[Datum], root: Path) -> str:
     """Return the SHA-256 of a list of images: path relative to ``root`` and label of each, in order."""
     lines = (f"{os.path.relpath(item.impath, root)}\t{item.label}\n" for item in items)
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

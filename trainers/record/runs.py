@@ -142,15 +142,8 @@ def check_same_run(trainer: TrainerX) -> None:
 
 
 def compare_runs(trainer: TrainerX, before: Json, asked: Json, where: str, grows: bool = False) -> None:
-    """Raise ``ValueError`` unless two results of ``describe_run`` are those of the same run.
-
-    Args:
-        trainer: the trainer of the run.
-        before: the record that was found.
-        asked: that of this run.
-        where: name of the record's place in error messages.
-        grows: whether this run may have more epochs.
-    """
+    """Raise ``ValueError`` unless the record ``before``, found at ``where``, describes the run ``asked`` (both as from
+    ``describe_run``); with ``grows``, this run may have more epochs."""
     for key in ("config", "classnames"):
         if not isinstance(before.get(key), type(asked[key])):
             raise ValueError(f"{where} has no {key} in its run.json; move it away, or give another --output-dir")
@@ -180,12 +173,8 @@ def checkpoint_record(trainer: TrainerX) -> Json:
 
 
 def check_checkpoint(trainer: TrainerX, record: Json) -> None:
-    """Compare the record in a checkpoint with the run that resumes from it.
-
-    Raises:
-        ValueError: the checkpoint is of another run, or an unfinished one with another number of data workers, which
-            draw the random crops.
-    """
+    """Raise ``ValueError`` if the record in a checkpoint is that of another run than the one that resumes from it, or
+    of an unfinished one with another number of data workers, which draw the random crops."""
     where, asked = f"the checkpoint in {trainer.resumed_from}", checkpoint_record(trainer)
     compare_runs(trainer, record, asked, where, grows=Path(trainer.resumed_from) != Path(trainer.output_dir))
     before, now = (one["config"]["DATALOADER"]["NUM_WORKERS"] for one in (record, asked))

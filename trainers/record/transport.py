@@ -10,10 +10,7 @@ def record_transport(trainer: TrainerX, part: str) -> None:
     """Read the statistics of the head since the last reading into ``trainer.transport[part]``.
 
     They also go to TensorBoard, and problems that did not converge to the log. Methods without transport have none.
-
-    Args:
-        trainer: a ``PromptTrainer``.
-        part: "train" after an epoch, "val" or "test" after an evaluation.
+    ``part`` is "train" after an epoch, "val" or "test" after an evaluation.
     """
     trainer.transport = getattr(trainer, "transport", {})
     head = getattr(trainer.model, "head", None)
