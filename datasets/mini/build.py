@@ -94,7 +94,7 @@ def own_words(pictures: list[Picture], known: list[Picture]) -> list[Picture]:
 def main(words: Sequence[str]) -> None:
     """Fetch, render, choose and write."""
     parser = Parser(prog="python -m datasets.mini.build", doc=__doc__)
-    parser.add_argument("--package", type=Path, help=f"an unpacked {PACKAGE}; default: fetch {VERSION}")
+    parser.add_argument("--package", type=Path, help=f"an unpacked {PACKAGE} (default: fetch {VERSION})")
     parser.add_argument("--cache", type=Path, default=default_folder(), help="folder of pre-training pictures")
     parser.add_argument(
         "--output-dir", "--out", dest="out", type=Path, default=WORLD, help="folder of the benchmark's pictures"
