@@ -45,7 +45,7 @@ def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
     add_path = partial(add, type=os.path.expanduser)
     add("--root", dest="DATASET.ROOT", help="folder of the data sets")
     default = "output/<data set>/<method>/<config>/seed<N>"
-    add("--output-dir", dest="OUTPUT_DIR", help=f"folder of the run; default: {default}")
+    add("--output-dir", dest="OUTPUT_DIR", help=f"folder of the run (default: {default})")
     add("--resume", dest="RESUME", help="folder of the run to resume from")
     add("--seed", dest="SEED", type=int, help="seed of all random numbers; negative leaves them unseeded")
     for part in ("source", "target"):
@@ -57,14 +57,14 @@ def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("--trainer", dest="TRAINER.NAME", help="name of the method")
     add("--backbone", dest="MODEL.BACKBONE.NAME", help="name or path of the CLIP model")
     add("--head", dest="MODEL.HEAD.NAME", help="name of the head")
-    add("--device", help="torch device: cpu, cuda or cuda:N; default: a GPU if there is one")
-    limit = "memory limit of a run; default: none on a CPU, free memory on a GPU"
+    add("--device", help="torch device: cpu, cuda or cuda:N (default: a GPU if there is one)")
+    limit = "memory limit of a run (default: none on a CPU, free memory on a GPU)"
     add("--max-memory", dest="TRAIN.MAX_MEMORY_GB", type=float, metavar="GB", help=limit)
     plugin = "Python file that registers a method or data set"
     add_path("--plugin", action="append", default=[], metavar="FILE", help=plugin)
     add("--eval-only", action="store_true", help="evaluate only")
     add_path("--model-dir", default="", help="folder of the run for --eval-only; its settings are the defaults")
-    add("--load-epoch", type=int, help="epoch to load; default: the best on validation if kept, else the last")
+    add("--load-epoch", type=int, help="epoch to load (default: the best on validation if kept, else the last)")
     add("--no-train", action="store_true", help="do not train")
     add("--traceback", action="store_true", help="show where an error was raised")  # read by ``command``
     add("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the YAML files")

@@ -124,7 +124,7 @@ def draw(found: dict[str, dict], path: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(prog="agreement", doc=__doc__)
     parser.add_argument("--results", type=Path, default=PROJECT / "results", help="folder of CSV files")
-    parser.add_argument("--page", type=Path, help="page to write the table into; default: print it")
+    parser.add_argument("--page", type=Path, help="page to write the table into (default: print it)")
     parser.add_argument("--figure", type=Path, help="picture to write")
     args = parser.parse_args(argv)
     found = compute(args.results)

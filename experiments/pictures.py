@@ -75,13 +75,14 @@ def draw_bars(cells: pd.DataFrame, title: str, path: Path) -> None:
     axes = figure.subplots()
     style = {"width": 0.78, "color": [colour(0), colour(1), INK], "rot": 20 if len(methods) > 4 else 0}
     whiskers = {"yerr": std[order].astype(float), "capsize": 2} if std.notna().any(axis=None) else {}
-    mean[order].plot.bar(ax=axes, xlabel="", ylabel="accuracy (%)", title=title, ylim=(0, 115), **style, **whiskers)
+    mean[order].plot.bar(ax=axes, xlabel="", ylabel="accuracy (%)", ylim=(0, 105), legend=False, **style, **whiskers)
     for bars in axes.containers:
         if isinstance(bars, BarContainer):
             axes.bar_label(bars, fmt="%.1f", padding=2, size=7)
     axes.set_yticks(range(0, 101, 20))
-    axes.legend(ncols=3, loc="upper left")
     axes.grid(axis="x", visible=False)
+    figure.legend(ncols=3, loc="outside lower center")
+    figure.suptitle(title, x=0.01, ha="left", weight="bold", size=12)
     write_figure(figure, path, dpi=150)
 
 

@@ -145,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--datasets", nargs="+", default=["all"], help="names, all (the paper's) or mini")
     add("--seeds", type=int, nargs="+", default=SEEDS, help="random seeds (default: 1 2 3)")
     add("--executor", choices=("local", "slurm"), default="local", help="where jobs run")
-    add("--jobs", type=int, help="processes at a time without GPUs (default 1); OMP_NUM_THREADS divides the cores")
+    add("--jobs", type=int, help="processes at a time without GPUs (default: 1); OMP_NUM_THREADS divides the cores")
     add("--slurm", nargs="+", default=[], metavar="KEY=VALUE", help="options of sbatch, as submitit names them")
     add("--dry-run", action="store_true", help="list the jobs and what is done already")
     add_defaults(parser)

@@ -203,10 +203,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("output", type=Path, help="folder of runs or of other projects' logs, or a CSV file of results/")
     add("--table", choices=PROTOCOLS, required=True, help="protocol to report")
     add("--format", choices=FORMATS, default="terminal", help="form of the table (default: terminal)")
-    add("--datasets", nargs="+", default=[], help="names, all or mini; default: what was found")
-    add("--methods", nargs="+", default=["all"], help="methods to report; default: all that were found")
-    add("--seeds", type=int, nargs="+", default=[], help="seeds to report; default: those found")
-    shots = "training images per class of fewshot, to report; default: those found"
+    add("--datasets", nargs="+", default=[], help="names, all or mini (default: what was found)")
+    add("--methods", nargs="+", default=["all"], help="methods to report (default: all that were found)")
+    add("--seeds", type=int, nargs="+", default=[], help="seeds to report (default: those found)")
+    shots = "training images per class of fewshot, to report (default: those found)"
     add("--shots", type=int, nargs="+", default=[], help=shots)
     add("--configs", nargs="+", help="only runs with these YAML files (stems) or CoOp's folders of settings")
     add("--plot", type=Path, help="draw the few-shot curves into this file")

@@ -90,7 +90,7 @@ def main(words: Sequence[str]) -> None:
     """Fetch, render, choose and write."""
     parser = Parser(prog="python -m datasets.mini.build", doc=__doc__)
     add = parser.add_argument
-    add("--package", type=Path, help=f"an unpacked {PACKAGE}; default: fetch {VERSION}")
+    add("--package", type=Path, help=f"an unpacked {PACKAGE} (default: fetch {VERSION})")
     add("--cache", type=Path, default=default_folder(), help="folder of pre-training pictures")
     add("--output-dir", "--out", dest="out", type=Path, default=WORLD, help="folder of the benchmark's pictures")
     add("--workers", type=int, default=os.cpu_count() or 1, help="processes that render")

@@ -1,5 +1,6 @@
 """The report that compares the runs below a folder."""
 
+import math
 import os
 from functools import partial
 from pathlib import Path
@@ -83,7 +84,7 @@ def compare_page(folder: Path, page: Path, root: str | Path | None = None, most:
 def _key_numbers(wide: pd.DataFrame) -> list[tuple[str, str]]:
     """Return the best accuracy of each of the last columns, with its method: H, if there is one, first."""
     best = wide.loc[wide.groupby("column", sort=False)["mean"].idxmax()].iloc[::-1].head(MOST_TILES)
-    return [(f"{row['mean']:.2f} %", f"{row['column']}: {row['method']}") for row in best.to_dict("records")]
+    return [(f"{row['mean']:.2f}%", f"{row['column']}: {row['method']}") for row in best.to_dict("records")]
 
 
 def _setting(row: dict[str, Any], table: pd.DataFrame) -> str:
@@ -163,11 +164,14 @@ def _curves(table: pd.DataFrame, methods: list[str]) -> list[str]:
         for method in (m for m in methods if title in found.get(m, {})):
             panel = found[method][title]
             points = panel.lines.get("prompt level") or next(iter(panel.lines.values()))
-            lines[method] = [(x, y) for x, y in points if abs(x - round(x)) < 1e-6]
+            unit = 1.0
+            if title.startswith("entropy"):  # methods with other numbers of prompts have other uniform plans
+                unit = 100 / panel.uniform[0] if panel.uniform else math.nan
+            lines[method] = [(x, unit * y) for x, y in points if abs(x - round(x)) < 1e-6 and unit == unit]
         if lines := {name: points for name, points in lines.items() if points}:
             numbers = [methods.index(name) for name in lines]
-            shown = "entropy of the prompt plans (nats)" if title.startswith("entropy") else title
-            charts.append(chart(partial(draw_panel, panel=Panel(shown, lines), colours=numbers), shown, (4.6, 3.2)))
+            shown = "entropy of the prompt plans (% of uniform)" if title.startswith("entropy") else title
+            charts.append(chart(partial(draw_panel, panel=Panel(shown, lines), colours=numbers), shown, (4.0, 2.8)))
     return charts
 
 

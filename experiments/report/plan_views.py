@@ -10,7 +10,7 @@ import trainers  # noqa: F401  registers the backbone of the mini suite
 from experiments.report.drawing import encoded, layer
 from experiments.report.reading import EvaluatedRun
 from prompting.classifier import Classifier
-from prompting.explain.plan_figure import heat_layer
+from prompting.explain.plan_figure import UNIFORM, heat_layer, how_even
 from prompting.explain.plans import ClassPlan, ImagePlan, transport_plans
 from prompting.methods import METHODS
 
@@ -20,15 +20,15 @@ PLAN_NOTES = {
     "tokens": (
         "For the predicted and the true class: where on the image the tokens of its name take their mass from, for the "
         "pair of prompts with most mass (framed), and the plan of M visual (rows) and N text prompts (columns) in "
-        "percent. A uniform plan has no colour."
+        "percent, if it is not uniform. A uniform plan has no colour."
     ),
     "patches": (
         "For the predicted and the true class: where on the image the mass of its most uneven text prompt "
         "lies. A uniform plan has no colour."
     ),
     "prompts": (
-        "For the predicted and the true class: the plan of M visual (rows) and N text prompts (columns) in percent. A "
-        "uniform plan has no colour."
+        "For the predicted and the true class: the plan of M visual (rows) and N text prompts (columns) in percent, if "
+        "it is not uniform. A uniform plan has no colour."
     ),
 }
 
@@ -70,11 +70,13 @@ def plan_views(
 def _view(one: ClassPlan, plan: ImagePlan, word: str) -> dict[str, Any]:
     heat, (m, n) = _heat(one, plan), one.heaviest()[0]
     size = (plan.grid[1] * 3, plan.grid[0] * 3)  # the page scales it up smoothly
+    hidden = plan.rows_are_patches or how_even(one.plan) == UNIFORM  # equal numbers say nothing
     return {
         "name": one.name,
         "caption": f"{word}: {one.name}",
         "layer": "" if heat is None else layer(heat_layer(heat, LIMIT, size)),
-        "cells": [] if plan.rows_are_patches else _cells(one.plan, (m, n) if one.tokens is not None else None),
+        "cells": [] if hidden else _cells(one.plan, (m, n) if one.tokens is not None else None),
+        "even": "uniform prompt plan" if hidden and not plan.rows_are_patches else "",
     }
 
 

@@ -72,19 +72,19 @@ def _wrong_note(wrong: int, images: int, shown: int) -> str:
     if not wrong:
         return f"None of the {images} images is wrong."
     some = "" if shown == wrong else f" The {shown} with the most confident mistakes are shown."
-    return f"{wrong} of {images} images ({100 * wrong / images:.1f} %) are wrong.{some}"
+    return f"{wrong} of {images} images ({100 * wrong / images:.1f}%) are wrong.{some}"
 
 
 def _key_numbers(run: EvaluatedRun) -> list[tuple[str, str]]:
     one, test = run.results, run.test
-    tiles = [(f"{test['accuracy']:.2f} %", "accuracy")]
-    tiles += [(f"{test['macro_f1']:.2f} %", "macro F1")] if "macro_f1" in test else []
+    tiles = [(f"{test['accuracy']:.2f}%", "accuracy")]
+    tiles += [(f"{test['macro_f1']:.2f}%", "macro F1")] if "macro_f1" in test else []
     tiles += [(f"{len(run.predictions):,}", "test images"), (f"{one['learned_parameters']:,}", "learned parameters")]
     tiles += [(f"{one['train_seconds']:.0f} s", "training")] if one.get("train_seconds") else []
     tiles.append((f"{test['ms_per_image']:.1f} ms", "per image, in the test"))
     for level, found in one.get("transport", {}).get("test", {}).items():
         failed = 100 * found["not_converged"] / found["problems"]
-        tiles.append((f"{failed:.2g} %", f"{level} problems not converged"))
+        tiles.append((f"{failed:.2g}%", f"{level} problems not converged"))
     return tiles
 
 
@@ -155,15 +155,16 @@ def _mistake(run: EvaluatedRun, row: dict[str, Any], views: Sequence[dict[str, A
 
 def _facts(run: EvaluatedRun) -> list[tuple[str, Any]]:
     one = run.results
-    keys = ("method", "backbone", "dataset", "classes", "shots", "seed", "epochs", "precision", "device", "finished")
-    facts = [(key.replace("_", " "), one.get(key)) for key in keys]
+    keys = ("method", "backbone", "dataset", "classes", "shots", "seed", "epochs", "precision", "device")
+    facts = [("data set" if key == "dataset" else key, one.get(key)) for key in keys]
     peak = one.get("peak_memory_mb")
     versions = ", ".join(f"{name} {version}" for name, version in one.get("versions", {}).items() if version)
     return [
         *facts,
+        ("finished", str(one.get("finished", "-"))[:16].replace("T", " ")),
         ("peak memory", f"{peak:.0f} MB" if peak else "-"),
         ("versions", versions),
         ("learned tensors (SHA-256)", one.get("learned_sha256")),
         ("folder", run.folder),
-        ("trained in", run.trained_folder),
+        *([("trained in", run.trained_folder)] if run.trained_folder != run.folder else []),
     ]

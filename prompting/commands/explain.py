@@ -95,22 +95,25 @@ def _free(path: Path, taken: list[Path]) -> Path:
 
 
 def _words(args: argparse.Namespace, folder: Path) -> int:
-    from prompting.explain.words import nearest_words, words_figure
+    from prompting.explain.words import in_words, nearest_words, word_spacing, words_figure
 
     trained = _load(args)
-    found = nearest_words(trained.model, args.top, trained.classnames)
+    found, spacing = nearest_words(trained.model, args.top, trained.classnames), word_spacing(trained.model)
     for vector in found:
         near = "  ".join(f"{word} {distance:.3f}" for word, distance in zip(vector.words, vector.distances))
         print(f"{vector.name:<24} {near}")
+    print(in_words(found, spacing))
     table = io.StringIO(newline="")
     writer = csv.writer(table)
-    writer.writerow(["vector", "rank", "word", "distance"])
+    writer.writerow(["vector", "rank", "word", "distance", "multiple_of_word_spacing"])
     for vector in found:
         pairs = zip(vector.words, vector.distances)
-        writer.writerows([vector.name, i + 1, word, f"{d:.6f}"] for i, (word, d) in enumerate(pairs))
+        writer.writerows(
+            [vector.name, i + 1, word, f"{d:.6f}", f"{d / spacing:.3f}"] for i, (word, d) in enumerate(pairs)
+        )
     write_file(folder / "words.csv", table.getvalue().encode("utf-8", "surrogateescape"))
     title = f"Words nearest to the learned vectors of {trained.settings.method}"
-    write_figure(words_figure(found, title), folder / "words.png")
+    write_figure(words_figure(found, spacing, title), folder / "words.png")
     print(folder / "words.csv", folder / "words.png", sep="\n")
     return 0
 

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
     add = parser.add_argument
     add("run_folder", metavar="RUN", help="output folder of a run")
-    add("--output-dir", metavar="DIR", help="folder to write to (default RUN/export)")
+    add("--output-dir", metavar="DIR", help="folder to write to (default: RUN/export)")
     add("--forms", nargs="+", choices=("safetensors", "onnx", "int8"), help="forms to write (default: all)")
     add_classes(parser)
     add("--images", metavar="FOLDER", help="images to check the export on (default: the run's test images, else noise)")

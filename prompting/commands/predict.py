@@ -31,11 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("run_folder", metavar="RUN", help="output folder of a run")
     add("images", metavar="IMAGE|FOLDER", nargs="+", help="image files, or folders that are searched for them")
     add_classes(parser)
-    add("--top", type=int, default=5, metavar="K", help="number of classes to show of each image (default 5)")
+    add("--top", type=int, default=5, metavar="K", help="number of classes to show of each image (default: 5)")
     add("--csv", metavar="FILE", help="write a table instead of printing lines")
     add("--json", metavar="FILE", help="write a JSON list instead of printing lines")
     add("--figure", metavar="FILE", help="also draw the first images with their classes as bars; needs matplotlib")
-    add("--batch-size", type=int, default=32, metavar="B", help="images that run together (default 32)")
+    add("--batch-size", type=int, default=32, metavar="B", help="images that run together (default: 32)")
     add_loading(parser)
 
 
@@ -49,10 +49,10 @@ def add_classes(parser: argparse.ArgumentParser) -> None:
 def add_loading(parser: argparse.ArgumentParser, device: bool = True) -> None:
     """Add the options of ``Classifier.load``, which several commands have."""
     add = parser.add_argument
-    add("--load-epoch", type=int, metavar="E", help="epoch to load; default: the best on validation, else the last")
-    add("--backbone", metavar="CLIP", help="name or file of the CLIP; default: that of the run")
+    add("--load-epoch", type=int, metavar="E", help="epoch to load (default: the best on validation, else the last)")
+    add("--backbone", metavar="CLIP", help="name or file of the CLIP (default: that of the run)")
     if device:
-        add("--device", help="torch device: cpu, cuda or cuda:N; default: a GPU if there is one")
+        add("--device", help="torch device: cpu, cuda or cuda:N (default: a GPU if there is one)")
 
 
 def given_classes(classes: str | None, file: str | None) -> list[str] | None:

@@ -112,15 +112,19 @@ def draw_panel(axes: Axes, panel: Panel, epochs: float | None = None, colours: S
             axes.plot(*zip(*points), marker="o" if len(points) < 40 else "", ms=3, label=name, **style)
     for i, value in enumerate(panel.uniform):  # on top: a level whose plans are uniform is a dashed line
         axes.axhline(value, color=INK, ls=(0, (4, 3)), lw=1.1, zorder=3, label="" if i else "uniform plans")
-    axes.set_title(panel.title)
+    alone = len(panel.lines) == 1 and not panel.uniform
+    names = [name for name in panel.lines if alone and name != panel.title]
+    axes.set_title(", ".join([panel.title, *names]))
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     values = [y * (100 if panel.percent else 1) for points in panel.lines.values() for _, y in points]
     if min(values) >= 0 and not panel.uniform:
         axes.set_ylim(0, 1.05 * max(values) or 1.0)
+    if not any(values):
+        axes.set_title(f"{panel.title}: none")
     if epochs:
         axes.set_xlim(0, 1.015 * epochs)  # the last point is drawn whole
-    if set(panel.lines) != {panel.title} or panel.uniform:
+    if not alone:
         outside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.03)} if len(panel.lines) > 5 else {}
         axes.legend(fontsize=8, handlelength=2.6, labelspacing=0.25, **outside)
 

@@ -9,19 +9,17 @@ import matplotlib as mpl
 import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
 from prompting.classifier import Classifier
-from prompting.explain.style import INK, MUTED, SETTINGS, colour
+from prompting.explain.style import CYCLE, FAINT, MUTED, SETTINGS, heading
 from prompting.methods import PromptedCLIP
 from prompting.run_folder import images_of_test
 
 BATCH = 50
-MARKERS = ("o", "^", "s", "D", "v", "P")
-NAMED = 40  # classes whose names are written, at most
+COLOURS = [tone for tone in CYCLE if tone != "#999999"][:8]  # grey are the other classes
+MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 
 
 @torch.no_grad()
@@ -44,15 +42,16 @@ def image_features(model: PromptedCLIP[Any], images: Tensor) -> tuple[Tensor, Te
     return first, second
 
 
-def neighbour_accuracy(features: Tensor, labels: Sequence[int]) -> float:
-    """Return the share of images whose nearest other image, by cosine, has the same label."""
-    similarity = (features @ features.T).fill_diagonal_(-2.0)
+def nearest_is_same(features: Tensor, labels: Sequence[int]) -> Tensor:
+    """Return for each image whether the nearest other image, by cosine, has the same label: (B,) bool."""
     own = torch.tensor(labels)
-    return float((own[similarity.argmax(1)] == own).float().mean())
+    return own[(features @ features.T).fill_diagonal_(-2.0).argmax(1)] == own
 
 
 def embedding_figure(run: Classifier, folder: Path, root: Path, *, most: int = 1000, seed: int = 0) -> Figure:
-    """Draw the features of the run's test images before and after tuning, each with its own t-SNE.
+    """Draw the features of the run's test images before and after tuning; the second t-SNE starts from the first.
+
+    In colour are the classes whose images lie next to another class most often before tuning, the others are grey.
 
     Args:
         run: the run.
@@ -66,6 +65,7 @@ def embedding_figure(run: Classifier, folder: Path, root: Path, *, most: int = 1
         ValueError: the method learns no visual prompts, or there are fewer than five images.
     """
     from sklearn.manifold import TSNE
+    from sklearn.metrics import silhouette_score
 
     place = Path(os.path.expanduser(root))
     paths, labels = images_of_test(folder, place.parent if place.is_file() else place, most)
@@ -75,45 +75,35 @@ def embedding_figure(run: Classifier, folder: Path, root: Path, *, most: int = 1
     for start in range(0, len(paths), BATCH):
         crops = map(run.preprocess.read, paths[start : start + BATCH])
         parts.append(image_features(run.model, torch.stack([run.preprocess(crop) for crop in crops])))
-    with mpl.rc_context({**SETTINGS, "axes.grid": False, "axes.titlesize": 11}):
-        layout = ConstrainedLayoutEngine(w_pad=0.13, h_pad=0.1)
-        figure = Figure(figsize=(11, 5.7), dpi=150, layout=layout)
-        for axes, features, title in zip(figure.subplots(1, 2), map(torch.cat, zip(*parts)), ("Before", "After")):
-            tsne = TSNE(perplexity=min(30.0, (len(paths) - 1) / 3), init="pca", random_state=seed)
-            share = neighbour_accuracy(features, labels)
-            _scatter(axes, tsne.fit_transform(features.numpy()), labels, run.classnames)
-            axes.set_title(f"{title} tuning: the nearest image has the same class for {share:.0%}")
-        number = len(set(labels))
-        some = f", {NAMED} of {number} classes are named" if number > NAMED else ""
-        title = f"Image features of CLIP and of {run.settings.method} (t-SNE, {len(paths)} test images{some})"
-        figure.suptitle(title, x=0.012, ha="left", weight="bold", size=13)
-    return figure
-
-
-def _scatter(axes: Axes, points: np.ndarray[Any, Any], labels: Sequence[int], classnames: Sequence[str]) -> None:
-    """Draw points with a colour and marker for each class, and its name at its median."""
+    both = [torch.cat(one) for one in zip(*parts)]
+    same = [nearest_is_same(features, labels) for features in both]
     own, known = np.array(labels), sorted(set(labels))
-    for i, label in enumerate(known):
-        x, y = points[own == label].T
-        axes.scatter(x, y, s=16, color=colour(i), marker=MARKERS[(i // 10) % len(MARKERS)], linewidths=0, alpha=0.7)
-    named = known[:NAMED]
-    places = spread(np.array([np.median(points[own == label], axis=0) for label in named]), np.ptp(points, axis=0))
-    for i, (label, (x, y)) in enumerate(zip(named, places)):
-        box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": colour(i), "alpha": 0.8, "lw": 1}
-        axes.text(x, y, classnames[label], size=7, color=INK, ha="center", va="center", bbox=box)
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set(visible=True, color=MUTED, linewidth=0.6)
-
-
-def spread(places: np.ndarray[Any, Any], extent: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return places (n, 2) moved up and down until labels there do not overlap, or nearly so."""
-    moved, (width, height) = places.copy(), extent * (0.14, 0.032)
-    for _ in range(60):
-        for i in range(len(moved)):
-            for k in range(i):
-                gap = moved[i] - moved[k]
-                if abs(gap[0]) < width and (overlap := height - abs(gap[1])) > 0:
-                    shift = overlap / 2 * (1 if gap[1] >= 0 else -1)
-                    moved[i, 1] += shift
-                    moved[k, 1] -= shift
-    return moved
+    shares = {label: [float(one[own == label].float().mean()) for one in same] for label in known}
+    shown = sorted(known, key=lambda label: shares[label][0])[: len(COLOURS)]
+    with mpl.rc_context({**SETTINGS, "axes.grid": False, "axes.titlesize": 10}):
+        figure = Figure(figsize=(11, 6.7), dpi=150)
+        tones = "a colour and a mark for each class"
+        if len(known) > len(shown):
+            tones = f"in colour the {len(shown)} whose images lie next to another class most often before tuning"
+        note = f"t-SNE of {len(paths)} test images of {len(known)} classes; {tones}."
+        heading(figure, f"Image features of {run.settings.method}, before and after tuning", note)
+        layout: str | np.ndarray[Any, Any] = "pca"
+        for i, (features, word) in enumerate(zip(both, ("Before", "After"))):
+            tsne = TSNE(perplexity=min(30.0, (len(paths) - 1) / 3), init=layout, random_state=seed)
+            points = tsne.fit_transform(features.numpy())
+            layout = 1e-4 * points / points.std()  # groups keep their places, as far as the features do
+            axes = figure.add_axes((0.02 + 0.49 * i, 0.15, 0.47, 0.71))
+            title = f"{word}: the nearest image has the same class for {float(same[i].float().mean()):.1%}"
+            if 1 < len(known) < len(paths):
+                title += f"; silhouette {silhouette_score(features.numpy(), labels, metric='cosine'):.3f}"
+            axes.set_title(title)
+            axes.scatter(*points[~np.isin(own, shown)].T, s=12, color=FAINT, linewidths=0)
+            for label, tone, marker in zip(shown, COLOURS, MARKERS):
+                name = f"{run.classnames[label]}: {shares[label][0]:.0%}, then {shares[label][1]:.0%}"
+                style: dict[str, Any] = {"color": tone, "marker": marker, "edgecolors": "white", "linewidths": 0.5}
+                axes.scatter(*points[own == label].T, s=42, label=name, **style)
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set(visible=True, color=MUTED, linewidth=0.6)
+        title = "Share whose nearest image has the same class, before and after tuning"
+        figure.legend(*axes.get_legend_handles_labels(), loc="lower center", ncols=4, title=title, fontsize=9)
+    return figure

@@ -15,6 +15,7 @@ from prompting.explain.plans import ClassPlan, ImagePlan, evenness
 from prompting.explain.style import INK, MUTED, RATIO, SETTINGS, heading
 
 MOST_TOKENS = 8  # panels in a row
+UNIFORM = "uniform: all pairs alike"
 PANEL, LABELS, TOP = 1.5, 0.68, 0.95  # inches: side of a panel, height of the text around it, height of the heading
 
 
@@ -139,12 +140,13 @@ def _matrix(axes: Axes, one: ClassPlan, framed: list[tuple[int, int]], limit: fl
     )
     axes.tick_params(length=0, labelsize=7, pad=2)
     axes.set_ylabel("visual prompt", size=7.5, labelpad=2)
-    axes.set_xlabel(f"text prompt\n{_how_even(plan)}", size=7.5, labelpad=2)
+    axes.set_xlabel(f"text prompt\n{how_even(plan)}", size=7.5, labelpad=2)
 
 
-def _how_even(plan: Tensor) -> str:
+def how_even(plan: Tensor) -> str:
+    """Say whether a plan is uniform, to 5% of each mass, or how near its entropy is to that of a uniform plan."""
     if float((plan * plan.numel() - 1).abs().max()) < 0.05:
-        return "uniform: all pairs alike"
+        return UNIFORM
     return f"{evenness(plan):.1%} of uniform entropy"
 
 

@@ -7,10 +7,10 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 
 INK, MUTED, FAINT = "#23272f", "#6b7280", "#d5d9e0"
-MORE, LESS = "#d95f02", "#2b6cb0"  # more mass than a uniform plan, less mass
+MORE, LESS = "#d55e00", "#0072b2"  # more mass than a uniform plan, less mass
 CYCLE = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c6bb1", "#999999", "#b8a200", "#23272f"]
 """Okabe and Ito's colours and three more, for methods and classes."""
-RATIO = LinearSegmentedColormap.from_list("ratio", [LESS, "#a9c4e4", "#f6f6f4", "#f6bd8b", MORE])
+RATIO = LinearSegmentedColormap.from_list("ratio", [LESS, "#9fc6e0", "#f6f6f4", "#f2b184", MORE])
 """Of log2(mass / uniform mass): blue below a uniform plan, orange above, almost white for uniform mass."""
 
 SETTINGS: dict[Any, Any] = {

@@ -6,6 +6,7 @@ from typing import Any
 
 import matplotlib as mpl
 import torch
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from torch import Tensor
@@ -60,6 +61,19 @@ def nearest_words(model: PromptedCLIP[Any], top: int = 5, classnames: tuple[str,
     return [NearWords(name, list(map(token_word, i)), values) for name, i, values in zip(names, indices, distances)]
 
 
+@torch.no_grad()
+def word_spacing(model: PromptedCLIP[Any]) -> float:
+    """Return the distance between a vocabulary word and its nearest other word: the median over 512 words.
+
+    A vector that is farther than this from its nearest word is like no word.
+    """
+    vocabulary = text_tower(model.clip).token_embedding.weight.float()
+    words = vocabulary[vocabulary.norm(dim=1) > 0]
+    chosen = torch.linspace(0, len(words) - 1, 512).long()
+    distances = torch.cdist(words[chosen], words, compute_mode="donot_use_mm_for_euclid_dist")
+    return float(distances.topk(2, largest=False).values[:, 1].median())
+
+
 def _names(context: Tensor, classnames: tuple[str, ...]) -> list[str]:
     """Name the vectors of a context (N, b, d_l) or (N, K, b, d_l)."""
     names = []
@@ -76,28 +90,34 @@ def drawable(word: str) -> str:
     return "".join(c if font.get_char_index(ord(c)) else f"<{unicodedata.name(c, '?').lower()}>" for c in word)
 
 
-def words_figure(found: list[NearWords], title: str) -> Figure:
-    """Draw the nearest words as a table; a vector that has moved far from all words has pale cells."""
+def in_words(found: list[NearWords], spacing: float) -> str:
+    """Say how many vectors are like a word, in one sentence."""
+    far = sum(vector.distances[0] >= spacing for vector in found)
+    return (
+        f"{len(found) - far} of {len(found)} vectors are as near to a word as a word is to its nearest neighbour "
+        f"(median distance {spacing:.3f})."
+    )
+
+
+def words_figure(found: list[NearWords], spacing: float, title: str) -> Figure:
+    """Draw the nearest words as a table, in which the words nearer than ``spacing`` (``word_spacing``) are blue."""
     rows, columns = found[:MOST_ROWS], len(found[0].words)
     left = 0.35 + 0.085 * max(len(row.name) for row in rows)
-    width, height = left + COLUMN * columns + 0.3, 0.95 + 0.34 * len(rows) + 0.2
+    width, height = left + COLUMN * columns + 0.3, 1.1 + 0.34 * len(rows) + 0.2
     with mpl.rc_context({**SETTINGS, "axes.grid": False}):
         figure = Figure(figsize=(max(width, 6.5), height), dpi=150)
         width = figure.get_size_inches()[0]
         figure.text(0.25 / width, 1 - 0.14 / height, title, size=13, weight="bold", va="top")
-        note = "Nearest first, with the Euclidean distance. Darker: nearer to the word."
+        note = f"{in_words(found, spacing)}\nBlue: those words. Grey: the nearest words, but too far to say anything."
         if len(found) > len(rows):
             note += f" The first {len(rows)} of {len(found)} vectors."
         figure.text(0.25 / width, 1 - 0.46 / height, note, color=MUTED, va="top")
         axes = figure.add_axes((left / width, 0.2 / height, COLUMN * columns / width, 0.34 * len(rows) / height))
-        values = torch.tensor([row.distances for row in rows])
-        axes.imshow(
-            values.numpy(), cmap="Blues_r", aspect="auto", vmin=0, vmax=1.4 * float(values.max()) or 1.0, alpha=0.8
-        )
-        dark = 0.2 * float(values.max())
+        near = torch.tensor([row.distances for row in rows]) < spacing
+        axes.imshow(near.numpy(), cmap=ListedColormap(["#f6f6f4", "#9fc6e0"]), aspect="auto", vmin=0, vmax=1)
         for i, row in enumerate(rows):
             for k, (word, distance) in enumerate(zip(map(drawable, row.words), row.distances)):
-                tone = "white" if distance < dark else INK
+                tone = INK if distance < spacing else MUTED
                 axes.text(k - 0.45, i, word if len(word) < 13 else word[:11] + "…", va="center", color=tone, size=8.5)
                 axes.text(k + 0.46, i, f"{distance:.2f}", va="center", ha="right", color=tone, size=6.5)
         axes.set_yticks(range(len(rows)), [row.name for row in rows])

@@ -18,10 +18,10 @@ from prompting.clip.shape import text_tower
 from prompting.clip.tokens import clip_tokenizer
 from prompting.explain import ClassPlan, evenness, transport_plans
 from prompting.explain.curves import draw_panel, read_curves, uniform_prompts
-from prompting.explain.embedding import image_features, neighbour_accuracy
+from prompting.explain.embedding import image_features, nearest_is_same
 from prompting.explain.likeliest_figure import likeliest_figure
 from prompting.explain.plans import token_word
-from prompting.explain.words import drawable, nearest_words
+from prompting.explain.words import drawable, in_words, nearest_words, word_spacing, words_figure
 from prompting.run_folder import images_of_test
 from tests.reference.run_folders import CLASSES, tiny_clip, write_run
 
@@ -170,9 +170,28 @@ def test_nearest_words_are_those_whose_embeddings_the_vectors_hold(make_run):
     assert first.words[0] == "dog" and second.words[0] == "cat"
     assert first.distances[0] == pytest.approx(0, abs=1e-2) and first.distances[1] > 1
     assert [first.name, second.name] == ["prompt 1, [1]", "prompt 1, [2]"]
+    spacing = word_spacing(model)
+    assert in_words([first, second], spacing).startswith("2 of 2 vectors are as near to a word as a word is to")
+    model.prompt_learner.ctx.data[1] += 3 * spacing  # in each dimension
+    found = nearest_words(model, 2)
+    assert in_words(found, spacing).startswith("1 of 2 vectors")
+    (axes,) = words_figure(found, spacing, "words").axes
+    assert axes.images[0].get_array().tolist() == [[True, False], [False, False]]
     _, vpt = make_run("VPT")
     with pytest.raises(ValueError, match="VPT learns no text vectors"):
         nearest_words(vpt)
+
+
+def test_word_spacing_is_the_median_distance_to_the_nearest_other_word(make_run):
+    _, model = make_run("CoOp")
+    table = text_tower(model.clip).token_embedding.weight
+    with torch.no_grad():
+        table.copy_(torch.arange(len(table)).pow(2)[:, None].expand_as(table))  # nearest: the word below
+        table[:100] = 0  # words that never occurred in the training do not count
+    first, last, width = 100, len(table) - 1, table.shape[1] ** 0.5
+    gaps = [((i**2 - (i - 1) ** 2) if i > first else (i + 1) ** 2 - i**2) * width for i in range(first, last + 1)]
+    middle = sorted(gaps)[len(gaps) // 2]
+    assert word_spacing(model) == pytest.approx(middle, rel=0.01)
 
 
 def test_words_are_text_and_can_be_drawn():
@@ -191,9 +210,10 @@ def test_image_features_with_and_without_visual_prompts(make_run, images):
         image_features(make_run("CoOp")[1], images)
 
 
-def test_neighbour_accuracy_of_pairs():
+def test_the_nearest_image_of_pairs():
     features = F.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]]), dim=-1)
-    assert neighbour_accuracy(features, [0, 0, 1, 1]) == 1 and neighbour_accuracy(features, [0, 1, 2, 2]) == 0.5
+    assert nearest_is_same(features, [0, 0, 1, 1]).tolist() == [True] * 4
+    assert nearest_is_same(features, [0, 1, 2, 2]).tolist() == [False, False, True, True]
 
 
 def test_images_come_evenly_from_the_classes(make_run):
