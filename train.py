@@ -5,6 +5,12 @@
     python train.py --eval-only --model-dir output/first
 """
 
+# ruff: noqa: E402
+if __name__ == "__main__":
+    from dassl.starting import end_on_ctrl_c
+
+    end_on_ctrl_c("train.py")
+
 import argparse
 import importlib.util
 import logging

@@ -1,5 +1,12 @@
 """Data sets under CoOp's registry names. Importing this package registers all of them."""
 
+import sys
+
+if sys.argv[0] == "-m":  # Python looks for the module that it will run
+    from dassl.starting import end_on_ctrl_c
+
+    end_on_ctrl_c()
+
 from .catalog import CATALOG
 from .config import extend_cfg
 from .custom import CUSTOM_DATASETS

@@ -1,12 +1,25 @@
 """``align-clip COMMAND ...``, or ``python -m prompting COMMAND ...``: use a trained run."""
 
+# ruff: noqa: E402
+import os
+import signal
+import sys
+
+
+def end(number: int, frame: object) -> None:
+    """End the process at once, with one line: a command imports its packages, and has written nothing."""
+    os.write(2, b"align-clip: interrupted\n")
+    os._exit(128 + number)
+
+
+if __name__ == "__main__" or os.path.basename(sys.argv[0]).startswith("align-clip"):  # not another program's import
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, end)
+
 import argparse
 import io
 import multiprocessing
-import os
 import pkgutil
-import signal
-import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
@@ -31,27 +44,36 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """Raise :class:`Stopped` on SIGTERM and SIGHUP in the block, as Python does ``KeyboardInterrupt`` on Ctrl-C.
+    """Raise :class:`Stopped` on Ctrl-C, SIGTERM and SIGHUP in the block.
 
-    So files in progress are removed. Worker processes that get one end without a word.
+    So files in progress are removed; while that happens, further signals do nothing. Worker processes that get one end
+    without a word.
     """
     process, before = os.getpid(), dict[int, Any]()
 
     def stop(number: int, frame: object) -> None:
         if os.getpid() != process:  # a forked worker
             os._exit(128 + number)
-        raise Stopped(number)
+        if interruption(sys.exc_info()[1]) is None:
+            raise Stopped(number)
 
     if threading.current_thread() is threading.main_thread():
-        numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
         before = {number: signal.getsignal(number) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
     try:
         for number in before:
             signal.signal(number, stop)
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, handler in before.items():  # a command that has ended needs no Ctrl-C
+            signal.signal(number, signal.SIG_IGN if handler is end else handler)
+
+
+def interruption(error: BaseException | None) -> KeyboardInterrupt | None:
+    """Return the interruption that an error is, or that led to it, as in an import that turned it into another one."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error
 
 
 def end_workers() -> None:
@@ -78,25 +100,29 @@ def main(words: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             with suppress(OSError):  # of a file whose descriptor is a pipe by now
                 stream.reconfigure(errors="backslashreplace")
-    with stop_on_signals():
-        try:
-            args = parser().parse_args([word for word in words if word != "--traceback"])
-            name = f"align-clip {args.command}"
-            code = args.run(args)
-            sys.stdout.flush()
-            return code
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # at exit, Python would report a broken pipe
-            return 141
-        except Exception as error:
-            if shown:
-                raise
-            print(f"{name}: error: {one_line(error)} (--traceback shows where)", file=sys.stderr)
-            return 2
-        except KeyboardInterrupt as stop:
-            end_workers()
-            print(f"{name}: interrupted", file=sys.stderr)
-            return getattr(stop, "exit_code", 130)
+    try:
+        made = parser()  # imports all commands
+        with stop_on_signals():
+            try:
+                args = made.parse_args([word for word in words if word != "--traceback"])
+                name = f"align-clip {args.command}"
+                code = args.run(args)
+                sys.stdout.flush()
+                return code
+            except (KeyboardInterrupt, Exception) as error:
+                if (stop := interruption(error)) is None:
+                    raise
+                end_workers()
+                print(f"{name}: interrupted", file=sys.stderr)
+                return getattr(stop, "exit_code", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # at exit, Python would report a broken pipe
+        return 141
+    except Exception as error:
+        if shown:
+            raise
+        print(f"{name}: error: {one_line(error)} (--traceback shows where)", file=sys.stderr)
+        return 2
 
 
 def parser() -> argparse.ArgumentParser:

@@ -19,6 +19,7 @@ CLASS_NAME_BUFFERS = ("token_prefix", "token_suffix", "token_midfix")
 PROMPTS_IN_TOWERS = ("VPT", "VPT_shallow")
 # Top-level names of the frozen CLIP in whole-model checkpoints of the family.
 FROZEN_PARTS = ("image_encoder", "text_encoder", "clip_model", "clip", "logit_scale", "model")
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # dtypes of learned tensors in a file
 # Names of a second, frozen CLIP in such checkpoints, at any level: of PromptSRC and CoPrompt.
 TEACHERS = ("ZS_image_encoder", "model_distill")
 
@@ -113,11 +114,14 @@ def load_learned(
         unused: names of modules and tensors in released checkpoints of the method that no computation reads.
 
     Raises:
-        ValueError: a learned tensor is missing or has another shape, or the checkpoint holds learned tensors that
-            the model does not have (another depth, number of prompts, method, backbone or class list); or one holds NaN
-            or infinity.
+        ValueError: a learned tensor is missing, is in it twice, or has another shape or no dtype of floating point,
+            or the checkpoint holds learned tensors that the model does not have (another depth, number of prompts,
+            method, backbone or class list); or one holds NaN or infinity, or values beyond the model's dtype.
     """
     found = {name.removeprefix("module."): value for name, value in state.items()}
+    if len(found) < len(state):
+        twice = next(name for name in state if f"module.{name}" in state)
+        raise ValueError(f"{source} holds {twice!r} twice, with and without the prefix 'module.'")
     for prefix, module in model.named_modules():
         key = f"{prefix}.".lstrip(".") + "_extra_state"
         if key in found and type(module).set_extra_state is not nn.Module.set_extra_state:
@@ -142,10 +146,13 @@ def load_learned(
                 f"{source} has {name!r} of shape {tuple(found[name].shape)}, this model needs {tuple(tensor.shape)} "
                 "(was it trained with another number of prompts, backbone or class list?)"
             )
-    if problem := first_non_finite((name, found[name]) for name in wanted):
+        if found[name].dtype not in FLOATS:
+            raise ValueError(f"{source} has {name!r} of {found[name].dtype}; allowed: {', '.join(map(str, FLOATS))}")
+    values = {name: found[name].to(tensor.dtype) for name, tensor in wanted.items()}
+    if problem := first_non_finite(values.items()):
         raise ValueError(f"{source} comes from a training that failed: {problem}; load an earlier epoch")
     for name, tensor in wanted.items():
-        tensor.copy_(found[name])
+        tensor.copy_(values[name])
 
 
 def _is_ignored(name: str, unused: Sequence[str] = ()) -> bool:

@@ -25,7 +25,7 @@ from prompting.clip.classnames import check_features, check_tokens
 from prompting.clip.templates import template_for
 from prompting.images import Preprocess, read_image
 from prompting.methods import METHODS, PromptedCLIP
-from prompting.ot.checks import check_choice, check_count
+from prompting.ot.checks import check_choice, check_count, first_non_finite
 from prompting.precision import Precision
 from prompting.ranking import likeliest
 from prompting.run_folder import ModelSettings, checkpoint_path, read_checkpoint, read_run
@@ -220,9 +220,12 @@ class Classifier:
 
     @torch.no_grad()
     def _score(self, images: Tensor) -> Tensor:
-        """Return the logits (B, K) of preprocessed images."""
+        """Return the logits (B, K) of preprocessed images; raise ValueError if one is NaN or infinite."""
         with self.precision.autocast():
-            return self.model(images.to(self.model.logit_scale.device)).float().cpu()
+            scores = self.model(images.to(self.model.logit_scale.device)).float().cpu()
+        if problem := first_non_finite([("scores", scores)]):
+            raise ValueError(f"the model gives no probabilities: {problem}; try precision='fp32', or another epoch")
+        return scores
 
 
 def _settings(run: str | os.PathLike[str]) -> ModelSettings:

@@ -11,6 +11,7 @@ from typing import IO, Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import keystr, tree_flatten_with_path
 
 # Modules of pickled optimizers and schedulers, which checkpoints of Dassl contain besides tensors and plain values.
 OBJECTS = ("torch.optim.", "dassl.optim.")
@@ -85,7 +86,7 @@ def read_pickled(path: str | os.PathLike[str], objects: bool = True) -> Any:
         if objects:
             stand_ins = [_named(type(name, (_Inert,), {}), m, name) for m, name in wanted if m.startswith(OBJECTS)]
             torch.serialization.add_safe_globals([dict, _named(_dict, "collections", "defaultdict"), *stand_ins])
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can end in anything, an IndexError among others
         never = [
             f"{module}.{name}"
@@ -96,6 +97,17 @@ def read_pickled(path: str | os.PathLike[str], objects: bool = True) -> Any:
     finally:
         torch.serialization.clear_safe_globals()
         torch.serialization.add_safe_globals(known)
+    for place, leaf in tree_flatten_with_path(content)[0]:
+        if isinstance(leaf, Tensor) and not _is_whole(leaf):
+            raise ValueError(f"its entry {keystr(place)} is a sparse, quantized or nested tensor, or lacks its values")
+    return content
+
+
+def _is_whole(tensor: Tensor) -> bool:
+    """Return whether each value of a tensor was in the file; with strides of 0, a small file would make a huge one."""
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested or tensor.is_meta:
+        return False
+    return tensor.numel() * tensor.itemsize <= tensor.untyped_storage().nbytes()
 
 
 def _imports(path: str | os.PathLike[str]) -> list[tuple[str, str]]:

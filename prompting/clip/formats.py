@@ -98,6 +98,9 @@ def build_clip(state: Mapping[str, Tensor], source: str) -> open_clip.CLIP:
     if wrong:
         found, wanted = tuple(state[wrong[0]].shape), tuple(expected[wrong[0]].shape)
         raise ValueError(f"{source}: {wrong[0]} has shape {found}, but the other tensors imply {wanted}")
+    for key, value in expected.items():
+        if value.is_floating_point() != state[key].is_floating_point():
+            raise ValueError(f"{source}: {key} is of {state[key].dtype}; allowed: floating point, as in a CLIP")
     model.to_empty(device="cpu")
     model.load_state_dict(state)
     # The state dict has all buffers but the causal mask, -inf above the diagonal.

@@ -101,6 +101,65 @@ def test_codes_and_traceback(capsys, monkeypatch):
     assert main() == 1
 
 
+HOOK = """
+import os, signal, sys
+def hook(event, args, numbers=[signal.SIGINT] * 2):
+    while event == "import" and args[0] == "torch" and numbers:
+        os.kill(os.getpid(), numbers.pop())
+sys.addaudithook(hook)
+"""
+INTERRUPTED = {
+    "train.py": ["train.py"],
+    "python -m datasets": ["-m", "datasets", "layout", "all"],
+    "python -m datasets.mini.build": ["-m", "datasets.mini.build"],
+    "python -m experiments.verify": ["-m", "experiments.verify", "data"],
+    "python -m experiments.report": ["-m", "experiments.report"],
+    "align-clip": ["-m", "prompting", "predict"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", INTERRUPTED)
+def test_ctrl_c_during_the_imports(tmp_path, name):
+    """Two signals while the command imports torch."""
+    (tmp_path / "sitecustomize.py").write_text(HOOK)
+    env = {**ENV, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, *INTERRUPTED[name]], cwd=PROJECT, env=env, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (130, f"{name}: interrupted\n")
+
+
+CLEANS = """
+import os, signal, sys
+def send():
+    os.kill(os.getpid(), signal.SIGINT)
+def main(words):
+    try:
+        send()
+    except KeyboardInterrupt:
+        send()
+        raise ImportError("as an import that was interrupted")
+    finally:
+        send()
+        print("cleaned")
+"""
+WITH = {
+    "tool": "from dassl.utils.command import command\nsys.exit(command('tool')(main)([]))",
+    "align-clip report": "from prompting.__main__ import commands, main as run, parser\nparser()\n"
+    "commands.report.run = main\nsys.exit(run(['report', '--run', '/']))",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WITH)
+def test_signals_while_a_command_cleans_up_do_nothing(name):
+    """The first one ends the command, also as the reason of another error."""
+    code = CLEANS + WITH[name]
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, env=ENV, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "cleaned\n", f"{name}: interrupted\n")
+
+
 SECOND = """
 import atexit, os, signal, sys, time
 atexit.register(lambda: (os.kill(os.getpid(), signal.SIGINT), time.sleep(0.1)))

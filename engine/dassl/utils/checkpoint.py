@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import torch.nn as nn
 
-from .finite import first_non_finite, leaves
+from .finite import first_non_finite, leaves, named_tensors
 from .tools import mkdir_if_missing, write_atomically
 
 logger = logging.getLogger(__name__)
@@ -148,12 +148,23 @@ def load_checkpoint(fpath: str) -> dict[str, Any]:
     finally:
         torch.serialization.clear_safe_globals()
         torch.serialization.add_safe_globals(before)
+    for name, tensor in named_tensors(content):
+        if not _is_whole(tensor):
+            reason = f"{name} is a sparse, quantized or nested tensor, or lacks its values"
+            raise ValueError(f'Unable to load checkpoint from "{fpath}": {reason}')
     hashes = content.pop("sha256", None) if isinstance(content, dict) else None
     for part, expected in hashes.items() if isinstance(hashes, dict) else ():
         if part not in content or content_hash(content[part]) != expected:
             reason = f"it is damaged or was edited (the SHA-256 of {part!r} is wrong)"
             raise ValueError(f'Unable to load checkpoint from "{fpath}": {reason}')
     return content
+
+
+def _is_whole(tensor: torch.Tensor) -> bool:
+    """Return whether each value of a tensor was in the file; with strides of 0, a small file would make a huge one."""
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested or tensor.is_meta:
+        return False
+    return tensor.numel() * tensor.itemsize <= tensor.untyped_storage().nbytes()
 
 
 def _check_zip(path: str) -> None:
@@ -228,6 +239,13 @@ def restore(
         ValueError: names or shapes do not match the model.
     """
     check_content(path, checkpoint)
+    kinds = {name: tensor.is_floating_point() for name, tensor in named_tensors(model.state_dict())}
+    for name, tensor in checkpoint["state_dict"].items():
+        if (
+            isinstance(tensor, torch.Tensor)
+            and kinds.get(name, tensor.is_floating_point()) != tensor.is_floating_point()
+        ):
+            raise ValueError(f'The checkpoint "{path}" is of another model: {name} is of {tensor.dtype}')
     try:
         model.load_state_dict(checkpoint["state_dict"])
     except RuntimeError as error:
@@ -261,7 +279,7 @@ def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
         raise ValueError(f'"{weight_path}" holds no weights: a {type(state).__name__} instead of tensors by name')
     saved = {str(key).removeprefix("module."): v for key, v in state.items()}
     current = model.state_dict()
-    matching = {k: v for k, v in saved.items() if k in current and current[k].shape == getattr(v, "shape", None)}
+    matching = {k: v for k, v in saved.items() if isinstance(v, torch.Tensor) and _fits(v, current.get(k))}
     model.load_state_dict({**current, **matching})
     if not matching:
         warnings.warn(f"Cannot load {weight_path} (check the key names manually)", stacklevel=2)
@@ -270,3 +288,8 @@ def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
     discarded = [k for k in saved if k not in matching]
     if discarded:
         logger.info("Layers discarded due to unmatched keys or size: %s", discarded)
+
+
+def _fits(value: torch.Tensor, wanted: Any) -> bool:
+    kind = value.is_floating_point()
+    return isinstance(wanted, torch.Tensor) and wanted.shape == value.shape and wanted.is_floating_point() == kind

@@ -15,7 +15,7 @@ from textwrap import dedent, indent
 from typing import Any, NoReturn
 
 from .registry import NamedKeyError, did_you_mean
-from .stopping import end_workers, ignore_signals, stop_on_signals
+from .stopping import end_workers, ignore_signals, interruption, stop_on_signals
 
 LONGEST = 1000  # characters of a message; a longer one is shortened in its middle
 PACKAGES = ("dassl", "prompting", "yacs")  # their errors are written for users, installed or not
@@ -144,16 +144,16 @@ def command(
             with stop_on_signals():
                 try:
                     return main([word for word in words if word != "--traceback"]) or 0
-                except KeyboardInterrupt as stop:
-                    end_workers()
-                    atexit.register(ignore_signals)  # a second Ctrl-C while Python ends
-                    own = stop.args[0] if stop.args and isinstance(stop.args[0], str) else ""
-                    note = f"interrupted; {own}" if own else interrupted
-                    return _say(f"{name}: {note}", getattr(stop, "exit_code", 130))
-                except BrokenPipeError:
-                    drop_output()
-                    return 141
-                except Exception as error:
+                except (KeyboardInterrupt, Exception) as error:
+                    if stop := interruption(error):
+                        end_workers()
+                        atexit.register(ignore_signals)  # a second Ctrl-C while Python ends
+                        own = stop.args[0] if stop.args and isinstance(stop.args[0], str) else ""
+                        note = f"interrupted; {own}" if own else interrupted
+                        return _say(f"{name}: {note}", getattr(stop, "exit_code", 130))
+                    if isinstance(error, BrokenPipeError):
+                        drop_output()
+                        return 141
                     if shown:
                         return _say(traceback.format_exc().rstrip(), 1)
                     return _say(f"{name}: error: {one_line(error)} (--traceback shows where)", 1)

@@ -3,11 +3,13 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..starting import end
 from .distributed import is_main
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -29,14 +31,16 @@ class Stopped(KeyboardInterrupt):
 def stop_on_signals() -> Iterator[None]:
     """Raise :class:`Stopped` on Ctrl-C, SIGTERM and SIGHUP in the block; a signal that is ignored stays ignored.
 
-    Of several processes, only the main one does: the others end at once.
+    While one is handled (a ``finally``, an ``except``), further ones do nothing. Of several processes, only the main
+    one raises: the others end at once.
     """
     process = os.getpid()
 
     def stop(number: int, frame: Any) -> None:
         if os.getpid() != process:  # a forked worker
             os._exit(128 + number)
-        raise Stopped(number)
+        if interruption(sys.exc_info()[1]) is None:
+            raise Stopped(number)
 
     before = {}
     if is_main() and threading.current_thread() is threading.main_thread():
@@ -46,8 +50,15 @@ def stop_on_signals() -> Iterator[None]:
             signal.signal(number, stop)
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, handler in before.items():  # a command that has ended needs no Ctrl-C
+            signal.signal(number, signal.SIG_IGN if handler is end else handler)
+
+
+def interruption(error: BaseException | None) -> KeyboardInterrupt | None:
+    """Return the interruption that an error is, or that led to it, as in an import that turned it into another one."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error
 
 
 def ignore_signals() -> None:
