@@ -48,11 +48,10 @@ def compose(alpha: Tensor, own: Tensor, coloured: Tensor, free: Tensor, generato
     """Put pictures on backgrounds.
 
     Args:
-        alpha: (B, 1, H, W) in [0, 1], on the generator's device as all others.
-        own: (B, 3, H, W) in [0, 1], the colours of coloured pictures; not read for the others.
-        coloured: (B,) bool, whether a picture has colours.
-        free: (B,) bool: whether it is composed freely; the others stand still on white, black or in their own colours.
-        generator: source of the choice.
+        alpha, own: masks (B, 1, H, W) and colours (B, 3, H, W) in [0, 1]; colours are read for coloured pictures only.
+        coloured, free: (B,) bool, whether a picture has colours, and whether it is composed freely; the others are still,
+            black or in their colours on white.
+        generator: source of the choice, on the device of all tensors.
 
     Returns:
         Pictures (B, 3, H, W), normalised as CLIP's, and (B,) the number of the ink's colour plus 1, 0 for none.
