@@ -47,11 +47,9 @@ def backgrounds(avoid: Tensor, generator: Generator, tries: int = 6) -> Tensor:
 def compose(alpha: Tensor, own: Tensor, coloured: Tensor, free: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
     """Put pictures on backgrounds.
 
-    Args:
-        alpha, own: masks (B, 1, H, W) and colours (B, 3, H, W) in [0, 1]; colours are read for coloured pictures only.
-        coloured, free: (B,) bool, whether a picture has colours, and whether it is composed freely; the others are still,
-            black or in their colours on white.
-        generator: source of the choice, on the device of all tensors.
+    ``alpha`` are masks (B, 1, H, W) and ``own`` colours (B, 3, H, W) in [0, 1], which are read if a picture is
+    ``coloured`` (B,). Pictures that are not ``free`` (B,) do not move and are black, or in their colours, on white. All
+    tensors are on the device of ``generator``.
 
     Returns:
         Pictures (B, 3, H, W), normalised as CLIP's, and (B,) the number of the ink's colour plus 1, 0 for none.
