@@ -16,8 +16,6 @@ DEFAULTS: dict[str, Any] = {
     "TEMPLATE": "",  # sentence with {} for the class name
     **CUSTOM_KEYS,
 }
-
-
 MAX_TEMPLATE = 500  # characters
 
 

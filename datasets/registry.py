@@ -59,11 +59,8 @@ class Description:
     def load(self, folder: Path, keep: bool = True, seed: int = -1) -> Split:
         """Return the split of the split file, or else of the annotations, without checks.
 
-        ``keep`` allows to write a newly drawn split, with the ``seed`` of the global ``random``, to a split file.
-
-        Raises:
-            FileNotFoundError: there is neither a split file nor a complete set of annotations.
-            ValueError: the split file or an annotation file is malformed.
+        ``keep`` allows to write a newly drawn split, with the ``seed`` of the global ``random``, to a split file. A
+        missing file raises FileNotFoundError, a malformed one ValueError.
         """
         path = self.split_file(folder)
         if path is not None or self.read is None:

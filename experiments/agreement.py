@@ -112,8 +112,7 @@ def draw(found: dict[str, dict], path: Path) -> None:
         title = f"{titles.get(name, name)}\nrank correlation {result['rho']:+.2f}  (95 %: {interval})"
         axes.set_title(title, loc="left", fontsize=10)
         axes.set(xlabel="rank on the mini suite", ylabel="published rank", xlim=(last + 1, 0), ylim=(last + 1, 0))
-        axes.set_xticks(range(1, last + 1, 2))
-        axes.set_yticks(range(1, last + 1, 2))
+        axes.set(xticks=range(1, last + 1, 2), yticks=range(1, last + 1, 2))
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels[len(found) :]:
         axes.set_visible(False)

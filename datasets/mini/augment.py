@@ -47,12 +47,9 @@ def backgrounds(avoid: Tensor, generator: Generator, tries: int = 6) -> Tensor:
 def compose(alpha: Tensor, own: Tensor, coloured: Tensor, free: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
     """Put pictures on backgrounds.
 
-    Args:
-        alpha: (B, 1, H, W) in [0, 1], on the generator's device as all others.
-        own: (B, 3, H, W) in [0, 1], the colours of coloured pictures; not read for the others.
-        coloured: (B,) bool, whether a picture has colours.
-        free: (B,) bool: whether it is composed freely; the others stand still on white, black or in their own colours.
-        generator: source of the choice.
+    ``alpha`` are masks (B, 1, H, W) and ``own`` colours (B, 3, H, W) in [0, 1], which are read if a picture is
+    ``coloured`` (B,). Pictures that are not ``free`` (B,) do not move and are black, or in their colours, on white. All
+    tensors are on the device of ``generator``.
 
     Returns:
         Pictures (B, 3, H, W), normalised as CLIP's, and (B,) the number of the ink's colour plus 1, 0 for none.

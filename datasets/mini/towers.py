@@ -29,14 +29,10 @@ def build(rows: int, seed: int, shape: dict | None = None) -> CLIP:
 
 
 def image_features(model: CLIP, pixels: Tensor, kept: Tensor | None = None) -> Tensor:
-    """Return features (B, embed) of pictures, from a part of their patches.
+    """Return features (B, embed) of normalised pictures (B, 3, H, W), from a part of their patches.
 
-    Args:
-        model: the CLIP.
-        pixels: (B, 3, H, W), normalised.
-        kept: (B, k) indices of the patches that are read, row by row of the grid; None for all.
-
-    Reference: FLIP (arXiv 2212.00794), section 3.1.
+    ``kept`` (B, k) are indices of the patches that are read, row by row of the grid; None reads all. Reference: FLIP
+    (arXiv 2212.00794), section 3.1.
     """
     visual = model.visual
     width, _, side, _ = visual.conv1.weight.shape
@@ -97,12 +93,9 @@ def padded(lines: list[list[int]]) -> tuple[Tensor, Tensor]:
 def contrast(image: Tensor, text: Tensor, scale: Tensor, true: Tensor) -> Tensor:
     """Return the mean over both directions of -sum_j t_ij log softmax_j(scale <image_i, text_j>).
 
-    Args:
-        image: (B, embed).
-        text: (T, embed).
-        scale: 1 / tau, a number.
-        true: (B, T) bool, whether a caption is true of a picture; each row and column has one that is. t is this with
-            each row (for the other direction: column) divided by its sum.
+    ``image`` is (B, embed), ``text`` (T, embed), ``scale`` 1 / tau. ``true`` (B, T) says whether a caption is true of a
+    picture, at least one in each row and column; t is this with each row (for the other direction: column) divided by
+    its sum.
     """
     logits = scale * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
     positive = true.float()

@@ -39,10 +39,8 @@ def plan_views(
     """Return for each image the views of its predicted and its true class, and the kind of the plans.
 
     ``rows`` are rows of the run's predictions; ``backbone`` is the name or file of the CLIP, None for that of the run.
-
-    Returns:
-        Views: the image as the model sees it, a heat map (or ""), plan cells (or none) and a caption. The kind is a key
-        of ``PLAN_NOTES``; "" for a method without transport, which has no views.
+    A view has the image as the model sees it, a heat map (or ""), plan cells (or none) and a caption. The kind is a key
+    of ``PLAN_NOTES``; "" for a method without transport, which has no views.
 
     Raises:
         ValueError, OSError: the run's model cannot be loaded.

@@ -104,22 +104,15 @@ def confusion_matrix(run: EvaluatedRun) -> dict[str, Any]:
     """Return positions and shares of the cells that are not zero, of the classes with most confusions."""
     counts, often = run.confusion, run.errors.sum(0) + run.errors.sum(1)
     chosen = np.sort(np.argsort(-often, kind="stable")[:MATRIX_CLASSES])
-    names, totals = [run.classnames[i] for i in chosen], counts.sum(1)
+    names, totals = [run.classnames[i] for i in chosen], counts.sum(1)[chosen]
     part = counts[np.ix_(chosen, chosen)]
-    cells = [
-        {
-            "row": int(i),
-            "column": int(k),
-            "count": int(part[i, k]),
-            "total": int(totals[chosen[i]]),
-            "opacity": float(np.sqrt(part[i, k] / totals[chosen[i]])),
-        }
-        for i, k in zip(*part.nonzero())
-    ]
+    rows, columns = part.nonzero()
+    cells = pd.DataFrame({"row": rows, "column": columns, "count": part[rows, columns], "total": totals[rows]})
+    cells["opacity"] = np.sqrt(cells["count"] / cells["total"])
     cell, margin = (24 if len(names) <= 30 else 15), 12 + int(6.3 * max(map(len, names)))
     return {
         "names": names,
-        "cells": cells,
+        "cells": cells.to_dict("records"),
         "cell": cell,
         "margin": margin,
         "side": margin + cell * len(names) + 2,

@@ -89,16 +89,13 @@ def seconds(run: Callable[[], Any], repeat: int) -> dict[str, Any]:
             torch.cuda.synchronize()
         wall.append(time.perf_counter() - begun[0])
         cpu.append(time.process_time() - begun[1])
-    median = {"seconds": statistics.median(wall), "cpu_seconds": statistics.median(cpu)}
-    found = {**median, "fastest": min(wall), "slowest": max(wall)}
+    found = {"seconds": statistics.median(wall), "cpu_seconds": statistics.median(cpu)}
+    found |= {"fastest": min(wall), "slowest": max(wall)}
     return {key: float(f"{value:.5g}") for key, value in found.items()} | {"repeat": repeat}
 
 
 def measure(case: dict[str, Any]) -> dict[str, Any]:
-    """Return a case with the times and peak memory of its ``kind``: a training "step", or an "eval" batch.
-
-    In evaluation the first batch also computes the class features, which are kept.
-    """
+    """Return a case with the times and peak memory of its ``kind``: a training "step", or an "eval" batch."""
     if case["threads"]:
         torch.set_num_threads(case["threads"])
     trainer = build(case)
@@ -120,7 +117,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
 
     found = {**case, "threads": torch.get_num_threads()}
     found["learned_parameters"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    if case["path"] != "naive":
+    if case["path"] != "naive":  # in evaluation the first batch also computes the class features, which are kept
         found["first_seconds"] = seconds(run, 1)["seconds"]
     found |= seconds(run, case["repeat"])
     return {**found, "peak_gb": round((peak_bytes(case["device"]) or 0) / 1e9, 2)}

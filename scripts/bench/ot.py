@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,15 +78,15 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     if case["threads"]:
         torch.set_num_threads(case["threads"])
     cost = token_costs(case["problems"], *case["size"]).to(case["device"])
-    known = {name: solve for name, solve in solvers(case["iterations"]).items() if name in case["solvers"]}
-    parts = {name: cost[: FEWER.get(name, len(cost))] for name in known}
-    for name, solve in known.items():  # warm up
-        solve(parts[name])
-    turns: dict[str, list[float]] = {name: [] for name in known}
+    parts = {name: cost[: FEWER.get(name, len(cost))] for name in case["solvers"]}
+    calls = {name: partial(solvers(case["iterations"])[name], part) for name, part in parts.items()}
+    for call in calls.values():  # warm up
+        call()
+    turns: dict[str, list[float]] = {name: [] for name in calls}
     begun = time.monotonic()
     while len(turns["ours"]) < 3 or time.monotonic() - begun < case["at_least"]:
-        for name, solve in known.items():
-            turns[name].append(seconds(lambda solve=solve, part=parts[name]: solve(part), 1)["seconds"])
+        for name, call in calls.items():
+            turns[name].append(seconds(call, 1)["seconds"])
     rates = {name: len(parts[name]) / sorted(times)[len(times) // 2] for name, times in turns.items()}
     faster = {name: round(rates["ours"] / rate, 3) for name, rate in rates.items()}
     return {**case, "problems_per_second": {k: round(v) for k, v in rates.items()}, "ours_is_faster_by": faster}

@@ -141,7 +141,6 @@ NAMES = {"CLASSNAMES": "names.json"}
         (FOLDERS, "", {"RATIOS": (1.0, 0, 0)}, "add up to 1"),
         (FOLDERS, "", {"RATIOS": (float("nan"), 0.2, 0.3)}, "add up to 1"),
         (FOLDERS, "", {"RATIOS": (0.96, 0.02, 0.02)}, r"'cat' has 10 images, too few for ratios 0.96/0.02/0.02 \(10"),
-        (FOLDERS, "", {"TEMPLATE": "a photo"}, "needs {} in place of the class name"),
         (FOLDERS, "", {"CLASSNAMES": "nowhere.txt"}, "neither .*nowhere.txt nor .*nowhere.txt"),
         (FOLDERS, '["a", "b"]', NAMES, "has 2 names, but there are 3 classes"),
         (FOLDERS, '["a", "b", "b"]', NAMES, "gives two classes the name 'b'"),

@@ -89,6 +89,8 @@ SPLIT_JSON = [
     (f'{{"train": [["im/cat/0.jpg", 0, "x", "{"x" * 10**6}"]], "test": [{ROW}]}}', "row 0: found"),
     (f'{{"train": [["im/cat/0.jpg", 0.5, "cat"]], "test": [{ROW}]}}', "row 0: found"),
     (f'{{"train": [["im/cat/0.jpg", NaN, "cat"]], "test": [{ROW}]}}', "row 0: found"),
+    (f'{{"train": [{ROW}], "test": [["im/cat/0.jpg", true, "cat"]]}}', "'test', row 0: found .*; it should be"),
+    (f'{{"train": [["im/cat/0.jpg", -1, "cat"]], "test": [{ROW}]}}', "row 0: found"),
     (f'{{"train": [["im/cat\\u0000/0.jpg", 0, "cat"]], "test": [{ROW}]}}', "no such image"),
     (f'{{"train": [["im/cat", 0, "cat"]], "test": [{ROW}]}}', "No image file"),
     (f'{{"train": [["im/{"x" * 5000}/0.jpg", 0, "cat"]], "test": [{ROW}]}}', "no such image"),

@@ -133,8 +133,8 @@ GOOD = {"state_dict": {"weight": WEIGHT, "bias": BIAS}, "epoch": 1, "optimizer":
     "content, message",
     [
         ([1, 2], "is no checkpoint: it holds a list"),
-        ({**GOOD, "state_dict": None}, '"state_dict" is NoneType; it should hold tensors by name'),
-        ({**GOOD, "state_dict": {"weight": 3}}, '"state_dict" is a mapping to int'),
+        ({**GOOD, "state_dict": None}, '"state_dict" holds NoneType; it should hold tensors by name'),
+        ({**GOOD, "state_dict": {"weight": 3}}, '"state_dict" holds dict, int'),
         ({k: v for k, v in GOOD.items() if k != "epoch"}, '"epoch" is None; it should be the number of'),
         ({**GOOD, "epoch": "1"}, "\"epoch\" is '1'"),
         ({**GOOD, "state_dict": {"weight": WEIGHT, "bias": BIAS + NAN}}, "failed: bias holds 3 NaN or infinite of 3"),

@@ -133,13 +133,10 @@ def build_sampler(
     n_domain: int = 0,
     n_ins: int = 16,
 ) -> Sampler:
-    """Return a sampler by name.
+    """Return the sampler ``sampler_type``, one of ``SAMPLERS``, of at least one image.
 
-    Args:
-        sampler_type: RandomSampler, SequentialSampler, RandomDomainSampler, SeqDomainSampler or RandomClassSampler.
-        cfg: not used; part of Dassl's signature.
-        data_source: images to sample from, at least one.
-        batch_size, n_domain, n_ins: see the samplers of domains and classes.
+    ``cfg`` is not used; it is part of Dassl's signature. ``n_domain`` is for RandomDomainSampler, ``n_ins`` for
+    RandomClassSampler.
 
     Raises:
         ValueError: unknown name, or the data does not suffice for the settings.

@@ -73,12 +73,8 @@ class ModelRegistry:
     ) -> None:
         """Save every model to ``directory/<name>/`` in the main process; the other processes wait.
 
-        Args:
-            epoch: index of the finished epoch, from 0.
-            directory: folder of the run.
-            is_best: also save as the best model.
-            val_result: validation accuracy, or None.
-            model_name: file name; ``model.pth.tar-<epoch + 1>`` if empty.
+        ``epoch`` is the index of the finished epoch, from 0; ``is_best`` also saves as the best model; ``model_name``
+        is the file name, ``model.pth.tar-<epoch + 1>`` if empty.
 
         Raises:
             FloatingPointError: a tensor holds NaN or infinity; nothing is written.

@@ -39,16 +39,12 @@ def save_checkpoint(
     remove_module_from_keys: bool = True,
     model_name: str = "",
 ) -> None:
-    """Write a checkpoint, and its file name into the file ``checkpoint`` of the same folder.
+    """Write a checkpoint, and its file name into the file ``checkpoint``; the folder is made if it is missing.
 
-    The file also holds, as ``sha256``, a hash of each of its parts. A temporary ``model-last.pth.tar`` is removed.
-
-    Args:
-        state: dictionary with at least ``state_dict`` and ``epoch`` (number of finished epochs).
-        save_dir: folder, created if it does not exist.
-        is_best: also copy the file to ``model-best.pth.tar``.
-        remove_module_from_keys: drop the prefix ``module.`` from the names in ``state_dict``.
-        model_name: file name; ``model.pth.tar-<epoch>`` if empty.
+    ``state`` has at least ``state_dict`` and ``epoch``, the number of finished epochs; the file also holds, as
+    ``sha256``, a hash of each of its parts. ``is_best`` also copies it to ``model-best.pth.tar``;
+    ``remove_module_from_keys`` drops the prefix ``module.`` from the names in ``state_dict``; ``model_name`` is the
+    file name, ``model.pth.tar-<epoch>`` if empty. A temporary ``model-last.pth.tar`` is removed.
     """
     mkdir_if_missing(save_dir)
     if remove_module_from_keys:
@@ -217,17 +213,13 @@ def check_content(path: str, checkpoint: Any) -> None:
     if isinstance(state, Mapping):  # a module's extra state (torch's get_extra_state) may be any plain values
         state = {key: value for key, value in state.items() if not str(key).endswith("_extra_state")}
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f'"{path}" is no checkpoint: "state_dict" is {_kind(state)}; it should hold tensors by name')
+        values = state.values() if isinstance(state, Mapping) else []
+        kinds = ", ".join([type(state).__name__, *sorted({type(value).__name__ for value in values})])
+        raise ValueError(f'"{path}" is no checkpoint: "state_dict" holds {kinds}; it should hold tensors by name')
     if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
         raise ValueError(f'"{path}" is no checkpoint: "epoch" is {epoch!r}; it should be the number of finished epochs')
     if problem := first_non_finite(state.items()):
         raise ValueError(f'"{path}" comes from a training that failed: {problem}; load an earlier epoch')
-
-
-def _kind(state: Any) -> str:
-    if isinstance(state, Mapping) and state:
-        return f"a mapping to {', '.join(sorted({type(value).__name__ for value in state.values()}))}"
-    return "NoneType" if state is None else f"a {type(state).__name__}"
 
 
 def restore(
