@@ -1,7 +1,7 @@
-"""Photograph a report for the README: its top in light colours and its wrong images in dark ones, side by side.
+"""Photograph a run's report for the README: its top in light colours, its wrong images in dark ones, side by side.
 
-    python -m scripts.screenshot output/demo/report.html docs/figures/report.webp
-    python -m scripts.screenshot output/first/report.html first.png
+    python -m scripts.screenshot output/first/report.html docs/figures/report.webp
+    python -m scripts.screenshot output/photos/report.html photos.png
 
 Needs chromium and chromedriver.
 """
@@ -17,7 +17,7 @@ from PIL import Image
 from selenium import webdriver
 
 WIDTH, HEIGHT = 1000, 1180
-VIEWS = (("light", "summary"), ("dark", "mistakes"))
+VIEWS = (("light", ""), ("dark", "mistakes"))
 
 
 def main() -> None:

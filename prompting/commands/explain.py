@@ -78,7 +78,7 @@ def _plan(args: argparse.Namespace, folder: Path) -> int:
         cropped = trained.preprocess.crop(image)
         (plan,) = transport_plans(trained.model, trained.preprocess(cropped)[None], trained.classnames, top=args.top)
         first = plan.classes[0]
-        title = f"{trained.settings.method} sees {first.name} ({first.probability:.0%}) in {drawable_name(path)}"
+        title = f"{trained.settings.method} sees {first.name} ({first.probability:.1%}) in {drawable_name(path)}"
         written.append(_free(folder / f"plan-{path.stem}.png", written))
         write_figure(plan_figure(cropped, plan, pairs=args.pairs, title=title), written[-1])
         print(written[-1])

@@ -143,8 +143,9 @@ def draw(classifier: Classifier, rows: list[Row], file: Path) -> None:
     images = [classifier.preprocess.read(path) for path, _ in shown]
     some = f" in {len(shown)} of {len(rows)} images" if len(rows) > len(shown) else ""
     title = f"What {classifier.settings.method} sees{some}"
-    names, classes = [drawable_name(path) for path, _ in shown], [found for _, found in shown]
-    write_figure(likeliest_figure(images, names, classes, title), file)
+    parts = 1 if len({path.name for path, _ in shown}) == len(shown) else 2  # 1.jpg of several folders
+    names = [drawable_name(path, parts) for path, _ in shown]
+    write_figure(likeliest_figure(images, names, [found for _, found in shown], title), file)
 
 
 def as_csv(rows: list[Row], top: int) -> bytes:

@@ -89,19 +89,23 @@ def embedding_figure(run: Classifier, folder: Path, root: Path, *, most: int = 1
         heading(figure, f"Image features of {run.settings.method}, before and after tuning", note)
         layout: str | np.ndarray[Any, Any] = "pca"
         for i, (features, word) in enumerate(zip(both, ("Before", "After"))):
-            tsne = TSNE(perplexity=min(30.0, (len(paths) - 1) / 3), init=layout, random_state=seed)
+            # The second layout starts from the first, which early exaggeration would break up: what moves has changed.
+            style: dict[str, Any] = {"init": layout, "early_exaggeration": 1.0 if i else 12.0, "random_state": seed}
+            tsne = TSNE(perplexity=min(30.0, (len(paths) - 1) / 3), **style)
             points = tsne.fit_transform(features.numpy())
-            layout = 1e-4 * points / points.std()  # groups keep their places, as far as the features do
+            layout = points
             axes = figure.add_axes((0.02 + 0.49 * i, 0.15, 0.47, 0.71))
             title = f"{word}: the nearest image has the same class for {float(same[i].float().mean()):.1%}"
             if 1 < len(known) < len(paths):
                 title += f"; silhouette {silhouette_score(features.numpy(), labels, metric='cosine'):.3f}"
             axes.set_title(title)
-            axes.scatter(*points[~np.isin(own, shown)].T, s=12, color=FAINT, linewidths=0)
+            x, y = points.T
+            others = ~np.isin(own, shown)
+            axes.scatter(x[others], y[others], s=12, color=FAINT, linewidths=0)
             for label, tone, marker in zip(shown, COLOURS, MARKERS):
                 name = f"{run.classnames[label]}: {shares[label][0]:.0%}, then {shares[label][1]:.0%}"
-                style: dict[str, Any] = {"color": tone, "marker": marker, "edgecolors": "white", "linewidths": 0.5}
-                axes.scatter(*points[own == label].T, s=42, label=name, **style)
+                style = {"color": tone, "marker": marker, "edgecolors": "white", "linewidths": 0.5}
+                axes.scatter(x[own == label], y[own == label], s=42, label=name, **style)
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set(visible=True, color=MUTED, linewidth=0.6)
         title = "Share whose nearest image has the same class, before and after tuning"

@@ -56,5 +56,5 @@ def _bars(axes: Axes, classes: Sequence[tuple[str, float]]) -> None:
         axes.barh(i, 1, height=0.82, color=FAINT, alpha=0.35)
         axes.barh(i, probability, height=0.82, color=MUTED if i else colour(0), alpha=0.4)
         axes.text(0.02, i, name if len(name) < 26 else f"{name[:24]}…", weight="normal" if i else "bold", **style)
-        axes.text(0.98, i, f"{probability:.0%}", ha="right", **style)
+        axes.text(0.98, i, f"{probability:.1%}", ha="right", **style)
     axes.set(xlim=(0, 1), ylim=(max(len(classes), 5) - 0.5, -0.5))

@@ -48,7 +48,7 @@ def plan_figure(image: Image.Image, plan: ImagePlan, *, pairs: int = 1, title: s
             return figure.add_axes((x / size[0], 1 - (y + h) / size[1], w / size[0], h / size[1]))
 
         first = plan.classes[0]
-        heading(figure, title or f"Predicted: {first.name} ({first.probability:.0%})", _note(plan))
+        heading(figure, title or f"Predicted: {first.name} ({first.probability:.1%})", _note(plan))
         axes = place(0.25, TOP + 0.2)
         axes.imshow(image)
         axes.set(xticks=[], yticks=[])
@@ -73,7 +73,7 @@ def plan_figure(image: Image.Image, plan: ImagePlan, *, pairs: int = 1, title: s
                 figure.text(
                     x / figure.get_size_inches()[0],
                     1 - (y - 0.24) / height,
-                    f"{one.name}  {one.probability:.0%}",
+                    f"{one.name}  {one.probability:.1%}",
                     weight="bold",
                     va="bottom",
                 )
@@ -134,7 +134,7 @@ def _matrix(axes: Axes, one: ClassPlan, framed: list[tuple[int, int]], limit: fl
             axes.text(n, m, f"{100 * plan[m, n]:.1f}", ha="center", va="center", size=size, color=INK)
     for m, n in framed if one.tokens is not None else []:
         axes.add_patch(Rectangle((n - 0.5, m - 0.5), 1, 1, fill=False, edgecolor=INK, lw=1.8, clip_on=False, zorder=3))
-    axes.set_title(f"{one.name}  {one.probability:.0%}", weight="bold")
+    axes.set_title(f"{one.name}  {one.probability:.1%}", weight="bold")
     axes.set(
         xticks=range(columns), yticks=range(rows), xticklabels=range(1, columns + 1), yticklabels=range(1, rows + 1)
     )

@@ -41,9 +41,9 @@ def colour(number: int) -> str:
     return to_hex(CYCLE[number % len(CYCLE)])
 
 
-def drawable_name(path: Path) -> str:
-    """Return the name of a file as text that can be drawn; a name need not be UTF-8."""
-    return path.name.encode("utf-8", "backslashreplace").decode()
+def drawable_name(path: Path, parts: int = 1) -> str:
+    """Return the last parts of a path as text that can be drawn; a name need not be UTF-8."""
+    return "/".join(path.parts[-parts:]).encode("utf-8", "backslashreplace").decode()
 
 
 def heading(figure: Figure, title: str, note: str) -> None:

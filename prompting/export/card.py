@@ -74,7 +74,7 @@ def write_card(
     head, pixels = config["head"], config["images"]
     test = (result or {}).get("metrics", {}).get("test", {})
     values = {name: test[name] for name in ("accuracy", "macro_f1") if name in test}
-    lines = [f"| {name} | {value:.2f} % |" for name, value in values.items()]
+    lines = [f"| {name.replace('_f1', ' F1')} | {value:.2f}% |" for name, value in values.items()]
     metrics = "\n".join(["| metric, on the test images | |", "|---|---|", *lines]) if lines else "It was not tested."
     transport = ""
     if head["kind"] == "transport":

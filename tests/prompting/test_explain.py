@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from prompting.explain.curves import draw_panel, read_curves, uniform_prompts
 from prompting.explain.embedding import image_features, nearest_is_same
 from prompting.explain.likeliest_figure import likeliest_figure
 from prompting.explain.plans import token_word
+from prompting.explain.style import drawable_name
 from prompting.explain.words import drawable, in_words, nearest_words, word_spacing, words_figure
 from prompting.run_folder import images_of_test
 from tests.reference.run_folders import CLASSES, tiny_clip, write_run
@@ -241,13 +243,17 @@ def test_curves_are_read_by_epoch(make_run):
     assert uniform_prompts(folder) == (math.log(16),) and uniform_prompts(make_run("CoOp")[0]) == ()
 
 
+def test_files_of_several_folders_can_be_told_apart():
+    assert [drawable_name(Path("photos/cat/1.jpg"), parts) for parts in (1, 2)] == ["1.jpg", "cat/1.jpg"]
+
+
 def test_the_bars_of_a_prediction_are_its_probabilities():
     classes = [[("cat", 0.75), ("dog", 0.25)], [("dog", 1.0), ("cat", 0.0)]]
     figure = likeliest_figure([Image.new("RGB", (8, 8))] * 2, ["a.png", "$b^$.png"], classes, "What ALIGN sees")
     photos, bars = figure.axes[::2], figure.axes[1::2]
     assert [axes.get_title("left") for axes in photos] == ["a.png", "$b^$.png"]
     for axes, found in zip(bars, classes):
-        assert [text.get_text() for text in axes.texts] == [t for name, p in found for t in (name, f"{p:.0%}")]
+        assert [text.get_text() for text in axes.texts] == [t for name, p in found for t in (name, f"{p:.1%}")]
         assert [bar.get_width() for bar in axes.patches] == [w for _, p in found for w in (1, p)]  # on a frame of 100 %
 
 
