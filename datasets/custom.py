@@ -161,7 +161,7 @@ class Csv(CustomDataset):
                 )
         pairs = []
         for _, (file, name, *_) in lines:
-            pairs.append((Path(os.path.relpath(file, images)).as_posix() if os.path.isabs(file) else file, name))
+            pairs.append((_slashes(os.path.relpath(file, images) if os.path.isabs(file) else file, images), name))
         if width == 2:
             twice = next((file for file, count in Counter(file for file, _ in pairs).items() if count > 1), None)
             if twice is not None:
@@ -200,10 +200,10 @@ def _is_there(file: str, images: Path) -> bool:
 
 
 def _slashes(file: str, images: Path) -> str:
-    r"""Return a path as it is written here: ``im\cat\0.jpg``, as Windows writes it, becomes ``im/cat/0.jpg``."""
-    if "\\" not in file or os.path.isfile(os.path.join(images, file)):
-        return file
-    return file.replace("\\", "/")
+    r"""Return a path in one spelling: ``im/cat/0.jpg`` for ``im\cat\0.jpg``, as on Windows, and ``./im//cat/0.jpg``."""
+    if "\\" in file and not os.path.isfile(os.path.join(images, file)):
+        file = file.replace("\\", "/")
+    return "/".join(part for part in file.split("/") if part not in ("", "."))
 
 
 def _check_one_class(split: Split, where: str) -> None:
@@ -234,7 +234,7 @@ def _split(pairs: Sequence[tuple[str, str]], node: Any) -> Split:
 def _find_file(root: Path, pattern: str) -> Path:
     if not root.is_dir():
         return root
-    found = sorted(root.glob(pattern))
+    found = sorted(path for path in root.glob(pattern) if path.is_file())
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
         raise FileNotFoundError(
