@@ -55,7 +55,7 @@ class CustomDataset(ListedDataset):
             if not getattr(split, part):
                 raise ValueError(f"data set {root} has no image for {part}")
         split = check_split(split, f"data set {root}", unique_names=True)
-        split = Split(*([row._replace(path=_slashes(row.path, images)) for row in part] for part in split))
+        split = Split(*([row._replace(path=_one_spelling(row.path, images)) for row in part] for part in split))
         _check_one_class(split, f"data set {root}")
         folder = root if root.is_dir() else root.parent
         if node.CLASSNAMES:
@@ -140,7 +140,7 @@ class Csv(CustomDataset):
         lines, header = read_rows(path)
         first = lines[0][1]
         width, is_image = len(first), first[0].lower().endswith(SUFFIXES)
-        is_file = os.path.isfile(os.path.join(images, _slashes(first[0], images)))
+        is_file = os.path.isfile(os.path.join(images, _one_spelling(first[0], images)))
         if not header and width in (2, 3) and not is_image and not is_file:
             raise ValueError(
                 f"{path}, line 1: found {brief(first)}; {brief(first[0])} is no image, and a header needs a column "
@@ -155,8 +155,7 @@ class Csv(CustomDataset):
             if width == 3 and line[2].lower() not in PARTS:
                 near = did_you_mean(line[2], PARTS)
                 raise ValueError(f"{where}: split {brief(line[2])}; allowed: train, val, test{near}")
-            file = Path(os.path.relpath(line[0], images)).as_posix() if os.path.isabs(line[0]) else line[0]
-            pairs.append((file, line[1]))
+            pairs.append((_one_spelling(line[0], images), line[1]))
         if width == 2:
             if twice := [file for file, count in Counter(file for file, _ in pairs).items() if count > 1]:
                 danger = "is in it twice, and could be split between train and test"
@@ -188,11 +187,13 @@ class SplitJson(CustomDataset):
 CUSTOM_DATASETS = {made.__name__: made for made in (Folder, Csv, SplitJson)}
 
 
-def _slashes(file: str, images: Path) -> str:
-    r"""Return a path as it is written here: ``im\cat\0.jpg``, as Windows writes it, becomes ``im/cat/0.jpg``."""
-    if "\\" not in file or os.path.isfile(os.path.join(images, file)):
-        return file
-    return file.replace("\\", "/")
+def _one_spelling(file: str, images: Path) -> str:
+    r"""Return a path relative to ``images``: ``im/cat/0.jpg`` also for ``im\cat\0.jpg`` and ``./im//cat/0.jpg``."""
+    if os.path.isabs(file):
+        file = os.path.relpath(file, images)
+    if "\\" in file and not os.path.isfile(os.path.join(images, file)):
+        file = file.replace("\\", "/")
+    return "/".join(part for part in file.split("/") if part not in ("", "."))
 
 
 def _check_one_class(split: Split, where: str) -> None:
@@ -223,7 +224,7 @@ def _split(pairs: Sequence[tuple[str, str]], node: Any) -> Split:
 def _find_file(root: Path, pattern: str) -> Path:
     if not root.is_dir():
         return root
-    found = sorted(root.glob(pattern))
+    found = sorted(path for path in root.glob(pattern) if path.is_file())
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
         remedy = "give the file as DATASET.ROOT"

@@ -106,6 +106,8 @@ def main(words: Sequence[str] | None = None) -> int:
             try:
                 args = made.parse_args([word for word in words if word != "--traceback"])
                 name = f"align-clip {args.command}"
+                if empty := next((key for key, value in vars(args).items() if value == ""), None):
+                    raise ValueError(f"--{empty.replace('_', '-')} is empty: leave it out, or give a value")
                 code = args.run(args)
                 sys.stdout.flush()
                 return code

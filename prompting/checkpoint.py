@@ -67,6 +67,15 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     return state
 
 
+def check_classes(path: str | os.PathLike[str], classnames: Sequence[str]) -> None:
+    """Raise ValueError if a checkpoint file holds the class names of its training, and they are others."""
+    trainer = read_pickled(path).get("trainer")
+    trained = trainer.get("classnames") if isinstance(trainer, Mapping) else None
+    if trained and trained != list(classnames):
+        found = f"{trained!r:.200}, and the run has {list(classnames)!r:.200}"
+        raise ValueError(f"{path} was trained on the classes {found}")
+
+
 def tensor_hash(state: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a state dict: names, shapes, dtypes and values, in the order of names."""
     digest = hashlib.sha256()

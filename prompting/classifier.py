@@ -11,7 +11,7 @@ Neither the checkout nor the training images are needed.
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Union, cast
 
@@ -19,60 +19,26 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from prompting.checkpoint import learned_state, load_learned
+from prompting.checkpoint import check_classes, learned_state, load_learned
 from prompting.clip import checkpoint_file, load_clip
 from prompting.clip.classnames import check_features, check_tokens
 from prompting.clip.templates import template_for
 from prompting.images import Preprocess, read_image
 from prompting.methods import METHODS, PromptedCLIP
 from prompting.ot.checks import check_choice, check_count, first_non_finite
-from prompting.precision import Precision
-from prompting.ranking import likeliest
-from prompting.run_folder import ModelSettings, checkpoint_path, read_checkpoint, read_run
+from prompting.precision import Precision, find_device
+from prompting.ranking import Predictions
+from prompting.run_folder import ModelSettings, checkpoint_path, loaded_run, read_checkpoint, read_run
 
 ImageLike = Union[str, "os.PathLike[str]", Image.Image, Tensor]
 """A path, a PIL image, or a tensor (3, H, W): uint8 pixels of any size, or floats that are already preprocessed."""
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """The scores of B images for K classes.
-
-    Attributes:
-        logits: (B, K), on the CPU.
-        classnames: the K class names.
-    """
-
-    logits: Tensor
-    classnames: tuple[str, ...]
-
-    @property
-    def probabilities(self) -> Tensor:
-        """softmax(logits), (B, K) float32 (Eq. 7)."""
-        return self.logits.float().softmax(1)
-
-    @property
-    def labels(self) -> list[str]:
-        """The likeliest class of each image; of equal scores, the first class."""
-        return [names[0][0] for names in self.top(1)]
-
-    def top(self, k: int = 5) -> list[list[tuple[str, float]]]:
-        """Return for each image the k likeliest classes with their probabilities, in descending order.
-
-        Raises:
-            TypeError, ValueError: k is not an integer >= 1.
-        """
-        check_count("k", k)
-        indices, values = likeliest(self.logits, k)
-        rows = zip(indices.tolist(), values.tolist())
-        return [[(self.classnames[i], value) for i, value in zip(*row)] for row in rows]
-
-
 class Classifier:
     """A prompted CLIP with its class names and the preprocessing of its images.
 
-    The class features are computed once, on construction; calls change nothing, so that threads can share a classifier.
-    Create one with :meth:`load`.
+    Class features are computed on construction; calls change nothing, so that threads can share a classifier. Create
+    one with :meth:`load`.
 
     Args:
         model: the model, on its device; it is set to evaluation mode.
@@ -119,28 +85,32 @@ class Classifier:
         except ValueError as error:
             remedy = "a method from elsewhere: import its file first, or train.py --eval-only --plugin FILE"
             raise ValueError(f"{error} ({remedy})") from None
-        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        chosen = find_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         resolved = Precision.resolve(precision or settings.precision, chosen)
         if backbone:
             name, moved = os.fspath(backbone), checkpoint_file(os.fspath(backbone))
             settings = replace(settings, backbone=settings.backbone if moved else name, backbone_file=moved)
         file = settings.backbone_file
-        source = file if Path(file).is_file() else settings.backbone
         try:
-            clip = load_clip(source)
+            clip = load_clip(file if Path(file).is_file() else settings.backbone)
         except (FileNotFoundError, ValueError) as error:
             raise type(error)(f"the CLIP of {run}: {error}; name its file with backbone (--backbone FILE)") from error
         try:
+            Preprocess.from_json(settings.images)  # refuses wrong values
             model = _build(settings, clip)
-        except (TypeError, ValueError) as error:
+            part = model.get_submodule(settings.saved_part)
+            if not settings.checkpoint and learned_state(model):
+                raise ValueError("it names no checkpoint")
+        except (AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"the model of {run} cannot be built from its run.json: {error}") from error
         if settings.checkpoint:
             path = Path(run) / settings.checkpoint
             path = path if path.is_file() else checkpoint_path(path, epoch)
-            part = model.get_submodule(settings.saved_part)
             settings = replace(settings, checkpoint=os.path.abspath(path))
             names = model.released_names if part is model else None
             load_learned(part, read_checkpoint(path), str(path), names)
+            if model.fixed_classes:
+                check_classes(path, settings.classnames)
         resolved.cast_(model.clip)
         classifier = cls(model.to(chosen), settings, resolved)
         return classifier if classnames is None else classifier.with_classes(classnames)
@@ -231,10 +201,9 @@ class Classifier:
 def _settings(run: str | os.PathLike[str]) -> ModelSettings:
     """Return the settings of a run, or of the run that an evaluation loaded, with the evaluation's classes."""
     content = read_run(run)
-    if not (loaded := content.get("loaded_from")):
+    if not content.get("loaded_from"):
         return ModelSettings.read(run)
-    data, trained = content["config"]["DATASET"], ModelSettings.read(Path(loaded).parent.parent)
-    changes = {"dataset": data["NAME"], "template": data.get("TEMPLATE", ""), "checkpoint": os.path.abspath(loaded)}
+    trained, changes = loaded_run(run, content)
     return replace(_for_classes(trained, tuple(content["classnames"])), **changes)
 
 
@@ -248,6 +217,6 @@ def _for_classes(settings: ModelSettings, names: tuple[str, ...]) -> ModelSettin
 
 def _build(settings: ModelSettings, clip: Any) -> PromptedCLIP[Any]:
     """Return a run's model on a CLIP, with initial prompts and without the parts that only training needs."""
-    model_class = METHODS[settings.method]
-    options = model_class.options_class(**{**settings.options, **model_class.options_class.for_prediction})
-    return model_class(clip, settings.classnames, options, dataset=settings.dataset, template=settings.template)
+    method = METHODS[settings.method]
+    options = method.options_class(**{**settings.options, **method.options_class.for_prediction})
+    return method(clip, settings.classnames, options, dataset=settings.dataset, template=settings.template)

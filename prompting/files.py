@@ -27,7 +27,8 @@ def write_file(path: Path, content: bytes) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        path.write_bytes(content)
+        with naming(path):
+            path.write_bytes(content)
         return
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         with suppress(OSError):

@@ -17,6 +17,7 @@ from prompting.ot.checks import check_choice
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
+MOST_PIXELS = 10_000  # in a side of a tensor
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Preprocess:
         turn: rotate image files by their EXIF orientation; see :func:`read_image`.
 
     Raises:
-        ValueError: an unknown interpolation, or numbers that are not finite or out of range.
+        ValueError: an unknown interpolation, or a value of another type, not finite or out of range.
     """
 
     size: tuple[int, int]
@@ -52,8 +53,13 @@ class Preprocess:
             value = getattr(self, name)
             if not isinstance(value, tuple) or len(value) != count or not all(map(_finite, value)):
                 raise ValueError(f"{name} of the images is {value!r:.100}; allowed: {count} numbers")
-        if min(self.size) < 1 or 0 in self.std:
-            raise ValueError(f"size and std of the images are {self.size} and {self.std}; allowed: above 0")
+        if not all(type(side) is int and 1 <= side <= MOST_PIXELS for side in self.size):
+            raise ValueError(
+                f"size of the images is {self.size!r:.100}; allowed: whole numbers from 1 to {MOST_PIXELS}"
+            )
+        if min(self.std) <= 0 or not isinstance(self.turn, bool):
+            found = f"std and turn of the images are {self.std} and {self.turn!r:.100}"
+            raise ValueError(f"{found}; allowed: numbers above 0, and true or false")
 
     def crop(self, image: Image.Image) -> Image.Image:
         """Return an image resized and cropped to (H, W) pixels, as a model sees it; a second call changes nothing."""

@@ -27,6 +27,24 @@ _log = logging.getLogger("prompting")
 _warned: set[tuple[str, str]] = set()
 
 
+def find_device(name: str | torch.device) -> torch.device:
+    """Return a device that can be used here.
+
+    Raises:
+        ValueError: torch does not know it, or it does not exist.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).cpu()
+    except Exception as error:  # of any kind, and often of many lines
+        known = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        reason = (str(error).splitlines() or [""])[0]
+        raise ValueError(
+            f"there is no device {str(name)!r} ({reason:.100}); allowed here: {', '.join(known)}"
+        ) from None
+    return device
+
+
 def _runs(precision: str, device: torch.device) -> bool:
     """Return whether ``device`` can run ``precision``."""
     if precision == "fp32":

@@ -1,7 +1,45 @@
 """Ranks classes by score; of equal scores, the class with the smaller index comes first."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+from prompting.ot.checks import check_count
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The scores of B images for K classes.
+
+    Attributes:
+        logits: (B, K), on the CPU.
+        classnames: the K class names.
+    """
+
+    logits: Tensor
+    classnames: tuple[str, ...]
+
+    @property
+    def probabilities(self) -> Tensor:
+        """softmax(logits), (B, K) float32 (Eq. 7)."""
+        return self.logits.float().softmax(1)
+
+    @property
+    def labels(self) -> list[str]:
+        """The likeliest class of each image; of equal scores, the first class."""
+        return [names[0][0] for names in self.top(1)]
+
+    def top(self, k: int = 5) -> list[list[tuple[str, float]]]:
+        """Return for each image the k likeliest classes with their probabilities, in descending order.
+
+        Raises:
+            TypeError, ValueError: k is not an integer >= 1.
+        """
+        check_count("k", k)
+        indices, values = likeliest(self.logits, k)
+        rows = zip(indices.tolist(), values.tolist())
+        return [[(self.classnames[i], value) for i, value in zip(*row)] for row in rows]
 
 
 def likeliest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -102,12 +102,39 @@ def read_json(path: Path) -> dict[str, Any]:
         ValueError: the file is damaged.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
         if not isinstance(content, dict):
             raise ValueError(f"a {type(content).__name__} instead of keys and values")
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error})") from None
     return content
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {max(keys, key=keys.count)!r} is in it twice")
+    return content
+
+
+def loaded_run(run: str | os.PathLike[str], content: Mapping[str, Any]) -> tuple[ModelSettings, dict[str, Any]]:
+    """Return the settings of the run that an evaluation loaded, and those that the evaluation has instead.
+
+    Args:
+        run: folder of the evaluation.
+        content: what ``read_run`` returns for it.
+
+    Raises:
+        FileNotFoundError: the run is not there.
+        ValueError: a file is damaged.
+    """
+    try:
+        loaded, data = os.path.abspath(content["loaded_from"]), content["config"]["DATASET"]
+        changes = {"dataset": data["NAME"], "template": data.get("TEMPLATE", ""), "checkpoint": loaded}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"the results.json of {run} is damaged: {type(error).__name__} {error}") from None
+    return ModelSettings.read(Path(loaded).parent.parent), changes
 
 
 def data_folder(root: str | os.PathLike[str]) -> Path:

@@ -88,11 +88,7 @@ def read_pickled(path: str | os.PathLike[str], objects: bool = True) -> Any:
             torch.serialization.add_safe_globals([dict, _named(_dict, "collections", "defaultdict"), *stand_ins])
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can end in anything, an IndexError among others
-        never = [
-            f"{module}.{name}"
-            for module, name in wanted
-            if module not in TENSORS and not (objects and module.startswith(OBJECTS))
-        ]
+        never = [f"{m}.{name}" for m, name in wanted if m not in TENSORS and not (objects and m.startswith(OBJECTS))]
         raise _unreadable(error, ", ".join(never)) from error
     finally:
         torch.serialization.clear_safe_globals()
@@ -105,9 +101,8 @@ def read_pickled(path: str | os.PathLike[str], objects: bool = True) -> Any:
 
 def _is_whole(tensor: Tensor) -> bool:
     """Return whether each value of a tensor was in the file; with strides of 0, a small file would make a huge one."""
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested or tensor.is_meta:
-        return False
-    return tensor.numel() * tensor.itemsize <= tensor.untyped_storage().nbytes()
+    dense = tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_nested or tensor.is_meta)
+    return dense and tensor.numel() * tensor.itemsize <= tensor.untyped_storage().nbytes()
 
 
 def _imports(path: str | os.PathLike[str]) -> list[tuple[str, str]]:

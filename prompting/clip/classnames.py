@@ -1,6 +1,7 @@
 """Checks for class names that CLIP cannot tell apart: equal tokens, or nearly equal text features."""
 
 import logging
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -21,11 +22,13 @@ def check_tokens(names: Sequence[str], refuse: bool) -> None:
     """Compare the tokens of class names, without a CLIP; warn of equal ones.
 
     Raises:
-        ValueError: a name has no token, or ``refuse`` (as for custom data) and two names have the same tokens.
+        ValueError: a name has no token or a control character, or ``refuse`` (custom data) and two have the same tokens.
     """
     groups = defaultdict(list)
     for name in names:
         groups[tuple(clip_tokenizer().encode(clean_name(name)))].append(name)
+    if wrong := next((name for name in names if any(unicodedata.category(c) in ("Cc", "Cs") for c in name)), None):
+        raise ValueError(f"the class name {wrong!r:.100} has a line break, a control character or an unknown byte")
     if () in groups:
         raise ValueError(f"CLIP reads no token in the class name {groups[()][0]!r:.100}; {ADVICE}")
     _report([(a, b) for group in groups.values() for a, b in zip(group, group[1:])], "have the same tokens", refuse)

@@ -56,14 +56,21 @@ def add_loading(parser: argparse.ArgumentParser, device: bool = True) -> None:
 
 
 def given_classes(classes: str | None, file: str | None) -> list[str] | None:
-    """Return the class names of ``--classes`` or ``--classes-file``; None without either."""
+    """Return the class names of ``--classes`` or ``--classes-file``; None without either.
+
+    Raises:
+        ValueError: the file is not UTF-8 text, or there is one name, which would get a probability of 1.
+    """
+    names = None if classes is None else [name.strip() for name in classes.split(",") if name.strip()]
     if file:
         try:
             lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
             raise ValueError(f"the file of class names {file} is not UTF-8 text ({error})") from None
-        return [line.strip() for line in lines if line.strip()]
-    return None if classes is None else [name.strip() for name in classes.split(",") if name.strip()]
+        names = [line.strip() for line in lines if line.strip()]
+    if names is not None and len(names) == 1:
+        raise ValueError(f"{names[0]!r:.100} is the only class name, and would get 100 %: give at least two")
+    return names
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,6 +1,5 @@
 """t-SNE of image features before and after tuning, as in figure 2b of the paper."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -67,8 +66,7 @@ def embedding_figure(run: Classifier, folder: Path, root: Path, *, most: int = 1
     from sklearn.manifold import TSNE
     from sklearn.metrics import silhouette_score
 
-    place = Path(os.path.expanduser(root))
-    paths, labels = images_of_test(folder, place.parent if place.is_file() else place, most)
+    paths, labels = images_of_test(folder, root, most)
     if len(paths) < 5:
         raise ValueError(f"there are {len(paths)} images; t-SNE needs 5 or more")
     parts = []

@@ -20,6 +20,8 @@ T = TypeVar("T")
 METHODS: "dict[str, type[PromptedCLIP[Any]]]" = {}
 """Model classes by registry name; a subclass of ``PromptedCLIP`` with a ``name`` adds itself."""
 
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
 
 @dataclass(frozen=True)
 class Options:
@@ -35,8 +37,14 @@ class Options:
         return {field.name: field.default for field in fields(cls) if field.name not in cls.without_config_key}
 
     def check_numbers(self) -> None:
-        """Raise ValueError if a number is NaN, infinite or negative."""
-        for name, value in ((field.name, getattr(self, field.name)) for field in fields(self)):
+        """Raise ValueError if a value has another type than its default, or is NaN, infinite or negative."""
+        for field in fields(self):
+            name, value, kind = field.name, getattr(self, field.name), type(field.default)
+            right = isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) == (
+                kind is bool
+            )
+            if kind in KINDS and not right and not (value is None and "None" in str(field.type)):
+                raise ValueError(f"{name} is {value!r:.100}; allowed: {KINDS[kind]}")
             if isinstance(value, (int, float)) and not 0 <= value < math.inf:
                 raise ValueError(f"{name} is {value!r}; allowed: finite numbers from 0")
 

@@ -257,6 +257,11 @@ def test_wrong_names(source: str, error: type, message: str, offline: None) -> N
         ({"visual.VPT": torch.zeros(1)}, "does not have: visual.VPT"),
         ({"ln_final.bias": torch.zeros(3)}, r"ln_final.bias has shape \(3,\), but the other tensors imply \(64,\)"),
         ({"visual.positional_embedding": torch.zeros(9, 128)}, "8 image positions do not form a square"),
+        (
+            {"ln_final.bias": torch.ones(64, dtype=torch.complex64)},
+            "ln_final.bias is of torch.complex64; allowed: ",
+        ),
+        ({"text_projection": torch.ones(64, 24).int()}, "text_projection is of torch.int32; allowed: floating point"),
         ({"text_projection": torch.zeros(3)}, "shapes are not those of a CLIP .*expected 2, got 1"),
         ({"ln_final.weight": None, **{f"transformer.resblocks.{i}.ln_1.bias": None for i in range(3)}}, "ln_final"),
     ],

@@ -65,6 +65,8 @@ CSV = [
     ('im/cat/0.jpg,"cat\nim/dog/0.jpg,dog\nim/dog/1.jpg,dog\n', "line 3: this is not CSV"),
     ("im/cat/0.jpg,cat\nim/cat/0.jpg,cat\nim/dog/0.jpg,dog\n", "'im/cat/0.jpg' is in it twice"),
     ("im/cat/0.jpg,cat,train\nim/cat/0.jpg,dog,train\nim/dog/0.jpg,dog,test\n", "is in two classes, 'cat' and"),
+    ("./im/cat/0.jpg,cat\nim//cat/0.jpg,cat\nim/dog/0.jpg,dog\n", "'im/cat/0.jpg' is in it twice"),
+    ("./im/cat/0.jpg,cat,train\nim//cat/0.jpg,dog,train\nim/dog/0.jpg,dog,test\n", "is in two classes, 'cat' and"),
     ("im/cat/0.jpg," + "x" * 10**6 + "\n", "line 1: this is not CSV|1,000,000 characters"),
     ("im/cat/0.jpg," + "x" * 1000 + ",train\n" + "im/cat/1.jpg," + "x" * 1000 + ",test\n", "1,000 characters"),
     ("im/cat/0.jpg\0,cat\n", "own.csv"),
@@ -92,6 +94,7 @@ SPLIT_JSON = [
     (f'{{"train": [{ROW}], "test": [["im/cat/0.jpg", true, "cat"]]}}', "'test', row 0: found .*; it should be"),
     (f'{{"train": [["im/cat/0.jpg", -1, "cat"]], "test": [{ROW}]}}', "row 0: found"),
     (f'{{"train": [["im/cat\\u0000/0.jpg", 0, "cat"]], "test": [{ROW}]}}', "no such image"),
+    (f'{{"train": [{ROW}, ["./im//cat/0.jpg", 1, "dog"]], "test": [{ROW}]}}', "is in two classes"),
     (f'{{"train": [["im/cat", 0, "cat"]], "test": [{ROW}]}}', "No image file"),
     (f'{{"train": [["im/{"x" * 5000}/0.jpg", 0, "cat"]], "test": [{ROW}]}}', "no such image"),
 ]

@@ -251,6 +251,18 @@ def test_no_flipped_bit_changes_a_tensor_in_silence(tmp_path, form):
     assert refused > 40
 
 
+@pytest.mark.parametrize("kind", [torch.complex64, torch.int64])
+def test_weights_of_another_kind_are_of_another_model(tmp_path, kind):
+    save_checkpoint({"state_dict": {"weight": torch.ones(1, 2, dtype=kind)}, "epoch": 3}, str(tmp_path))
+    model = torch.nn.Linear(2, 1, bias=False)
+    with pytest.raises(ValueError, match=f"model.pth.tar-3. is of another model: weight is of {kind}"):
+        resume_from_checkpoint(str(tmp_path), model)
+    before = model.weight.detach().clone()
+    with pytest.warns(UserWarning, match="Cannot load"):
+        load_pretrained_weights(model, str(tmp_path / "model.pth.tar-3"))
+    assert torch.equal(model.weight, before)
+
+
 def test_content_that_was_edited_is_refused(tmp_path):
     """Checksums of the file do not see it: the hashes in it do, also of a module's extra state."""
     extra = {"labels": [0, 1], "classnames": ["a", "b"], "beta": 1.5}

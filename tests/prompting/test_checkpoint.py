@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from dassl.utils import load_checkpoint
 from torch import nn
 
 from prompting.checkpoint import learned_state, load_learned, read_state_dict
@@ -47,6 +48,32 @@ def test_learned_tensors_that_are_not_finite_are_refused(model, value):
     with pytest.raises(ValueError, match=r"a.tar comes from a training that failed: prompt_learner.deep.0 holds 1 NaN"):
         load_learned(model, state, "a.tar")
     assert torch.equal(model.prompt_learner.ctx, before)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (
+            torch.ones(2, 4, dtype=torch.complex64),
+            "a.tar has 'prompt_learner.ctx' of torch.complex64; allowed: ",
+        ),
+        (torch.ones(2, 4, dtype=torch.int64), "of torch.int64"),
+        (torch.ones(2, 4, dtype=torch.bool), "of torch.bool"),
+        (torch.full((2, 4), 1e300, dtype=torch.float64), "prompt_learner.ctx holds 8 NaN or infinite"),
+    ],
+)
+def test_learned_tensors_of_another_kind_are_refused(model, value, words):
+    """Copying would drop imaginary parts, read numbers that are no prompts, or make 1e300 infinite."""
+    before = model.prompt_learner.ctx.detach().clone()
+    with pytest.raises(ValueError, match=words):
+        load_learned(model, {**whole_model(), "prompt_learner.ctx": value}, "a.tar")
+    assert torch.equal(model.prompt_learner.ctx, before)
+
+
+def test_a_tensor_that_is_there_twice_is_refused(model):
+    state = whole_model()
+    with pytest.raises(ValueError, match="a.tar holds 'prompt_learner.ctx' twice, with and without the prefix"):
+        load_learned(model, {**state, "module.prompt_learner.ctx": state["prompt_learner.ctx"] + 1}, "a.tar")
 
 
 PROMPT = "image_encoder.transformer.resblocks.1.VPT_shallow"
@@ -121,6 +148,26 @@ def test_files_with_other_objects_are_refused(tmp_path, zipped):
             read_state_dict(path)
         assert "\n" not in str(error.value) and "weights_only" not in str(error.value)
         assert set(torch.serialization.get_safe_globals()) == known
+
+
+STRANGE = {
+    "sparse": lambda: torch.eye(3).to_sparse(),
+    "compressed": lambda: torch.eye(3).to_sparse_csr(),
+    "quantized": lambda: torch.quantize_per_tensor(torch.eye(3), 0.1, 0, torch.quint8),
+    "without values": lambda: torch.eye(3, device="meta"),
+    "nested": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+    "of strides 0": lambda: torch.zeros(1).expand(10**6, 10**7),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", STRANGE)
+def test_tensors_that_are_not_dense_or_not_in_the_file_are_refused(tmp_path, kind):
+    path = write(tmp_path / "odd.tar", state_dict={"ctx": STRANGE[kind]()}, epoch=1)
+    for read in (read_state_dict, load_checkpoint):
+        with pytest.raises(ValueError, match="odd.tar.*state_dict.*ctx.* sparse, quantized or nested") as error:
+            read(path)
+        assert "\n" not in str(error.value)
 
 
 def test_what_is_no_checkpoint(tmp_path):

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -240,6 +241,10 @@ def test_the_command(run_of, tmp_path, capsys):
         ((out.parent, photos), "is no run"),
         ((out, photos, "--classes", " , "), "class names must be"),
         ((out, photos, "--classes", "caf\u00e9,cafe\u0301"), "are the same to this CLIP: they have the same tokens"),
+        ((out, photos, "--classes", "cat,"), "'cat' is the only class name"),
+        ((out, photos, "--classes", "cat,d\0g"), "has a line break, a control character"),
+        ((out, photos, "--csv", ""), "--csv is empty"),
+        ((out, photos / "a.png", "--csv", "/dev/full"), "/dev/full cannot be written: No space left"),
     ]:
         code, _, err = call(capsys, *words)
         assert code == 2 and err.startswith("align-clip predict: error: ") and message in err and err.count("\n") == 1
@@ -260,8 +265,13 @@ def test_the_command(run_of, tmp_path, capsys):
         (lambda run: {**run, "model": {**run["model"], "options": None}}, "run.json is damaged: its options"),
         (lambda run: {**run, "model": {**run["model"], "checkpoint": 3}}, "run.json is damaged: its checkpoint"),
         (lambda run: {**run, "model": {**run["model"], "options": {"x": 1}}}, "cannot be built from its run.json"),
-        (lambda run: {**run, "model": {**run["model"], "images": {"size": [0, 12]}}}, "size and std of the images"),
+        (lambda run: {**run, "model": {**run["model"], "images": {"size": [0, 12]}}}, "size of the images is (0"),
         (lambda run: {**run, "model": {**run["model"], "images": {"size": [12, 12], "mean": [1]}}}, "mean of the imag"),
+        (lambda run: {**run, "model": {**run["model"], "saved_part": "nope"}}, "no attribute `nope`"),
+        (lambda run: {**run, "model": {**run["model"], "images": {"size": [12, 12], "turn": 1}}}, "true or false"),
+        (lambda run: {**run, "loaded_from": 3}, "is damaged: TypeError"),
+        (lambda run: {**run, "loaded_from": "a/b/c", "config": {}}, "is damaged: KeyError 'DATASET'"),
+        (lambda run: json.dumps(run)[:-1] + ', "classnames": ["x", "y", "z"]}', "the key 'classnames' is in it twice"),
     ],
 )
 def test_damaged_run_files_are_named(run_of, tmp_path, capsys, change, words):
@@ -271,6 +281,40 @@ def test_damaged_run_files_are_named(run_of, tmp_path, capsys, change, words):
     capsys.readouterr()
     code, _, err = call(capsys, tmp_path, out.parent / "0.png")
     assert code == 2 and words in err and err.count("\n") == 1 and len(err) < 1500
+
+
+def test_run_files_that_say_something_else_are_refused(run_of, tmp_path, capsys):
+    """Options of another type, no checkpoint, and other classes than those that class-specific contexts are for."""
+    _, out = run_of("CoOp", "CSC", True, "CTX_INIT", "")
+    for change, words in (
+        (lambda run: run["model"]["options"].update(ctx_init=7), "ctx_init is 7; allowed: text"),
+        (lambda run: run["model"]["options"].update(csc=1), "csc is 1; allowed: true or false"),
+        (lambda run: run["model"].update(checkpoint=""), "it names no checkpoint"),
+        (lambda run: run["classnames"].reverse(), "was trained on the classes"),
+    ):
+        place = tmp_path / words
+        shutil.copytree(out, place)
+        run = json.loads((place / "run.json").read_text())
+        change(run)
+        (place / "run.json").write_text(json.dumps(run))
+        code, _, err = call(capsys, place, out.parent / "0.png")
+        assert code == 2 and words in err and str(place) in err and err.count("\n") == 1
+
+
+def test_scores_that_are_not_finite_are_no_probabilities(run_of, monkeypatch):
+    _, out = run_of("CoOp")
+    classifier = Classifier.load(out)
+    monkeypatch.setattr(classifier, "model", lambda images: torch.full((len(images), 3), float("nan")))
+    classifier.model.logit_scale = torch.ones(())
+    with pytest.raises(ValueError, match="no probabilities: scores holds 3 NaN"):
+        classifier(out.parent / "0.png")
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "nonsense", "meta"])
+def test_devices_that_are_not_there(run_of, capsys, name):
+    _, out = run_of("ZeroshotCLIP")
+    code, _, err = call(capsys, out, out.parent / "0.png", "--device", name)
+    assert code == 2 and f"there is no device '{name}'" in err and "allowed here: cpu" in err and err.count("\n") == 1
 
 
 def test_any_error_is_one_line(run_of, tmp_path, capsys, monkeypatch):

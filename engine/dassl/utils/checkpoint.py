@@ -158,9 +158,8 @@ def load_checkpoint(fpath: str) -> dict[str, Any]:
 
 def _is_whole(tensor: torch.Tensor) -> bool:
     """Return whether each value of a tensor was in the file; with strides of 0, a small file would make a huge one."""
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested or tensor.is_meta:
-        return False
-    return tensor.numel() * tensor.itemsize <= tensor.untyped_storage().nbytes()
+    dense = tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_nested or tensor.is_meta)
+    return dense and tensor.numel() * tensor.itemsize <= tensor.untyped_storage().nbytes()
 
 
 def _check_zip(path: str) -> None:
