@@ -22,7 +22,7 @@ def check_tokens(names: Sequence[str], refuse: bool) -> None:
     """Compare the tokens of class names, without a CLIP; warn of equal ones.
 
     Raises:
-        ValueError: a name has no token or a control character, or ``refuse`` (custom data) and two have the same tokens.
+        ValueError: a name has no token or a control character, or ``refuse`` (custom data) and two have equal tokens.
     """
     groups = defaultdict(list)
     for name in names:
