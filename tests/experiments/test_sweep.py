@@ -111,14 +111,17 @@ SBATCH = """#!/bin/bash
 export SLURM_JOB_ID=42 SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NTASKS=1 SLURM_JOB_NUM_NODES=1 SLURM_NODEID=0
 export SLURM_JOB_NODELIST=here
 cp "${@: -1}" "$0.script"
-(sleep 0.5; bash "$0.script" > "$0.out" 2>&1) > /dev/null 2>&1 &
+(sleep 0.5; bash "$0.script" > "$0.out" 2>&1; touch "$0.done") > /dev/null 2>&1 &
 echo "Submitted batch job 42"
 """
 SRUN = f"""#!/bin/bash
 while [ $# -gt 0 ] && [ "$1" != "{sys.executable}" ]; do shift; done
 exec "$@"
 """
-SACCT = "#!/bin/bash\necho 'JobID|State|NodeList'; echo '42|COMPLETED|here'\n"
+SACCT = """#!/bin/bash
+[ -e "$(dirname "$0")/sbatch.done" ] && state=COMPLETED || state=RUNNING
+echo 'JobID|State|NodeList'; echo "42|$state|here"
+"""
 
 
 @pytest.mark.slow
