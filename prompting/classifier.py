@@ -124,8 +124,7 @@ class Classifier:
         """Return a classifier with the same CLIP and learned prompts for other class names.
 
         Raises:
-            ValueError: no names, a name given twice, names that the CLIP cannot tell apart, or a method that learns its
-                classes.
+            ValueError: no names, names that the CLIP cannot tell apart, or a method that learns its classes.
         """
         if reason := self.model.fixed_classes:
             raise ValueError(
@@ -133,11 +132,9 @@ class Classifier:
                 f"{len(self.settings.classnames)} classes of the run"
             )
         names = tuple(classnames)
-        if isinstance(classnames, str) or not names or not all(name.strip() for name in names):
+        if isinstance(classnames, str) or not names:
             raise ValueError(f"class names must be one or more non-empty strings; found {classnames!r}")
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"the class name {twice!r} is given twice")
-        check_tokens(names, refuse=True)
+        check_tokens(names, refuse=True)  # also refuses names that are empty or given twice
         template = self.settings.template or template_for(self.settings.dataset)
         with self.precision.autocast():
             check_features(self.model.clip, names, template, refuse=True)

@@ -176,10 +176,10 @@ def checkpoint_path(folder: Path, epoch: int | None, best: bool = True) -> Path:
     """
     saved = _epochs(folder)
     if epoch is None:
-        names = [BEST_NAME if best else "", _newest(folder)]  # "" is the folder itself, no file
-        for path in (*(folder / name for name in names), *([saved[max(saved)]] if saved else [])):
-            if path.is_file():
-                return path
+        paths = [folder / BEST_NAME] if best else []
+        paths += [folder / _newest(folder), *([saved[max(saved)]] if saved else [])]
+        if file := next((path for path in paths if path.is_file()), None):
+            return file
     elif epoch in saved:
         return saved[epoch]
     asked = "checkpoint" if epoch is None else f"epoch {epoch}"
@@ -195,6 +195,7 @@ def checkpoint_path(folder: Path, epoch: int | None, best: bool = True) -> Path:
 
 
 def _newest(folder: Path) -> str:
+    """Return the file name in the pointer of a folder; "" if there is none."""
     pointer = folder / POINTER_NAME
     text = pointer.read_text(encoding="utf-8", errors="replace") if pointer.is_file() else ""
     return text.partition("\n")[0].strip()

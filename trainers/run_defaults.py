@@ -1,12 +1,11 @@
 """Defaults of a command line: the settings of the run to evaluate, and the output folder."""
 
 from pathlib import Path
-from typing import Any
 
-from dassl.data.datasets import DATASET_REGISTRY
 from yacs.config import CfgNode
 
 from trainers.record.files import Json, read_json
+from trainers.record.runs import root_is_data
 
 # Settings of a trained run that its evaluation does not take: folders, resources, and files with initial weights, which
 # the run's checkpoints replace.
@@ -47,9 +46,8 @@ def output_folder(cfg: CfgNode, method_file: str, data_file: str, run: str = "")
 
     A custom data set is named after its folder or file, others after their YAML file.
     """
-    name: Any = cfg.DATASET.NAME
-    data = Path(data_file).stem if data_file else name.lower()
-    if name in DATASET_REGISTRY.registered_names() and getattr(DATASET_REGISTRY.get(name), "root_is_data", False):
+    data = Path(data_file).stem if data_file else cfg.DATASET.NAME.lower()
+    if root_is_data(cfg.DATASET.NAME):
         data = Path(cfg.DATASET.ROOT).resolve().stem or data
     if run:
         return str(Path(run, "eval", f"{data}_{cfg.DATASET.get('SUBSAMPLE_CLASSES', 'all')}"))

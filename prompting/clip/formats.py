@@ -131,8 +131,8 @@ def _expand_word_table(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _some(keys: list[str], shown: int = 5) -> str:
-    return ", ".join(keys[:shown]) + (f", ... ({len(keys)} in all)" if len(keys) > shown else "")
+def _some(keys: list[str]) -> str:
+    return ", ".join(keys[:5]) + (f", ... ({len(keys)} in all)" if len(keys) > 5 else "")
 
 
 def _incomplete(source: str, missing: list[str]) -> ValueError:

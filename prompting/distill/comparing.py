@@ -98,9 +98,8 @@ def compare(forms: Sequence[Form], tested: Tested, settings: ModelSettings) -> l
         for form in tqdm(forms, desc="memory and speed", unit="form", disable=None):
             found = measure(form.kind, form.source, file)
             accuracy = 100 * hits[form.name] / len(tested)
-            what = settings.dataset, settings.method, form.name, accuracy, len(tested), form.size_mb
-            speeds = found["images_per_second"], found["images_per_cpu_second"]
-            rows.append(Row(*what, found["peak_mb"], *speeds))
+            about = settings.dataset, settings.method, form.name, accuracy, len(tested), form.size_mb
+            rows.append(Row(*about, **found))  # type: ignore[arg-type]
     return rows
 
 

@@ -1,4 +1,4 @@
-"""TCP: CoOp with class-aware tokens inside the text tower (arXiv 2311.18231).
+"""TCP: KgCoOp with class-aware tokens inside the text tower (arXiv 2311.18231).
 
 The tokens c_k = meta_net(w0_k) replace the inputs of block LAYER at the context positions; w0_k is the frozen CLIP's
 feature of a sentence about class k. loss = cross entropy + 8 (1 - mean over classes cos(w, w0)).
@@ -15,17 +15,16 @@ from torch import Tensor, nn
 from prompting import teacher
 from prompting.clip import blocks, tokenize_texts, word_vectors
 from prompting.clip.templates import fill
-from prompting.heads import cosine_logits
 from prompting.learners import Prompts
 from prompting.learners.textual import random_prompt, with_prompt_axis
-from prompting.methods.base import CosineCLIP, Options
+from prompting.methods.base import Options
+from prompting.methods.kgcoop import PHRASE, KgCoOp
 from prompting.ot.checks import check_choice, check_count
 
 logger = logging.getLogger("prompting")
 
 LENGTH = 4  # context vectors, and class-aware tokens
 WEIGHT = 8.0  # weight of the distance to the teacher
-PHRASE = "a photo of a"
 TEMPLATES = {  # the teacher's sentences, where they differ from CoOp's
     "DescribableTextures": "a photo of a {}, a type of texture.",
     "FGVCAircraft": "a photo of an aircraft {}.",
@@ -94,13 +93,13 @@ class ClassAwarePrompts(nn.Module):
         return Prompts(context, [*[None] * (self.layer - 1), tokens.unsqueeze(0)])
 
 
-class TCP(CosineCLIP[TCPOptions]):
+class TCP(KgCoOp):
     """CLIP with a learned context and class-aware tokens, whose class features stay close to the frozen CLIP's."""
 
     name = "TCP"
-    options_class = TCPOptions
+    options_class = TCPOptions  # type: ignore[assignment]
 
-    def build(self, classnames: Sequence[str], options: TCPOptions) -> None:
+    def build(self, classnames: Sequence[str], options: TCPOptions) -> None:  # type: ignore[override]
         if options.layer >= self.shape.text_layers:
             raise ValueError(f"layer is {options.layer}; the text tower's blocks are 0 to {self.shape.text_layers - 1}")
         if options.w not in (1.0, WEIGHT):
@@ -111,7 +110,10 @@ class TCP(CosineCLIP[TCPOptions]):
         target = teacher.text_features(self.text_encoder, [[fill(template, n) for n in classnames]], self.clip)[0]
         shape = (len(classnames), LENGTH) if options.csc and not options.ctx_init else (LENGTH,)
         context = word_vectors(self.clip, PHRASE) if options.ctx_init else random_prompt(*shape, self.shape.text_width)
-        self.prompt_learner = ClassAwarePrompts(context, F.normalize(target, dim=-1), options.layer)
+        features = F.normalize(target, dim=-1)
+        self.prompt_learner = ClassAwarePrompts(context, features, options.layer)
+        self.register_buffer("teacher_text", features, persistent=False)
+        self.weight = WEIGHT
         sentences = [fill(SENTENCES.get(self.dataset, "{}."), name) for name in classnames]
         self.tokens = tokenize_texts(sentences, n_ctx=LENGTH, clip_model=self.clip)
 
@@ -119,10 +121,3 @@ class TCP(CosineCLIP[TCPOptions]):
     def fixed_classes(self) -> str:
         """Reason why the model takes no other class names; "" if it takes any."""
         return "class-specific contexts" if self.get_parameter("prompt_learner.ctx").dim() == 3 else ""
-
-    def loss_terms(self, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the cross entropy, the distance of the class features to the teacher's, and the logits."""
-        image, text = self.features(images)
-        logits = cosine_logits(image, text, self.logit_scale)
-        distance = teacher.cosine_distance(text, self.get_buffer("prompt_learner.features"))
-        return {"ce": F.cross_entropy(logits, labels), "knowledge": WEIGHT * distance}, logits

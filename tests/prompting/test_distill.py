@@ -18,7 +18,7 @@ from prompting.export import portable as loader
 from prompting.export.convert import portable
 from prompting.export.write import write_form
 from prompting.images import Preprocess, read_image
-from tests.reference.methods import NAMES, build, draw_images, tiny_vit, train_on_four
+from tests.reference.methods import NAMES, build, draw_images, tiny_vit
 
 CPU = torch.device("cpu")
 
@@ -129,14 +129,6 @@ def test_training_brings_the_student_to_the_teacher_and_its_file_gives_the_same_
     assert torch.equal(logits, same(images)) and not logits.requires_grad
     write_form("safetensors", student, tmp_path)
     assert torch.equal(loader.load(str(tmp_path / "model.safetensors"))(images), logits)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A run that trained on 0.png and 1.png and was tested on 2.png and 3.png beside its folder."""
-    folder = tmp_path_factory.mktemp("run")
-    train_on_four("ALIGN", folder).train()
-    return folder / "out"
 
 
 QUICK = ("--epochs", 1, "--views", 1, "--workers", 0)

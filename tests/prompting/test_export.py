@@ -22,7 +22,7 @@ from prompting.files import work_folder
 from prompting.images import Preprocess, read_image
 from prompting.methods.coop import CoOp
 from prompting.precision import Precision
-from tests.reference.methods import METHODS, NAMES, build, draw_images, relearn, tiny_resnet, tiny_vit, train_on_four
+from tests.reference.methods import METHODS, NAMES, build, draw_images, relearn, tiny_resnet, tiny_vit
 from tests.reference.params import long_but
 
 SPEED = {"peak_mb": 1.0, "images_per_second": 2.0}
@@ -125,13 +125,6 @@ def test_onnx_gives_the_logits_of_100_images_in_batches_of_any_size(words, tmp_p
     difference = (small(images) - expected).abs().max()
     assert 0 < difference < expected.std()
     assert (tmp_path / "int8.onnx").stat().st_size < 0.7 * (tmp_path / "model.onnx").stat().st_size
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    train_on_four("ALIGN", folder).train()
-    return folder / "out"
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from prompting.learners import IndependentPrompts, TextPrompts, VisualPrompts
+from prompting.learners import IndependentPrompts, ProjectedPrompts, TextPrompts, VisualPrompts
 
 
 def test_start():
@@ -13,6 +13,8 @@ def test_start():
     assert torch.equal(learner.ctx[0], words)
     assert learner.ctx[1:].std().item() == pytest.approx(0.02, rel=0.1)
     assert TextPrompts(None, 2, 8, init=[words]).ctx.equal(words)
+    first, second = ProjectedPrompts(3, 2, 8, 5, depth=3).compound_prompt_projections
+    assert torch.equal(first.weight, second.weight)  # copies of one map
 
 
 @pytest.mark.parametrize("text_depth, vision_depth", [(0, 2), (2, 0), (3, 1), (0, 0)])

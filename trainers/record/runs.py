@@ -64,13 +64,13 @@ def changed_keys(before: Json, now: Json) -> list[tuple[str, Any, Any]]:
     """
     old, new = flat(before), flat(now)
     for leaves, config in ((old, before), (new, now)):
-        if _root_is_data(config.get("DATASET", {})):
+        if root_is_data(config.get("DATASET", {}).get("NAME")):
             leaves["DATASET.ROOT"] = os.path.realpath(os.path.expanduser(config["DATASET"]["ROOT"]))
     return [(key, old[key], new[key]) for key in sorted(old) if key in new and old[key] != new[key]]
 
 
-def _root_is_data(data: Json) -> bool:
-    name = data.get("NAME")
+def root_is_data(name: Any) -> bool:
+    """Return whether ``DATASET.ROOT`` names the data of a registered data set, and not the folder of all data sets."""
     return name in DATASET_REGISTRY.registered_names() and getattr(DATASET_REGISTRY.get(name), "root_is_data", False)
 
 
@@ -106,15 +106,11 @@ def model_settings(trainer: Any) -> ModelSettings:
     )
 
 
-def run_file(trainer: TrainerX) -> Json:
-    """Return the content of ``run.json``: :func:`describe_run`, and how the library makes the model."""
-    return {**describe_run(trainer), "model": model_settings(trainer).as_json()}
-
-
-def write_run(trainer: TrainerX) -> None:
-    """Write ``run.json`` of a method that learns nothing."""
+def write_run(trainer: TrainerX, **more: Any) -> None:
+    """Write ``run.json``: :func:`describe_run`, how the library makes the model, and ``more``."""
     if writes():
-        write_json(run_file(trainer), Path(trainer.output_dir) / "run.json")
+        content = {**describe_run(trainer), "model": model_settings(trainer).as_json(), **more}
+        write_json(content, Path(trainer.output_dir) / "run.json")
 
 
 def check_same_run(trainer: TrainerX) -> None:
@@ -137,8 +133,7 @@ def check_same_run(trainer: TrainerX) -> None:
             logger.info(f"{folder} holds a run of {old} epochs; it goes on with the learning rates of {new} epochs")
         seconds = before.get("train_seconds")
         times.update(seconds if isinstance(seconds, dict) else {})
-    if writes():
-        write_json({**run_file(trainer), "train_seconds": times}, Path(trainer.output_dir) / "run.json")
+    write_run(trainer, train_seconds=times)
 
 
 def compare_runs(trainer: TrainerX, before: Json, asked: Json, where: str, grows: bool = False) -> None:
