@@ -31,7 +31,7 @@ def test_five_commands(tmp_path):
     accuracy = json.loads((tmp_path / "run/results.json").read_text())["metrics"]["test"]["accuracy"]
     assert accuracy > 2 * 100 / 5  # twice as good as guessing
     page = (tmp_path / "run/report.html").read_text()
-    assert f"{accuracy:.2f} %" in page
+    assert f"{accuracy:.2f}%" in page
     links = re.findall(r'(?:src|href)="([^"#]*)"', page)
     assert links and all(link.startswith("data:") for link in links)  # one file, which loads nothing
 

@@ -92,7 +92,7 @@ def test_the_page_of_a_run(runs, call_main, tmp_path):
     text = page.read_text()
     assert html.escape(CLASSES[1]) in text and CLASSES[1] not in text  # names are data, not markup
     assert text.count('<article class="card"') == 2 and text.count('<table class="plan"') == 4
-    assert "83.33 %" in text and "2 of 12 images (16.7 %) are wrong" in text
+    assert "83.33%" in text and "2 of 12 images (16.7%) are wrong" in text
     shapes = re.findall(r'(?:src|href)="([^"#]*)"', text)
     assert shapes and all(one.startswith("data:") for one in shapes)
 

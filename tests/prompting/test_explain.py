@@ -21,6 +21,7 @@ from prompting.explain import ClassPlan, evenness, transport_plans
 from prompting.explain.curves import draw_panel, read_curves, uniform_prompts
 from prompting.explain.embedding import image_features, nearest_is_same
 from prompting.explain.likeliest_figure import likeliest_figure
+from prompting.explain.plan_figure import UNIFORM, how_even
 from prompting.explain.plans import token_word
 from prompting.explain.style import drawable_name
 from prompting.explain.words import drawable, in_words, nearest_words, word_spacing, words_figure
@@ -133,6 +134,8 @@ def test_heat_is_one_for_a_uniform_plan_and_all_of_it_where_the_mass_is():
 def test_evenness_and_the_heaviest_pairs():
     assert evenness(torch.full((3, 5), 1 / 15)) == pytest.approx(1)
     assert evenness(torch.eye(4) / 4) == pytest.approx(0.5)  # ln 4 / ln 16
+    nearly = torch.tensor([[0.26, 0.24], [0.24, 0.26]])
+    assert how_even(nearly) == UNIFORM != how_even(torch.tensor([[0.27, 0.23], [0.23, 0.27]]))
     plan = torch.tensor([[0.1, 0.4], [0.3, 0.2]])
     assert ClassPlan(0, "a", 1.0, plan, None, []).heaviest(3) == [(0, 1), (1, 0), (1, 1)]
 
