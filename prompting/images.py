@@ -18,6 +18,7 @@ from prompting.ot.checks import check_choice
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
 MOST_PIXELS = 10_000  # in a side of a tensor
+LONGEST_SIDE = 1000  # times the shorter one, whose resize to 224 pixels would make a tiny file a picture of gigabytes
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ def read_image(path: str | os.PathLike[str], turn: bool = False) -> Image.Image:
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the file is damaged, is no image, or has a pixel that is not finite.
+        ValueError: the file is damaged, is no image, has a pixel that is not finite, or one side is more than 1000
+            times as long as the other.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"no image file at {os.fspath(path)}")
@@ -101,6 +103,10 @@ def read_image(path: str | os.PathLike[str], turn: bool = False) -> Image.Image:
         with Image.open(path) as image:
             if image.format == "EPS":
                 raise ValueError("PostScript is a program, not a picture")  # Pillow would run Ghostscript on it
+            if max(image.size) > LONGEST_SIDE * min(image.size):
+                raise ValueError(
+                    f"it has {image.width} x {image.height} pixels; allowed: sides up to 1 : {LONGEST_SIDE}"
+                )
             image.load()
             picture = (_eight_bits(image) if image.mode[0] in "IF" else image).convert("RGB")
             return _upright(picture, image) if turn else picture

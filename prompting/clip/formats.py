@@ -72,7 +72,7 @@ def build_clip(state: Mapping[str, Tensor], source: str) -> open_clip.CLIP:
     Raises:
         ValueError: if tensors are missing or unknown, or if their shapes contradict each other.
     """
-    state = _normalise(state)
+    state = _normalise(state, source)
     missing = [key for key in _NEEDED if key not in state]
     if missing:
         raise _incomplete(source, missing)
@@ -109,13 +109,15 @@ def build_clip(state: Mapping[str, Tensor], source: str) -> open_clip.CLIP:
     return model
 
 
-def _normalise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _normalise(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     """Remove the prefixes of wrappers from the names and convert floats to float32."""
     clean = {}
     for name, value in state.items():
         name = name.removeprefix("module.")
         if name.removeprefix("text.").startswith(_TEXT_PARTS):
             name = name.removeprefix("text.")
+        if name in clean:
+            raise ValueError(f"{source} holds {name} twice, with and without the prefix 'module.' or 'text.'")
         if name not in _EXTRAS:
             clean[name] = value.detach().float() if value.is_floating_point() else value.detach()
     return _expand_word_table(clean)

@@ -261,6 +261,8 @@ def test_wrong_names(source: str, error: type, message: str, offline: None) -> N
             {"ln_final.bias": torch.ones(64, dtype=torch.complex64)},
             "ln_final.bias is of torch.complex64; allowed: ",
         ),
+        ({"module.ln_final.bias": torch.ones(64)}, "holds ln_final.bias twice"),
+        ({"text.ln_final.bias": torch.ones(64)}, "holds ln_final.bias twice"),
         ({"text_projection": torch.ones(64, 24).int()}, "text_projection is of torch.int32; allowed: floating point"),
         ({"text_projection": torch.zeros(3)}, "shapes are not those of a CLIP .*expected 2, got 1"),
         ({"ln_final.weight": None, **{f"transformer.resblocks.{i}.ln_1.bias": None for i in range(3)}}, "ln_final"),

@@ -139,6 +139,8 @@ POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(
         (png(20000, 20000), "exceeds limit of"),
         (png(2**31 - 1, 2**31 - 1), "(?i)unreadable|not a readable"),
         (png(0, 5), "(?i)unreadable|not a readable"),
+        (png(1, 1001), "1 x 1001 pixels; allowed: sides up to 1 : 1000"),
+        (png(60000, 3), "60000 x 3 pixels"),
         (damaged(), "(?i)truncated|broken"),
         (b"", "cannot identify"),
         (b"<svg/>", "cannot identify"),

@@ -133,7 +133,7 @@ REFUSED = [
     ("ALIGN", ("READING", "release"), "did you mean 'released'"),
     ("ALIGN", ("LAMBDA_TOKEN", 0.0), "LAMBDA_TOKEN is 0.0"),
     ("ALIGN", ("N_CTX", 6), "fewer than"),
-    ("ALIGN", ("CTX_INIT", "word " * 80), "prompt of 'face' has"),
+    ("ALIGN", ("CTX_INIT", "word " * 80), "prompt of 'golden retriever' has"),
     ("ALIGN", ("ENGINE", "triton"), "TRAINER.ALIGN.ENGINE is 'triton'.*allowed: 'torch', 'auto'$"),
     ("ALIGN", ("IMAGE_SET", "patches"), "BETA is 1.0 with IMAGE_SET patches.*set BETA to 0"),
     ("ALIGN", ("IMAGE_SET", "patch"), "IMAGE_SET.*'patch'.*patches"),

@@ -28,6 +28,13 @@ class _Loader(yaml.SafeLoader):
             lines[key.value] = line
         return super().construct_mapping(node, deep)
 
+    def construct_scalar(self, node: ScalarNode) -> Any:
+        value, kinds = node.value, ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+        if node.tag in kinds and (":" in value or (value.lstrip("+-")[:1] == "0" and value.lstrip("+-0").isdigit())):
+            line = node.start_mark.line + 1
+            raise yaml.YAMLError(f"line {line}: {value!r:.80} is octal or in minutes to YAML; write a decimal number")
+        return super().construct_scalar(node)
+
 
 def _size(node: Node, known: dict[int, float]) -> float:
     """Return the number of nodes of the tree with all aliases written out; infinite if it holds itself."""

@@ -22,6 +22,7 @@ from PIL import Image, ImageOps
 from .registry import check_availability, get_most_similar_str_to_a_from_b  # noqa: F401  plugins import them from here
 
 logger = logging.getLogger(__name__)
+LONGEST_SIDE = 1000  # times the shorter one, whose resize to 224 pixels would make a tiny file a picture of gigabytes
 ABANDONED = 3600  # seconds after which a temporary file is one that a killed process has left
 
 
@@ -102,7 +103,8 @@ def open_image(path: str) -> Iterator[Image.Image]:
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the file is not an image, damaged, or has more pixels than Pillow decodes (2 * MAX_IMAGE_PIXELS).
+        ValueError: the file is not an image, damaged, has more pixels than Pillow decodes (2 * MAX_IMAGE_PIXELS), or
+            is a line: one side is more than 1000 times as long as the other.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"No such image: {path}")
@@ -110,6 +112,10 @@ def open_image(path: str) -> Iterator[Image.Image]:
         with Image.open(path) as image:
             if image.format == "EPS":
                 raise ValueError("PostScript is a program, not a picture")  # Pillow would run Ghostscript on it
+            if max(image.size) > LONGEST_SIDE * min(image.size):
+                raise ValueError(
+                    f"it has {image.width} x {image.height} pixels; allowed: sides up to 1 : {LONGEST_SIDE}"
+                )
             yield image
     except Exception as error:  # decoders raise any type for a damaged file
         words = " ".join(str(error).split()) or type(error).__name__
