@@ -120,7 +120,7 @@ def check_images(classifier: Classifier, run: Path, folder: Path | None) -> tupl
     """Return preprocessed images (B, 3, H, W) to check an export on, and what they are."""
     if folder is not None:
         paths = find_images([folder])
-        what = f"images of {folder}"
+        what = f"images of {folder.resolve().name}"  # not its whole path: the card may be published
     else:
         table, root = run / "predictions.csv", data_folder(read_run(run)["config"]["DATASET"]["ROOT"])
         rows = list(csv.DictReader(table.open(encoding="utf-8"))) if table.is_file() else []
