@@ -136,17 +136,34 @@ def loaded_run(run: str | os.PathLike[str], content: Mapping[str, Any]) -> tuple
     return ModelSettings.read(Path(loaded).parent.parent), changes
 
 
+def predicted_images(folder: Path) -> list[tuple[str, int]]:
+    """Return (path below the data folder, label) of the test images in a run's predictions.csv.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged.
+    """
+    table = folder / "predictions.csv"
+    if not table.is_file():
+        raise FileNotFoundError(f"{folder} has no predictions.csv, which lists the test images: test the run first")
+    try:
+        with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:  # names of any bytes
+            reader = csv.DictReader(file)
+            if missing := {"path", "label"}.difference(reader.fieldnames or ()):
+                raise ValueError(f"it has no column {min(missing)!r}")
+            return [(row["path"], int(row["label"])) for row in reader]
+    except (TypeError, ValueError, csv.Error) as error:
+        raise ValueError(f"{table} is damaged: {error}") from None
+
+
 def images_of_test(folder: Path, root: Path, most: int) -> tuple[list[Path], list[int]]:
     """Return paths and labels of at most ``most`` test images of a run, the classes in turn, from its predictions.csv.
 
     Raises:
         FileNotFoundError: predictions.csv or an image is missing.
+        ValueError: predictions.csv is damaged.
     """
-    table = folder / "predictions.csv"
-    if not table.is_file():
-        raise FileNotFoundError(f"{folder} has no predictions.csv, which lists the test images: test the run first")
-    with table.open(newline="", encoding="utf-8") as file:
-        rows = [(root / row["path"], int(row["label"])) for row in csv.DictReader(file)]
+    rows = [(root / path, label) for path, label in predicted_images(folder)]
     seen: dict[int, int] = {}  # number of images so far, by label
     order = []
     for path, label in rows:
