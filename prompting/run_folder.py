@@ -143,6 +143,26 @@ def data_folder(root: str | os.PathLike[str]) -> Path:
     return path.parent if path.is_file() else path
 
 
+def predicted_images(folder: Path) -> list[tuple[str, int]]:
+    """Return (path below the data folder, label) of the test images in a run's predictions.csv.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged.
+    """
+    table = folder / "predictions.csv"
+    if not table.is_file():
+        raise FileNotFoundError(f"{folder} has no predictions.csv, which lists the test images: test the run first")
+    try:
+        with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:  # names of any bytes
+            reader = csv.DictReader(file)
+            if missing := {"path", "label"}.difference(reader.fieldnames or ()):
+                raise ValueError(f"it has no column {min(missing)!r}")
+            return [(row["path"], int(row["label"])) for row in reader]
+    except (TypeError, ValueError, csv.Error) as error:
+        raise ValueError(f"{table} is damaged: {error}") from None
+
+
 def images_of_test(folder: Path, root: str | os.PathLike[str], most: int) -> tuple[list[Path], list[int]]:
     """Return paths and labels of at most ``most`` test images of a run, the classes in turn, from its predictions.csv.
 
@@ -150,12 +170,9 @@ def images_of_test(folder: Path, root: str | os.PathLike[str], most: int) -> tup
 
     Raises:
         FileNotFoundError: predictions.csv or an image is missing.
+        ValueError: predictions.csv is damaged.
     """
-    table = folder / "predictions.csv"
-    if not table.is_file():
-        raise FileNotFoundError(f"{folder} has no predictions.csv, which lists the test images: test the run first")
-    with table.open(newline="", encoding="utf-8") as file:
-        rows = [(data_folder(root) / row["path"], int(row["label"])) for row in csv.DictReader(file)]
+    rows = [(data_folder(root) / path, label) for path, label in predicted_images(folder)]
     numbers: defaultdict[int, count[int]] = defaultdict(count)  # of the images of each label
     chosen = sorted(rows, key=lambda row: next(numbers[row[1]]))[:most]
     if missing := next((path for path, _ in chosen if not path.is_file()), None):

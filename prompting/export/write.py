@@ -1,6 +1,5 @@
 """Export of a run into a folder: the files of each form, checked against the model, measured and described."""
 
-import csv
 import json
 import math
 import tempfile
@@ -26,7 +25,7 @@ from prompting.export.portable import ExportedModel
 from prompting.files import move_files, naming, work_folder, write_file
 from prompting.images import find_images, read_image
 from prompting.ot.checks import check_choice
-from prompting.run_folder import ModelSettings, data_folder, read_run
+from prompting.run_folder import ModelSettings, data_folder, predicted_images, read_run
 
 FORMS = ("safetensors", "onnx", "int8")
 FILES = {"safetensors": "model.safetensors", "onnx": "model.onnx", "int8": "model.int8.onnx"}
@@ -122,9 +121,9 @@ def check_images(classifier: Classifier, run: Path, folder: Path | None) -> tupl
         paths = find_images([folder])
         what = f"images of {folder.resolve().name}"  # not its whole path: the card may be published
     else:
-        table, root = run / "predictions.csv", data_folder(read_run(run)["config"]["DATASET"]["ROOT"])
-        rows = list(csv.DictReader(table.open(encoding="utf-8"))) if table.is_file() else []
-        paths, what = [path for row in rows if (path := root / row["path"]).is_file()], "test images"
+        root = data_folder(read_run(run)["config"]["DATASET"]["ROOT"])
+        rows = predicted_images(run) if (run / "predictions.csv").is_file() else []
+        paths, what = [path for name, _ in rows if (path := root / name).is_file()], "test images"
     if not paths:
         stream = torch.Generator().manual_seed(1)
         return torch.randn(NUMBER, 3, *classifier.preprocess.size, generator=stream), f"{NUMBER} images of noise"

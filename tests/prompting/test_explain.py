@@ -229,6 +229,16 @@ def test_images_come_evenly_from_the_classes(make_run):
         images_of_test(folder, folder, 7)
 
 
+def test_tables_of_test_images_with_any_name_or_damaged(tmp_path):
+    (tmp_path / os.fsdecode(b"caf\xe9.png")).write_bytes(b"")
+    (tmp_path / "predictions.csv").write_bytes(b"path,label\ncaf\xe9.png,0\n")
+    assert images_of_test(tmp_path, tmp_path, 7) == ([tmp_path / os.fsdecode(b"caf\xe9.png")], [0])
+    for content in ("path\na.png\n", "a.png,0\n", "path,label\na.png,first\n", "path,label\na.png\n"):
+        (tmp_path / "predictions.csv").write_text(content)
+        with pytest.raises(ValueError, match="predictions.csv is damaged: "):
+            images_of_test(tmp_path, tmp_path, 7)
+
+
 def test_curves_are_read_by_epoch(make_run):
     folder, _ = make_run("ALIGN")
     panels = {panel.title: panel for panel in read_curves(folder)}

@@ -237,7 +237,7 @@ def test_images_to_check_on(run):
     assert what == "2 test images" and torch.equal(
         images[0], classifier.preprocess(read_image(run.parent / rows[0]["path"]))
     )
-    assert write.check_images(classifier, run, Path(run.parent))[1] == f"4 images of {run.parent}"
+    assert write.check_images(classifier, run, Path(run.parent))[1] == f"4 images of {run.parent.name}"
     (run / "predictions.csv").rename(run / "other.csv")
     assert write.check_images(classifier, run, None)[1] == "100 images of noise"
     (run / "other.csv").rename(run / "predictions.csv")
