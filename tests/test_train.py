@@ -239,10 +239,11 @@ def test_a_plugin_that_fails_is_named(call, tmp_path, content, words):
         ({"opts": ["TRAINER.ALIGN.PREC", "fp15"]}, "fp16"),
         ({"opts": ["TRAINER.ALIGN.CTX_INIT", "very " * 80]}, "tokens"),
         ({"opts": ["INPUT.SIZE", "(48, 48)"]}, r"INPUT.SIZE is \(48, 48\).*\(64, 64\)"),
+        ({"opts": ["DATASET.SUBSAMPLE_CLASSES", "new"]}, r"'lynx' is the only class \(DATASET.SUBSAMPLE_CLASSES new\)"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_mistakes_get_one_line(call, tmp_path, change, message):
-    class_folders(tmp_path / "photos", ["cat", "dog"])
+    class_folders(tmp_path / "photos", ["cat", "dog", "lynx"])
     change = {"dataset": "configs/datasets/folder.yaml", "data": tmp_path / "photos", **change}
     assert re.search(message, refused(call, *change.pop("words", ()), **change))

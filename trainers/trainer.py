@@ -89,6 +89,9 @@ class PromptTrainer(MethodSettings, TrainerX):
         cfg = self.cfg
         self.precision = Precision.resolve(self.settings(cfg)["PREC"], self.device)
         names, custom = self.dm.dataset.classnames, getattr(self.dm.dataset, "root_is_data", False)
+        if custom and len(names) == 1:
+            part = f"DATASET.SUBSAMPLE_CLASSES {cfg.DATASET.SUBSAMPLE_CLASSES}"
+            raise ValueError(f"{names[0]!r:.100} is the only class ({part}), and would get 100%: give at least two")
         check_tokens(names, refuse=custom)
         logger.info(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
         # Moved before the model is built: a teacher's features are computed on the device, in float32.

@@ -69,7 +69,7 @@ def given_classes(classes: str | None, file: str | None) -> list[str] | None:
             raise ValueError(f"the file of class names {file} is not UTF-8 text ({error})") from None
         names = [line.strip() for line in lines if line.strip()]
     if names is not None and len(names) == 1:
-        raise ValueError(f"{names[0]!r:.100} is the only class name, and would get 100 %: give at least two")
+        raise ValueError(f"{names[0]!r:.100} is the only class name, and would get 100%: give at least two")
     return names
 
 
