@@ -190,8 +190,8 @@ CUSTOM_DATASETS = {made.__name__: made for made in (Folder, Csv, SplitJson)}
 def _one_spelling(file: str, images: Path) -> str:
     r"""Return a path relative to ``images``: ``im/cat/0.jpg`` also for ``im\cat\0.jpg`` and ``./im//cat/0.jpg``."""
     if os.path.isabs(file):
-        file = os.path.relpath(file, images)
-    if "\\" in file and not os.path.isfile(os.path.join(images, file)):
+        file = Path(os.path.relpath(file, images)).as_posix()
+    if "\\" in file and (os.sep == "\\" or not os.path.isfile(os.path.join(images, file))):
         file = file.replace("\\", "/")
     return "/".join(part for part in file.split("/") if part not in ("", "."))
 

@@ -1,14 +1,16 @@
 """``align-clip COMMAND ...``, or ``python -m prompting COMMAND ...``: use a trained run."""
 
 # ruff: noqa: E402
+import multiprocessing
 import os
 import signal
 import sys
 
 
 def end(number: int, frame: object) -> None:
-    """End the process at once, with one line: a command imports its packages, and has written nothing."""
-    os.write(2, b"align-clip: interrupted\n")
+    """End the process at once, with one line: only imports have run so far, so nothing has been written."""
+    if multiprocessing.parent_process() is None:
+        os.write(2, b"align-clip: interrupted\n")
     os._exit(128 + number)
 
 
@@ -18,7 +20,6 @@ if __name__ == "__main__" or os.path.basename(sys.argv[0]).startswith("align-cli
 
 import argparse
 import io
-import multiprocessing
 import pkgutil
 import threading
 import traceback
@@ -65,12 +66,12 @@ def stop_on_signals() -> Iterator[None]:
             signal.signal(number, stop)
         yield
     finally:
-        for number, handler in before.items():  # a command that has ended needs no Ctrl-C
+        for number, handler in before.items():  # ignore Ctrl-C while Python shuts down
             signal.signal(number, signal.SIG_IGN if handler is end else handler)
 
 
 def interruption(error: BaseException | None) -> KeyboardInterrupt | None:
-    """Return the interruption that an error is, or that led to it, as in an import that turned it into another one."""
+    """Return the KeyboardInterrupt in an error's chain of contexts: some imports raise another error after one."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error
@@ -101,13 +102,14 @@ def main(words: Sequence[str] | None = None) -> int:
             with suppress(OSError):  # of a file whose descriptor is a pipe by now
                 stream.reconfigure(errors="backslashreplace")
     try:
-        made = parser()  # imports all commands
+        commands_parser = parser()  # imports all commands
         with stop_on_signals():
             try:
-                args = made.parse_args([word for word in words if word != "--traceback"])
+                args = commands_parser.parse_args([word for word in words if word != "--traceback"])
                 name = f"align-clip {args.command}"
                 if empty := next((key for key, value in vars(args).items() if value == ""), None):
-                    raise ValueError(f"--{empty.replace('_', '-')} is empty: leave it out, or give a value")
+                    flag = "RUN" if empty == "run_folder" else f"--{empty.replace('_', '-')}, which may be left out,"
+                    raise ValueError(f"{flag} is empty")
                 code = args.run(args)
                 sys.stdout.flush()
                 return code
@@ -115,7 +117,8 @@ def main(words: Sequence[str] | None = None) -> int:
                 if (stop := interruption(error)) is None:
                     raise
                 end_workers()
-                print(f"{name}: interrupted", file=sys.stderr)
+                later = "" if error is stop or isinstance(error, ImportError) else f"; then {one_line(error)}"
+                print(f"{name}: interrupted{later}", file=sys.stderr)
                 return getattr(stop, "exit_code", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # at exit, Python would report a broken pipe
@@ -146,7 +149,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """Return an error as one line, with type, file and line unless it is one of ``USER_ERRORS`` with a message."""
     words = " ".join(str(error).split())
     words = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in words)

@@ -68,7 +68,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def check_classes(path: str | os.PathLike[str], classnames: Sequence[str]) -> None:
-    """Raise ValueError if a checkpoint file holds the class names of its training, and they are others."""
+    """Raise ValueError if the class names stored in a checkpoint differ from ``classnames``."""
     trainer = read_pickled(path).get("trainer")
     trained = trainer.get("classnames") if isinstance(trainer, Mapping) else None
     if trained and trained != list(classnames):

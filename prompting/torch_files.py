@@ -11,7 +11,6 @@ from typing import IO, Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import keystr, tree_flatten_with_path
 
 # Modules of pickled optimizers and schedulers, which checkpoints of Dassl contain besides tensors and plain values.
 OBJECTS = ("torch.optim.", "dassl.optim.")
@@ -22,6 +21,7 @@ DTYPES = {
     "Long": torch.int64,
 }  # fmt: skip
 MOST_MODULES = 100_000
+LARGEST_VIEW = 2**28  # bytes of a tensor that repeats its stored values, by strides of 0
 
 
 def check_crc(path: str | os.PathLike[str]) -> None:
@@ -93,16 +93,34 @@ def read_pickled(path: str | os.PathLike[str], objects: bool = True) -> Any:
     finally:
         torch.serialization.clear_safe_globals()
         torch.serialization.add_safe_globals(known)
-    for place, leaf in tree_flatten_with_path(content)[0]:
-        if isinstance(leaf, Tensor) and not _is_whole(leaf):
-            raise ValueError(f"its entry {keystr(place)} is a sparse, quantized or nested tensor, or lacks its values")
+    if wrong := _wrong_tensor(content):
+        raise ValueError(f"its entry {wrong}")
     return content
 
 
-def _is_whole(tensor: Tensor) -> bool:
-    """Return whether each value of a tensor was in the file; with strides of 0, a small file would make a huge one."""
-    dense = tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_nested or tensor.is_meta)
-    return dense and tensor.numel() * tensor.itemsize <= tensor.untyped_storage().nbytes()
+def _wrong_tensor(content: Any) -> str:
+    """Return the name of a tensor in nested containers that is not plain, and why; "" if all are."""
+    seen, todo = set[int](), [("", content)]
+    while todo:
+        name, value = todo.pop()
+        if isinstance(value, Tensor):
+            if kind := _kind(value):
+                return f"{name} is {kind}"
+        elif isinstance(value, (dict, list, tuple)) and id(value) not in seen:  # one that is there twice is read once
+            seen.add(id(value))
+            parts = value.items() if isinstance(value, dict) else enumerate(value)
+            todo += [(f"{name}.{key}".lstrip("."), part) for key, part in parts]
+    return ""
+
+
+def _kind(tensor: Tensor) -> str:
+    if tensor.is_meta:
+        return "a tensor without values"
+    if tensor.is_nested or tensor.is_quantized or tensor.layout != torch.strided:
+        return "a sparse, quantized or nested tensor"
+    size = tensor.numel() * tensor.itemsize
+    repeats = size > max(LARGEST_VIEW, tensor.untyped_storage().nbytes())  # a small file would fill the memory
+    return f"a view of {tuple(tensor.shape)} that repeats its values" if repeats else ""
 
 
 def _imports(path: str | os.PathLike[str]) -> list[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """Every command turns a mistake into one line that names what is wrong, and says nothing when its reader has gone."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -156,6 +157,30 @@ def test_signals_while_a_command_cleans_up_do_nothing(name):
     code = CLEANS + WITH[name]
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, env=ENV, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (130, "cleaned\n", f"{name}: interrupted\n")
+
+
+@pytest.mark.parametrize("words", [[], ["--traceback"]])
+def test_an_error_after_ctrl_c_is_told(capsys, words):
+    @command("tool")
+    def main(words):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            raise OSError("no room for the results")
+
+    assert main(words) == 130
+    err = capsys.readouterr().err
+    assert err.startswith("tool: interrupted; then ") and "no room for the results" in err
+    assert ("Traceback" in err) == bool(words)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [["-um", "datasets"], ["-mdatasets"]])
+def test_a_module_runs_whatever_the_flags_of_python(flags):
+    done = subprocess.run(
+        [sys.executable, *flags, "layout", "dtd"], cwd=PROJECT, env=ENV, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "") and "dtd" in done.stdout
 
 
 SECOND = """

@@ -32,7 +32,9 @@ class _Loader(yaml.SafeLoader):
         value, kinds = node.value, ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
         if node.tag in kinds and (":" in value or (value.lstrip("+-")[:1] == "0" and value.lstrip("+-0").isdigit())):
             line = node.start_mark.line + 1
-            raise yaml.YAMLError(f"line {line}: {value!r:.80} is octal or in minutes to YAML; write a decimal number")
+            raise yaml.YAMLError(
+                f"line {line}: {value!r:.80} is octal or in minutes to YAML; write a decimal number, or quote a text"
+            )
         return super().construct_scalar(node)
 
 

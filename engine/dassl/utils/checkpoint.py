@@ -21,6 +21,7 @@ from .finite import first_non_finite, leaves, named_tensors
 from .tools import mkdir_if_missing, write_atomically
 
 logger = logging.getLogger(__name__)
+LARGEST_VIEW = 2**28  # bytes of a tensor that repeats its stored values, by strides of 0
 
 BEST_NAME = "model-best.pth.tar"
 LAST_NAME = "model-last.pth.tar"  # after an epoch that TRAIN.CHECKPOINT_FREQ does not keep; the next save replaces it
@@ -144,10 +145,8 @@ def load_checkpoint(fpath: str) -> dict[str, Any]:
     finally:
         torch.serialization.clear_safe_globals()
         torch.serialization.add_safe_globals(before)
-    for name, tensor in named_tensors(content):
-        if not _is_whole(tensor):
-            reason = f"{name} is a sparse, quantized or nested tensor, or lacks its values"
-            raise ValueError(f'Unable to load checkpoint from "{fpath}": {reason}')
+    if reason := _wrong_tensor(content):
+        raise ValueError(f'Unable to load checkpoint from "{fpath}": {reason}')
     hashes = content.pop("sha256", None) if isinstance(content, dict) else None
     for part, expected in hashes.items() if isinstance(hashes, dict) else ():
         if part not in content or content_hash(content[part]) != expected:
@@ -156,10 +155,29 @@ def load_checkpoint(fpath: str) -> dict[str, Any]:
     return content
 
 
-def _is_whole(tensor: torch.Tensor) -> bool:
-    """Return whether each value of a tensor was in the file; with strides of 0, a small file would make a huge one."""
-    dense = tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_nested or tensor.is_meta)
-    return dense and tensor.numel() * tensor.itemsize <= tensor.untyped_storage().nbytes()
+def _wrong_tensor(content: Any) -> str:
+    """Return the name of a tensor in nested containers that is not plain, and why; "" if all are."""
+    seen, todo = set[int](), [("", content)]
+    while todo:
+        name, value = todo.pop()
+        if isinstance(value, torch.Tensor):
+            if kind := _kind(value):
+                return f"{name} is {kind}"
+        elif isinstance(value, (dict, list, tuple)) and id(value) not in seen:  # one that is there twice is read once
+            seen.add(id(value))
+            parts = value.items() if isinstance(value, dict) else enumerate(value)
+            todo += [(f"{name}.{key}".lstrip("."), part) for key, part in parts]
+    return ""
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    if tensor.is_meta:
+        return "a tensor without values"
+    if tensor.is_nested or tensor.is_quantized or tensor.layout != torch.strided:
+        return "a sparse, quantized or nested tensor"
+    size = tensor.numel() * tensor.itemsize
+    repeats = size > max(LARGEST_VIEW, tensor.untyped_storage().nbytes())  # a small file would fill the memory
+    return f"a view of {tuple(tensor.shape)} that repeats its values" if repeats else ""
 
 
 def _check_zip(path: str) -> None:

@@ -150,6 +150,8 @@ def command(
                         atexit.register(ignore_signals)  # a second Ctrl-C while Python ends
                         own = stop.args[0] if stop.args and isinstance(stop.args[0], str) else ""
                         note = f"interrupted; {own}" if own else interrupted
+                        if error is not stop and not isinstance(error, (ImportError, BrokenPipeError)):
+                            note = f"{note}; then {traceback.format_exc().rstrip() if shown else one_line(error)}"
                         return _say(f"{name}: {note}", getattr(stop, "exit_code", 130))
                     if isinstance(error, BrokenPipeError):
                         drop_output()

@@ -43,19 +43,22 @@ def stop_on_signals() -> Iterator[None]:
             raise Stopped(number)
 
     before = {}
-    if is_main() and threading.current_thread() is threading.main_thread():
-        before = {s: signal.getsignal(s) for s in SIGNALS if signal.getsignal(s) != signal.SIG_IGN}
+    if threading.current_thread() is threading.main_thread():
+        if is_main():
+            before = {s: signal.getsignal(s) for s in SIGNALS if signal.getsignal(s) != signal.SIG_IGN}
+        elif signal.getsignal(signal.SIGINT) is end:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         for number in before:
             signal.signal(number, stop)
         yield
     finally:
-        for number, handler in before.items():  # a command that has ended needs no Ctrl-C
+        for number, handler in before.items():  # ignore Ctrl-C while Python shuts down
             signal.signal(number, signal.SIG_IGN if handler is end else handler)
 
 
 def interruption(error: BaseException | None) -> KeyboardInterrupt | None:
-    """Return the interruption that an error is, or that led to it, as in an import that turned it into another one."""
+    """Return the KeyboardInterrupt in an error's chain of contexts: some imports raise another error after one."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error
