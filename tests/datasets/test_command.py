@@ -137,6 +137,11 @@ def test_custom_data_is_checked(tmp_path, capsys):
     assert "ROOT/{train,val,test}/<class>/" in run(capsys, "layout", "folder")[1]
 
 
+def test_a_single_class_is_a_problem(tmp_path, capsys):
+    class_folders(tmp_path, ["cat"])
+    assert "'cat' is the only class" in problems(capsys, "Folder", tmp_path)[0]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
