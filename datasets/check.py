@@ -46,7 +46,7 @@ def check(made: type[ListedDataset], cfg: Any, images: int = 500, any_size: bool
         return report
     report.notes.extend(note_lines(source.left_out, "left out: "))
     if len(names := {row.classname for row in source.split.train}) == 1:
-        report.problems.append(f"{names.pop()!r:.100} is the only class; a training needs two, base and new classes four")
+        report.problems.append(f"{names.pop()!r:.100} is the only class; a training needs two (base and new: four)")
     _check_images(report, source.split, source.images, None, images)
     test, training = (
         [path for row in part if os.path.isfile(path := os.path.join(source.images, row.path))]
