@@ -108,8 +108,9 @@ def main(words: Sequence[str] | None = None) -> int:
                 args = commands_parser.parse_args([word for word in words if word != "--traceback"])
                 name = f"align-clip {args.command}"
                 if empty := next((key for key, value in vars(args).items() if value == ""), None):
-                    flag = "RUN" if empty == "run_folder" else f"--{empty.replace('_', '-')}, which may be left out,"
-                    raise ValueError(f"{flag} is empty")
+                    if empty == "run_folder":
+                        raise ValueError("RUN is empty: give the output folder of a run")
+                    raise ValueError(f"--{empty.replace('_', '-')} is empty: leave it out, or give a value")
                 code = args.run(args)
                 sys.stdout.flush()
                 return code

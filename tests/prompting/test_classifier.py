@@ -244,6 +244,7 @@ def test_the_command(run_of, tmp_path, capsys):
         ((out, photos, "--classes", "cat,"), "'cat' is the only class name"),
         ((out, photos, "--classes", "cat,d\0g"), "has a line break, a control character"),
         ((out, photos, "--csv", ""), "--csv is empty"),
+        (("", photos), "RUN is empty"),
         ((out, photos / "a.png", "--csv", "/dev/full"), "/dev/full cannot be written: No space left"),
     ]:
         code, _, err = call(capsys, *words)
