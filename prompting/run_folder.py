@@ -172,7 +172,8 @@ def images_of_test(folder: Path, root: str | os.PathLike[str], most: int) -> tup
         FileNotFoundError: predictions.csv or an image is missing.
         ValueError: predictions.csv is damaged.
     """
-    rows = [(data_folder(root) / path, label) for path, label in predicted_images(folder)]
+    place = data_folder(root)
+    rows = [(place / path, label) for path, label in predicted_images(folder)]
     numbers: defaultdict[int, count[int]] = defaultdict(count)  # of the images of each label
     chosen = sorted(rows, key=lambda row: next(numbers[row[1]]))[:most]
     if missing := next((path for path, _ in chosen if not path.is_file()), None):

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from prompting.checkpoint import read_state_dict
 from prompting.clip import load_clip, loading
-from prompting.torch_files import is_torchscript, read_torchscript
+from prompting.torch_files import is_torchscript
+from prompting.torchscript import read_torchscript
 from tests.clip.test_loading import jit_archive
 from tests.reference.clip_states import vit_state
 

@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from prompting.torch_files import is_torchscript, read_pickled, read_torchscript
+from prompting.torch_files import is_torchscript, read_pickled
+from prompting.torchscript import read_torchscript
 
 # OpenAI's rule: attention heads are 64 wide; narrower towers have one head.
 HEAD_WIDTH = 64

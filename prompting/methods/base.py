@@ -40,11 +40,10 @@ class Options:
         """Raise ValueError if a value has another type than its default, or is NaN, infinite or negative."""
         for field in fields(self):
             name, value, kind = field.name, getattr(self, field.name), type(field.default)
-            right = isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) == (
-                kind is bool
-            )
-            if kind in KINDS and not right and not (value is None and "None" in str(field.type)):
-                raise ValueError(f"{name} is {value!r:.100}; allowed: {KINDS[kind]}")
+            if kind in KINDS and not (value is None and "None" in str(field.type)):
+                types = (int, float) if kind is float else kind
+                if not isinstance(value, types) or isinstance(value, bool) != (kind is bool):
+                    raise ValueError(f"{name} is {value!r:.100}; allowed: {KINDS[kind]}")
             if isinstance(value, (int, float)) and not 0 <= value < math.inf:
                 raise ValueError(f"{name} is {value!r}; allowed: finite numbers from 0")
 

@@ -145,8 +145,9 @@ def load_checkpoint(fpath: str) -> dict[str, Any]:
     finally:
         torch.serialization.clear_safe_globals()
         torch.serialization.add_safe_globals(before)
-    if reason := _wrong_tensor(content):
-        raise ValueError(f'Unable to load checkpoint from "{fpath}": {reason}')
+    for name, tensor in named_tensors(content):
+        if kind := _kind(tensor):
+            raise ValueError(f'Unable to load checkpoint from "{fpath}": {name} is {kind}')
     hashes = content.pop("sha256", None) if isinstance(content, dict) else None
     for part, expected in hashes.items() if isinstance(hashes, dict) else ():
         if part not in content or content_hash(content[part]) != expected:
@@ -155,22 +156,8 @@ def load_checkpoint(fpath: str) -> dict[str, Any]:
     return content
 
 
-def _wrong_tensor(content: Any) -> str:
-    """Return the name of a tensor in nested containers that is not plain, and why; "" if all are."""
-    seen, todo = set[int](), [("", content)]
-    while todo:
-        name, value = todo.pop()
-        if isinstance(value, torch.Tensor):
-            if kind := _kind(value):
-                return f"{name} is {kind}"
-        elif isinstance(value, (dict, list, tuple)) and id(value) not in seen:  # one that is there twice is read once
-            seen.add(id(value))
-            parts = value.items() if isinstance(value, dict) else enumerate(value)
-            todo += [(f"{name}.{key}".lstrip("."), part) for key, part in parts]
-    return ""
-
-
 def _kind(tensor: torch.Tensor) -> str:
+    """Return what a tensor is that cannot be used; "" for a plain one."""
     if tensor.is_meta:
         return "a tensor without values"
     if tensor.is_nested or tensor.is_quantized or tensor.layout != torch.strided:

@@ -16,8 +16,16 @@ def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def named_tensors(value: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the tensors in nested mappings and sequences with their dotted names."""
-    return ((name, leaf) for name, leaf in leaves(value) if isinstance(leaf, torch.Tensor))
+    """Yield the tensors in nested mappings and sequences with their dotted names; shared containers are read once."""
+    seen, todo = set[int](), [("", value)]
+    while todo:
+        name, part = todo.pop()
+        if isinstance(part, torch.Tensor):
+            yield name, part
+        elif isinstance(part, (Mapping, list, tuple)) and id(part) not in seen:
+            seen.add(id(part))
+            parts = list(part.items() if isinstance(part, Mapping) else enumerate(part))
+            todo += [(f"{name}.{key}" if name else str(key), one) for key, one in reversed(parts)]
 
 
 @torch.no_grad()
