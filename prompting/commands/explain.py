@@ -6,15 +6,13 @@ examples:
 """
 
 import argparse
-import csv
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from prompting.classifier import Classifier
 from prompting.commands.predict import add_classes, add_loading, exit_code, given_classes, read_or_skip
-from prompting.files import write_figure, write_file
+from prompting.files import csv_bytes, write_figure, write_file
 from prompting.images import find_images
 from prompting.ot.checks import check_count
 from prompting.run_folder import read_run
@@ -103,15 +101,11 @@ def _words(args: argparse.Namespace, folder: Path) -> int:
         near = "  ".join(f"{word} {distance:.3f}" for word, distance in zip(vector.words, vector.distances))
         print(f"{vector.name:<24} {near}")
     print(in_words(found, spacing))
-    table = io.StringIO(newline="")
-    writer = csv.writer(table)
-    writer.writerow(["vector", "rank", "word", "distance", "multiple_of_word_spacing"])
+    rows: list[list[object]] = [["vector", "rank", "word", "distance", "multiple_of_word_spacing"]]
     for vector in found:
-        pairs = zip(vector.words, vector.distances)
-        writer.writerows(
-            [vector.name, i + 1, word, f"{d:.6f}", f"{d / spacing:.3f}"] for i, (word, d) in enumerate(pairs)
-        )
-    write_file(folder / "words.csv", table.getvalue().encode("utf-8", "surrogateescape"))
+        for rank, (word, distance) in enumerate(zip(vector.words, vector.distances), 1):
+            rows.append([vector.name, rank, word, f"{distance:.6f}", f"{distance / spacing:.3f}"])
+    write_file(folder / "words.csv", csv_bytes(rows))
     title = f"Words nearest to the learned vectors of {trained.settings.method}"
     write_figure(words_figure(found, spacing, title), folder / "words.png")
     print(folder / "words.csv", folder / "words.png", sep="\n")
