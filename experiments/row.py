@@ -17,7 +17,17 @@ import pandas as pd
 from dassl.utils.command import Parser
 
 from experiments.collect import RUN_COLUMNS, by_dataset, harmonic, read
-from experiments.protocols import PROTOCOLS, SEEDS, SHOTS, SUITES, RunDefaults, add_defaults, plan, presentation_order
+from experiments.protocols import (
+    PROTOCOLS,
+    SEEDS,
+    SHOTS,
+    SUITES,
+    TRAINING_FREE,
+    RunDefaults,
+    add_defaults,
+    plan,
+    presentation_order,
+)
 from experiments.rendering import markdown
 from experiments.runs import PROJECT, RunSpec, command, run_all
 from experiments.tables import KEYS, deviations
@@ -35,6 +45,8 @@ def average(results: pd.DataFrame, datasets: Sequence[str], part: str, shots: in
 def rows(results: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Return one row per method: the number of seeds of its runs, the smallest one, and ``COLUMNS`` in percent.
 
+    A training-free method has the same accuracy for any number of shots.
+
     Args:
         results: protocol -> one row per run, from ``experiments.collect.read``.
     """
@@ -45,8 +57,10 @@ def rows(results: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         "xd": average(results["xd"], SUITE.targets, "target"),
         "dg": average(results["dg"], SUITE.shifts, "target"),
     }
+    fewshot = results["fewshot"]
+    constant = average(fewshot[fewshot["method"].isin(TRAINING_FREE)], [SUITE.source], "all", 0)
     for column, shots in zip(COLUMNS[5:], FEWSHOT_SHOTS):
-        others[column] = average(results["fewshot"], [SUITE.source], "all", shots)
+        others[column] = average(fewshot, [SUITE.source], "all", shots).combine_first(constant)
     table = table.join(pd.DataFrame(others), how="outer")
     counts = pd.concat([part.groupby(KEYS[:4])["seed"].nunique() for part in results.values()])
     table.insert(0, "seeds", counts.groupby("method").min())

@@ -85,6 +85,10 @@ def test_rows_by_hand():
     assert one["H"] == pytest.approx(h(81 + more, 61 + more)) and one["xd"] == pytest.approx(41 + half)
     assert one["dg"] == pytest.approx(31 + (len(SUITE.shifts) - 1) / 2 - 0.5) and one["4 shots"] == 21
     assert np.isnan(one["1 shot"]) and one["seeds"] == 1  # of dg
+    free, learns = (tables["fewshot"]["method"] == name for name in ("ZeroshotCLIP", "CoOp"))
+    none = {**tables, "fewshot": tables["fewshot"].assign(shots=(~(free | learns)) * 4)}
+    shots = row.rows(none)[row.COLUMNS[5:]]
+    assert (shots.loc["ZeroshotCLIP"] == 20).all() and shots.loc["CoOp"].isna().all()  # 0 shots are all images to CoOp
     tables["dg"] = results("dg", ("target",), lambda i, part, j: 30 + i + j)
     assert row.rows(tables)["seeds"].to_list() == [2] * (len(METHODS) - 1) + [1]  # one run of xd is missing
     lacking = {**tables, "dg": tables["dg"][tables["dg"]["dataset"] != SUITE.shifts[0]]}
