@@ -42,7 +42,8 @@ END_MARKERS = ("Finish training", "Finished training")  # in logs of Dassl 0.6 a
 RESULT_KEYS: dict[str, type] = {"metrics": dict, "method": str, "backbone": str}
 ALL_KEYS: dict[str, type] = {**RESULT_KEYS, "dataset": str, "classes": str, "shots": int, "seed": int}
 RUN_COLUMNS = ("method", "dataset", "part", "shots", "seed", "accuracy")  # of a CSV file of results, at least
-TEXT_COLUMNS = dict.fromkeys(("config", "commit", "config_hash", "note"), str)  # a commit 61305e7 is no number
+# of a CSV file of results: a commit 61305e7 is no number, nor is "0110"
+TEXT_COLUMNS = dict.fromkeys(("config", "commit", "config_hash", "note", "images", "correct"), str)
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,8 @@ def read_table(path: Path, columns: Sequence[str] = RUN_COLUMNS) -> pd.DataFrame
     """Return a CSV file of results.
 
     Raises:
-        ValueError: the file is no CSV file, lacks one of the ``columns``, has a column twice or a cell without one, or
-            a run without an accuracy between 0 and 100.
+        ValueError: the file is no CSV file, lacks one of the ``columns``, has a column twice or a cell without one, a
+            run without an accuracy between 0 and 100, or answers that are not 0 or 1.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -98,9 +99,11 @@ def read_table(path: Path, columns: Sequence[str] = RUN_COLUMNS) -> pd.DataFrame
         raise ValueError(f"{path} has no column {missing[0]!r}; it should have {', '.join(columns)}")
     if not table.empty and not isinstance(table.index, pd.RangeIndex):
         raise ValueError(f"{path}: its lines have more cells than the header has columns")
-    for name in columns if len(table) else ():
+    for name in [*columns, *{"correct"} & {*table}] if len(table) else ():
         numbers, allowed, right = pd.to_numeric(table[name], errors="coerce"), "text", table[name].notna()
-        if name == "accuracy":
+        if name == "correct":
+            allowed, right = "0 or 1 for each image", ~right | table[name].str.fullmatch("[01]+").eq(True)
+        elif name == "accuracy":
             allowed, right = "a number from 0 to 100", numbers.between(0, 100)
         elif name in ("shots", "seed"):
             allowed, right = "a whole number", numbers.mod(1).eq(0)

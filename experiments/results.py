@@ -18,6 +18,7 @@ from experiments import compare, row
 from experiments.collect import read, read_table
 from experiments.protocols import PROTOCOLS
 from experiments.rendering import markdown, write_tables
+from experiments.report.reading import read_answers
 from experiments.runs import PROJECT, command
 from experiments.tables import KEYS, TableBuilder, nothing_found
 from prompting.files import write_file
@@ -25,14 +26,15 @@ from prompting.ot.checks import check_choice
 
 PAGE, FOLDER = PROJECT / "docs" / "results.md", PROJECT / "results"
 MEASURED = ["accuracy", "macro_f1", "seconds", "ms_per_image", "learned_parameters", "backbone", "config"]
-COLUMNS = [*KEYS, *MEASURED, "commit", "config_hash", "note"]
+COLUMNS = [*KEYS, *MEASURED, "commit", "config_hash", "note", "images", "correct"]
 
 
 def add(output: Path, protocol: str, file: Path, methods: Sequence[str] = (), seeds: Sequence[int] = ()) -> int:
     """Add the results below ``output`` to a CSV file and return their number; they replace runs with the same ``KEYS``.
 
     ``protocol`` is one of ``PROTOCOLS``, or "compare", which takes base-to-new on its data set. Empty ``methods`` and
-    ``seeds`` take all. The column ``commit`` is that of the checkout at this moment.
+    ``seeds`` take all. The column ``commit`` is that of the checkout at this moment; for ``images`` and ``correct`` see
+    ``experiments.report.reading.read_answers``.
 
     Raises:
         ValueError: two runs below ``output`` have the same keys, none is of the protocol, methods and seeds, or a
@@ -49,8 +51,11 @@ def add(output: Path, protocol: str, file: Path, methods: Sequence[str] = (), se
         raise nothing_found(table, output, found)
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT, capture_output=True, text=True)
     found = kept.assign(commit=head.stdout.strip())
+    tested = [folder for folder in found["folder"] if (folder / "predictions.csv").is_file()]
+    answers = pd.DataFrame(map(read_answers, tested), tested, ["images", "correct"], dtype=object)
+    found = found.join(answers, on="folder")
     rows = pd.concat([read_table(file), found]) if file.is_file() else found
-    rows = rows.drop_duplicates(KEYS, keep="last")[COLUMNS].sort_values(KEYS)
+    rows = rows.drop_duplicates(KEYS, keep="last").reindex(columns=COLUMNS).sort_values(KEYS)
     write_file(file, rows.astype({"learned_parameters": "Int64"}).to_csv(index=False).encode())
     return len(found)
 

@@ -1,10 +1,11 @@
 """Bootstrap intervals over test images, and paired tests between methods.
 
     python -m experiments.significance output --table base2new
-    python -m experiments.significance output --table xd --reference CoOp --format csv
+    python -m experiments.significance output results/xd.csv --table xd --reference CoOp --format csv
 
-The tests read each run's ``predictions.csv``. The value of an image is the share of seeds that classify it correctly;
-averages over data sets give every set the same weight. Images of one drawing in other colours count as separate images.
+The tests read each run's ``predictions.csv``, or the column ``correct`` of the committed results. The value of an image
+is the share of seeds that classify it correctly; averages over data sets give every set the same weight. Images of one
+drawing in other colours count as separate images.
 """
 
 import sys
@@ -17,10 +18,11 @@ from dassl.utils.command import Parser
 from scipy.stats import false_discovery_control
 from tabulate import tabulate
 
-from experiments.collect import harmonic, read, read_results_file
+from experiments.collect import harmonic, read
 from experiments.protocols import PROTOCOLS, SHOTS, presentation_order
-from experiments.report.reading import read_predictions
+from experiments.report.reading import read_answers
 from experiments.runs import command
+from experiments.tables import KEYS, TableBuilder
 from prompting.ot.checks import check_choice
 
 RESAMPLES = 2000
@@ -31,27 +33,28 @@ Groups = dict[tuple[str, str], np.ndarray]  # (data set, part) -> correctness (n
 def correctness(results: pd.DataFrame, protocol: str, shots: int = SHOTS) -> tuple[Groups, list[str]]:
     """Return the share of seeds that classify each image correctly, and the methods in order of presentation.
 
-    ``results`` has one row per run, from ``experiments.collect.read``.
+    ``results`` has one row per run, from ``experiments.collect.read``. Rows of a CSV file without answers are left out.
 
     Raises:
         ValueError: a method lacks a data set, or was tested on other images than the others.
     """
     chosen = results[results["part"].isin(PARTS[protocol]) & results["shots"].isin([shots, 0])]
+    chosen = chosen.reindex(columns=list(dict.fromkeys([*chosen, "images", "correct"]))).astype(object)
+    for row, folder in chosen["folder"].items():
+        if Path(folder).suffix != ".csv":
+            chosen.loc[row, ["images", "correct"]] = read_answers(Path(folder))
+    chosen = chosen.dropna(subset="correct")
     if chosen.empty:
-        raise ValueError(f"no runs of {protocol} with {shots} shots")
+        raise ValueError(f"no runs of {protocol} with {shots} shots and the answers to their images")
     methods, groups = presentation_order(set(chosen["method"])), {}
-    for key, runs in chosen.groupby(["dataset", "part"]):
-        columns = {}
-        for method, seeds in runs.groupby("method"):
-            folders = [(folder, read_results_file(folder / "results.json")) for folder in map(Path, seeds["folder"])]
-            tables = [read_predictions(*one).set_index("path")["correct"] for one in folders]
-            columns[method] = pd.concat(tables, axis=1).mean(axis=1, skipna=False)
-        if absent := [method for method in methods if method not in columns]:
-            raise ValueError(f"{absent[0]} has no run on {', '.join(key)}; run it, or leave it out with --methods")
-        wide = pd.concat(columns, axis=1)[methods]
-        if wide.isna().any(axis=None):
+    for key, tests in chosen.groupby(["dataset", "part"]):
+        if len({*zip(tests["images"], tests["correct"].str.len())}) > 1:
             raise ValueError(f"the runs on {', '.join(key)} were tested on different images")
-        groups[key] = wide.to_numpy()
+        seeds = tests.groupby("method")["correct"]
+        right = {method: np.mean([[*map(int, answers)] for answers in runs], axis=0) for method, runs in seeds}
+        if absent := [method for method in methods if method not in right]:
+            raise ValueError(f"{absent[0]} has no run on {', '.join(key)}; run it, or leave it out with --methods")
+        groups[key] = np.stack([right[method] for method in methods], 1)
     return groups, methods
 
 
@@ -121,7 +124,7 @@ def compare(groups: Groups, methods: Sequence[str], reference: str) -> pd.DataFr
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(prog="significance", doc=__doc__)
     add = parser.add_argument
-    add("output", type=Path, help="folder of runs")
+    add("output", type=Path, nargs="+", help="folders of runs, and CSV files of results")
     add("--table", choices=PROTOCOLS, required=True, help="protocol to report")
     add("--reference", default="ALIGN", help="method that the others are compared with")
     add("--methods", nargs="+", default=["all"], help="methods to report (default: all found)")
@@ -130,7 +133,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--format", choices=("simple", "github", "csv"), default="simple", help="form of the table")
     add("--figure", type=Path, help="also draw the differences with their intervals to this file")
     args = parser.parse_args(argv)
-    results, _ = read(args.output, args.table)
+    found = [TableBuilder(args.table, read(one, args.table)[0]).results for one in args.output]
+    results = pd.concat(found, ignore_index=True)
+    results = results[~results.duplicated(KEYS)]  # of a run that several have, the first counts
     results = results[results["method"].isin(args.methods)] if args.methods != ["all"] else results
     results = results[results["dataset"].isin(args.datasets)] if args.datasets else results
     groups, methods = correctness(results, args.table, args.shots)

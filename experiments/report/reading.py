@@ -1,5 +1,6 @@
 """A run's files as the report needs them: results, predictions of every image, and where the images are."""
 
+import hashlib
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -91,6 +92,16 @@ def read_predictions(folder: Path, results: dict[str, Any]) -> pd.DataFrame:
             f"{file} is damaged, was edited, or is of another evaluation than results.json: repeat the run's command"
         )
     return table
+
+
+def read_answers(folder: Path) -> tuple[str, str]:
+    """Return a hash of the paths of a run's test images, and which are right: "0" or "1" each, in the order of paths.
+
+    For errors see ``read_predictions``.
+    """
+    table = read_predictions(folder, read_results_file(folder / "results.json")).sort_values("path")
+    paths = "\n".join(table["path"]).encode("utf-8", "surrogateescape")
+    return hashlib.sha256(paths).hexdigest()[:12], "".join(table["correct"].astype(int).astype(str))
 
 
 def _resolved(path: str) -> Path:

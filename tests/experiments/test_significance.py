@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import significance
+from experiments import results, significance
 from experiments.collect import read
 from experiments.pictures import draw_intervals
 from experiments.significance import bootstrap, columns_of, compare, correctness, swap_test
@@ -83,8 +83,7 @@ def test_from_runs_to_the_table(tmp_path, call_main):
     for method, first, second in (("CoOp", [1, 0, 0, 0], [1, 1, 0, 0]), ("ALIGN", [1, 1, 1, 0], [1, 1, 1, 1])):
         for seed, right in ((1, first), (2, second)):
             predictions(run_folder(tmp_path, method, seed), right)
-    results, _ = significance.read(tmp_path, "xd")
-    groups, methods = correctness(results, "xd")
+    groups, methods = correctness(read(tmp_path, "xd")[0], "xd")
     assert methods == ["CoOp", "ALIGN"]
     assert groups[KEY].tolist() == [[1, 1], [0.5, 1], [0, 1], [0, 0.5]]
     code, out, _ = call_main(significance, tmp_path, "--table", "xd", "--format", "csv")
@@ -99,6 +98,32 @@ def test_from_runs_to_the_table(tmp_path, call_main):
     assert code == 1 and "mini_tools, target were tested on different images" in err
     code, _, err = call_main(significance, tmp_path, "--table", "xd", "--shots", "4")
     assert code == 1 and "no runs of xd with 4 shots" in err
+
+
+def test_answers_in_a_csv_file_are_those_of_the_runs(tmp_path, call_main):
+    """Also of some methods only, beside runs of others; of a run in both, that of the folder counts."""
+    rng = np.random.default_rng(0)
+    for method, dataset, seed in product(("CoOp", "ALIGN", "MaPLe"), ("mini_food", "mini_tools"), (1, 2)):
+        folder = run_folder(tmp_path / method, method, seed, dataset)
+        predictions(folder, rng.integers(0, 2, 8), rng.permutation([*"abcdefgh"]))  # in any order
+    file, every = tmp_path / "xd.csv", [tmp_path / method for method in ("CoOp", "ALIGN", "MaPLe")]
+    for folder in every[1:]:
+        results.add(folder, "xd", file)
+    words = ("--table", "xd", "--format", "csv")
+    code, expected, _ = call_main(significance, *every, *words)
+    assert code == 0 and expected.count("accuracy,") == 3
+    assert call_main(significance, every[0], file, *words)[1] == expected
+    predictions(run_folder(tmp_path / "CoOp", "ALIGN", 1), [0] * 8)
+    assert call_main(significance, every[0], file, *words)[1] != expected
+    assert call_main(significance, file, every[0], *words)[1] == expected
+    table, no_answers = pd.read_csv(file, dtype=str), "no runs of xd with 16 shots and the answers to their images"
+    for first, message in (("2", "0 or 1 for each image"), ("0110", "tested on different images")):
+        table.assign(correct=[first, *table["correct"][1:]]).to_csv(tmp_path / "bad.csv", index=False)
+        code, _, err = call_main(significance, tmp_path / "bad.csv", *words)
+        assert code == 1 and message in err, err
+    table.drop(columns="correct").to_csv(tmp_path / "old.csv", index=False)
+    code, _, err = call_main(significance, tmp_path / "old.csv", *words)
+    assert code == 1 and no_answers in err
 
 
 def test_the_figure_has_the_order_of_h_and_colours_what_differs(tmp_path, call_main):
@@ -128,9 +153,9 @@ def test_predictions_of_another_evaluation_are_refused(tmp_path):
     folder = run_folder(tmp_path, "ALIGN", 1)
     predictions(folder, [1, 0, 1])
     write_result(folder, 66.7, "ALIGN", files={"predictions.csv": file_hash(folder / "predictions.csv")})
-    results, _ = read(tmp_path, "xd")
-    assert correctness(results, "xd")[0][KEY].tolist() == [[1], [0], [1]]
+    runs, _ = read(tmp_path, "xd")
+    assert correctness(runs, "xd")[0][KEY].tolist() == [[1], [0], [1]]
     text = (folder / "predictions.csv").read_text()
     (folder / "predictions.csv").write_text(text[: text.index("c.png")])
     with pytest.raises(ValueError, match="predictions.csv is damaged, was edited, or is of another evaluation"):
-        correctness(results, "xd")
+        correctness(runs, "xd")
