@@ -18,7 +18,7 @@ from experiments import compare, row
 from experiments.collect import read, read_table
 from experiments.protocols import PROTOCOLS
 from experiments.rendering import markdown, write_tables
-from experiments.report.reading import read_answers
+from experiments.report.reading import with_answers
 from experiments.runs import PROJECT, command
 from experiments.tables import KEYS, TableBuilder, nothing_found
 from prompting.files import write_file
@@ -34,7 +34,7 @@ def add(output: Path, protocol: str, file: Path, methods: Sequence[str] = (), se
 
     ``protocol`` is one of ``PROTOCOLS``, or "compare", which takes base-to-new on its data set. Empty ``methods`` and
     ``seeds`` take all. The column ``commit`` is that of the checkout at this moment; for ``images`` and ``correct`` see
-    ``experiments.report.reading.read_answers``.
+    ``experiments.report.reading.with_answers``.
 
     Raises:
         ValueError: two runs below ``output`` have the same keys, none is of the protocol, methods and seeds, or a
@@ -50,10 +50,7 @@ def add(output: Path, protocol: str, file: Path, methods: Sequence[str] = (), se
     if kept.empty:
         raise nothing_found(table, output, found)
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT, capture_output=True, text=True)
-    found = kept.assign(commit=head.stdout.strip())
-    tested = [folder for folder in found["folder"] if (folder / "predictions.csv").is_file()]
-    answers = pd.DataFrame(map(read_answers, tested), tested, ["images", "correct"], dtype=object)
-    found = found.join(answers, on="folder")
+    found = with_answers(kept).assign(commit=head.stdout.strip())
     rows = pd.concat([read_table(file), found]) if file.is_file() else found
     rows = rows.drop_duplicates(KEYS, keep="last").reindex(columns=COLUMNS).sort_values(KEYS)
     write_file(file, rows.astype({"learned_parameters": "Int64"}).to_csv(index=False).encode())

@@ -20,7 +20,7 @@ from tabulate import tabulate
 
 from experiments.collect import harmonic, read
 from experiments.protocols import PROTOCOLS, SHOTS, presentation_order
-from experiments.report.reading import read_answers
+from experiments.report.reading import with_answers
 from experiments.runs import command
 from experiments.tables import KEYS, TableBuilder
 from prompting.ot.checks import check_choice
@@ -39,10 +39,10 @@ def correctness(results: pd.DataFrame, protocol: str, shots: int = SHOTS) -> tup
         ValueError: a method lacks a data set, or was tested on other images than the others.
     """
     chosen = results[results["part"].isin(PARTS[protocol]) & results["shots"].isin([shots, 0])]
-    chosen = chosen.reindex(columns=list(dict.fromkeys([*chosen, "images", "correct"]))).astype(object)
-    for row, folder in chosen["folder"].items():
-        if Path(folder).suffix != ".csv":
-            chosen.loc[row, ["images", "correct"]] = read_answers(Path(folder))
+    chosen = with_answers(chosen)
+    for folder in chosen[chosen["correct"].isna()]["folder"]:
+        if folder.is_dir():
+            raise FileNotFoundError(f"{folder} has no predictions.csv: repeat the run's command, which tests it again")
     chosen = chosen.dropna(subset="correct")
     if chosen.empty:
         raise ValueError(f"no runs of {protocol} with {shots} shots and the answers to their images")

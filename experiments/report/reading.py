@@ -94,14 +94,21 @@ def read_predictions(folder: Path, results: dict[str, Any]) -> pd.DataFrame:
     return table
 
 
-def read_answers(folder: Path) -> tuple[str, str]:
-    """Return a hash of the paths of a run's test images, and which are right: "0" or "1" each, in the order of paths.
+def with_answers(results: pd.DataFrame) -> pd.DataFrame:
+    """Return results, one row per run, with the answers of the runs that have a predictions.csv.
 
-    For errors see ``read_predictions``.
+    ``images`` is a hash of the paths of the test images, ``correct`` has "0" or "1" for each, in the order of paths.
+    Other rows, of a CSV file, keep what they have. For errors see ``read_predictions``.
     """
-    table = read_predictions(folder, read_results_file(folder / "results.json")).sort_values("path")
-    paths = "\n".join(table["path"]).encode("utf-8", "surrogateescape")
-    return hashlib.sha256(paths).hexdigest()[:12], "".join(table["correct"].astype(int).astype(str))
+    results = results.reindex(columns=list(dict.fromkeys([*results, "images", "correct"])))
+    results = results.astype({"images": object, "correct": object})
+    for row, folder in results["folder"].items():
+        if (Path(folder) / "predictions.csv").is_file():
+            table = read_predictions(folder, read_results_file(folder / "results.json")).sort_values("path")
+            paths = "\n".join(table["path"]).encode("utf-8", "surrogateescape")
+            results.at[row, "images"] = hashlib.sha256(paths).hexdigest()[:12]
+            results.at[row, "correct"] = "".join(table["correct"].astype(int).astype(str))
+    return results
 
 
 def _resolved(path: str) -> Path:

@@ -124,6 +124,11 @@ def test_answers_in_a_csv_file_are_those_of_the_runs(tmp_path, call_main):
     table.drop(columns="correct").to_csv(tmp_path / "old.csv", index=False)
     code, _, err = call_main(significance, tmp_path / "old.csv", *words)
     assert code == 1 and no_answers in err
+    results.add(file, "xd", tmp_path / "again.csv")
+    assert (tmp_path / "again.csv").read_text() == file.read_text()
+    (run_folder(every[0], "CoOp", 2) / "predictions.csv").unlink()
+    code, _, err = call_main(significance, *every, *words)
+    assert code == 1 and "CoOp/mini/seed2 has no predictions.csv" in err
 
 
 def test_the_figure_has_the_order_of_h_and_colours_what_differs(tmp_path, call_main):
