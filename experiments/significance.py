@@ -33,7 +33,8 @@ Groups = dict[tuple[str, str], np.ndarray]  # (data set, part) -> correctness (n
 def correctness(results: pd.DataFrame, protocol: str, shots: int = SHOTS) -> tuple[Groups, list[str]]:
     """Return the share of seeds that classify each image correctly, and the methods in order of presentation.
 
-    ``results`` has one row per run, from ``experiments.collect.read``. Rows of a CSV file without answers are left out.
+    ``results`` has one row per run, from ``experiments.collect.read``. Rows of a CSV file without answers are left out,
+    and counted on stderr.
 
     Raises:
         ValueError: a method lacks a data set, or was tested on other images than the others.
@@ -43,6 +44,8 @@ def correctness(results: pd.DataFrame, protocol: str, shots: int = SHOTS) -> tup
     for folder in chosen[chosen["correct"].isna()]["folder"]:
         if folder.is_dir():
             raise FileNotFoundError(f"{folder} has no predictions.csv: repeat the run's command, which tests it again")
+    if count := int(chosen["correct"].isna().sum()):
+        print(f"{count} of {len(chosen)} runs have no answers (column correct) and are left out", file=sys.stderr)
     chosen = chosen.dropna(subset="correct")
     if chosen.empty:
         raise ValueError(f"no runs of {protocol} with {shots} shots and the answers to their images")

@@ -121,6 +121,9 @@ def test_answers_in_a_csv_file_are_those_of_the_runs(tmp_path, call_main):
         table.assign(correct=[first, *table["correct"][1:]]).to_csv(tmp_path / "bad.csv", index=False)
         code, _, err = call_main(significance, tmp_path / "bad.csv", *words)
         assert code == 1 and message in err, err
+    table.assign(correct=["", *table["correct"][1:]]).to_csv(tmp_path / "one.csv", index=False)
+    code, out, err = call_main(significance, tmp_path / "one.csv", *words)
+    assert code == 0 and out and "1 of 8 runs have no answers" in err
     table.drop(columns="correct").to_csv(tmp_path / "old.csv", index=False)
     code, _, err = call_main(significance, tmp_path / "old.csv", *words)
     assert code == 1 and no_answers in err
