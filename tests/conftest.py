@@ -1,9 +1,13 @@
-"""For all tests: no log of a run outlives its test."""
+"""For all tests: no log of a run outlives its test, and processes have Python's defaults."""
 
 import importlib
+import os
 import sys
 
 import pytest
+
+for name in ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"):  # which would hide what users without them meet
+    os.environ.pop(name, None)
 
 run_log = importlib.import_module("dassl.utils.logger")
 

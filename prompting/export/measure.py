@@ -26,7 +26,8 @@ def measure(form: str, source: Path, images: Path) -> dict[str, float]:
     Raises:
         RuntimeError: the process failed; the message holds its last line.
     """
-    words = [sys.executable, "-m", "prompting.export.measure", form, str(source), str(images)]
+    # -B: no __pycache__ of load_model.py in the exported folder
+    words = [sys.executable, "-B", "-m", "prompting.export.measure", form, str(source), str(images)]
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]

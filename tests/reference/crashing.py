@@ -93,6 +93,7 @@ def _child(words, output, writer, at_change, number, limit, module):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the server ignores it
     for stream in (1, 2):
         os.dup2(writer.fileno(), stream)
+    sys.stdout.reconfigure(line_buffering=True)  # so that output and errors keep their order
     writer.close()
     command = importlib.import_module(module)
     if module == TRAIN:
