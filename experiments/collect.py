@@ -42,7 +42,7 @@ END_MARKERS = ("Finish training", "Finished training")  # in logs of Dassl 0.6 a
 RESULT_KEYS: dict[str, type] = {"metrics": dict, "method": str, "backbone": str}
 ALL_KEYS: dict[str, type] = {**RESULT_KEYS, "dataset": str, "classes": str, "shots": int, "seed": int}
 RUN_COLUMNS = ("method", "dataset", "part", "shots", "seed", "accuracy")  # of a CSV file of results, at least
-# of a CSV file of results: a commit 61305e7 is no number, nor is "0110"
+# Text in a CSV file of results: pandas would read a commit 61305e7, and the answers 0110, as numbers.
 TEXT_COLUMNS = dict.fromkeys(("config", "commit", "config_hash", "note", "images", "correct"), str)
 
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from experiments.collect import RESULT_KEYS, read_results_file
 
 PROJECT = Path(__file__).resolve().parent.parent
-# Every run is forked from a server process that has imported these once: the imports take seconds.
+# Every run is forked from a server process that has imported these modules: their import takes seconds.
 FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(["train", "sklearn.metrics"])
 

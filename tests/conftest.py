@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-for name in ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"):  # which would hide what users without them meet
+for name in ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"):  # most users have neither
     os.environ.pop(name, None)
 
 run_log = importlib.import_module("dassl.utils.logger")

@@ -98,12 +98,12 @@ def with_answers(results: pd.DataFrame) -> pd.DataFrame:
     """Return results, one row per run, with the answers of the runs that have a predictions.csv.
 
     ``images`` is a hash of the paths of the test images, ``correct`` has "0" or "1" for each, in the order of paths.
-    Other rows, of a CSV file, keep what they have. For errors see ``read_predictions``.
+    Rows from a CSV file keep their answers, if they have any. For errors see ``read_predictions``.
     """
     results = results.reindex(columns=list(dict.fromkeys([*results, "images", "correct"])))
     results = results.astype({"images": object, "correct": object})
     for row, folder in results["folder"].items():
-        if (Path(folder) / "predictions.csv").is_file():
+        if (folder / "predictions.csv").is_file():
             table = read_predictions(folder, read_results_file(folder / "results.json")).sort_values("path")
             paths = "\n".join(table["path"]).encode("utf-8", "surrogateescape")
             results.at[row, "images"] = hashlib.sha256(paths).hexdigest()[:12]

@@ -26,7 +26,7 @@ def measure(form: str, source: Path, images: Path) -> dict[str, float]:
     Raises:
         RuntimeError: the process failed; the message holds its last line.
     """
-    # -B: no __pycache__ of load_model.py in the exported folder
+    # -B: importing load_model.py leaves no __pycache__ in the exported folder
     words = [sys.executable, "-B", "-m", "prompting.export.measure", form, str(source), str(images)]
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
