@@ -182,3 +182,5 @@ class Precision:
         else:
             self.scaler.step(optim)  # skips the step if a gradient is not finite
             self.scaler.update()
+            if problem:  # its gradients serve nothing, and the next check would refuse them
+                optim.zero_grad()

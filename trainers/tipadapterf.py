@@ -93,6 +93,8 @@ class TipAdapterF(PromptTrainer):
             return
         found = [(self.features(batch), batch["label"]) for batch in self.images(self.dm.dataset.val, False)]
         features, labels = (torch.cat(parts).to(self.device) for parts in zip(*found))
+        with self.precision.autocast():
+            self.model.class_features()  # kept by the model; the search itself runs in float32
         beta, alpha, accuracy = self.model.search(features, labels)
         logger.info(f"Search on {len(labels)} validation images: beta {beta:.2f}, alpha {alpha:.2f}, {accuracy:.2f}%")
         self.save_model(self.max_epoch - 1, self.output_dir, val_result=accuracy, model_name="model-best.pth.tar")

@@ -137,9 +137,10 @@ class TipAdapterF(PromptedCLIP[TipAdapterFOptions]):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (B, K) of ``images`` (B, 3, H, W)."""
         features = self.image_features(images)
+        clip = self.clip_logits(features)  # may run the text tower, which needs autocast
         with torch.autocast(features.device.type, enabled=False):
             cache = self.cache_logits(features @ self.adapter.weight.T, self.adapter.beta)
-            return self.clip_logits(features) + self.adapter.alpha * cache
+            return clip + self.adapter.alpha * cache
 
     @torch.no_grad()
     def fill_cache(self, passes: Iterable[Iterable[Tensor]]) -> None:

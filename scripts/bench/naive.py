@@ -16,7 +16,7 @@ def text_features(model: Any, context: Tensor, deep: Sequence[Tensor]) -> tuple[
     """Return the outputs at EOS (K, N, D) and everywhere (K, N, context length, D)."""
     clip, tokens = model.clip, model.tokens
     full = clip.positional_embedding.shape[0]
-    ids = F.pad(tokens.ids, (0, full - tokens.ids.shape[2]))  # (N, K, full)
+    ids = F.pad(tokens.ids, (0, full - tokens.ids.shape[2])).to(context.device)  # (N, K, full)
     x = clip.token_embedding(ids)
     n, classes, b = *ids.shape[:2], context.shape[1]
 

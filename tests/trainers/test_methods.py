@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from prompting.checkpoint import learned_state
+from prompting.clip import TextEncoder, VisionEncoder
 from prompting.learners import ClassContexts, TextPrompts
 from prompting.methods import cocoop
+from prompting.precision import Precision
 from tests.reference.methods import (
     METHODS,
     NAMES,
@@ -228,6 +230,33 @@ def test_cocoop_in_chunks_is_cocoop(most, parts, monkeypatch):
     assert max(sizes) <= most
     runs = 2 if parts == 1 else 3  # several parts run in training, again in the backward pass, and in evaluation
     assert len(sizes) == runs * parts and sum(sizes) == runs * 15
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_the_towers_run_under_the_autocast_of_the_caller(method, monkeypatch):
+    """Half-precision weights of a GPU need it."""
+    seen = []
+    for tower in (VisionEncoder, TextEncoder):
+        forward = tower.forward
+        watched = lambda *a, run=forward, **k: seen.append(torch.is_autocast_enabled("cpu")) or run(*a, **k)  # noqa: E731
+        monkeypatch.setattr(tower, "forward", watched)
+    model, images = build(method), draw_images(tiny_vit())
+    seen.clear()  # what the model computed once, in float32, when it was built
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model.train()
+        if learned_state(model):
+            model.training_loss(images, torch.tensor([0, 2]))
+        model.eval()(images)
+    assert seen and all(seen)
+
+
+def test_a_run_whose_last_step_the_loss_scaler_skips(tmp_path):
+    """It ends as any other, and keeps what it had learned."""
+    trainer = train_on_four("CoOp", tmp_path)
+    trainer.precision = Precision("fp16", torch.device("cpu"), torch.amp.GradScaler("cpu", init_scale=2.0**127))
+    start = trainer.model.prompt_learner.ctx.clone()
+    trainer.train()
+    assert trainer.precision.skipped.total == 1 and torch.equal(trainer.model.prompt_learner.ctx, start)
 
 
 @pytest.mark.slow
