@@ -78,8 +78,7 @@ def arguments(kind: str, doc: str) -> argparse.ArgumentParser:
     add("--max-memory", type=float, nargs="+", default=[8.0], metavar="GB", help="memory limits, as of train.py")
     add("--backbone", default="ViT-B-16-quickgelu", help="an open_clip model; its weights are random")
     add("--precision", default="fp32", choices=["fp32", "amp", "fp16", "bf16"], help="precision of the model")
-    add("--repeat", type=int, default=3, help="runs of a case after the first")
-    add("--naive-repeat", type=int, default=1, help="runs of the naive path after the first")
+    add("--repeat", type=int, default=3, help="runs of a case after the first; the naive path runs once")
     add("--naive-up-to", type=int, default=100, help="largest number of classes of the naive path")
     add_common(parser)
     return parser
@@ -92,7 +91,7 @@ def cases_of(kind: str, args: argparse.Namespace, method: str = "MMP") -> list[C
         case = {"kind": kind, "method": method, **same, "classes": k, "prompts": n, "images": b}
         cases += [{**case, "path": "ours", "repeat": args.repeat, "max_memory": most} for most in args.max_memory]
         if k <= args.naive_up_to:
-            cases.append({**case, "path": "naive", "repeat": args.naive_repeat, "max_memory": 0.0})
+            cases.append({**case, "path": "naive", "repeat": 1, "max_memory": 0.0})
     return cases
 
 
