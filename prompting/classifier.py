@@ -138,8 +138,8 @@ class Classifier:
         template = self.settings.template or template_for(self.settings.dataset)
         with self.precision.autocast():
             check_features(self.model.clip, names, template, refuse=True)
-        settings = _for_classes(self.settings, names)
-        model = _build(settings, self.model.clip)
+            settings = _for_classes(self.settings, names)
+            model = _build(settings, self.model.clip)
         load_learned(model, learned_state(self.model))
         device = self.model.logit_scale.device
         return Classifier(model.to(device), settings, self.precision)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from prompting.checkpoint import learned_state
+from prompting.classifier import Classifier
 from prompting.ot import hierarchical_ot
 from tests.reference import ot_naive as naive
 from tests.reference.methods import METHODS, build, draw_images, relearn, tiny_vit, train_on_four
@@ -68,7 +69,7 @@ def test_a_step_equals_the_cpu(method):
 @pytest.mark.parametrize("precision", ["fp32", "amp", "fp16", "bf16"])
 @pytest.mark.parametrize("method", list(METHODS))
 def test_a_run(method, precision, tmp_path):
-    """Train and save on the GPU; the CPU loads the checkpoint and gives about the same logits."""
+    """Train, save and classify on the GPU, other classes too; the CPU loads the checkpoint and gives about the same."""
     words = ("USE_CUDA", True, "PREC", precision, "OPTIM.LR", 1e-3)
     trainer = train_on_four(method, tmp_path, *words)
     trainer.train()
@@ -82,6 +83,10 @@ def test_a_run(method, precision, tmp_path):
             other.load_model(str(tmp_path / "out"))
         other.model.eval()
         expected = other.model_inference(images)
+    classifier = Classifier.load(tmp_path / "out", device="cuda")
+    torch.testing.assert_close(classifier(images).logits, logits, atol=1e-2, rtol=1e-2)
+    if not classifier.model.fixed_classes:
+        assert classifier.with_classes(["a cat", "a dog"])(images).logits.isfinite().all()
     assert (logits - expected).abs().max() < (1e-2 if precision == "fp32" else 0.1) * expected.std().clamp(min=1)
 
 

@@ -18,6 +18,7 @@ from torchvision.transforms import InterpolationMode
 
 from prompting.__main__ import main
 from prompting.classifier import Classifier, Predictions
+from prompting.clip import TextEncoder
 from prompting.files import write_file
 from prompting.images import Preprocess, find_images, read_image
 from prompting.ranking import likeliest
@@ -111,6 +112,19 @@ def test_other_classes(run_of):
     for names in ([], "cat", ["cat", " "], ["cat", "dog", "cat"]):
         with pytest.raises(ValueError, match="class name"):
             classifier.with_classes(names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["ALIGN", "KgCoOp", "ProDA", "TCP"])
+def test_other_classes_in_half_precision(run_of, method, monkeypatch):
+    """The towers run under autocast, which weights in half precision need on a GPU."""
+    seen, forward = [], TextEncoder.forward
+    watched = lambda *a, **k: seen.append(torch.is_autocast_enabled("cpu")) or forward(*a, **k)  # noqa: E731
+    _, out = run_of(method)
+    classifier = Classifier.load(out, device="cpu", precision="bf16")
+    monkeypatch.setattr(TextEncoder, "forward", watched)
+    assert len(classifier.with_classes(["a cat", "a dog"])(out.parent / "0.png").top(2)[0]) == 2
+    assert seen and all(seen)
 
 
 def test_the_settings_of_a_loaded_run_make_it_again_in_any_folder(run_of, tmp_path):
