@@ -41,9 +41,13 @@ def write_onnx(model: ExportedModel, path: Path) -> None:
     """Write an ONNX file: input ``images`` (B, 3, H, W) for any B, output ``logits`` (B, K).
 
     Raises:
-        ImportError: onnx or onnxscript is not installed.
+        ImportError: onnx or onnxscript is not installed, or torch is older than 2.7.
     """
     needed("onnx"), needed("onnxscript")
+    if torch.__version__ < "2.7":  # compares versions, not texts
+        raise ImportError(
+            f"ONNX files need torch 2.7 or later; this is {torch.__version__} (--forms safetensors writes the others)"
+        )
     images = torch.zeros(2, 3, *model.config["images"]["size"])
     with quiet("torch.onnx", "onnxscript", "onnx_ir"), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -137,5 +137,6 @@ end.set()
 
 @pytest.mark.slow
 def test_a_worker_prints_while_its_parent_holds_the_lock_of_the_bars(tmp_path):
-    done = subprocess.run([sys.executable, "-c", HELD, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    words = ["-W", "ignore::DeprecationWarning", "-c", HELD, str(tmp_path)]  # of a fork beside a thread, as meant here
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "from the child\n", "")

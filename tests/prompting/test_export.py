@@ -108,9 +108,11 @@ def test_what_cannot_be_exported_says_so():
             export(method, model)
 
 
+needs_onnx = pytest.mark.skipif(torch.__version__ < "2.7", reason="needs torch 2.7")
 RUN_BY_ONNX = [(name,) for name in EXPORTED] + [VARIANTS[i] for i in (0, 2, 8)]
 
 
+@needs_onnx
 @pytest.mark.slow
 @pytest.mark.parametrize("words", long_but(RUN_BY_ONNX, ("ALIGN",), ("CoOp",), ("MaPLe",)), ids=str)
 def test_onnx_gives_the_logits_of_100_images_in_batches_of_any_size(words, tmp_path):
@@ -127,6 +129,7 @@ def test_onnx_gives_the_logits_of_100_images_in_batches_of_any_size(words, tmp_p
     assert (tmp_path / "int8.onnx").stat().st_size < 0.7 * (tmp_path / "model.onnx").stat().st_size
 
 
+@needs_onnx
 @pytest.mark.slow
 def test_the_command_writes_a_folder_that_works_alone(run, tmp_path, capsys, monkeypatch):
     class FolderApi:
@@ -208,6 +211,15 @@ def test_mistakes_and_choices_of_the_command(run, tmp_path, capsys, monkeypatch)
     monkeypatch.setitem(sys.modules, "onnx", None)
     code, _, err = call("--output-dir", tmp_path / "c", "--forms", "onnx")
     assert code == 2 and "pip install 'align-clip[export]'" in err
+
+
+def test_onnx_with_an_older_torch_is_refused(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", type(torch.__version__)("2.6.10"))
+    words = ["export", run, "--output-dir", tmp_path / "out", "--no-measure"]
+    assert main([str(word) for word in words]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert "ONNX files need torch 2.7 or later; this is 2.6.10" in line
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 
 def test_a_second_command_in_the_same_folder_is_refused(run, tmp_path, capsys):

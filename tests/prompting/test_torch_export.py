@@ -11,9 +11,11 @@ from tests.reference.params import long_but
 TRANSPORT = [name for name, trainer in METHODS.items() if issubclass(trainer.model_class, (ALIGN, TransportCLIP))]
 WHOLE = [name for name in METHODS if name not in (*TRANSPORT, "CoCoOp")]
 
+pytestmark = pytest.mark.skipif(torch.__version__ < "2.7", reason="needs torch 2.7")
+
 
 def program(model, images, **more):
-    return torch.export.export(model, (images,), **more).module()
+    return torch.export.export(model, (images,), strict=False, **more).module()
 
 
 def any_number():
