@@ -33,19 +33,16 @@ def plan_figure(image: Image.Image, plan: ImagePlan, *, pairs: int = 1, title: s
     """
     rows = [(one, pair) for one in plan.classes for pair in _pairs(one, plan, pairs)]
     panels = max(len(_heats(one, pair, plan)) for one, pair in rows)
-    width, height = (
-        0.5 + (PANEL + 0.45) * 2 + panels * (PANEL + 0.08) + 0.2,
-        TOP + len(rows) * (PANEL + LABELS + 0.12) + 0.62,
-    )
+    width = max(0.5 + (PANEL + 0.45) * 2 + panels * (PANEL + 0.08) + 0.2, 8.2)
+    height = TOP + len(rows) * (PANEL + LABELS + 0.12) + 0.62
     limit = _limit(rows, plan)
     style: dict[Any, Any] = {"axes.grid": False, "axes.spines.left": False, "axes.spines.bottom": False}
     with mpl.rc_context({**SETTINGS, **style}):
-        figure = Figure(figsize=(max(width, 8.2), height), dpi=150)
+        figure = Figure(figsize=(width, height), dpi=150)
 
         def place(x: float, y: float, w: float = PANEL, h: float = PANEL) -> Axes:
             """Axes at ``x`` inches from the left and ``y`` inches from the top."""
-            size = figure.get_size_inches()
-            return figure.add_axes((x / size[0], 1 - (y + h) / size[1], w / size[0], h / size[1]))
+            return figure.add_axes((x / width, 1 - (y + h) / height, w / width, h / height))
 
         first = plan.classes[0]
         heading(figure, title or f"Predicted: {first.name} ({first.probability:.1%})", _note(plan))
@@ -69,15 +66,10 @@ def plan_figure(image: Image.Image, plan: ImagePlan, *, pairs: int = 1, title: s
                 if k == 0 and not plan.rows_are_patches:
                     axes.set_ylabel(f"visual {pair[0] + 1}, text {pair[1] + 1}", size=7.5, labelpad=2)
             if plan.rows_are_patches:
-                place(x, y).set_axis_off()
-                figure.text(
-                    x / figure.get_size_inches()[0],
-                    1 - (y - 0.24) / height,
-                    f"{one.name}  {one.probability:.1%}",
-                    weight="bold",
-                    va="bottom",
-                )
-        _scale(place(figure.get_size_inches()[0] - 3.0, height - 0.48, 2.6, 0.11), limit)
+                name = place(x, y - 0.24)
+                name.set_axis_off()
+                name.set_title(f"{one.name}  {one.probability:.1%}", weight="bold", pad=0)
+        _scale(place(width - 3.0, height - 0.48, 2.6, 0.11), limit)
     return figure
 
 
@@ -99,17 +91,15 @@ def _pairs(one: ClassPlan, plan: ImagePlan, number: int) -> list[tuple[int, int]
 
 def _heats(one: ClassPlan, pair: tuple[int, int], plan: ImagePlan) -> list[tuple[str, Tensor, str]]:
     """Return label, multiples of uniform mass (rows, columns) and a note of each panel."""
+    patches = plan.grid[0] * plan.grid[1]
     if plan.rows_are_patches:
-        images = one.plan.unflatten(0, (-1, plan.grid[0] * plan.grid[1])).sum(0) * (plan.grid[0] * plan.grid[1])
-        uniform = one.plan.shape[1]
-        return [(f"text prompt {n + 1}", (heat * uniform).view(plan.grid), "") for n, heat in enumerate(images.T)][
-            :MOST_TOKENS
-        ]
+        mass = one.plan.unflatten(0, (-1, patches)).sum(0)  # (O, N)
+        heats = (mass * mass.numel()).T.unflatten(1, plan.grid)
+        return [(f"text prompt {n + 1}", heat, "") for n, heat in enumerate(heats[:MOST_TOKENS])]
     if one.tokens is None:
         return []
     m, n = pair
-    shares = one.on_prompts(m, n, plan.grid[0] * plan.grid[1]).tolist()
-    notes = [f"{share:.0%} on prompts" for share in shares]
+    notes = [f"{share:.0%} on prompts" for share in one.on_prompts(m, n, patches).tolist()]
     return list(zip(one.words[n], one.heat(m, n, plan.grid), notes))[:MOST_TOKENS]
 
 

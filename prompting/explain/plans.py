@@ -103,7 +103,7 @@ def transport_plans(
     head = getattr(model, "head", None)
     if not isinstance(head, HierarchicalOT):
         have = ", ".join(sorted(name for name, one in METHODS.items() if hasattr(one, "head_input")))
-        raise ValueError(f"{model.name or type(model).__name__} has no transport plan; methods that have one: {have}")
+        raise ValueError(f"{model.name} has no transport plan; methods that have one: {have}")
     if top < 1:
         raise ValueError(f"top is {top}; allowed: 1 or more classes")
     features = model.head_input(images)  # type: ignore[operator]

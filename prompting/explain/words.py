@@ -13,7 +13,7 @@ from torch import Tensor
 
 from prompting.clip.shape import text_tower
 from prompting.explain.plans import token_word
-from prompting.explain.style import INK, MUTED, SETTINGS
+from prompting.explain.style import INK, MUTED, SETTINGS, heading
 from prompting.methods import PromptedCLIP
 
 MOST_ROWS, COLUMN = 48, 1.35  # vectors in a picture, and the width of a word's column in inches
@@ -43,12 +43,9 @@ def nearest_words(model: PromptedCLIP[Any], top: int = 5, classnames: tuple[str,
     Raises:
         ValueError: the method learns no text vectors, or ``top`` is below 1.
     """
-    learner = getattr(model, "prompt_learner", None)
-    context = learner().text if learner is not None else None
+    context = model.prompt_learner().text
     if context is None:
-        raise ValueError(
-            f"{model.name or type(model).__name__} learns no text vectors that could be compared with words"
-        )
+        raise ValueError(f"{model.name} learns no text vectors that could be compared with words")
     vocabulary = text_tower(model.clip).token_embedding.weight.float()
     if not 1 <= top <= len(vocabulary):
         raise ValueError(f"top is {top}; allowed: 1 to {len(vocabulary)} words")
@@ -107,11 +104,10 @@ def words_figure(found: list[NearWords], spacing: float, title: str) -> Figure:
     with mpl.rc_context({**SETTINGS, "axes.grid": False}):
         figure = Figure(figsize=(max(width, 6.5), height), dpi=150)
         width = figure.get_size_inches()[0]
-        figure.text(0.25 / width, 1 - 0.14 / height, title, size=13, weight="bold", va="top")
         note = f"{in_words(found, spacing)}\nBlue: those words. Grey: the nearest words, but too far to say anything."
         if len(found) > len(rows):
             note += f" The first {len(rows)} of {len(found)} vectors."
-        figure.text(0.25 / width, 1 - 0.46 / height, note, color=MUTED, va="top")
+        heading(figure, title, note)
         axes = figure.add_axes((left / width, 0.2 / height, COLUMN * columns / width, 0.34 * len(rows) / height))
         near = torch.tensor([row.distances for row in rows]) < spacing
         axes.imshow(near.numpy(), cmap=ListedColormap(["#f6f6f4", "#9fc6e0"]), aspect="auto", vmin=0, vmax=1)

@@ -247,7 +247,7 @@ def test_curves_are_read_by_epoch(make_run):
     assert list(panels["accuracy (%)"].lines) == ["training"]
     entropy = panels["entropy of the plans (nats)"]
     assert [x for x, _ in entropy.lines["token level"]] == [1, 2] and entropy.uniform == (2.75, 4.75)
-    assert panels["problems not converged (%)"].lines["prompt level"][0][1] == 0.25
+    assert panels["problems not converged (%)"].lines["prompt level"][0][1] == 25
     assert "iterations of the transport" not in panels  # not among the written values
     axes = Figure().subplots()
     draw_panel(axes, entropy)
