@@ -6,19 +6,19 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from prompting.classifier import Classifier
-from prompting.distill.comparing import Row, as_table, compare, exported, full, int8_teacher, zero_shot
+from prompting.distill.comparing import Row, as_table, compare, exported, full, int8_teacher
 from prompting.distill.student import make_student
 from prompting.distill.training import Settings, Views, teacher_probabilities, train
 from prompting.export.card import csv_table, write_card
 from prompting.export.convert import portable
-from prompting.export.onnx import OPSET, needed
+from prompting.export.onnx import needed
 from prompting.export.write import FILES, NUMBER, write_form
 from prompting.files import file_hash, move_files, work_folder, write_file
 from prompting.images import find_images
@@ -80,11 +80,13 @@ def distill(
     made = teacher.settings
     test = _test_images(run, root, measured, say)
     found = find_images(paths)
-    images = without(found, [path for path, _ in test])
+    tested = {file_hash(path) for path, _ in test}
+    images = [path for path in found if file_hash(path) not in tested]
     if not images:
         raise ValueError(f"all {len(found)} images are test images of {run}: give others to train on")
     with new_folder(folder) as part, tempfile.TemporaryDirectory() as scratch:
-        plain_run = zero_shot(made).write(Path(scratch, "zero-shot"))
+        untrained = replace(made, method="ZeroshotCLIP", options={}, checkpoint="", saved_part="")
+        plain_run = untrained.write(Path(scratch, "zero-shot"))
         plain = Classifier.load(plain_run, device="cpu", precision="fp32")
         torch.manual_seed(settings.seed)
         student = make_student(portable(plain), layers, width)
@@ -127,12 +129,6 @@ def _test_images(run: Path, root: Path | None, required: bool, say: Callable[[st
         return []
 
 
-def without(images: Sequence[Path], others: Sequence[Path]) -> list[Path]:
-    """Return the images whose files do not have the content of one of the others."""
-    known = set(map(file_hash, others))
-    return [path for path in images if file_hash(path) not in known]
-
-
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """Give a folder to write to, which becomes ``folder`` at the end; after an error or interruption nothing is left.
@@ -163,8 +159,7 @@ def _describe(folder: Path, config: Json, made: ModelSettings, rows: Sequence[Ro
         layers=len(config["vision"]["adapters"]) - 1,
         count=len(config["classnames"]),
     )
-    test = {"accuracy": next((row.accuracy for row in rows if row.form == "student"), None)} if rows else {}
+    test = {"accuracy": next(row.accuracy for row in rows if row.form == "student")} if rows else {}
     notes = NOTES.format(images=rows[0].images) if rows else ""
     table = as_table(rows) if rows else "They were not measured."
-    result = {"metrics": {"test": test}}
-    write_card(folder, config, made, result, table, OPSET, about=about, notes=notes)
+    write_card(folder, config, made, test, table, about=about, notes=notes)

@@ -7,8 +7,9 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData  # comes with open_clip
 
+from prompting.export.onnx import OPSET
 from prompting.files import csv_bytes, write_file
-from prompting.run_folder import ModelSettings, read_json
+from prompting.run_folder import ModelSettings
 
 Json = dict[str, Any]
 
@@ -59,21 +60,19 @@ def write_card(
     folder: Path,
     config: Json,
     run: ModelSettings,
-    result: Json | None,
+    test: Json,
     table: str,
-    opset: int,
     *,
     about: str,
     notes: str,
 ) -> None:
     """Write ``README.md`` for an exported model.
 
-    ``result`` is the content of ``results.json``, or None. ``about`` says what the model is, ``notes`` explain the
-    table.
+    ``test`` are the metrics on the test images, if there are any. ``about`` says what the model is, ``notes`` explain
+    the table.
     """
     head, pixels = config["head"], config["images"]
-    test = (result or {}).get("metrics", {}).get("test", {})
-    values = {name: test[name] for name in ("accuracy", "macro_f1") if name in test}
+    values: dict[str, float] = {name: test[name] for name in ("accuracy", "macro_f1") if name in test}
     lines = [f"| {name.replace('_f1', ' F1')} | {value:.2f}% |" for name, value in values.items()]
     metrics = "\n".join(["| metric, on the test images | |", "|---|---|", *lines]) if lines else "It was not tested."
     transport = ""
@@ -95,7 +94,7 @@ def write_card(
         interpolation=pixels["interpolation"],
         mean=pixels["mean"],
         std=pixels["std"],
-        opset=opset,
+        opset=OPSET,
         transport=transport,
         table=table,
         notes=notes,
@@ -141,9 +140,3 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def csv_table(rows: Sequence[Any]) -> bytes:
     """Return objects of one dataclass as a CSV file, one column for each field."""
     return csv_bytes([[field.name for field in fields(rows[0])], *map(astuple, rows)])
-
-
-def read_results(run: Path) -> Json | None:
-    """Return the content of a run's ``results.json``; None if there is none."""
-    path = run / "results.json"
-    return read_json(path) if path.is_file() else None

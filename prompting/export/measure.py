@@ -9,6 +9,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,18 +18,23 @@ from typing import Any
 import numpy as np
 
 BATCH = 32
-FORMS = ("full", "safetensors", "onnx")
 
 
-def measure(form: str, source: Path, images: Path) -> dict[str, float]:
+def measure(form: str, source: Path, images: np.ndarray) -> dict[str, float]:
     """Return ``peak_mb``, ``images_per_second`` and ``images_per_cpu_second`` of a form, from a new process.
 
     Raises:
         RuntimeError: the process failed; the message holds its last line.
     """
-    # -B: importing load_model.py leaves no __pycache__ in the exported folder
-    words = [sys.executable, "-B", "-m", "prompting.export.measure", form, str(source), str(images)]
-    done = subprocess.run(words, capture_output=True, text=True)
+    from prompting.files import naming  # here: the new process needs it not, and would measure its memory
+
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place, "images.npy")
+        with naming(file):
+            np.save(file, images)
+        # -B: importing load_model.py leaves no __pycache__ in the exported folder
+        words = [sys.executable, "-B", "-m", "prompting.export.measure", form, str(source), str(file)]
+        done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise RuntimeError(f"measuring {source} failed: {last}")

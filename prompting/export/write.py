@@ -10,22 +10,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
 from prompting.classifier import Classifier
 from prompting.export import portable as loader
-from prompting.export.card import markdown, read_results, write_card
+from prompting.export.card import markdown, write_card
 from prompting.export.convert import portable
 from prompting.export.measure import BATCH, measure
-from prompting.export.onnx import OPSET, onnx_session, write_int8, write_onnx
+from prompting.export.onnx import onnx_session, write_int8, write_onnx
 from prompting.export.portable import ExportedModel
 from prompting.files import move_files, naming, work_folder, write_file
-from prompting.images import find_images, read_image
+from prompting.images import find_images
 from prompting.ot.checks import check_choice
-from prompting.run_folder import ModelSettings, data_folder, predicted_images, read_run
+from prompting.run_folder import ModelSettings, data_folder, predicted_images, read_json, read_run
 
 FORMS = ("safetensors", "onnx", "int8")
 FILES = {"safetensors": "model.safetensors", "onnx": "model.onnx", "int8": "model.int8.onnx"}
@@ -110,7 +109,9 @@ def export(
         about = ABOUT.format(**classifier.settings.as_json(), count=len(classifier.classnames))
         notes = NOTES.format(images=source)
         table = as_table(found)
-        write_card(new, model.config, classifier.settings, read_results(run), table, OPSET, about=about, notes=notes)
+        results = read_json(run / "results.json") if (run / "results.json").is_file() else {}
+        test = results.get("metrics", {}).get("test", {})
+        write_card(new, model.config, classifier.settings, test, table, about=about, notes=notes)
         move_files(new, folder)
     return found
 
@@ -129,8 +130,7 @@ def check_images(classifier: Classifier, run: Path, folder: Path | None) -> tupl
         return torch.randn(NUMBER, 3, *classifier.preprocess.size, generator=stream), f"{NUMBER} images of noise"
     step = max(1, len(paths) // NUMBER)  # of all classes: they are sorted
     chosen = paths[::step][:NUMBER]
-    read = partial(read_image, turn=classifier.preprocess.turn)
-    return torch.stack([classifier.preprocess(read(path)) for path in chosen]), f"{len(chosen)} {what}"
+    return classifier.preprocess.stack(chosen), f"{len(chosen)} {what}"
 
 
 def fix_iterations(model: ExportedModel, raw: Sequence[Tensor]) -> None:
@@ -211,15 +211,12 @@ def measure_all(
     """Return the forms with peak memory and speed, each from a new process; ``made`` has the full model's settings."""
     measured = []
     with tempfile.TemporaryDirectory() as place:
-        file = Path(place, "images.npy")
-        with naming(file):
-            np.save(file, images.numpy())
         run = made.write(Path(place, "run"))
         for form in forms:
             say(f"measuring {form.name}")
             kind = {"full model": "full", "safetensors": "safetensors"}.get(form.name, "onnx")
             source = run if kind == "full" else folder / FILES[form.name]
-            found = measure(kind, source, file)
+            found = measure(kind, source, images.numpy())
             measured.append(replace(form, peak_mb=found["peak_mb"], images_per_second=found["images_per_second"]))
     return measured
 

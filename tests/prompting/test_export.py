@@ -117,7 +117,7 @@ def test_onnx_gives_the_logits_of_100_images_in_batches_of_any_size(words, tmp_p
     classifier, form = exported(*words, iterations=40 if "LAMBDA_TOKEN" in words else 12)
     write_onnx(form, tmp_path / "model.onnx")
     write_int8(tmp_path / "model.onnx", tmp_path / "int8.onnx")
-    score, small = (onnx_session(tmp_path / name, threads=1) for name in ("model.onnx", "int8.onnx"))
+    score, small = (onnx_session(tmp_path / name) for name in ("model.onnx", "int8.onnx"))
     images = draw_images(tiny_vit(), 100)
     expected = classifier(images, 100).logits  # at once: the released PLOT stops by the mean over a batch
     for size in (100, 1, 7):
