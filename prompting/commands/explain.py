@@ -51,7 +51,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw the pictures that the arguments ask for, print where they are, and return the exit code."""
-    read_run(args.run_folder)  # before a folder is made
     return args.draw(args, args.output_dir or args.run_folder / "explain")
 
 
@@ -126,8 +125,7 @@ def _embed(args: argparse.Namespace, folder: Path) -> int:
 def _curves(args: argparse.Namespace, folder: Path) -> int:
     from prompting.explain.curves import curves_figure, read_curves
 
-    curves = read_curves(args.run_folder)
     method = read_run(args.run_folder)["config"]["TRAINER"]["NAME"]
-    write_figure(curves_figure(curves, f"Training of {method}"), folder / "curves.png")
+    write_figure(curves_figure(read_curves(args.run_folder), f"Training of {method}"), folder / "curves.png")
     print(folder / "curves.png")
     return 0

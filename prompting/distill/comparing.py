@@ -27,8 +27,7 @@ class Form:
     name: str
     score: Callable[[Tensor], Tensor]  # preprocessed images (B, 3, H, W) to logits (B, K)
     size_mb: float  # 10^6 bytes of the weights, or of the file
-    kind: str  # as prompting.export.measure names it
-    source: Path
+    source: Path  # the run's folder, or the file
 
 
 @dataclass(frozen=True)
@@ -48,13 +47,13 @@ class Row:
 
 def full(name: str, classifier: Classifier, run: Path) -> Form:
     """Return the form of a run as it is, with CLIP's text tower."""
-    return Form(name, lambda images: classifier(images, len(images)).logits, weights_mb(classifier), "full", run)
+    return Form(name, lambda images: classifier(images, len(images)).logits, weights_mb(classifier), run)
 
 
 def exported(name: str, form: str, folder: Path, score: Callable[[Tensor], Tensor]) -> Form:
     """Return a form that ``write_form`` has written to a folder."""
     path = folder / FILES[form]
-    return Form(name, score, path.stat().st_size / 1e6, "safetensors" if form == "safetensors" else "onnx", path)
+    return Form(name, score, path.stat().st_size / 1e6, path)
 
 
 def int8_teacher(teacher: Classifier, images: Sequence[Path], folder: Path) -> Form:
@@ -87,7 +86,7 @@ def compare(forms: Sequence[Form], tested: Tested, settings: ModelSettings) -> l
     for form in tqdm(forms, desc="memory and speed", unit="form", disable=None):
         accuracy = 100 * hits[form.name] / len(tested)
         about = settings.dataset, settings.method, form.name, accuracy, len(tested), form.size_mb
-        rows.append(Row(*about, **measure(form.kind, form.source, images.numpy())))  # type: ignore[arg-type]
+        rows.append(Row(*about, **measure(form.source, images.numpy())))  # type: ignore[arg-type]
     return rows
 
 

@@ -2,6 +2,7 @@
 
 import unicodedata
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import matplotlib as mpl
@@ -74,8 +75,7 @@ def word_spacing(model: PromptedCLIP[Any]) -> float:
 def _names(context: Tensor, classnames: tuple[str, ...]) -> list[str]:
     """Name the vectors of a context (N, b, d_l) or (N, K, b, d_l)."""
     names = []
-    for index in torch.cartesian_prod(*(torch.arange(size) for size in context.shape[:-1])).view(-1, context.dim() - 1):
-        n, *middle, i = index.tolist()
+    for n, *middle, i in product(*map(range, context.shape[:-1])):
         of_class = f", {classnames[middle[0]] if classnames else f'class {middle[0] + 1}'}" if middle else ""
         names.append(f"prompt {n + 1}{of_class}, [{i + 1}]")
     return names

@@ -214,9 +214,7 @@ def measure_all(
         run = made.write(Path(place, "run"))
         for form in forms:
             say(f"measuring {form.name}")
-            kind = {"full model": "full", "safetensors": "safetensors"}.get(form.name, "onnx")
-            source = run if kind == "full" else folder / FILES[form.name]
-            found = measure(kind, source, images.numpy())
+            found = measure(folder / FILES[form.name] if form.name in FILES else run, images.numpy())
             measured.append(replace(form, peak_mb=found["peak_mb"], images_per_second=found["images_per_second"]))
     return measured
 

@@ -197,14 +197,12 @@ def test_mistakes_and_choices_of_the_command(run, tmp_path, capsys, monkeypatch)
     assert call("--output-dir", tmp_path / "a", "--forms", "safetensors")[0] == 0
     assert (tmp_path / "a" / "model.onnx").read_bytes() == b"older"
     # The full model in the table is the one that is exported, with its class names.
-    measured = {}
-    monkeypatch.setattr(write, "measure", lambda form, source, images: measured.update({form: source.name}) or SPEED)
-    monkeypatch.setattr(
-        write.ModelSettings, "write", lambda made, folder: measured.update(made=made.classnames) or folder
-    )
+    measured = []
+    monkeypatch.setattr(write, "measure", lambda source, images: measured.append(source.name) or SPEED)
+    monkeypatch.setattr(write.ModelSettings, "write", lambda made, folder: measured.append(made.classnames) or folder)
     words = ["export", run, "--output-dir", tmp_path / "d", "--forms", "safetensors", "--classes", "cat,big dog"]
     assert main(list(map(str, words))) == 0
-    assert measured == {"made": ("cat", "big dog"), "full": "run", "safetensors": "model.safetensors"}
+    assert measured == [("cat", "big dog"), "run", "model.safetensors"]
     monkeypatch.setitem(sys.modules, "onnx", None)
     code, _, err = call("--output-dir", tmp_path / "c", "--forms", "onnx")
     assert code == 2 and "pip install 'align-clip[export]'" in err
