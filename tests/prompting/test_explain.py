@@ -112,12 +112,6 @@ def test_given_classes_and_their_words(make_run, images):
     )
 
 
-def test_methods_without_transport_are_refused(make_run, images):
-    _, model = make_run("CoOp")
-    with pytest.raises(ValueError, match="CoOp has no transport plan; methods that have one: ALIGN, MMP, PLOT, PLOTPP"):
-        transport_plans(model, images, CLASSES)
-
-
 def test_heat_is_one_for_a_uniform_plan_and_all_of_it_where_the_mass_is():
     tokens = torch.full((1, 1, 6, 2), 1 / 12)  # four patches and two learned vectors, two words
     one = ClassPlan(0, "a", 1.0, torch.ones(1, 1), tokens, [["[1]", "a"]])
@@ -140,13 +134,11 @@ def test_evenness_and_the_heaviest_pairs():
     assert ClassPlan(0, "a", 1.0, plan, None, []).heaviest(3) == [(0, 1), (1, 0), (1, 1)]
 
 
-@pytest.mark.parametrize("method", ["ALIGN", "ZeroshotCLIP", "CoCoOp"])
+@pytest.mark.parametrize("method", ["ALIGN", "CoCoOp"])
 def test_a_run_is_loaded_from_its_folder_and_from_that_of_its_evaluation(make_run, images, method):
     folder, model = make_run(method)
     expected = model(images).detach()
     torch.testing.assert_close(Classifier.load(folder)(images).logits, expected)
-    if not model.state_dict():
-        return
     path = folder / "eval" / "results.json"  # on other classes of another data set
     results = json.loads((folder / "results.json").read_text())
     results |= {"classnames": CLASSES[1:], "loaded_from": str(next(folder.glob("*/model.pth.tar-2")))}
@@ -163,8 +155,6 @@ def test_a_run_without_a_checkpoint_is_refused(make_run):
     (folder / "prompt_learner" / "model.pth.tar-2").unlink()
     with pytest.raises(FileNotFoundError, match="no checkpoint in .*prompt_learner"):
         Classifier.load(folder)
-    with pytest.raises(FileNotFoundError, match="is no run: it holds no run.json"):
-        Classifier.load(folder / "prompt_learner")
 
 
 def test_nearest_words_are_those_whose_embeddings_the_vectors_hold(make_run):
@@ -284,6 +274,9 @@ def test_the_command_draws(make_run, capsys, tmp_path, method, what):
     assert made == (["plan-0-2.png", "plan-0.png"] if what == "plan" else ["words.csv", "words.png"])
     for name in made:
         assert any(line.endswith(name) for line in written)
+        if name.endswith(".png"):
+            with Image.open(folder / "explain" / name) as image:
+                assert min(image.size) > 200
     if method == "ALIGN":  # an unreadable image costs the others nothing
         broken = tmp_path / "pictures" / "0" / "00.png"
         broken.write_bytes(b"none")
@@ -292,9 +285,6 @@ def test_the_command_draws(make_run, capsys, tmp_path, method, what):
         err = capsys.readouterr().err
         assert f"skipped: {broken} is not a readable image" in err and "1 of 3 images could not be read" in err
         assert sorted(path.name for path in (folder / "explain").iterdir()) == made
-        if name.endswith(".png"):
-            with Image.open(folder / "explain" / name) as image:
-                assert min(image.size) > 200
     if what == "words":
         with (folder / "explain" / "words.csv").open(newline="") as file:
             assert len(list(csv.DictReader(file))) == 2 * 5
@@ -321,4 +311,5 @@ def test_a_mistake_is_one_line(make_run, capsys, tmp_path):
     folder, _ = make_run("CoOp")
     assert main(["explain", str(folder), "plan", str(tmp_path / "pictures" / "0" / "0.png")]) == 2
     assert not (folder / "explain").exists()
-    assert capsys.readouterr().err.startswith("align-clip explain: error: CoOp has no transport plan")
+    line = "CoOp has no transport plan; methods that have one: ALIGN, MMP, PLOT, PLOTPP"
+    assert capsys.readouterr().err.startswith(f"align-clip explain: error: {line}")
