@@ -274,7 +274,6 @@ def test_damaged_run_files_are_named(run_of, tmp_path, capsys, change, words):
     _, out = run_of("ZeroshotCLIP")
     content = change(json.loads((out / "run.json").read_text()))
     (tmp_path / "run.json").write_text(content if isinstance(content, str) else json.dumps(content))
-    capsys.readouterr()
     code, _, err = call(capsys, tmp_path, out.parent / "0.png")
     assert code == 2 and words in err and err.count("\n") == 1 and len(err) < 1500
 
@@ -316,7 +315,6 @@ def test_devices_that_are_not_there(run_of, capsys, name):
 def test_any_error_is_one_line(run_of, tmp_path, capsys, monkeypatch):
     _, out = run_of("ZeroshotCLIP")
     (tmp_path / "names.txt").write_bytes(b"caf\xe9\n")
-    capsys.readouterr()
     code, _, err = call(capsys, out, out.parent / "0.png", "--classes-file", tmp_path / "names.txt")
     assert code == 2 and "names.txt is not UTF-8 text" in err and err.count("\n") == 1
     monkeypatch.setattr(Classifier, "load", lambda *_, **__: {}["gone"])
