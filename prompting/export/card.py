@@ -41,8 +41,8 @@ session = onnxruntime.InferenceSession("model.onnx")
 (logits,) = session.run(None, {{"images": images}})
 ```
 
-Images: {turn}resize the shorter edge to {edge} pixels ({interpolation}), crop the centre to {height} x {width}, scale
-to [0, 1], subtract {mean} and divide by {std}.
+Images: {turn}resize the shorter edge to {edge} pixels ({images[interpolation]}), crop the centre to
+{height} x {width}, scale to [0, 1], subtract {images[mean]} and divide by {images[std]}.
 
 {transport}## Size and speed
 
@@ -57,14 +57,7 @@ to [0, 1], subtract {mean} and divide by {std}.
 
 
 def write_card(
-    folder: Path,
-    config: Json,
-    run: ModelSettings,
-    test: Json,
-    table: str,
-    *,
-    about: str,
-    notes: str,
+    folder: Path, config: Json, run: ModelSettings, test: Json, table: str, *, about: str, notes: str
 ) -> None:
     """Write ``README.md`` for an exported model.
 
@@ -82,7 +75,7 @@ def write_card(
             f"({head['tol']:g}) stays as it is, so that more iterations change nothing once all have.\n\n"
         )
     text = TEXT.format(
-        method=config["method"],
+        **config,
         dataset=run.dataset,
         about=about,
         count=len(config["classnames"]),
@@ -91,9 +84,6 @@ def write_card(
         width=pixels["size"][1],
         turn="turn as their EXIF data say, " if pixels["turn"] else "",
         edge=max(pixels["size"]),
-        interpolation=pixels["interpolation"],
-        mean=pixels["mean"],
-        std=pixels["std"],
         opset=OPSET,
         transport=transport,
         table=table,

@@ -4,7 +4,6 @@ import csv
 import json
 import math
 import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,18 +14,16 @@ from prompting.distill import write
 from prompting.distill.student import make_student
 from prompting.distill.training import Settings, Views, distillation_loss, order, teacher_probabilities, train
 from prompting.export import portable as loader
-from prompting.export.convert import portable
 from prompting.export.write import write_form
 from prompting.images import Preprocess, read_image
-from tests.reference.methods import NAMES, build, draw_images, tiny_vit
+from tests.prompting.test_export import exported
+from tests.reference.methods import build, draw_images, tiny_vit
 
 CPU = torch.device("cpu")
 
 
 def zero_shot():
-    settings, preprocess = SimpleNamespace(method="ZeroshotCLIP"), Preprocess((12, 12))
-    model = build("ZeroshotCLIP")
-    return portable(SimpleNamespace(model=model, settings=settings, classnames=NAMES, preprocess=preprocess))
+    return exported("ZeroshotCLIP")[1]
 
 
 @pytest.fixture

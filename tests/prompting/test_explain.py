@@ -89,9 +89,8 @@ def test_the_logits_are_made_of_these_plans(make_run, images, method):
         logits = model(images)
     torch.testing.assert_close(logits_of(model, images, plans), logits, atol=2e-4, rtol=1e-4)
     for found, probability in zip(plans, logits.softmax(-1)):
-        assert [one.probability for one in found.classes] == pytest.approx(
-            probability.sort(descending=True)[0].tolist()
-        )
+        expected = probability.sort(descending=True)[0].tolist()
+        assert [one.probability for one in found.classes] == pytest.approx(expected)
         assert [one.name for one in found.classes] == [CLASSES[one.label] for one in found.classes]
         for one in found.classes:
             assert float(one.plan.sum()) == pytest.approx(1, abs=1e-4)
@@ -107,9 +106,8 @@ def test_given_classes_and_their_words(make_run, images):
     assert found[0].classes[0].tokens.shape[-1] == 5  # [1] [2] green & gold
     _, released = make_run("MMP")
     words = transport_plans(released, images, CLASSES, labels=[[0], [0]])[0].classes[0].words
-    assert (
-        words[0] == ["[start]", "[1]", "[2]", "of", "a", "red", "fox"] and words[1][3:] == words[0][5:] + words[1][5:]
-    )
+    assert words[0] == ["[start]", "[1]", "[2]", "of", "a", "red", "fox"]
+    assert words[1][3:] == words[0][5:] + words[1][5:]
 
 
 def test_heat_is_one_for_a_uniform_plan_and_all_of_it_where_the_mass_is():
