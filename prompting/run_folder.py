@@ -143,16 +143,16 @@ def predicted_images(folder: Path) -> list[tuple[str, int]]:
         raise ValueError(f"{table} is damaged: {error}") from None
 
 
-def images_of_test(folder: Path, root: str | os.PathLike[str], most: int) -> tuple[list[Path], list[int]]:
+def images_of_test(folder: Path, root: str | os.PathLike[str] | None, most: int) -> tuple[list[Path], list[int]]:
     """Return paths and labels of at most ``most`` test images of a run, the classes in turn, from its predictions.csv.
 
-    ``root`` is ``DATASET.ROOT``.
+    ``root`` is ``DATASET.ROOT``; None takes the run's.
 
     Raises:
         FileNotFoundError: predictions.csv or an image is missing.
         ValueError: predictions.csv is damaged.
     """
-    place = data_folder(root)
+    place = data_folder(root or read_run(folder)["config"]["DATASET"]["ROOT"])
     rows = [(place / path, label) for path, label in predicted_images(folder)]
     numbers: defaultdict[int, count[int]] = defaultdict(count)  # of the images of each label
     chosen = sorted(rows, key=lambda row: next(numbers[row[1]]))[:most]

@@ -115,9 +115,7 @@ def _embed(args: argparse.Namespace, folder: Path) -> int:
     from prompting.explain.embedding import embedding_figure
 
     trained = _load(args)
-    root = args.root or read_run(args.run_folder)["config"]["DATASET"]["ROOT"]
-    figure = embedding_figure(trained, args.run_folder, Path(root), most=args.most)
-    write_figure(figure, folder / "embed.png")
+    write_figure(embedding_figure(trained, args.run_folder, args.root, args.most), folder / "embed.png")
     print(folder / "embed.png")
     return 0
 

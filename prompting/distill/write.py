@@ -22,7 +22,7 @@ from prompting.export.onnx import needed
 from prompting.export.write import FILES, NUMBER, write_form
 from prompting.files import file_hash, move_files, work_folder, write_file
 from prompting.images import find_images
-from prompting.run_folder import ModelSettings, images_of_test, read_run
+from prompting.run_folder import ModelSettings, images_of_test
 
 Json = dict[str, Any]
 ABOUT = """\
@@ -121,7 +121,7 @@ def distill(
 def _test_images(run: Path, root: Path | None, required: bool, say: Callable[[str], None]) -> list[tuple[Path, int]]:
     """Return the run's test images with their labels; none if they are neither there nor required."""
     try:
-        return list(zip(*images_of_test(run, root or read_run(run)["config"]["DATASET"]["ROOT"], sys.maxsize)))
+        return list(zip(*images_of_test(run, root, sys.maxsize)))
     except FileNotFoundError as error:
         if required:
             raise FileNotFoundError(f"{error} (--no-measure trains without them)") from None

@@ -45,7 +45,7 @@ def nearest_is_same(features: Tensor, labels: Sequence[int]) -> Tensor:
     return own[(features @ features.T).fill_diagonal_(-2.0).argmax(1)] == own
 
 
-def embedding_figure(run: Classifier, folder: Path, root: Path, *, most: int = 1000, seed: int = 0) -> Figure:
+def embedding_figure(run: Classifier, folder: Path, root: Path | None, most: int) -> Figure:
     """Draw the features of the run's test images before and after tuning; the second t-SNE starts from the first.
 
     In colour are the classes whose images lie next to another class most often before tuning, the others are grey.
@@ -53,9 +53,8 @@ def embedding_figure(run: Classifier, folder: Path, root: Path, *, most: int = 1
     Args:
         run: the run.
         folder: its folder, with predictions.csv.
-        root: folder of the data sets, or the file of a data set in it.
+        root: folder of the data sets, or the file of a data set in it; None takes the run's.
         most: largest number of images, evenly from the classes.
-        seed: of t-SNE.
 
     Raises:
         FileNotFoundError: the images are not there.
@@ -84,7 +83,7 @@ def embedding_figure(run: Classifier, folder: Path, root: Path, *, most: int = 1
         layout: Any = "pca"
         for i, (features, word) in enumerate(zip(both, ("Before", "After"))):
             # The second layout starts from the first, which early exaggeration would break up: what moves has changed.
-            style: dict[str, Any] = {"init": layout, "early_exaggeration": 1.0 if i else 12.0, "random_state": seed}
+            style: dict[str, Any] = {"init": layout, "early_exaggeration": 1.0 if i else 12.0, "random_state": 0}
             layout = TSNE(perplexity=min(30.0, (len(paths) - 1) / 3), **style).fit_transform(features.numpy())
             axes = figure.add_axes((0.02 + 0.49 * i, 0.15, 0.47, 0.71))
             title = f"{word}: the nearest image has the same class for {float(same[i].float().mean()):.1%}"
