@@ -77,7 +77,7 @@ def _plan(args: argparse.Namespace, folder: Path) -> int:
         first = plan.classes[0]
         title = f"{trained.settings.method} sees {first.name} ({first.probability:.1%}) in {drawable_name(path)}"
         written.append(_free(folder / f"plan-{path.stem}.png", written))
-        write_figure(plan_figure(cropped, plan, pairs=args.pairs, title=title), written[-1])
+        write_figure(plan_figure(cropped, plan, args.pairs, title), written[-1])
         print(written[-1])
     return exit_code(unreadable, images)
 

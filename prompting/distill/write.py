@@ -4,7 +4,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -44,7 +44,6 @@ def distill(
     root: Path | None = None,
     most: int = 2000,
     measured: bool = True,
-    say: Callable[[str], None] = print,
     **loading: Any,
 ) -> list[Row]:
     """Train a student on a run's answers, and write it with its int8 form, a loader, the table and a model card.
@@ -61,7 +60,6 @@ def distill(
         root: folder of the data sets, where the run's test images are; None takes the run's.
         most: largest number of test images, evenly from the classes.
         measured: measure accuracy, memory and speed; False needs no test images.
-        say: takes lines on the progress.
         **loading: arguments of ``Classifier.load``.
 
     Returns:
@@ -78,7 +76,7 @@ def distill(
         needed(package)
     teacher = Classifier.load(run, **loading)
     made = teacher.settings
-    test = _test_images(run, root, measured, say)
+    test = _test_images(run, root, measured)
     found = find_images(paths)
     tested = {file_hash(path) for path, _ in test}
     images = [path for path in found if file_hash(path) not in tested]
@@ -92,7 +90,7 @@ def distill(
         student = make_student(portable(plain), layers, width)
         student.config["method"] = f"{made.method}, distilled"
         out = len(found) - len(images)
-        say(f"{len(images):,} images without labels{f'; {out:,} test images are left out' if out else ''}")
+        print(f"{len(images):,} images without labels{f'; {out:,} test images are left out' if out else ''}")
         views, start = Views(images, teacher.preprocess, settings.views, settings.seed), time.perf_counter()
         answers = teacher_probabilities(lambda batch: teacher(batch, len(batch)).logits, views, settings)
         middle = time.perf_counter()
@@ -106,26 +104,26 @@ def distill(
             try:
                 forms.append(int8_teacher(teacher, images[:: -(-len(images) // NUMBER)], Path(scratch)))
             except ValueError as error:
-                say(f"no row for the teacher's int8 form: {error}")
+                print(f"no row for the teacher's int8 form: {error}")
             forms += [exported("student", "safetensors", part, scores["safetensors"])]
             forms += [exported("student int8", "int8", part, scores["int8"])]
             try:
                 rows = compare(forms, test[:most], made)
             except RuntimeError as error:  # the student is kept
-                say(f"not measured: {error}")
+                print(f"not measured: {error}")
         record = {"images": len(images), "settings": asdict(settings), "seconds": seconds, "losses": losses}
         _describe(part, student.config, made, rows, record)
     return rows
 
 
-def _test_images(run: Path, root: Path | None, required: bool, say: Callable[[str], None]) -> list[tuple[Path, int]]:
+def _test_images(run: Path, root: Path | None, required: bool) -> list[tuple[Path, int]]:
     """Return the run's test images with their labels; none if they are neither there nor required."""
     try:
         return list(zip(*images_of_test(run, root, sys.maxsize)))
     except FileNotFoundError as error:
         if required:
             raise FileNotFoundError(f"{error} (--no-measure trains without them)") from None
-        say("the run's test images are not there, so that none can be left out")
+        print("the run's test images are not there, so that none can be left out")
         return []
 
 

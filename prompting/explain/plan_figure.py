@@ -19,7 +19,7 @@ UNIFORM = "uniform: all pairs alike"
 PANEL, LABELS, TOP = 1.5, 0.68, 0.95  # inches: side of a panel, height of the text around it, height of the heading
 
 
-def plan_figure(image: Image.Image, plan: ImagePlan, *, pairs: int = 1, title: str = "") -> Figure:
+def plan_figure(image: Image.Image, plan: ImagePlan, pairs: int, title: str) -> Figure:
     """Draw the plans between an image and its classes, one row a class and pair.
 
     Colours are multiples of the mass in a uniform plan, on one scale in the whole figure: orange is more, blue is less,
@@ -29,7 +29,7 @@ def plan_figure(image: Image.Image, plan: ImagePlan, *, pairs: int = 1, title: s
         image: the part of the image that the model sees.
         plan: of ``transport_plans``.
         pairs: number of heaviest pairs of prompts whose tokens are drawn.
-        title: over the figure; "" names the likeliest class.
+        title: over the figure.
     """
     rows = [(one, pair) for one in plan.classes for pair in _pairs(one, plan, pairs)]
     panels = max(len(_heats(one, pair, plan)) for one, pair in rows)
@@ -44,8 +44,7 @@ def plan_figure(image: Image.Image, plan: ImagePlan, *, pairs: int = 1, title: s
             """Axes at ``x`` inches from the left and ``y`` inches from the top."""
             return figure.add_axes((x / width, 1 - (y + h) / height, w / width, h / height))
 
-        first = plan.classes[0]
-        heading(figure, title or f"Predicted: {first.name} ({first.probability:.1%})", _note(plan))
+        heading(figure, title, _note(plan))
         axes = place(0.25, TOP + 0.2)
         axes.imshow(image)
         axes.set(xticks=[], yticks=[])

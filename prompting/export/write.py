@@ -58,7 +58,6 @@ def export(
     images: Path | None = None,
     iterations: int | None = None,
     measured: bool = True,
-    say: Callable[[str], None] = print,
     **loading: Any,
 ) -> list[Form]:
     """Write a run's model in some forms, with a loader and a model card.
@@ -70,7 +69,6 @@ def export(
         images: folder of images to check the forms on; None takes the run's test images if they are found.
         iterations: iterations of the transport; None takes 1.5 times the number that the images need.
         measured: measure memory and speed.
-        say: takes lines on the progress.
         **loading: arguments of ``Classifier.load``.
 
     Returns:
@@ -91,18 +89,18 @@ def export(
         fix_iterations(model, raw)
     allowed = torch.stack([expected, *stopped_elsewhere(model, raw)])
     if model.config["head"]["kind"] == "transport":
-        say(f"{model.config['head']['iterations']} iterations of the transport at each level")
+        print(f"{model.config['head']['iterations']} iterations of the transport at each level")
     found = [Form("full model", weights_mb(classifier), 0.0, 1.0)]
     with work_folder(folder / ".part", folder) as new:  # an older export stays if this one fails
         for form in FORMS:  # int8 is made from onnx
             if form not in forms and not (form == "onnx" and "int8" in forms):
                 continue
-            say(f"writing {folder / FILES[form]}")
+            print(f"writing {folder / FILES[form]}")
             score = write_form(form, model, new)
             logits = torch.cat([score(part) for part in batch.split(BATCH)])
             found.append(compare(form, new / FILES[form], logits, allowed))
         if measured:
-            found = measure_all(found, classifier.settings, new, batch, say)
+            found = measure_all(found, classifier.settings, new, batch)
         found = [form for form in found if form.name in ("full model", *forms)]
         if "onnx" not in forms:
             (new / FILES["onnx"]).unlink(missing_ok=True)
@@ -205,15 +203,13 @@ def weights_mb(classifier: Classifier) -> float:
     return sum(tensor.numel() * tensor.element_size() for tensor in classifier.model.parameters()) / 1e6
 
 
-def measure_all(
-    forms: list[Form], made: ModelSettings, folder: Path, images: Tensor, say: Callable[[str], None]
-) -> list[Form]:
+def measure_all(forms: list[Form], made: ModelSettings, folder: Path, images: Tensor) -> list[Form]:
     """Return the forms with peak memory and speed, each from a new process; ``made`` has the full model's settings."""
     measured = []
     with tempfile.TemporaryDirectory() as place:
         run = made.write(Path(place, "run"))
         for form in forms:
-            say(f"measuring {form.name}")
+            print(f"measuring {form.name}")
             found = measure(folder / FILES[form.name] if form.name in FILES else run, images.numpy())
             measured.append(replace(form, peak_mb=found["peak_mb"], images_per_second=found["images_per_second"]))
     return measured
