@@ -76,19 +76,14 @@ def _plan(args: argparse.Namespace, folder: Path) -> int:
         (plan,) = transport_plans(trained.model, trained.preprocess(cropped)[None], trained.classnames, top=args.top)
         first = plan.classes[0]
         title = f"{trained.settings.method} sees {first.name} ({first.probability:.1%}) in {drawable_name(path)}"
-        written.append(_free(folder / f"plan-{path.stem}.png", written))
-        write_figure(plan_figure(cropped, plan, args.pairs, title), written[-1])
-        print(written[-1])
+        file, number = folder / f"plan-{path.stem}.png", 1
+        while file in written:  # images of two folders may share a name
+            number += 1
+            file = folder / f"plan-{path.stem}-{number}.png"
+        write_figure(plan_figure(cropped, plan, args.pairs, title), file)
+        written.append(file)
+        print(file)
     return exit_code(unreadable, images)
-
-
-def _free(path: Path, taken: list[Path]) -> Path:
-    """Return the path, with a number if it is among those of this call: images of two folders may share a name."""
-    number, candidate = 1, path
-    while candidate in taken:
-        number += 1
-        candidate = path.with_stem(f"{path.stem}-{number}")
-    return candidate
 
 
 def _words(args: argparse.Namespace, folder: Path) -> int:

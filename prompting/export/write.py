@@ -82,23 +82,22 @@ def export(
         check_choice("form", form, FORMS)
     classifier = Classifier.load(run, device="cpu", precision="fp32", **loading)
     batch, source = check_images(classifier, run, images)
-    expected = classifier(batch, BATCH).logits
     model = portable(classifier, iterations)
     raw = [model.vision(part) for part in batch.split(BATCH)]
     if iterations is None:
         fix_iterations(model, raw)
-    allowed = torch.stack([expected, *stopped_elsewhere(model, raw)])
+    allowed = [classifier(batch, BATCH).logits]
     if model.config["head"]["kind"] == "transport":
+        allowed += stopped_elsewhere(model, raw)
         print(f"{model.config['head']['iterations']} iterations of the transport at each level")
     found = [Form("full model", weights_mb(classifier), 0.0, 1.0)]
     with work_folder(folder / ".part", folder) as new:  # an older export stays if this one fails
-        for form in FORMS:  # int8 is made from onnx
-            if form not in forms and not (form == "onnx" and "int8" in forms):
-                continue
+        needed = {*forms, "onnx"} if "int8" in forms else set(forms)  # int8 is made from onnx
+        for form in sorted(needed, key=FORMS.index):
             print(f"writing {folder / FILES[form]}")
             score = write_form(form, model, new)
             logits = torch.cat([score(part) for part in batch.split(BATCH)])
-            found.append(compare(form, new / FILES[form], logits, allowed))
+            found.append(compare(form, new / FILES[form], logits, torch.stack(allowed)))
         if measured:
             found = measure_all(found, classifier.settings, new, batch)
         found = [form for form in found if form.name in ("full model", *forms)]
@@ -152,10 +151,7 @@ def stopped_elsewhere(model: ExportedModel, raw: Sequence[Tensor]) -> list[Tenso
 
     A problem whose change is the tolerance up to rounding stops an iteration earlier in one runtime than in another.
     """
-    head = model.config["head"]
-    found: list[Tensor] = []
-    if head["kind"] != "transport":
-        return found
+    head, found = model.config["head"], []
     fixed = dict(head)
     head["iterations"] = head["max_iter"]
     for head["tol"] in (0.9999 * fixed["tol"], 1.0001 * fixed["tol"]):
