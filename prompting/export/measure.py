@@ -6,6 +6,7 @@ SOURCE is a run's folder, a safetensors file next to load_model.py, or an ONNX f
 """
 
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from prompting.process import peak_bytes
 
 BATCH = 32
 
@@ -71,19 +74,7 @@ def main() -> None:
         score(batch)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     speed = {"images_per_second": len(images) / seconds, "images_per_cpu_second": len(images) / cpu}
-    print(json.dumps({"peak_mb": peak_mb(), **speed}))
-
-
-def peak_mb() -> float:
-    """Return the largest memory of this process in 10^6 bytes; NaN where the system does not report it."""
-    status = Path("/proc/self/status")  # on Linux, what getrusage reports starts with the parent's memory
-    if status.is_file():
-        return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024 / 1e6
-    try:
-        import resource
-    except ImportError:  # Windows
-        return float("nan")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+    print(json.dumps({"peak_mb": (peak_bytes() or math.nan) / 1e6, **speed}))
 
 
 if __name__ == "__main__":
