@@ -45,7 +45,7 @@ def nearest_is_same(features: Tensor, labels: Sequence[int]) -> Tensor:
     return own[(features @ features.T).fill_diagonal_(-2.0).argmax(1)] == own
 
 
-def embedding_figure(run: Classifier, folder: Path, root: Path | None, most: int) -> Figure:
+def embedding_figure(run: Classifier, folder: Path, root: str | None, most: int) -> Figure:
     """Draw the features of the run's test images before and after tuning; the second t-SNE starts from the first.
 
     In colour are the classes whose images lie next to another class most often before tuning, the others are grey.

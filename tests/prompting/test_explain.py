@@ -305,6 +305,12 @@ def test_the_command_draws_embeddings_and_curves(make_run, what):
     assert main(["explain", str(folder), what]) == 0 and (folder / "explain" / f"{what}.png").stat().st_size > 5000
 
 
+def test_empty_words_are_refused(capsys):
+    for words, empty in ((["", "words"], "RUN"), (["run", "words", "--output-dir", ""], "--output-dir")):
+        assert main(["explain", *words]) == 2
+        assert capsys.readouterr().err.startswith(f"align-clip explain: error: {empty} is empty: ")
+
+
 def test_a_mistake_is_one_line(make_run, capsys, tmp_path):
     folder, _ = make_run("CoOp")
     assert main(["explain", str(folder), "plan", str(tmp_path / "pictures" / "0" / "0.png")]) == 2
