@@ -51,10 +51,9 @@ def plan_figure(image: Image.Image, plan: ImagePlan, pairs: int, title: str) -> 
         axes.set_title("image, as the model sees it", color=MUTED)
         for i, (one, pair) in enumerate(rows):
             y = TOP + 0.2 + i * (PANEL + LABELS + 0.12)
-            first_row = i == 0 or rows[i - 1][0] is not one
             x = 0.25 + PANEL + 0.5
             if not plan.rows_are_patches:
-                if first_row:
+                if i == 0 or rows[i - 1][0] is not one:
                     _matrix(place(x, y), one, [p for c, p in rows if c is one], limit)
                 x += PANEL + 0.3
             for k, (label, heat, note) in enumerate(_heats(one, pair, plan)):

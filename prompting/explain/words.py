@@ -100,10 +100,9 @@ def words_figure(found: list[NearWords], spacing: float, title: str) -> Figure:
     """Draw the nearest words as a table, in which the words nearer than ``spacing`` (``word_spacing``) are blue."""
     rows, columns = found[:MOST_ROWS], len(found[0].words)
     left = 0.35 + 0.085 * max(len(row.name) for row in rows)
-    width, height = left + COLUMN * columns + 0.3, 1.1 + 0.34 * len(rows) + 0.2
+    width, height = max(left + COLUMN * columns + 0.3, 6.5), 1.1 + 0.34 * len(rows) + 0.2
     with mpl.rc_context({**SETTINGS, "axes.grid": False}):
-        figure = Figure(figsize=(max(width, 6.5), height), dpi=150)
-        width = figure.get_size_inches()[0]
+        figure = Figure(figsize=(width, height), dpi=150)
         note = f"{in_words(found, spacing)}\nBlue: those words. Grey: the nearest words, but too far to say anything."
         if len(found) > len(rows):
             note += f" The first {len(rows)} of {len(found)} vectors."
