@@ -138,12 +138,8 @@ def parser() -> argparse.ArgumentParser:
     for info in pkgutil.iter_modules(commands.__path__):
         module = import_module(f"{commands.__name__}.{info.name}")
         about = (module.__doc__ or "").strip()
-        command = subparsers.add_parser(
-            info.name,
-            help=about.splitlines()[0],
-            description=about,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+        form = argparse.RawDescriptionHelpFormatter
+        command = subparsers.add_parser(info.name, help=about.splitlines()[0], description=about, formatter_class=form)
         module.add_arguments(command)
         command.add_argument("--traceback", action="store_true", help="show where an error was raised")
         command.set_defaults(run=module.run)

@@ -28,7 +28,7 @@ from prompting.methods import METHODS, PromptedCLIP
 from prompting.ot.checks import check_choice, check_count, first_non_finite
 from prompting.precision import Precision, find_device
 from prompting.ranking import Predictions
-from prompting.run_folder import ModelSettings, checkpoint_path, loaded_run, read_checkpoint, read_run
+from prompting.run_folder import ModelSettings, checkpoint_path, read_checkpoint, read_run
 
 ImageLike = Union[str, "os.PathLike[str]", Image.Image, Tensor]
 """A path, a PIL image, or a tensor (3, H, W): uint8 pixels of any size, or floats that are already preprocessed."""
@@ -200,7 +200,12 @@ def _settings(run: str | os.PathLike[str]) -> ModelSettings:
     content = read_run(run)
     if not content.get("loaded_from"):
         return ModelSettings.read(run)
-    trained, changes = loaded_run(run, content)
+    try:
+        loaded, data = os.path.abspath(content["loaded_from"]), content["config"]["DATASET"]
+        changes = {"dataset": data["NAME"], "template": data.get("TEMPLATE", ""), "checkpoint": loaded}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"the results.json of {run} is damaged: {type(error).__name__} {error}") from None
+    trained = ModelSettings.read(Path(loaded).parent.parent)
     return replace(_for_classes(trained, tuple(content["classnames"])), **changes)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
@@ -70,6 +71,10 @@ class Preprocess:
     def read(self, path: str | os.PathLike[str]) -> Image.Image:
         """Return an image file, resized and cropped as a model sees it."""
         return self.crop(read_image(path, self.turn))
+
+    def stack(self, paths: Iterable[str | os.PathLike[str]]) -> Tensor:
+        """Return the normalised tensors of image files, (B, 3, H, W)."""
+        return torch.stack([self(read_image(path, self.turn)) for path in paths])
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Return the normalised float32 tensor (3, H, W) of an image."""

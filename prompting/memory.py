@@ -6,7 +6,6 @@ CLIP). A recomputed block keeps its input (1). With classes in chunks, one chunk
 """
 
 import os
-import sys
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -16,17 +15,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from prompting import process
 from prompting.clip import PromptTokens, TextEncoder
 from prompting.clip.blocks import can_split
 from prompting.clip.layout import lay_out
 from prompting.clip.shape import mlp_ratio, tower_dtype
 from prompting.learners import Prompts
 from prompting.ot import HierarchicalOT
-
-try:
-    import resource
-except ImportError:  # not on Windows
-    resource: Any = None  # type: ignore[no-redef]
 
 KEPT = 6  # widths kept per position and block besides the hidden layer: 2 + 3 + 1
 WORKING = 12  # widths per position of a running block's temporaries, besides three hidden layers
@@ -208,7 +203,4 @@ def peak_bytes(device: torch.device | str = "cpu") -> int | None:
     """Return the peak memory of this process on a device, in bytes; None if the system does not report it."""
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    if resource is None:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return process.peak_bytes()

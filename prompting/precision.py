@@ -109,11 +109,6 @@ class Precision:
         scaler = torch.amp.GradScaler(device.type) if _COMPUTED[name] is torch.float16 else None
         return cls(name, device, scaler)
 
-    @property
-    def weights(self) -> torch.dtype:
-        """The dtype in which frozen weights are stored."""
-        return _STORED[self.name]
-
     def cast_(self, model: nn.Module) -> nn.Module:
         """Convert a model's frozen weights to this precision, in place.
 
@@ -129,7 +124,7 @@ class Precision:
             for parameter in module.parameters(recurse=False):
                 if parameter.is_floating_point():
                     kept = parameter.requires_grad or parameter.numel() == 1 or isinstance(module, _KEPT)
-                    parameter.data = parameter.data.to(torch.float32 if kept else self.weights)
+                    parameter.data = parameter.data.to(torch.float32 if kept else _STORED[self.name])
         return model
 
     def autocast(self) -> AbstractContextManager:

@@ -81,9 +81,8 @@ def read_run(run: str | os.PathLike[str]) -> dict[str, Any]:
     path = path if path.is_file() else path.with_name("results.json")
     if not path.is_file():
         if not path.parent.is_dir():
-            folders = (
-                [p.name for p in path.parent.parent.iterdir() if p.is_dir()] if path.parent.parent.is_dir() else []
-            )
+            above = path.parent.parent
+            folders = [p.name for p in above.iterdir() if p.is_dir()] if above.is_dir() else []
             raise FileNotFoundError(f"there is no folder {run}{did_you_mean(path.parent.name, folders)}")
         below = [str(found.parent) for found in sorted(path.parent.rglob("run.json"))[:3]]
         advice = f"; runs below it: {', '.join(below)}" if below else " (a run that was trained or evaluated has one)"
@@ -118,25 +117,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def loaded_run(run: str | os.PathLike[str], content: Mapping[str, Any]) -> tuple[ModelSettings, dict[str, Any]]:
-    """Return the settings of the run that an evaluation loaded, and those that the evaluation has instead.
-
-    Args:
-        run: folder of the evaluation.
-        content: what ``read_run`` returns for it.
-
-    Raises:
-        FileNotFoundError: the run is not there.
-        ValueError: a file is damaged.
-    """
-    try:
-        loaded, data = os.path.abspath(content["loaded_from"]), content["config"]["DATASET"]
-        changes = {"dataset": data["NAME"], "template": data.get("TEMPLATE", ""), "checkpoint": loaded}
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"the results.json of {run} is damaged: {type(error).__name__} {error}") from None
-    return ModelSettings.read(Path(loaded).parent.parent), changes
-
-
 def data_folder(root: str | os.PathLike[str]) -> Path:
     """Return the folder that recorded paths are relative to: ``DATASET.ROOT``, or the folder of the file it names."""
     path = Path(os.path.abspath(os.path.expanduser(root)))
@@ -163,16 +143,16 @@ def predicted_images(folder: Path) -> list[tuple[str, int]]:
         raise ValueError(f"{table} is damaged: {error}") from None
 
 
-def images_of_test(folder: Path, root: str | os.PathLike[str], most: int) -> tuple[list[Path], list[int]]:
+def images_of_test(folder: Path, root: str | os.PathLike[str] | None, most: int) -> tuple[list[Path], list[int]]:
     """Return paths and labels of at most ``most`` test images of a run, the classes in turn, from its predictions.csv.
 
-    ``root`` is ``DATASET.ROOT``.
+    ``root`` is ``DATASET.ROOT``; None takes the run's.
 
     Raises:
         FileNotFoundError: predictions.csv or an image is missing.
         ValueError: predictions.csv is damaged.
     """
-    place = data_folder(root)
+    place = data_folder(root or read_run(folder)["config"]["DATASET"]["ROOT"])
     rows = [(place / path, label) for path, label in predicted_images(folder)]
     numbers: defaultdict[int, count[int]] = defaultdict(count)  # of the images of each label
     chosen = sorted(rows, key=lambda row: next(numbers[row[1]]))[:most]
@@ -195,7 +175,9 @@ def checkpoint_path(folder: Path, epoch: int | None, best: bool = True) -> Path:
     saved = _epochs(folder)
     if epoch is None:
         paths = [folder / BEST_NAME] if best else []
-        paths += [folder / _newest(folder), *([saved[max(saved)]] if saved else [])]
+        pointer = folder / POINTER_NAME
+        text = pointer.read_text(encoding="utf-8", errors="replace") if pointer.is_file() else ""
+        paths += [folder / text.partition("\n")[0].strip(), *([saved[max(saved)]] if saved else [])]
         if file := next((path for path in paths if path.is_file()), None):
             return file
     elif epoch in saved:
@@ -210,13 +192,6 @@ def checkpoint_path(folder: Path, epoch: int | None, best: bool = True) -> Path:
         others = sorted(p.name for p in folder.parent.iterdir() if p.is_dir()) if folder.parent.is_dir() else []
         found = f"the folder does not exist; {folder.parent} holds {', '.join(others) or 'no folder'}"
     raise FileNotFoundError(f"no {asked} in {folder}: {found}")
-
-
-def _newest(folder: Path) -> str:
-    """Return the file name in the pointer of a folder; "" if there is none."""
-    pointer = folder / POINTER_NAME
-    text = pointer.read_text(encoding="utf-8", errors="replace") if pointer.is_file() else ""
-    return text.partition("\n")[0].strip()
 
 
 def _epochs(folder: Path) -> dict[int, Path]:

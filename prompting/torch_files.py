@@ -50,11 +50,6 @@ class _Inert:
         pass
 
 
-def _dict(*args: Any) -> dict[Any, Any]:
-    """Replace ``collections.defaultdict``, the type of an optimizer's state."""
-    return {}
-
-
 def read_pickled(path: str | os.PathLike[str], objects: bool = True) -> Any:
     """Return the content of a file of ``torch.save``, of any version of torch, in CPU memory.
 
@@ -75,7 +70,8 @@ def read_pickled(path: str | os.PathLike[str], objects: bool = True) -> Any:
         wanted = _imports(path)
         if objects:
             stand_ins = [_named(type(name, (_Inert,), {}), m, name) for m, name in wanted if m.startswith(OBJECTS)]
-            torch.serialization.add_safe_globals([dict, _named(_dict, "collections", "defaultdict"), *stand_ins])
+            states = _named(lambda *_: {}, "collections", "defaultdict")  # of optimizers; their values are not needed
+            torch.serialization.add_safe_globals([dict, states, *stand_ins])
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can end in anything, an IndexError among others
         never = [f"{m}.{name}" for m, name in wanted if m not in TENSORS and not (objects and m.startswith(OBJECTS))]

@@ -20,7 +20,7 @@ from prompting.run_folder import read_run
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
-    parser.add_argument("run_folder", type=Path, metavar="RUN", help="output folder of a run")
+    parser.add_argument("run_folder", metavar="RUN", help="output folder of a run")
     what = parser.add_subparsers(dest="what", required=True, metavar="plan | words | embed | curves")
 
     def add_parser(draw: Callable[[argparse.Namespace, Path], int], about: str, *examples: str) -> Any:
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         lines = "".join(f"\n  align-clip explain output/first {name}{example}" for example in examples)
         form = argparse.RawDescriptionHelpFormatter
         one = what.add_parser(name, help=about, description=about, epilog=f"examples:{lines}", formatter_class=form)
-        one.add_argument("--output-dir", type=Path, metavar="DIR", help="folder of the pictures (default: RUN/explain)")
+        one.add_argument("--output-dir", metavar="DIR", help="folder of the pictures (default: RUN/explain)")
         one.set_defaults(draw=draw)
         return one
 
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     words = add_parser(_words, "nearest words of the vocabulary to each learned vector", "", " --top 10")
     words.add_argument("--top", type=int, default=5, metavar="K", help="words for each vector (default: 5)")
     embed = add_parser(_embed, "t-SNE of image features before and after tuning", "", " --most 200 --root data")
-    embed.add_argument("--root", type=Path, metavar="DIR", help="folder of the data sets (default: the run's)")
+    embed.add_argument("--root", metavar="DIR", help="folder of the data sets (default: the run's)")
     embed.add_argument("--most", type=int, default=1000, metavar="N", help="largest number of images (default: 1000)")
     for one in (plan, words, embed):
         add_loading(one, device=False)
@@ -51,8 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw the pictures that the arguments ask for, print where they are, and return the exit code."""
-    read_run(args.run_folder)  # before a folder is made
-    return args.draw(args, args.output_dir or args.run_folder / "explain")
+    return args.draw(args, Path(args.output_dir or Path(args.run_folder, "explain")))
 
 
 def _load(args: argparse.Namespace, **more: Any) -> Classifier:
@@ -77,19 +76,14 @@ def _plan(args: argparse.Namespace, folder: Path) -> int:
         (plan,) = transport_plans(trained.model, trained.preprocess(cropped)[None], trained.classnames, top=args.top)
         first = plan.classes[0]
         title = f"{trained.settings.method} sees {first.name} ({first.probability:.1%}) in {drawable_name(path)}"
-        written.append(_free(folder / f"plan-{path.stem}.png", written))
-        write_figure(plan_figure(cropped, plan, pairs=args.pairs, title=title), written[-1])
-        print(written[-1])
+        file, number = folder / f"plan-{path.stem}.png", 1
+        while file in written:  # images of two folders may share a name
+            number += 1
+            file = folder / f"plan-{path.stem}-{number}.png"
+        write_figure(plan_figure(cropped, plan, args.pairs, title), file)
+        written.append(file)
+        print(file)
     return exit_code(unreadable, images)
-
-
-def _free(path: Path, taken: list[Path]) -> Path:
-    """Return the path, with a number if it is among those of this call: images of two folders may share a name."""
-    number, candidate = 1, path
-    while candidate in taken:
-        number += 1
-        candidate = path.with_stem(f"{path.stem}-{number}")
-    return candidate
 
 
 def _words(args: argparse.Namespace, folder: Path) -> int:
@@ -116,9 +110,7 @@ def _embed(args: argparse.Namespace, folder: Path) -> int:
     from prompting.explain.embedding import embedding_figure
 
     trained = _load(args)
-    root = args.root or read_run(args.run_folder)["config"]["DATASET"]["ROOT"]
-    figure = embedding_figure(trained, args.run_folder, Path(root), most=args.most)
-    write_figure(figure, folder / "embed.png")
+    write_figure(embedding_figure(trained, Path(args.run_folder), args.root, args.most), folder / "embed.png")
     print(folder / "embed.png")
     return 0
 
@@ -126,8 +118,7 @@ def _embed(args: argparse.Namespace, folder: Path) -> int:
 def _curves(args: argparse.Namespace, folder: Path) -> int:
     from prompting.explain.curves import curves_figure, read_curves
 
-    curves = read_curves(args.run_folder)
     method = read_run(args.run_folder)["config"]["TRAINER"]["NAME"]
-    write_figure(curves_figure(curves, f"Training of {method}"), folder / "curves.png")
+    write_figure(curves_figure(read_curves(Path(args.run_folder)), f"Training of {method}"), folder / "curves.png")
     print(folder / "curves.png")
     return 0

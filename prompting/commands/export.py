@@ -55,19 +55,9 @@ def run(args: argparse.Namespace) -> int:
     if args.csv:
         write_file(Path(args.csv), csv_table(forms))
     if args.push_to_hub:
-        print(push(folder, args.push_to_hub))
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+        api.create_repo(args.push_to_hub, exist_ok=True)
+        print(api.upload_folder(folder_path=folder, repo_id=args.push_to_hub))
     return 0
-
-
-def push(folder: Path, repository: str) -> str:
-    """Upload a folder to the Hugging Face Hub, and return the address.
-
-    Raises:
-        ImportError: huggingface_hub is not installed.
-        OSError: the Hub refuses, or cannot be reached.
-    """
-    from huggingface_hub import HfApi
-
-    api = HfApi()
-    api.create_repo(repository, exist_ok=True)
-    return str(api.upload_folder(folder_path=folder, repo_id=repository))

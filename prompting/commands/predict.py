@@ -164,11 +164,8 @@ def as_csv(rows: list[Row], top: int) -> bytes:
 
 def as_json(rows: list[Row]) -> str:
     """Return the rows as a JSON list of {"path": ..., "classes": [{"name": ..., "probability": ...}, ...]}."""
-    return json.dumps(
-        [
-            {"path": str(path), "classes": [{"name": name, "probability": value} for name, value in classes]}
-            for path, classes in rows
-        ],
-        ensure_ascii=False,
-        indent=1,
-    )
+    listing = [
+        {"path": str(path), "classes": [{"name": name, "probability": value} for name, value in classes]}
+        for path, classes in rows
+    ]
+    return json.dumps(listing, ensure_ascii=False, indent=1)

@@ -1,11 +1,9 @@
 """Accuracy, size, memory and speed of zero-shot CLIP, a teacher and its student, each in float32 and int8."""
 
-import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm  # comes with open_clip
@@ -15,7 +13,6 @@ from prompting.export.card import markdown
 from prompting.export.convert import portable
 from prompting.export.measure import BATCH, measure
 from prompting.export.write import FILES, NUMBER, fix_iterations, weights_mb, write_form
-from prompting.files import naming
 from prompting.images import Preprocess
 from prompting.run_folder import ModelSettings
 
@@ -30,8 +27,7 @@ class Form:
     name: str
     score: Callable[[Tensor], Tensor]  # preprocessed images (B, 3, H, W) to logits (B, K)
     size_mb: float  # 10^6 bytes of the weights, or of the file
-    kind: str  # as prompting.export.measure names it
-    source: Path
+    source: Path  # the run's folder, or the file
 
 
 @dataclass(frozen=True)
@@ -49,20 +45,15 @@ class Row:
     images_per_cpu_second: float  # of all cores together; other programs change it less
 
 
-def zero_shot(settings: ModelSettings) -> ModelSettings:
-    """Return the settings of zero-shot CLIP with a run's CLIP, classes and template."""
-    return replace(settings, method="ZeroshotCLIP", options={}, checkpoint="", saved_part="")
-
-
 def full(name: str, classifier: Classifier, run: Path) -> Form:
     """Return the form of a run as it is, with CLIP's text tower."""
-    return Form(name, lambda images: classifier(images, len(images)).logits, weights_mb(classifier), "full", run)
+    return Form(name, lambda images: classifier(images, len(images)).logits, weights_mb(classifier), run)
 
 
 def exported(name: str, form: str, folder: Path, score: Callable[[Tensor], Tensor]) -> Form:
     """Return a form that ``write_form`` has written to a folder."""
     path = folder / FILES[form]
-    return Form(name, score, path.stat().st_size / 1e6, "safetensors" if form == "safetensors" else "onnx", path)
+    return Form(name, score, path.stat().st_size / 1e6, path)
 
 
 def int8_teacher(teacher: Classifier, images: Sequence[Path], folder: Path) -> Form:
@@ -72,7 +63,7 @@ def int8_teacher(teacher: Classifier, images: Sequence[Path], folder: Path) -> F
         ValueError: a method that cannot be exported.
     """
     model = portable(teacher)
-    fix_iterations(model, [model.vision(_stack(images, teacher.preprocess))])
+    fix_iterations(model, [model.vision(teacher.preprocess.stack(images))])
     write_form("onnx", model, folder)
     return exported("teacher int8", "int8", folder, write_form("int8", model, folder))
 
@@ -87,24 +78,16 @@ def compare(forms: Sequence[Form], tested: Tested, settings: ModelSettings) -> l
     hits = dict.fromkeys((form.name for form in forms), 0)
     with tqdm(total=len(tested), desc="test", unit="image", disable=None) as bar:
         for part in (tested[i : i + BATCH] for i in range(0, len(tested), BATCH)):
-            images, labels = _stack([path for path, _ in part], preprocess), torch.tensor([label for _, label in part])
+            images, labels = preprocess.stack([path for path, _ in part]), torch.tensor([label for _, label in part])
             for form in forms:
                 hits[form.name] += int((form.score(images).argmax(1) == labels).sum())
             bar.update(len(part))
-    with tempfile.TemporaryDirectory() as place:
-        file = Path(place, "images.npy")
-        with naming(file):
-            np.save(file, _stack([path for path, _ in tested[:NUMBER]], preprocess).numpy())
-        for form in tqdm(forms, desc="memory and speed", unit="form", disable=None):
-            found = measure(form.kind, form.source, file)
-            accuracy = 100 * hits[form.name] / len(tested)
-            about = settings.dataset, settings.method, form.name, accuracy, len(tested), form.size_mb
-            rows.append(Row(*about, **found))  # type: ignore[arg-type]
+    images = preprocess.stack([path for path, _ in tested[:NUMBER]])
+    for form in tqdm(forms, desc="memory and speed", unit="form", disable=None):
+        accuracy = 100 * hits[form.name] / len(tested)
+        about = settings.dataset, settings.method, form.name, accuracy, len(tested), form.size_mb
+        rows.append(Row(*about, **measure(form.source, images.numpy())))  # type: ignore[arg-type]
     return rows
-
-
-def _stack(paths: Sequence[Path], preprocess: Preprocess) -> Tensor:
-    return torch.stack([preprocess(preprocess.read(path)) for path in paths])
 
 
 def as_table(rows: Sequence[Row]) -> str:

@@ -4,25 +4,25 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from prompting.classifier import Classifier
-from prompting.distill.comparing import Row, as_table, compare, exported, full, int8_teacher, zero_shot
+from prompting.distill.comparing import Row, as_table, compare, exported, full, int8_teacher
 from prompting.distill.student import make_student
 from prompting.distill.training import Settings, Views, teacher_probabilities, train
 from prompting.export.card import csv_table, write_card
 from prompting.export.convert import portable
-from prompting.export.onnx import OPSET, needed
+from prompting.export.onnx import needed
 from prompting.export.write import FILES, NUMBER, write_form
 from prompting.files import file_hash, move_files, work_folder, write_file
 from prompting.images import find_images
-from prompting.run_folder import ModelSettings, images_of_test, read_run
+from prompting.run_folder import ModelSettings, images_of_test
 
 Json = dict[str, Any]
 ABOUT = """\
@@ -44,7 +44,6 @@ def distill(
     root: Path | None = None,
     most: int = 2000,
     measured: bool = True,
-    say: Callable[[str], None] = print,
     **loading: Any,
 ) -> list[Row]:
     """Train a student on a run's answers, and write it with its int8 form, a loader, the table and a model card.
@@ -61,7 +60,6 @@ def distill(
         root: folder of the data sets, where the run's test images are; None takes the run's.
         most: largest number of test images, evenly from the classes.
         measured: measure accuracy, memory and speed; False needs no test images.
-        say: takes lines on the progress.
         **loading: arguments of ``Classifier.load``.
 
     Returns:
@@ -78,19 +76,21 @@ def distill(
         needed(package)
     teacher = Classifier.load(run, **loading)
     made = teacher.settings
-    test = _test_images(run, root, measured, say)
+    test = _test_images(run, root, measured)
     found = find_images(paths)
-    images = without(found, [path for path, _ in test])
+    tested = {file_hash(path) for path, _ in test}
+    images = [path for path in found if file_hash(path) not in tested]
     if not images:
         raise ValueError(f"all {len(found)} images are test images of {run}: give others to train on")
     with new_folder(folder) as part, tempfile.TemporaryDirectory() as scratch:
-        plain_run = zero_shot(made).write(Path(scratch, "zero-shot"))
+        untrained = replace(made, method="ZeroshotCLIP", options={}, checkpoint="", saved_part="")
+        plain_run = untrained.write(Path(scratch, "zero-shot"))
         plain = Classifier.load(plain_run, device="cpu", precision="fp32")
         torch.manual_seed(settings.seed)
         student = make_student(portable(plain), layers, width)
         student.config["method"] = f"{made.method}, distilled"
         out = len(found) - len(images)
-        say(f"{len(images):,} images without labels{f'; {out:,} test images are left out' if out else ''}")
+        print(f"{len(images):,} images without labels{f'; {out:,} test images are left out' if out else ''}")
         views, start = Views(images, teacher.preprocess, settings.views, settings.seed), time.perf_counter()
         answers = teacher_probabilities(lambda batch: teacher(batch, len(batch)).logits, views, settings)
         middle = time.perf_counter()
@@ -104,33 +104,27 @@ def distill(
             try:
                 forms.append(int8_teacher(teacher, images[:: -(-len(images) // NUMBER)], Path(scratch)))
             except ValueError as error:
-                say(f"no row for the teacher's int8 form: {error}")
+                print(f"no row for the teacher's int8 form: {error}")
             forms += [exported("student", "safetensors", part, scores["safetensors"])]
             forms += [exported("student int8", "int8", part, scores["int8"])]
             try:
                 rows = compare(forms, test[:most], made)
             except RuntimeError as error:  # the student is kept
-                say(f"not measured: {error}")
+                print(f"not measured: {error}")
         record = {"images": len(images), "settings": asdict(settings), "seconds": seconds, "losses": losses}
         _describe(part, student.config, made, rows, record)
     return rows
 
 
-def _test_images(run: Path, root: Path | None, required: bool, say: Callable[[str], None]) -> list[tuple[Path, int]]:
+def _test_images(run: Path, root: Path | None, required: bool) -> list[tuple[Path, int]]:
     """Return the run's test images with their labels; none if they are neither there nor required."""
     try:
-        return list(zip(*images_of_test(run, root or read_run(run)["config"]["DATASET"]["ROOT"], sys.maxsize)))
+        return list(zip(*images_of_test(run, root, sys.maxsize)))
     except FileNotFoundError as error:
         if required:
             raise FileNotFoundError(f"{error} (--no-measure trains without them)") from None
-        say("the run's test images are not there, so that none can be left out")
+        print("the run's test images are not there, so that none can be left out")
         return []
-
-
-def without(images: Sequence[Path], others: Sequence[Path]) -> list[Path]:
-    """Return the images whose files do not have the content of one of the others."""
-    known = set(map(file_hash, others))
-    return [path for path in images if file_hash(path) not in known]
 
 
 @contextmanager
@@ -163,8 +157,7 @@ def _describe(folder: Path, config: Json, made: ModelSettings, rows: Sequence[Ro
         layers=len(config["vision"]["adapters"]) - 1,
         count=len(config["classnames"]),
     )
-    test = {"accuracy": next((row.accuracy for row in rows if row.form == "student"), None)} if rows else {}
+    test = {"accuracy": next(row.accuracy for row in rows if row.form == "student")} if rows else {}
     notes = NOTES.format(images=rows[0].images) if rows else ""
     table = as_table(rows) if rows else "They were not measured."
-    result = {"metrics": {"test": test}}
-    write_card(folder, config, made, result, table, OPSET, about=about, notes=notes)
+    write_card(folder, config, made, test, table, about=about, notes=notes)

@@ -2,12 +2,7 @@
 
 import sys
 
-from prompting.__main__ import main as align_clip
-
-
-def main() -> int:
-    return align_clip(["explain", *sys.argv[1:]])
-
+from prompting.__main__ import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["explain", *sys.argv[1:]]))

@@ -17,7 +17,6 @@ from prompting.run_folder import read_run
 
 Points = list[tuple[float, float]]
 """Pairs of epoch and value."""
-LEVELS = ("prompt", "token")
 DASHES = ("-", "--", ":")  # of the first ten colours, and of the next
 
 
@@ -28,7 +27,6 @@ class Panel:
     title: str
     lines: dict[str, Points] = field(default_factory=dict)
     uniform: tuple[float, ...] = ()
-    percent: bool = False
 
 
 def read_curves(folder: Path) -> list[Panel]:
@@ -48,29 +46,24 @@ def read_curves(folder: Path) -> list[Panel]:
     reader.Reload()
     batches = batches_per_epoch(folder)
 
-    def points(tag: str, per_epoch: bool = False) -> Points:
-        """Values by epoch; a batch that a resumed run repeated counts once."""
+    def points(tag: str, steps: int = 1, unit: float = 1.0) -> Points:
+        """Values by epoch, which has ``steps`` steps; a batch that a resumed run repeated counts once."""
         found = {event.step: event.value for event in reader.Scalars(tag)} if tag in reader.Tags()["scalars"] else {}
-        return [((step + 1) if per_epoch else (step + 1) / batches, value) for step, value in sorted(found.items())]
+        return [((step + 1) / steps, unit * value) for step, value in sorted(found.items())]
 
-    accuracy = {"training": points("train/acc"), "validation": points("val/accuracy", per_epoch=True)}
+    def levels(name: str, unit: float = 1.0) -> dict[str, Points]:
+        return {f"{level} level": points(f"train/transport_{level}_{name}", unit=unit) for level in ("prompt", "token")}
+
+    uniform = tuple(values[-1][1] for values in levels("uniform_entropy").values() if values)
     panels = [
-        Panel("loss", {"training": points("train/loss")}),
-        Panel("accuracy (%)", accuracy),
-        Panel("learning rate", {"learning rate": points("train/lr")}),
+        Panel("loss", {"training": points("train/loss", batches)}),
+        Panel("accuracy (%)", {"training": points("train/acc", batches), "validation": points("val/accuracy")}),
+        Panel("learning rate", {"learning rate": points("train/lr", batches)}),
+        Panel("entropy of the plans (nats)", levels("entropy"), uniform or uniform_prompts(folder)),
+        Panel("iterations of the transport", levels("iterations")),
+        Panel("problems not converged (%)", levels("not_converged", unit=100)),
     ]
-    for title, name in (
-        ("entropy of the plans (nats)", "entropy"),
-        ("iterations of the transport", "iterations"),
-        ("problems not converged (%)", "not_converged"),
-    ):
-        lines = {level: points(f"train/transport_{level}_{name}", per_epoch=True) for level in LEVELS}
-        panels.append(Panel(title, {f"{k} level": v for k, v in lines.items()}, percent=name == "not_converged"))
-        if name == "entropy":
-            known = [points(f"train/transport_{level}_uniform_entropy", per_epoch=True) for level in LEVELS]
-            uniform = tuple(values[-1][1] for values in known if values) or uniform_prompts(folder)
-            panels[-1] = replace(panels[-1], uniform=uniform)
-    kept = [Panel(p.title, {k: v for k, v in p.lines.items() if v}, p.uniform, p.percent) for p in panels]
+    kept = [replace(panel, lines={name: values for name, values in panel.lines.items() if values}) for panel in panels]
     return [panel for panel in kept if panel.lines]
 
 
@@ -102,7 +95,6 @@ def draw_panel(axes: Axes, panel: Panel, epochs: float | None = None, colours: S
         colours: number of each line's colour (``style.colour``); by default they are counted.
     """
     for i, (name, points) in zip(colours or range(len(panel.lines)), panel.lines.items()):
-        points = [(x, 100 * y if panel.percent else y) for x, y in points]
         ends = [(x, y) for x, y in points if abs(x - round(x)) < 1e-6]
         style: dict[str, Any] = {"color": colour(i), "ls": DASHES[i // len(CYCLE) % len(DASHES)]}
         if len(ends) < len(points) and panel.title != "learning rate":
@@ -117,7 +109,7 @@ def draw_panel(axes: Axes, panel: Panel, epochs: float | None = None, colours: S
     axes.set_title(", ".join([panel.title, *names]))
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    values = [y * (100 if panel.percent else 1) for points in panel.lines.values() for _, y in points]
+    values = [y for points in panel.lines.values() for _, y in points]
     if min(values) >= 0 and not panel.uniform:
         axes.set_ylim(0, 1.05 * max(values) or 1.0)
     if not any(values):

@@ -30,11 +30,9 @@ def image_features(model: PromptedCLIP[Any], images: Tensor) -> tuple[Tensor, Te
     Raises:
         ValueError: the method learns no visual prompts.
     """
-    learner = getattr(model, "prompt_learner", None)
-    prompts = learner() if learner is not None else None
-    if prompts is None or prompts.visual is None:
-        name = model.name or type(model).__name__
-        raise ValueError(f"{name} learns no visual prompts, with and without which image features are compared")
+    prompts = model.prompt_learner()
+    if prompts.visual is None:
+        raise ValueError(f"{model.name} learns no visual prompts, with and without which image features are compared")
     before = model.image_encoder(images).prompt
     after = model.image_encoder(images, prompts.visual, prompts.deep_visual).prompt
     first, second = (F.normalize(F.normalize(f.float(), dim=-1).mean(1), dim=-1).cpu() for f in (before, after))
@@ -47,7 +45,7 @@ def nearest_is_same(features: Tensor, labels: Sequence[int]) -> Tensor:
     return own[(features @ features.T).fill_diagonal_(-2.0).argmax(1)] == own
 
 
-def embedding_figure(run: Classifier, folder: Path, root: Path, *, most: int = 1000, seed: int = 0) -> Figure:
+def embedding_figure(run: Classifier, folder: Path, root: str | None, most: int) -> Figure:
     """Draw the features of the run's test images before and after tuning; the second t-SNE starts from the first.
 
     In colour are the classes whose images lie next to another class most often before tuning, the others are grey.
@@ -55,9 +53,8 @@ def embedding_figure(run: Classifier, folder: Path, root: Path, *, most: int = 1
     Args:
         run: the run.
         folder: its folder, with predictions.csv.
-        root: folder of the data sets, or the file of a data set in it.
+        root: folder of the data sets, or the file of a data set in it; None takes the run's.
         most: largest number of images, evenly from the classes.
-        seed: of t-SNE.
 
     Raises:
         FileNotFoundError: the images are not there.
@@ -69,10 +66,8 @@ def embedding_figure(run: Classifier, folder: Path, root: Path, *, most: int = 1
     paths, labels = images_of_test(folder, root, most)
     if len(paths) < 5:
         raise ValueError(f"there are {len(paths)} images; t-SNE needs 5 or more")
-    parts = []
-    for start in range(0, len(paths), BATCH):
-        crops = map(run.preprocess.read, paths[start : start + BATCH])
-        parts.append(image_features(run.model, torch.stack([run.preprocess(crop) for crop in crops])))
+    batches = (run.preprocess.stack(paths[i : i + BATCH]) for i in range(0, len(paths), BATCH))
+    parts = [image_features(run.model, images) for images in batches]
     both = [torch.cat(one) for one in zip(*parts)]
     same = [nearest_is_same(features, labels) for features in both]
     own, known = np.array(labels), sorted(set(labels))
@@ -85,19 +80,17 @@ def embedding_figure(run: Classifier, folder: Path, root: Path, *, most: int = 1
             tones = f"in colour the {len(shown)} whose images lie next to another class most often before tuning"
         note = f"t-SNE of {len(paths)} test images of {len(known)} classes; {tones}."
         heading(figure, f"Image features of {run.settings.method}, before and after tuning", note)
-        layout: str | np.ndarray[Any, Any] = "pca"
+        layout: Any = "pca"
         for i, (features, word) in enumerate(zip(both, ("Before", "After"))):
             # The second layout starts from the first, which early exaggeration would break up: what moves has changed.
-            style: dict[str, Any] = {"init": layout, "early_exaggeration": 1.0 if i else 12.0, "random_state": seed}
-            tsne = TSNE(perplexity=min(30.0, (len(paths) - 1) / 3), **style)
-            points = tsne.fit_transform(features.numpy())
-            layout = points
+            style: dict[str, Any] = {"init": layout, "early_exaggeration": 1.0 if i else 12.0, "random_state": 0}
+            layout = TSNE(perplexity=min(30.0, (len(paths) - 1) / 3), **style).fit_transform(features.numpy())
             axes = figure.add_axes((0.02 + 0.49 * i, 0.15, 0.47, 0.71))
             title = f"{word}: the nearest image has the same class for {float(same[i].float().mean()):.1%}"
             if 1 < len(known) < len(paths):
                 title += f"; silhouette {silhouette_score(features.numpy(), labels, metric='cosine'):.3f}"
             axes.set_title(title)
-            x, y = points.T
+            x, y = layout.T
             others = ~np.isin(own, shown)
             axes.scatter(x[others], y[others], s=12, color=FAINT, linewidths=0)
             for label, tone, marker in zip(shown, COLOURS, MARKERS):

@@ -19,7 +19,7 @@ UNIFORM = "uniform: all pairs alike"
 PANEL, LABELS, TOP = 1.5, 0.68, 0.95  # inches: side of a panel, height of the text around it, height of the heading
 
 
-def plan_figure(image: Image.Image, plan: ImagePlan, *, pairs: int = 1, title: str = "") -> Figure:
+def plan_figure(image: Image.Image, plan: ImagePlan, pairs: int, title: str) -> Figure:
     """Draw the plans between an image and its classes, one row a class and pair.
 
     Colours are multiples of the mass in a uniform plan, on one scale in the whole figure: orange is more, blue is less,
@@ -29,36 +29,31 @@ def plan_figure(image: Image.Image, plan: ImagePlan, *, pairs: int = 1, title: s
         image: the part of the image that the model sees.
         plan: of ``transport_plans``.
         pairs: number of heaviest pairs of prompts whose tokens are drawn.
-        title: over the figure; "" names the likeliest class.
+        title: over the figure.
     """
     rows = [(one, pair) for one in plan.classes for pair in _pairs(one, plan, pairs)]
     panels = max(len(_heats(one, pair, plan)) for one, pair in rows)
-    width, height = (
-        0.5 + (PANEL + 0.45) * 2 + panels * (PANEL + 0.08) + 0.2,
-        TOP + len(rows) * (PANEL + LABELS + 0.12) + 0.62,
-    )
+    width = max(0.5 + (PANEL + 0.45) * 2 + panels * (PANEL + 0.08) + 0.2, 8.2)
+    height = TOP + len(rows) * (PANEL + LABELS + 0.12) + 0.62
     limit = _limit(rows, plan)
     style: dict[Any, Any] = {"axes.grid": False, "axes.spines.left": False, "axes.spines.bottom": False}
     with mpl.rc_context({**SETTINGS, **style}):
-        figure = Figure(figsize=(max(width, 8.2), height), dpi=150)
+        figure = Figure(figsize=(width, height), dpi=150)
 
         def place(x: float, y: float, w: float = PANEL, h: float = PANEL) -> Axes:
             """Axes at ``x`` inches from the left and ``y`` inches from the top."""
-            size = figure.get_size_inches()
-            return figure.add_axes((x / size[0], 1 - (y + h) / size[1], w / size[0], h / size[1]))
+            return figure.add_axes((x / width, 1 - (y + h) / height, w / width, h / height))
 
-        first = plan.classes[0]
-        heading(figure, title or f"Predicted: {first.name} ({first.probability:.1%})", _note(plan))
+        heading(figure, title, _note(plan))
         axes = place(0.25, TOP + 0.2)
         axes.imshow(image)
         axes.set(xticks=[], yticks=[])
         axes.set_title("image, as the model sees it", color=MUTED)
         for i, (one, pair) in enumerate(rows):
             y = TOP + 0.2 + i * (PANEL + LABELS + 0.12)
-            first_row = i == 0 or rows[i - 1][0] is not one
             x = 0.25 + PANEL + 0.5
             if not plan.rows_are_patches:
-                if first_row:
+                if i == 0 or rows[i - 1][0] is not one:
                     _matrix(place(x, y), one, [p for c, p in rows if c is one], limit)
                 x += PANEL + 0.3
             for k, (label, heat, note) in enumerate(_heats(one, pair, plan)):
@@ -69,15 +64,10 @@ def plan_figure(image: Image.Image, plan: ImagePlan, *, pairs: int = 1, title: s
                 if k == 0 and not plan.rows_are_patches:
                     axes.set_ylabel(f"visual {pair[0] + 1}, text {pair[1] + 1}", size=7.5, labelpad=2)
             if plan.rows_are_patches:
-                place(x, y).set_axis_off()
-                figure.text(
-                    x / figure.get_size_inches()[0],
-                    1 - (y - 0.24) / height,
-                    f"{one.name}  {one.probability:.1%}",
-                    weight="bold",
-                    va="bottom",
-                )
-        _scale(place(figure.get_size_inches()[0] - 3.0, height - 0.48, 2.6, 0.11), limit)
+                name = place(x, y - 0.24)
+                name.set_axis_off()
+                name.set_title(f"{one.name}  {one.probability:.1%}", weight="bold", pad=0)
+        _scale(place(width - 3.0, height - 0.48, 2.6, 0.11), limit)
     return figure
 
 
@@ -99,17 +89,15 @@ def _pairs(one: ClassPlan, plan: ImagePlan, number: int) -> list[tuple[int, int]
 
 def _heats(one: ClassPlan, pair: tuple[int, int], plan: ImagePlan) -> list[tuple[str, Tensor, str]]:
     """Return label, multiples of uniform mass (rows, columns) and a note of each panel."""
+    patches = plan.grid[0] * plan.grid[1]
     if plan.rows_are_patches:
-        images = one.plan.unflatten(0, (-1, plan.grid[0] * plan.grid[1])).sum(0) * (plan.grid[0] * plan.grid[1])
-        uniform = one.plan.shape[1]
-        return [(f"text prompt {n + 1}", (heat * uniform).view(plan.grid), "") for n, heat in enumerate(images.T)][
-            :MOST_TOKENS
-        ]
+        mass = one.plan.unflatten(0, (-1, patches)).sum(0)  # (O, N)
+        heats = (mass * mass.numel()).T.unflatten(1, plan.grid)
+        return [(f"text prompt {n + 1}", heat, "") for n, heat in enumerate(heats[:MOST_TOKENS])]
     if one.tokens is None:
         return []
     m, n = pair
-    shares = one.on_prompts(m, n, plan.grid[0] * plan.grid[1]).tolist()
-    notes = [f"{share:.0%} on prompts" for share in shares]
+    notes = [f"{share:.0%} on prompts" for share in one.on_prompts(m, n, patches).tolist()]
     return list(zip(one.words[n], one.heat(m, n, plan.grid), notes))[:MOST_TOKENS]
 
 

@@ -103,7 +103,7 @@ def transport_plans(
     head = getattr(model, "head", None)
     if not isinstance(head, HierarchicalOT):
         have = ", ".join(sorted(name for name, one in METHODS.items() if hasattr(one, "head_input")))
-        raise ValueError(f"{model.name or type(model).__name__} has no transport plan; methods that have one: {have}")
+        raise ValueError(f"{model.name} has no transport plan; methods that have one: {have}")
     if top < 1:
         raise ValueError(f"top is {top}; allowed: 1 or more classes")
     features = model.head_input(images)  # type: ignore[operator]
@@ -139,15 +139,11 @@ def token_words(tokens: PromptTokens, token_set: Tensor, label: int, number: int
         label: index of the class.
         number: N.
     """
-    found = []
-    for n in range(number):
-        n_words, n_set = min(n, len(tokens.ids) - 1), min(n, len(token_set) - 1)
-        learned = {int(position): i + 1 for i, position in enumerate(tokens.context[n_words, label])}
-        row = []
-        for position in token_set[n_set, label].nonzero().flatten().tolist():
-            word = token_word(int(tokens.ids[n_words, label, position]))
-            row.append(f"[{learned[position]}]" if position in learned else word)
-        found.append(row)
+    found, of_class = [], [x[:, label].expand(number, -1) for x in (tokens.ids, tokens.context, token_set)]
+    for ids, context, chosen in zip(*of_class):
+        learned = {int(position): f"[{i}]" for i, position in enumerate(context, 1)}
+        positions = chosen.nonzero().flatten().tolist()
+        found.append([learned.get(position) or token_word(int(ids[position])) for position in positions])
     return found
 
 

@@ -48,8 +48,6 @@ def drawable_name(path: Path, parts: int = 1) -> str:
 
 def heading(figure: Figure, title: str, note: str) -> None:
     """Write a title, and under it in grey what the picture shows, at the top left of a figure without a layout."""
-    height = figure.get_size_inches()[1]
-    figure.text(
-        0.25 / figure.get_size_inches()[0], 1 - 0.14 / height, title, size=13, weight="bold", va="top", color=INK
-    )
-    figure.text(0.25 / figure.get_size_inches()[0], 1 - 0.42 / height, note, size=9, va="top", color=MUTED)
+    width, height = figure.get_size_inches()
+    figure.text(0.25 / width, 1 - 0.14 / height, title, size=13, weight="bold", va="top", color=INK)
+    figure.text(0.25 / width, 1 - 0.42 / height, note, size=9, va="top", color=MUTED)

@@ -2,6 +2,7 @@
 
 import unicodedata
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import matplotlib as mpl
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from prompting.clip.shape import text_tower
 from prompting.explain.plans import token_word
-from prompting.explain.style import INK, MUTED, SETTINGS
+from prompting.explain.style import INK, MUTED, SETTINGS, heading
 from prompting.methods import PromptedCLIP
 
 MOST_ROWS, COLUMN = 48, 1.35  # vectors in a picture, and the width of a word's column in inches
@@ -43,12 +44,9 @@ def nearest_words(model: PromptedCLIP[Any], top: int = 5, classnames: tuple[str,
     Raises:
         ValueError: the method learns no text vectors, or ``top`` is below 1.
     """
-    learner = getattr(model, "prompt_learner", None)
-    context = learner().text if learner is not None else None
+    context = model.prompt_learner().text
     if context is None:
-        raise ValueError(
-            f"{model.name or type(model).__name__} learns no text vectors that could be compared with words"
-        )
+        raise ValueError(f"{model.name} learns no text vectors that could be compared with words")
     vocabulary = text_tower(model.clip).token_embedding.weight.float()
     if not 1 <= top <= len(vocabulary):
         raise ValueError(f"top is {top}; allowed: 1 to {len(vocabulary)} words")
@@ -77,8 +75,7 @@ def word_spacing(model: PromptedCLIP[Any]) -> float:
 def _names(context: Tensor, classnames: tuple[str, ...]) -> list[str]:
     """Name the vectors of a context (N, b, d_l) or (N, K, b, d_l)."""
     names = []
-    for index in torch.cartesian_prod(*(torch.arange(size) for size in context.shape[:-1])).view(-1, context.dim() - 1):
-        n, *middle, i = index.tolist()
+    for n, *middle, i in product(*map(range, context.shape[:-1])):
         of_class = f", {classnames[middle[0]] if classnames else f'class {middle[0] + 1}'}" if middle else ""
         names.append(f"prompt {n + 1}{of_class}, [{i + 1}]")
     return names
@@ -103,15 +100,13 @@ def words_figure(found: list[NearWords], spacing: float, title: str) -> Figure:
     """Draw the nearest words as a table, in which the words nearer than ``spacing`` (``word_spacing``) are blue."""
     rows, columns = found[:MOST_ROWS], len(found[0].words)
     left = 0.35 + 0.085 * max(len(row.name) for row in rows)
-    width, height = left + COLUMN * columns + 0.3, 1.1 + 0.34 * len(rows) + 0.2
+    width, height = max(left + COLUMN * columns + 0.3, 6.5), 1.1 + 0.34 * len(rows) + 0.2
     with mpl.rc_context({**SETTINGS, "axes.grid": False}):
-        figure = Figure(figsize=(max(width, 6.5), height), dpi=150)
-        width = figure.get_size_inches()[0]
-        figure.text(0.25 / width, 1 - 0.14 / height, title, size=13, weight="bold", va="top")
+        figure = Figure(figsize=(width, height), dpi=150)
         note = f"{in_words(found, spacing)}\nBlue: those words. Grey: the nearest words, but too far to say anything."
         if len(found) > len(rows):
             note += f" The first {len(rows)} of {len(found)} vectors."
-        figure.text(0.25 / width, 1 - 0.46 / height, note, color=MUTED, va="top")
+        heading(figure, title, note)
         axes = figure.add_axes((left / width, 0.2 / height, COLUMN * columns / width, 0.34 * len(rows) / height))
         near = torch.tensor([row.distances for row in rows]) < spacing
         axes.imshow(near.numpy(), cmap=ListedColormap(["#f6f6f4", "#9fc6e0"]), aspect="auto", vmin=0, vmax=1)

@@ -7,8 +7,9 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData  # comes with open_clip
 
+from prompting.export.onnx import OPSET
 from prompting.files import csv_bytes, write_file
-from prompting.run_folder import ModelSettings, read_json
+from prompting.run_folder import ModelSettings
 
 Json = dict[str, Any]
 
@@ -40,8 +41,8 @@ session = onnxruntime.InferenceSession("model.onnx")
 (logits,) = session.run(None, {{"images": images}})
 ```
 
-Images: {turn}resize the shorter edge to {edge} pixels ({interpolation}), crop the centre to {height} x {width}, scale
-to [0, 1], subtract {mean} and divide by {std}.
+Images: {turn}resize the shorter edge to {edge} pixels ({images[interpolation]}), crop the centre to
+{height} x {width}, scale to [0, 1], subtract {images[mean]} and divide by {images[std]}.
 
 {transport}## Size and speed
 
@@ -56,24 +57,15 @@ to [0, 1], subtract {mean} and divide by {std}.
 
 
 def write_card(
-    folder: Path,
-    config: Json,
-    run: ModelSettings,
-    result: Json | None,
-    table: str,
-    opset: int,
-    *,
-    about: str,
-    notes: str,
+    folder: Path, config: Json, run: ModelSettings, test: Json, table: str, *, about: str, notes: str
 ) -> None:
     """Write ``README.md`` for an exported model.
 
-    ``result`` is the content of ``results.json``, or None. ``about`` says what the model is, ``notes`` explain the
-    table.
+    ``test`` are the metrics on the test images, if there are any. ``about`` says what the model is, ``notes`` explain
+    the table.
     """
     head, pixels = config["head"], config["images"]
-    test = (result or {}).get("metrics", {}).get("test", {})
-    values = {name: test[name] for name in ("accuracy", "macro_f1") if name in test}
+    values: dict[str, float] = {name: test[name] for name in ("accuracy", "macro_f1") if name in test}
     lines = [f"| {name.replace('_f1', ' F1')} | {value:.2f}% |" for name, value in values.items()]
     metrics = "\n".join(["| metric, on the test images | |", "|---|---|", *lines]) if lines else "It was not tested."
     transport = ""
@@ -83,7 +75,7 @@ def write_card(
             f"({head['tol']:g}) stays as it is, so that more iterations change nothing once all have.\n\n"
         )
     text = TEXT.format(
-        method=config["method"],
+        **config,
         dataset=run.dataset,
         about=about,
         count=len(config["classnames"]),
@@ -92,10 +84,7 @@ def write_card(
         width=pixels["size"][1],
         turn="turn as their EXIF data say, " if pixels["turn"] else "",
         edge=max(pixels["size"]),
-        interpolation=pixels["interpolation"],
-        mean=pixels["mean"],
-        std=pixels["std"],
-        opset=opset,
+        opset=OPSET,
         transport=transport,
         table=table,
         notes=notes,
@@ -141,9 +130,3 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def csv_table(rows: Sequence[Any]) -> bytes:
     """Return objects of one dataclass as a CSV file, one column for each field."""
     return csv_bytes([[field.name for field in fields(rows[0])], *map(astuple, rows)])
-
-
-def read_results(run: Path) -> Json | None:
-    """Return the content of a run's ``results.json``; None if there is none."""
-    path = run / "results.json"
-    return read_json(path) if path.is_file() else None

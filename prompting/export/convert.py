@@ -82,7 +82,7 @@ def _vision(model: PromptedCLIP[Any], prompts: Prompts) -> tuple[Json, Tensors]:
     single = {
         "cls": visual.class_embedding.reshape(1, -1),
         "positions": visual.positional_embedding,
-        "projection": torch.eye(width) if visual.proj is None else _matrix(visual.proj),
+        "projection": torch.eye(width) if visual.proj is None else visual.proj,
         **({"averaged": model.proj_rep} if averaged else {}),
         **{name: prompt.expand(number, -1, -1) for name, prompt in given.items()},
     }
@@ -125,10 +125,6 @@ def _vision(model: PromptedCLIP[Any], prompts: Prompts) -> tuple[Json, Tensors]:
 
 def _linear(name: str, weight: Tensor, bias: Tensor | None = None) -> Tensors:
     return {f"{name}.weight": weight, f"{name}.bias": torch.zeros(len(weight)) if bias is None else bias}
-
-
-def _matrix(projection: Any) -> Tensor:
-    return projection.weight.T if isinstance(projection, nn.Linear) else projection
 
 
 def _block(block: Any, update: Any = None) -> Tensors:

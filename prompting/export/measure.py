@@ -1,66 +1,72 @@
 """Size, peak memory and speed of one form of a model, measured in a new process.
 
-    python -m prompting.export.measure full|safetensors|onnx SOURCE IMAGES.npy
+    python -m prompting.export.measure SOURCE IMAGES.npy
 
 SOURCE is a run's folder, a safetensors file next to load_model.py, or an ONNX file. Prints one JSON object.
 """
 
-import importlib.util
 import json
+import math
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from prompting.process import peak_bytes
+
 BATCH = 32
-FORMS = ("full", "safetensors", "onnx")
 
 
-def measure(form: str, source: Path, images: Path) -> dict[str, float]:
+def measure(source: Path, images: np.ndarray) -> dict[str, float]:
     """Return ``peak_mb``, ``images_per_second`` and ``images_per_cpu_second`` of a form, from a new process.
 
     Raises:
         RuntimeError: the process failed; the message holds its last line.
     """
-    # -B: importing load_model.py leaves no __pycache__ in the exported folder
-    words = [sys.executable, "-B", "-m", "prompting.export.measure", form, str(source), str(images)]
-    done = subprocess.run(words, capture_output=True, text=True)
+    from prompting.files import naming  # not above: the new process would measure its memory, too
+
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place, "images.npy")
+        with naming(file):
+            np.save(file, images)
+        # -B: importing load_model.py leaves no __pycache__ in the exported folder
+        words = [sys.executable, "-B", "-m", "prompting.export.measure", str(source), str(file)]
+        done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise RuntimeError(f"measuring {source} failed: {last}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def scorer(form: str, source: Path) -> Callable[[np.ndarray], Any]:
+def scorer(source: Path) -> Callable[[np.ndarray], Any]:
     """Return the function that scores a batch (B, 3, H, W); what it imports is part of the measured memory."""
-    if form == "onnx":
+    if source.suffix == ".onnx":
         import onnxruntime  # type: ignore[import-untyped,unused-ignore]
 
         session = onnxruntime.InferenceSession(str(source), providers=["CPUExecutionProvider"])
         return lambda batch: session.run(None, {"images": batch})
     import torch
 
-    if form == "full":
+    if source.is_dir():
         from prompting.classifier import Classifier
 
         classifier = Classifier.load(source, device="cpu", precision="fp32")
         return lambda batch: classifier(torch.from_numpy(batch))
-    spec = importlib.util.spec_from_file_location("load_model", source.parent / "load_model.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    model = module.load(str(source))
+    sys.path.insert(0, str(source.parent))
+    model = import_module("load_model").load(str(source))
     return lambda batch: model(torch.from_numpy(batch))
 
 
 def main() -> None:
     """Measure one form and print the result."""
-    form, source, images = sys.argv[1], Path(sys.argv[2]), np.load(sys.argv[3])
-    score = scorer(form, source)
+    source, images = Path(sys.argv[1]), np.load(sys.argv[2])
+    score = scorer(source)
     batches = [images[i : i + BATCH] for i in range(0, len(images), BATCH)]
     score(batches[0])
     start, cpu = time.perf_counter(), time.process_time()
@@ -68,19 +74,7 @@ def main() -> None:
         score(batch)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     speed = {"images_per_second": len(images) / seconds, "images_per_cpu_second": len(images) / cpu}
-    print(json.dumps({"peak_mb": peak_mb(), **speed}))
-
-
-def peak_mb() -> float:
-    """Return the largest memory of this process in 10^6 bytes; NaN where the system does not report it."""
-    status = Path("/proc/self/status")  # on Linux, what getrusage reports starts with the parent's memory
-    if status.is_file():
-        return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024 / 1e6
-    try:
-        import resource
-    except ImportError:  # Windows
-        return float("nan")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+    print(json.dumps({"peak_mb": (peak_bytes() or math.nan) / 1e6, **speed}))
 
 
 if __name__ == "__main__":

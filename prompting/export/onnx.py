@@ -85,12 +85,10 @@ def write_int8(source: Path, path: Path) -> None:
         )
 
 
-def onnx_session(path: Path, threads: int | None = None) -> Callable[[Tensor], Tensor]:
+def onnx_session(path: Path) -> Callable[[Tensor], Tensor]:
     """Return a function that maps images (B, 3, H, W) to logits (B, K) by onnxruntime on the CPU."""
     runtime = needed("onnxruntime")
     options = runtime.SessionOptions()
     options.log_severity_level = 3
-    if threads:
-        options.intra_op_num_threads = threads
     session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])

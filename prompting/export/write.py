@@ -10,22 +10,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
 from prompting.classifier import Classifier
 from prompting.export import portable as loader
-from prompting.export.card import markdown, read_results, write_card
+from prompting.export.card import markdown, write_card
 from prompting.export.convert import portable
 from prompting.export.measure import BATCH, measure
-from prompting.export.onnx import OPSET, onnx_session, write_int8, write_onnx
+from prompting.export.onnx import onnx_session, write_int8, write_onnx
 from prompting.export.portable import ExportedModel
 from prompting.files import move_files, naming, work_folder, write_file
-from prompting.images import find_images, read_image
+from prompting.images import find_images
 from prompting.ot.checks import check_choice
-from prompting.run_folder import ModelSettings, data_folder, predicted_images, read_run
+from prompting.run_folder import ModelSettings, data_folder, predicted_images, read_json, read_run
 
 FORMS = ("safetensors", "onnx", "int8")
 FILES = {"safetensors": "model.safetensors", "onnx": "model.onnx", "int8": "model.int8.onnx"}
@@ -59,7 +58,6 @@ def export(
     images: Path | None = None,
     iterations: int | None = None,
     measured: bool = True,
-    say: Callable[[str], None] = print,
     **loading: Any,
 ) -> list[Form]:
     """Write a run's model in some forms, with a loader and a model card.
@@ -71,7 +69,6 @@ def export(
         images: folder of images to check the forms on; None takes the run's test images if they are found.
         iterations: iterations of the transport; None takes 1.5 times the number that the images need.
         measured: measure memory and speed.
-        say: takes lines on the progress.
         **loading: arguments of ``Classifier.load``.
 
     Returns:
@@ -85,32 +82,33 @@ def export(
         check_choice("form", form, FORMS)
     classifier = Classifier.load(run, device="cpu", precision="fp32", **loading)
     batch, source = check_images(classifier, run, images)
-    expected = classifier(batch, BATCH).logits
     model = portable(classifier, iterations)
     raw = [model.vision(part) for part in batch.split(BATCH)]
     if iterations is None:
         fix_iterations(model, raw)
-    allowed = torch.stack([expected, *stopped_elsewhere(model, raw)])
+    allowed = [classifier(batch, BATCH).logits]
     if model.config["head"]["kind"] == "transport":
-        say(f"{model.config['head']['iterations']} iterations of the transport at each level")
+        allowed += stopped_elsewhere(model, raw)
+        print(f"{model.config['head']['iterations']} iterations of the transport at each level")
     found = [Form("full model", weights_mb(classifier), 0.0, 1.0)]
     with work_folder(folder / ".part", folder) as new:  # an older export stays if this one fails
-        for form in FORMS:  # int8 is made from onnx
-            if form not in forms and not (form == "onnx" and "int8" in forms):
-                continue
-            say(f"writing {folder / FILES[form]}")
+        needed = {*forms, "onnx"} if "int8" in forms else set(forms)  # int8 is made from onnx
+        for form in sorted(needed, key=FORMS.index):
+            print(f"writing {folder / FILES[form]}")
             score = write_form(form, model, new)
             logits = torch.cat([score(part) for part in batch.split(BATCH)])
-            found.append(compare(form, new / FILES[form], logits, allowed))
+            found.append(compare(form, new / FILES[form], logits, torch.stack(allowed)))
         if measured:
-            found = measure_all(found, classifier.settings, new, batch, say)
+            found = measure_all(found, classifier.settings, new, batch)
         found = [form for form in found if form.name in ("full model", *forms)]
         if "onnx" not in forms:
             (new / FILES["onnx"]).unlink(missing_ok=True)
         about = ABOUT.format(**classifier.settings.as_json(), count=len(classifier.classnames))
         notes = NOTES.format(images=source)
         table = as_table(found)
-        write_card(new, model.config, classifier.settings, read_results(run), table, OPSET, about=about, notes=notes)
+        results = read_json(run / "results.json") if (run / "results.json").is_file() else {}
+        test = results.get("metrics", {}).get("test", {})
+        write_card(new, model.config, classifier.settings, test, table, about=about, notes=notes)
         move_files(new, folder)
     return found
 
@@ -129,8 +127,7 @@ def check_images(classifier: Classifier, run: Path, folder: Path | None) -> tupl
         return torch.randn(NUMBER, 3, *classifier.preprocess.size, generator=stream), f"{NUMBER} images of noise"
     step = max(1, len(paths) // NUMBER)  # of all classes: they are sorted
     chosen = paths[::step][:NUMBER]
-    read = partial(read_image, turn=classifier.preprocess.turn)
-    return torch.stack([classifier.preprocess(read(path)) for path in chosen]), f"{len(chosen)} {what}"
+    return classifier.preprocess.stack(chosen), f"{len(chosen)} {what}"
 
 
 def fix_iterations(model: ExportedModel, raw: Sequence[Tensor]) -> None:
@@ -154,10 +151,7 @@ def stopped_elsewhere(model: ExportedModel, raw: Sequence[Tensor]) -> list[Tenso
 
     A problem whose change is the tolerance up to rounding stops an iteration earlier in one runtime than in another.
     """
-    head = model.config["head"]
-    found: list[Tensor] = []
-    if head["kind"] != "transport":
-        return found
+    head, found = model.config["head"], []
     fixed = dict(head)
     head["iterations"] = head["max_iter"]
     for head["tol"] in (0.9999 * fixed["tol"], 1.0001 * fixed["tol"]):
@@ -205,21 +199,14 @@ def weights_mb(classifier: Classifier) -> float:
     return sum(tensor.numel() * tensor.element_size() for tensor in classifier.model.parameters()) / 1e6
 
 
-def measure_all(
-    forms: list[Form], made: ModelSettings, folder: Path, images: Tensor, say: Callable[[str], None]
-) -> list[Form]:
+def measure_all(forms: list[Form], made: ModelSettings, folder: Path, images: Tensor) -> list[Form]:
     """Return the forms with peak memory and speed, each from a new process; ``made`` has the full model's settings."""
     measured = []
     with tempfile.TemporaryDirectory() as place:
-        file = Path(place, "images.npy")
-        with naming(file):
-            np.save(file, images.numpy())
         run = made.write(Path(place, "run"))
         for form in forms:
-            say(f"measuring {form.name}")
-            kind = {"full model": "full", "safetensors": "safetensors"}.get(form.name, "onnx")
-            source = run if kind == "full" else folder / FILES[form.name]
-            found = measure(kind, source, file)
+            print(f"measuring {form.name}")
+            found = measure(folder / FILES[form.name] if form.name in FILES else run, images.numpy())
             measured.append(replace(form, peak_mb=found["peak_mb"], images_per_second=found["images_per_second"]))
     return measured
 

@@ -49,11 +49,9 @@ def test_a_run_of_each_method_gives_the_probabilities_of_its_predictions_csv(run
     predictions = Classifier.load(out, device="cpu")([out.parent / row["path"] for row in rows])
     assert predictions.labels == [row["predicted_class"] for row in rows]
     for row, classes in zip(rows, predictions.top(5)):
-        indices = [int(row[f"top_{i}"]) for i in (1, 2)]
-        assert [name for name, _ in classes] == [NAMES[i] for i in indices]
-        assert [value for _, value in classes] == pytest.approx(
-            [float(row[f"probability_{i}"]) for i in (1, 2)], abs=1e-5
-        )
+        names, values = zip(*classes)
+        assert names == tuple(NAMES[int(row[f"top_{i}"])] for i in (1, 2))
+        assert values == pytest.approx([float(row[f"probability_{i}"]) for i in (1, 2)], abs=1e-5)
 
 
 def test_paths_images_and_tensors_give_the_same(run_of):
@@ -63,15 +61,8 @@ def test_paths_images_and_tensors_give_the_same(run_of):
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     expected = classifier(str(path)).logits
     assert expected.shape == (1, 2)
-    for same in (
-        path,
-        image,
-        pixels,
-        classifier.preprocess(image),
-        pixels[None],
-        [path],
-        classifier.preprocess(image)[None],
-    ):
+    tensor = classifier.preprocess(image)
+    for same in (path, image, pixels, tensor, pixels[None], [path], tensor[None]):
         assert torch.equal(classifier(same).logits, expected)
     several = classifier([path, image, pixels], batch_size=2)
     torch.testing.assert_close(several.logits, expected.expand(3, 2), rtol=1e-4, atol=1e-5)
@@ -162,6 +153,8 @@ def test_mistakes_get_one_line(run_of):
         Classifier.load(out.parent / "outt")
     with pytest.raises(FileNotFoundError, match=f"is no run: it holds no run.json; runs below it: {out}"):
         Classifier.load(out.parent)
+    with pytest.raises(FileNotFoundError, match=r"is no run: it holds no run.json \(a run that was trained"):
+        Classifier.load(out / "MultiModalPromptLearner")
     with pytest.raises(FileNotFoundError, match="no epoch 9 .*it holds epochs 1"):
         Classifier.load(out, epoch=9)
 
@@ -265,6 +258,11 @@ def test_the_command(run_of, tmp_path, capsys):
         assert code == 2 and err.startswith("align-clip predict: error: ") and message in err and err.count("\n") == 1
 
 
+def model(**changes):
+    """Return a function that changes the entry ``model`` of a run.json."""
+    return lambda run: {**run, "model": {**run["model"], **changes}}
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -272,18 +270,15 @@ def test_the_command(run_of, tmp_path, capsys):
         (lambda run: [1], "run.json is damaged (a list"),
         (lambda run: {**run, "classnames": [None, "dog"]}, "run.json is no file of a run"),
         (lambda run: {**run, "model": None}, "an older version wrote it"),
-        (lambda run: {**run, "model": {**run["model"], "method": "ALIGNN"}}, "did you mean 'ALIGN'"),
-        (
-            lambda run: {**run, "model": {**run["model"], "backbone_file": "", "backbone": "/no/c.pt"}},
-            "--backbone FILE",
-        ),
-        (lambda run: {**run, "model": {**run["model"], "options": None}}, "run.json is damaged: its options"),
-        (lambda run: {**run, "model": {**run["model"], "checkpoint": 3}}, "run.json is damaged: its checkpoint"),
-        (lambda run: {**run, "model": {**run["model"], "options": {"x": 1}}}, "cannot be built from its run.json"),
-        (lambda run: {**run, "model": {**run["model"], "images": {"size": [0, 12]}}}, "size of the images is (0"),
-        (lambda run: {**run, "model": {**run["model"], "images": {"size": [12, 12], "mean": [1]}}}, "mean of the imag"),
-        (lambda run: {**run, "model": {**run["model"], "saved_part": "nope"}}, "no attribute `nope`"),
-        (lambda run: {**run, "model": {**run["model"], "images": {"size": [12, 12], "turn": 1}}}, "true or false"),
+        (model(method="ALIGNN"), "did you mean 'ALIGN'"),
+        (model(backbone_file="", backbone="/no/c.pt"), "--backbone FILE"),
+        (model(options=None), "run.json is damaged: its options"),
+        (model(checkpoint=3), "run.json is damaged: its checkpoint"),
+        (model(options={"x": 1}), "cannot be built from its run.json"),
+        (model(images={"size": [0, 12]}), "size of the images is (0"),
+        (model(images={"size": [12, 12], "mean": [1]}), "mean of the imag"),
+        (model(saved_part="nope"), "no attribute `nope`"),
+        (model(images={"size": [12, 12], "turn": 1}), "true or false"),
         (lambda run: {**run, "loaded_from": 3}, "is damaged: TypeError"),
         (lambda run: {**run, "loaded_from": "a/b/c", "config": {}}, "is damaged: KeyError 'DATASET'"),
         (lambda run: json.dumps(run)[:-1] + ', "classnames": ["x", "y", "z"]}', "the key 'classnames' is in it twice"),
@@ -293,7 +288,6 @@ def test_damaged_run_files_are_named(run_of, tmp_path, capsys, change, words):
     _, out = run_of("ZeroshotCLIP")
     content = change(json.loads((out / "run.json").read_text()))
     (tmp_path / "run.json").write_text(content if isinstance(content, str) else json.dumps(content))
-    capsys.readouterr()
     code, _, err = call(capsys, tmp_path, out.parent / "0.png")
     assert code == 2 and words in err and err.count("\n") == 1 and len(err) < 1500
 
@@ -335,7 +329,6 @@ def test_devices_that_are_not_there(run_of, capsys, name):
 def test_any_error_is_one_line(run_of, tmp_path, capsys, monkeypatch):
     _, out = run_of("ZeroshotCLIP")
     (tmp_path / "names.txt").write_bytes(b"caf\xe9\n")
-    capsys.readouterr()
     code, _, err = call(capsys, out, out.parent / "0.png", "--classes-file", tmp_path / "names.txt")
     assert code == 2 and "names.txt is not UTF-8 text" in err and err.count("\n") == 1
     monkeypatch.setattr(Classifier, "load", lambda *_, **__: {}["gone"])

@@ -4,7 +4,6 @@ import csv
 import json
 import math
 import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,20 +14,16 @@ from prompting.distill import write
 from prompting.distill.student import make_student
 from prompting.distill.training import Settings, Views, distillation_loss, order, teacher_probabilities, train
 from prompting.export import portable as loader
-from prompting.export.convert import portable
 from prompting.export.write import write_form
 from prompting.images import Preprocess, read_image
-from tests.reference.methods import NAMES, build, draw_images, tiny_vit
+from tests.prompting.test_export import exported
+from tests.reference.methods import build, draw_images, tiny_vit
 
 CPU = torch.device("cpu")
 
 
 def zero_shot():
-    settings = SimpleNamespace(method="ZeroshotCLIP")
-    preprocess = Preprocess((12, 12))
-    return portable(
-        SimpleNamespace(model=build("ZeroshotCLIP"), settings=settings, classnames=NAMES, preprocess=preprocess)
-    )
+    return exported("ZeroshotCLIP")[1]
 
 
 @pytest.fixture
@@ -149,7 +144,7 @@ def test_the_command_writes_a_student_with_its_table_and_card(run, tmp_path, cap
     assert [row["form"] for row in rows] == forms and {row["images"] for row in rows} == {"2"}
     tested = json.loads((run / "results.json").read_text())["metrics"]["test"]["accuracy"]
     assert float(rows[1]["accuracy"]) == pytest.approx(tested)
-    images = torch.stack([Preprocess((12, 12))(read_image(run.parent / f"{i}.png")) for i in (2, 3)])
+    images = Preprocess((12, 12)).stack([run.parent / f"{i}.png" for i in (2, 3)])
     guesses = loader.load(str(folder / "model.safetensors"))(images).argmax(1)
     test = list(csv.DictReader((run / "predictions.csv").open()))
     labels = {row["path"]: int(row["label"]) for row in test}
@@ -170,12 +165,10 @@ def test_an_interruption_and_mistakes_leave_nothing_behind(run, tmp_path, capsys
     def stop(*args):
         raise KeyboardInterrupt
 
-    (tmp_path / "tests").mkdir()
-    (tmp_path / "tests" / "copy.png").write_bytes((run.parent / "2.png").read_bytes())
-    (tmp_path / "text").mkdir()
-    (tmp_path / "text" / "no.png").write_text("no picture")
-    (tmp_path / "thesis").mkdir()
-    (tmp_path / "thesis" / "thesis.txt").write_text("mine")
+    test_image = (run.parent / "2.png").read_bytes()
+    for name, content in ("tests/copy.png", test_image), ("text/no.png", b"no picture"), ("thesis/thesis.txt", b"mine"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(content)
     for words, options, message in [
         (("--layers", 9), {}, "layers is 9; allowed: 1 to 3"),
         (("--temperature", 0), {}, "temperature is 0.0; allowed: a finite number > 0"),

@@ -89,9 +89,8 @@ def test_the_logits_are_made_of_these_plans(make_run, images, method):
         logits = model(images)
     torch.testing.assert_close(logits_of(model, images, plans), logits, atol=2e-4, rtol=1e-4)
     for found, probability in zip(plans, logits.softmax(-1)):
-        assert [one.probability for one in found.classes] == pytest.approx(
-            probability.sort(descending=True)[0].tolist()
-        )
+        expected = probability.sort(descending=True)[0].tolist()
+        assert [one.probability for one in found.classes] == pytest.approx(expected)
         assert [one.name for one in found.classes] == [CLASSES[one.label] for one in found.classes]
         for one in found.classes:
             assert float(one.plan.sum()) == pytest.approx(1, abs=1e-4)
@@ -107,15 +106,8 @@ def test_given_classes_and_their_words(make_run, images):
     assert found[0].classes[0].tokens.shape[-1] == 5  # [1] [2] green & gold
     _, released = make_run("MMP")
     words = transport_plans(released, images, CLASSES, labels=[[0], [0]])[0].classes[0].words
-    assert (
-        words[0] == ["[start]", "[1]", "[2]", "of", "a", "red", "fox"] and words[1][3:] == words[0][5:] + words[1][5:]
-    )
-
-
-def test_methods_without_transport_are_refused(make_run, images):
-    _, model = make_run("CoOp")
-    with pytest.raises(ValueError, match="CoOp has no transport plan; methods that have one: ALIGN, MMP, PLOT, PLOTPP"):
-        transport_plans(model, images, CLASSES)
+    assert words[0] == ["[start]", "[1]", "[2]", "of", "a", "red", "fox"]
+    assert words[1][3:] == words[0][5:] + words[1][5:]
 
 
 def test_heat_is_one_for_a_uniform_plan_and_all_of_it_where_the_mass_is():
@@ -140,13 +132,11 @@ def test_evenness_and_the_heaviest_pairs():
     assert ClassPlan(0, "a", 1.0, plan, None, []).heaviest(3) == [(0, 1), (1, 0), (1, 1)]
 
 
-@pytest.mark.parametrize("method", ["ALIGN", "ZeroshotCLIP", "CoCoOp"])
+@pytest.mark.parametrize("method", ["ALIGN", "CoCoOp"])
 def test_a_run_is_loaded_from_its_folder_and_from_that_of_its_evaluation(make_run, images, method):
     folder, model = make_run(method)
     expected = model(images).detach()
     torch.testing.assert_close(Classifier.load(folder)(images).logits, expected)
-    if not model.state_dict():
-        return
     path = folder / "eval" / "results.json"  # on other classes of another data set
     results = json.loads((folder / "results.json").read_text())
     results |= {"classnames": CLASSES[1:], "loaded_from": str(next(folder.glob("*/model.pth.tar-2")))}
@@ -163,8 +153,6 @@ def test_a_run_without_a_checkpoint_is_refused(make_run):
     (folder / "prompt_learner" / "model.pth.tar-2").unlink()
     with pytest.raises(FileNotFoundError, match="no checkpoint in .*prompt_learner"):
         Classifier.load(folder)
-    with pytest.raises(FileNotFoundError, match="is no run: it holds no run.json"):
-        Classifier.load(folder / "prompt_learner")
 
 
 def test_nearest_words_are_those_whose_embeddings_the_vectors_hold(make_run):
@@ -247,7 +235,7 @@ def test_curves_are_read_by_epoch(make_run):
     assert list(panels["accuracy (%)"].lines) == ["training"]
     entropy = panels["entropy of the plans (nats)"]
     assert [x for x, _ in entropy.lines["token level"]] == [1, 2] and entropy.uniform == (2.75, 4.75)
-    assert panels["problems not converged (%)"].lines["prompt level"][0][1] == 0.25
+    assert panels["problems not converged (%)"].lines["prompt level"][0][1] == 25
     assert "iterations of the transport" not in panels  # not among the written values
     axes = Figure().subplots()
     draw_panel(axes, entropy)
@@ -284,6 +272,9 @@ def test_the_command_draws(make_run, capsys, tmp_path, method, what):
     assert made == (["plan-0-2.png", "plan-0.png"] if what == "plan" else ["words.csv", "words.png"])
     for name in made:
         assert any(line.endswith(name) for line in written)
+        if name.endswith(".png"):
+            with Image.open(folder / "explain" / name) as image:
+                assert min(image.size) > 200
     if method == "ALIGN":  # an unreadable image costs the others nothing
         broken = tmp_path / "pictures" / "0" / "00.png"
         broken.write_bytes(b"none")
@@ -292,9 +283,6 @@ def test_the_command_draws(make_run, capsys, tmp_path, method, what):
         err = capsys.readouterr().err
         assert f"skipped: {broken} is not a readable image" in err and "1 of 3 images could not be read" in err
         assert sorted(path.name for path in (folder / "explain").iterdir()) == made
-        if name.endswith(".png"):
-            with Image.open(folder / "explain" / name) as image:
-                assert min(image.size) > 200
     if what == "words":
         with (folder / "explain" / "words.csv").open(newline="") as file:
             assert len(list(csv.DictReader(file))) == 2 * 5
@@ -317,8 +305,15 @@ def test_the_command_draws_embeddings_and_curves(make_run, what):
     assert main(["explain", str(folder), what]) == 0 and (folder / "explain" / f"{what}.png").stat().st_size > 5000
 
 
+def test_empty_words_are_refused(capsys):
+    for words, empty in ((["", "words"], "RUN"), (["run", "words", "--output-dir", ""], "--output-dir")):
+        assert main(["explain", *words]) == 2
+        assert capsys.readouterr().err.startswith(f"align-clip explain: error: {empty} is empty: ")
+
+
 def test_a_mistake_is_one_line(make_run, capsys, tmp_path):
     folder, _ = make_run("CoOp")
     assert main(["explain", str(folder), "plan", str(tmp_path / "pictures" / "0" / "0.png")]) == 2
     assert not (folder / "explain").exists()
-    assert capsys.readouterr().err.startswith("align-clip explain: error: CoOp has no transport plan")
+    line = "CoOp has no transport plan; methods that have one: ALIGN, MMP, PLOT, PLOTPP"
+    assert capsys.readouterr().err.startswith(f"align-clip explain: error: {line}")

@@ -2,19 +2,22 @@
 
 import importlib.util
 import mmap
+import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from prompting import memory
+from prompting import memory, process
 from prompting.checkpoint import learned_state
 from prompting.clip import load_clip
 from prompting.clip.formats import build_clip
 from prompting.memory import configure_memory, plan_memory
 from tests.reference.clip_states import vit_state
+from tests.reference.doc_commands import PROJECT
 from tests.reference.methods import METHODS, build, draw_images, relearn
 from tests.reference.saved import saved_bytes
 
@@ -102,9 +105,8 @@ def test_recomputed_blocks_cost_what_is_estimated(clip, text, vision):
         with FlopCounterMode(display=False, custom_mapping=COSTS) as counter:
             model.training_loss(draw_images(clip, 3), LABELS)[0].backward()
         counts.append(counter.get_total_flops())
-    (plan,) = (
-        p for p in plan_memory(model, 3) if (p.classes_at_once, p.text_blocks, p.vision_blocks) == (24, text, vision)
-    )
+    plans = {(p.classes_at_once, p.text_blocks, p.vision_blocks): p for p in plan_memory(model, 3)}
+    plan = plans[24, text, vision]
     assert 2 * plan.recompute_flops == pytest.approx(counts[1] - counts[0], rel=0.25)
 
 
@@ -169,12 +171,17 @@ def test_peak() -> None:
     with mmap.mmap(-1, size) as block:
         block.write(b"\1" * size)
         assert memory.peak_bytes() >= before and memory.peak_bytes() > size
+        code = "from prompting.process import peak_bytes; print(peak_bytes())"
+        child = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, check=True)
+    assert int(child.stdout) < size  # and does not start with the memory of its parent
 
 
-def test_it_imports_without_resource(monkeypatch) -> None:
-    """As on Windows, where the peak is unknown."""
+def test_the_peak_where_the_system_reports_less(monkeypatch) -> None:
+    """Without /proc (macOS), and without the module ``resource`` (Windows), where the peak is unknown."""
+    monkeypatch.setattr(Path, "is_file", lambda path: False)
+    assert process.peak_bytes() > 0
     monkeypatch.setitem(sys.modules, "resource", None)
-    spec = importlib.util.find_spec("prompting.memory")
+    spec = importlib.util.find_spec("prompting.process")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.peak_bytes() is None and module.held_bytes() >= 0
+    assert module.peak_bytes() is None
