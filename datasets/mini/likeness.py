@@ -44,14 +44,10 @@ def distances(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.bitwise_count(hashes[:, None] ^ others[None]).astype(np.uint8)
 
 
-def copies_of(hashes: np.ndarray, others: np.ndarray, chunk: int = 4096) -> np.ndarray:
+def copies_of(hashes: np.ndarray, others: np.ndarray, chunk: int = 256) -> np.ndarray:
     """Return (n,) bool: whether a hash is within ``NEAR`` bits of any of the others (both uint64)."""
-    found = np.zeros(len(hashes), bool)
-    for start in range(0, len(hashes), chunk):
-        part = hashes[start : start + chunk]
-        for begin in range(0, len(others), chunk):
-            found[start : start + chunk] |= (distances(part, others[begin : begin + chunk]) <= NEAR).any(1)
-    return found
+    parts = np.array_split(hashes, len(hashes) // chunk + 1)
+    return np.concatenate([(distances(part, others) <= NEAR).any(1) for part in parts])
 
 
 def distinct(hashes: Sequence[int]) -> list[int]:
