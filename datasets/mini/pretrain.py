@@ -64,7 +64,6 @@ class Run:
         self.optimizer = torch.optim.AdamW(groups(modules, DECAY), lr=0.0, betas=(0.9, 0.98), eps=1e-6, fused=True)
         threads, chunk = (args.threads, args.chunk) if args.device == "cpu" else (1, stage.batch)
         self.chunks = Chunks(threads, chunk, args.autocast, args.device)
-        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         if self.checkpoint.exists():
             self._resume()
 
@@ -110,7 +109,7 @@ class Run:
         else:
             loss, right, length = step_captions(self.model, self.words, batch, kept, self.chunks)
             self.longest = max(self.longest, length)
-        nn.utils.clip_grad_norm_([p for p in self.parameters if p.grad is not None], 1.0)
+        nn.utils.clip_grad_norm_([p for group in self.optimizer.param_groups for p in group["params"]], 1.0)
         self.optimizer.step()
         with torch.no_grad():
             low, high = torch.tensor([between(stage.floor, progress), LARGEST_SCALE]).log().tolist()

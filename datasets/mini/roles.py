@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -79,13 +79,6 @@ def read_pictures(folder: Path, styles: dict[str, tuple[str, ...]], trademarks: 
     return pictures
 
 
-def _by_class(pictures: Iterable[Picture]) -> dict[tuple[str, str], list[Picture]]:
-    table: dict[tuple[str, str], list[Picture]] = defaultdict(list)
-    for picture in pictures:
-        table[picture.dataset, picture.name].append(picture)
-    return table
-
-
 def _drawings(pictures: list[Picture]) -> list[list[Picture]]:
     """Group pictures that are one drawing in several styles: same family and name, or nearly the same hash."""
     first: dict[tuple[str, str], int] = {}
@@ -134,17 +127,20 @@ def choose(pictures: list[Picture]) -> tuple[list[Picture], list[Picture]]:
     pre-training's. Pictures that are nearly the same drawing as one of the benchmark are not used in pre-training.
     """
     roles, away = hands(), held_out()
-    shown = [p for p in pictures if p.hand in away and p.dataset and p.dataset != DIGITS]
+    shown: dict[tuple[str, str], list[Picture]] = defaultdict(list)
+    for picture in pictures:
+        if picture.hand in away and picture.dataset and picture.dataset != DIGITS:
+            shown[picture.dataset, picture.name].append(picture)
     known = [p for p in pictures if p.hand not in away]
-    share = {key: len(found) for key, found in _by_class(known).items()}
+    share = Counter((p.dataset, p.name) for p in known)
     chosen: list[Picture] = []
-    for key, found in sorted(_by_class(shown).items()):
+    for key, found in sorted(shown.items()):
         source = key[0] == SOURCE
         # hands in turn, so that no hand with many finishes crowds the others out
         own = _in_turn([p for p in found if not source or p.hand in roles["benchmark"]])
         own = [own[i] for i in distinct([p.hash for p in own])]
         parts = split_class(own, FULL if source else LEAST)
-        if parts is None or share.get(key, 0) < KNOWN * (share.get(key, 0) + sum(map(len, parts.values()))):
+        if parts is None or share[key] < KNOWN * (share[key] + sum(map(len, parts.values()))):
             continue
         for split, part in parts.items():
             chosen += [replace(p, used=f"{key[0]}/{split}") for p in part]

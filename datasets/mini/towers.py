@@ -70,24 +70,13 @@ class Words:
         self.used = used
         self.tokenizer = SimpleTokenizer()
         self._row = {token: row for row, token in enumerate(used)}
-        self._lines: dict[str, list[int]] = {}
-
-    def line(self, text: str) -> list[int]:
-        """Return the rows of a text with start and end."""
-        if text not in self._lines:
-            ids = [self.tokenizer.sot_token_id, *self.tokenizer.encode(text), self.tokenizer.eot_token_id]
-            self._lines[text] = [self._row[token] for token in ids]
-        return self._lines[text]
 
     def batch(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """Return rows (T, L), padded behind the end, and the places (T,) of the ends."""
-        return padded([self.line(text) for text in texts])
-
-
-def padded(lines: list[list[int]]) -> tuple[Tensor, Tensor]:
-    """Return lines of numbers as rows (T, L), padded behind the end, and the places (T,) of the ends."""
-    ids = nn.utils.rnn.pad_sequence([torch.tensor(line) for line in lines], batch_first=True)
-    return ids, torch.tensor([len(line) - 1 for line in lines])
+        """Return rows (T, L) with start and end token, padded behind the end, and the places (T,) of the ends."""
+        start, end = self.tokenizer.sot_token_id, self.tokenizer.eot_token_id
+        lines = [torch.tensor([self._row[t] for t in (start, *self.tokenizer.encode(text), end)]) for text in texts]
+        ids = nn.utils.rnn.pad_sequence(lines, batch_first=True)
+        return ids, torch.tensor([len(line) - 1 for line in lines])
 
 
 def contrast(image: Tensor, text: Tensor, scale: Tensor, true: Tensor) -> Tensor:
