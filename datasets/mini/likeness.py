@@ -7,7 +7,7 @@ from PIL import Image
 from scipy.fft import dctn
 
 NEAR = 8  # bits of 63 that two drawings of one thing differ in at most, if one is a copy of the other
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # share of each channel in brightness
 
 
 def ink(picture: np.ndarray) -> np.ndarray:
@@ -17,7 +17,7 @@ def ink(picture: np.ndarray) -> np.ndarray:
     """
     if picture.ndim == 2:
         return picture.astype(np.float32)
-    return picture[..., 3] * (1 - 0.9 * (picture[..., :3].astype(np.float32) @ _LUMA) / 255)
+    return picture[..., 3] * (1 - 0.9 * (picture[..., :3].astype(np.float32) @ LUMA) / 255)
 
 
 def perceptual_hash(picture: np.ndarray) -> int:
