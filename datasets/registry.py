@@ -148,9 +148,8 @@ class DescribedDataset(ListedDataset):
         if about.prepare is not None and keep:  # the set is written here: a root that its parent folder lacks is made
             with suppress(OSError):
                 absolute_root(cfg.DATASET.ROOT).mkdir()
+            about.prepare(data_root(cfg.DATASET.ROOT))
         root = data_root(cfg.DATASET.ROOT)
-        if about.prepare is not None and keep:
-            about.prepare(root)
         folder = root / about.folder
         images = folder / about.images
         try:
