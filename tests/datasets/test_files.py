@@ -57,7 +57,6 @@ CSV = [
     ("a.jpg,cat,train\nx.jpg,cat,test", r"no such image: .*x\.jpg"),
     ("../a.jpg,cat,train\nb.jpg,cat,test", "leaves the image folder"),
     ("/etc/a.jpg,cat,train\nb.jpg,cat,test", "leaves the image folder"),
-    ("a.jpg,ant,train\na.jpg,cat,test", r"class 'cat' \(label 1\) is in test, but not in train"),
     ("a.jpg,Käse,train\nb.jpg,Käse,test\n".encode("latin-1"), r"CSV file .*own\.csv is not UTF-8 text"),
     ("picture_url,kind\nim/cat/0.jpg,cat\n", "line 1: found .*'picture_url' is no image, and a header needs"),
     ("filename,label,class\nim/cat/0.jpg,cat,cat\n", "its header names 'label' and 'class', which mean the same"),
@@ -141,26 +140,23 @@ def test_where_nothing_can_be_written_align_cache_is_named(tmp_path, make, monke
         class_folders(tmp_path / "data", ["cat", "dog"])
     else:
         LAYOUTS[name][0](tmp_path / "data")
-    locked = True
+    before = sorted((tmp_path / "data").rglob("*"))
 
-    def refuse(function, position=0):
-        def call(*args, **options):
-            path = str(args[position])
-            if locked and not path.startswith(str(tmp_path / "free")):
+    def refuse(function):
+        def call(path, *args, **options):
+            if not str(path).startswith(str(tmp_path / "free")):
                 raise OSError(30, "Read-only file system", path)
-            return function(*args, **options)
+            return function(path, *args, **options)
 
         return call
 
-    monkeypatch.setattr(files, "_writable", lambda folder: not locked)
+    monkeypatch.setattr(files, "_writable", lambda folder: False)
     monkeypatch.setattr(os, "mkdir", refuse(os.mkdir))
     monkeypatch.setattr(files, "write_atomically", refuse(files.write_atomically))
     with pytest.raises(OSError, match=r"cannot be written \(Read-only file system\); set ALIGN_CACHE to a folder"):
         make(name, tmp_path / "data", NUM_SHOTS=2)
     monkeypatch.setenv("ALIGN_CACHE", str(tmp_path / "free"))
     assert len(make(name, tmp_path / "data", NUM_SHOTS=2).train_x) == 4
-    before = sorted((tmp_path / "data").rglob("*"))
-    locked = False
     assert sorted((tmp_path / "data").rglob("*")) == before
 
 

@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections import Counter, defaultdict
+from functools import partial
 
 import numpy as np
 import pytest
@@ -38,10 +39,8 @@ def test_licences(manifest, notice):
 
 
 def bits(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(n, m): in how many bits hashes differ, counted by a table of bytes."""
-    table = np.array([bin(i).count("1") for i in range(256)], np.uint8)
-    differ = hashes[:, None] ^ others[None]
-    return sum(table[(differ >> np.uint64(8 * i)).astype(np.uint8)] for i in range(8))
+    """(n, m): in how many bits hashes differ."""
+    return np.bitwise_count(hashes[:, None] ^ others[None])
 
 
 def test_no_two_pictures_of_a_class_are_copies(manifest):
@@ -108,10 +107,7 @@ def test_a_damaged_file_is_refused(tmp_path):
         shutil.copy(WORLD / name, tmp_path)
     entry = next(entry for entry in read_manifest(tmp_path) if entry.dataset == "mini_pixel")
     assert np.array_equal(read_picture(entry, tmp_path), read_picture(entry))
-    for name, read in (
-        ("manifest.csv", lambda world: read_manifest(world)),
-        ("mini_pixel.masks.png", lambda world: read_picture(entry, world)),
-    ):
+    for name, read in (("manifest.csv", read_manifest), ("mini_pixel.masks.png", partial(read_picture, entry))):
         content = (tmp_path / name).read_bytes()
         middle = content.index(b"\n", len(content) // 2) + 1  # a whole line: the rest is a manifest of fewer pictures
         for i, damaged in enumerate((content[:middle], content[:99] + bytes([content[99] ^ 1]) + content[100:], b"")):
