@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from dassl.engine import TRAINER_REGISTRY
 
 import train
 from prompting.clip.templates import template_for
@@ -224,8 +223,8 @@ def test_tip_adapter_f():
 @pytest.mark.parametrize("method", sorted(path.parent.name for path in FOLDER.glob("*/mini.yaml")))
 def test_mini_settings_fit_sentences_that_go_on_after_the_class_name(method):
     words = ["--trainer", method, "--config-file", f"configs/trainers/{method}/mini.yaml"]
-    words += ["--dataset-config-file", "configs/datasets/mini_food.yaml"]
-    cfg, trainer = train.setup_cfg(train.parse_args(words)), TRAINER_REGISTRY.get(method)
+    cfg = cfg_of(*words, "--dataset-config-file", "configs/datasets/mini_food.yaml")
+    trainer = TRAINERS[method]
     assert not template_for("MiniFood").endswith("{}.")  # or the test says nothing
     names = {"dataset": "MiniFood", "template": cfg.DATASET.TEMPLATE}
     trainer.model_class("mini", ["apple", "hot dog"], trainer.options(cfg), **names)

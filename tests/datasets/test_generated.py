@@ -46,6 +46,7 @@ def fits(name):
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20).filter(fits)
 HEADERS = [
     None, ("path", "classname", "split"), ("Filename", "label", "subset"), ("image", "CLASS", "set"),
+    ("file_name", "Category", "partition"),
 ]  # fmt: skip
 
 
@@ -54,22 +55,24 @@ HEADERS = [
     200,
     names=st.lists(NAMES, min_size=2, max_size=4, unique=True),
     header=st.sampled_from(HEADERS),
-    order=st.permutations(range(3)),
+    order=st.permutations(range(4)),
+    width=st.integers(3, 4),
     quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
     ending=st.sampled_from(["\n", "\r\n"]),
     encoding=st.sampled_from(["utf-8", "utf-8-sig"]),
     windows=st.booleans(),
 )
-def test_a_right_table_is_read_as_it_stands(folder, names, header, order, quoting, ending, encoding, windows):
-    """In any order of columns, quoting, line ending and encoding."""
+def test_a_right_table_is_read_as_it_stands(folder, names, header, order, width, quoting, ending, encoding, windows):
+    """In any order of columns, one of which may say something else, quoting, line ending and encoding."""
     put(folder / "im", IMAGES if not (folder / "im").exists() else [])
     rows = [(f"im/{IMAGES[k]}", names[k % len(names)], "train" if k < 8 else "test") for k in range(len(IMAGES))]
-    order = order if header else range(3)
+    columns = [column for column in order if column < width] if header else range(3)
     out = io.StringIO()
     writer = csv.writer(out, quoting=quoting, lineterminator=ending)
     slash = "\\" if windows else "/"
-    for row in [*([header] if header else []), *((path.replace("/", slash), *rest) for path, *rest in rows)]:
-        writer.writerow([row[column] for column in order])
+    lines = [(*header, "pixels")] if header else []
+    lines += [(path.replace("/", slash), name, part, "640") for path, name, part in rows]
+    writer.writerows([line[column] for column in columns] for line in lines)
     (folder / "own.csv").write_bytes(out.getvalue().encode(encoding))
     labels = {name: label for label, name in enumerate(sorted(names))}
     expected = [[(path, labels[name], name) for path, name, part in rows if part == one] for one in ("train", "test")]
