@@ -12,7 +12,6 @@ from dassl.utils import write_atomically
 
 log = logging.getLogger("dassl.datasets")  # a child of the run's logger, so that log.txt gets these lines
 CACHE_VARIABLE = "ALIGN_CACHE"
-ADVICE = f"set {CACHE_VARIABLE} to a folder that can be written"
 
 
 def brief(value: object, length: int = 200) -> str:
@@ -82,7 +81,8 @@ def write_json(content: Any, path: Path, overwrite: bool = True) -> bool:
             return False
         raise OSError(f"{path} cannot be written: {path.parent} is no folder") from None
     except OSError as error:
-        raise OSError(f"{path} cannot be written ({error.strerror}); {ADVICE}") from None
+        advice = f"set {CACHE_VARIABLE} to a folder that can be written"
+        raise OSError(f"{path} cannot be written ({error.strerror}); {advice}") from None
     return True
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from .files import read_json, read_text
 from .folders import images_in, list_classes, subfolders
-from .splits import Row, Rows, Split, hold_out_val, split_by_ratios
+from .splits import Row, Rows, Split, cut_classes, split_by_ratios
 
 RowReader = Callable[[Path, str], Rows]  # (folder of the data set, annotation file in it) -> rows
 
@@ -23,7 +23,10 @@ def from_lists(folder: Path, images: Path, files: tuple[str, ...], rows: RowRead
     With two files, 20 % of each class of the first file become val, drawn from the global ``random``.
     """
     parts = [rows(folder, name) for name in files]
-    return Split(*parts) if len(parts) == 3 else Split(*hold_out_val(parts[0]), parts[1])
+    if len(parts) == 3:
+        return Split(*parts)
+    val, train = cut_classes(parts[0], (0.2, 0.8))
+    return Split(train, val, parts[1])
 
 
 def from_class_folders(

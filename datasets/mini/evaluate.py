@@ -12,7 +12,7 @@ from .augment import normalise
 from .medium import Medium
 from .pack import OWN_WORDS
 from .suite import PictureSet, image
-from .towers import read_state, restored
+from .towers import SHAPE, read_state, restored
 from .vocabulary import expand
 
 # Classes that are in no data set, black on white or in their own colours; test images only.
@@ -23,7 +23,7 @@ PROBE_SHOTS = 16
 PROBE_STRENGTHS = (0.1, 1.0, 10.0, 100.0)  # inverse regularisation; the best on val counts
 
 
-def load_whole(path: Path, shape: dict | None = None) -> CLIP:
+def load_whole(path: Path, shape: dict = SHAPE) -> CLIP:
     """Return the CLIP of a file with its whole word table, in evaluation mode."""
     return restored(expand(read_state(path)), shape).eval().requires_grad_(False)
 

@@ -20,9 +20,8 @@ SHAPE = {
 LARGEST = 16 * 2**20  # bytes of the file
 
 
-def build(rows: int, seed: int, shape: dict | None = None) -> CLIP:
+def build(rows: int, seed: int, shape: dict = SHAPE) -> CLIP:
     """Return an untrained CLIP whose word table has ``rows`` rows."""
-    shape = shape or SHAPE
     torch.manual_seed(seed)
     text = {**shape["text_cfg"], "vocab_size": rows}
     return CLIP(shape["embed_dim"], dict(shape["vision_cfg"]), text, quick_gelu=True)
@@ -129,14 +128,14 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return load_file(str(path))
 
 
-def restored(state: dict[str, Tensor], shape: dict | None = None) -> CLIP:
+def restored(state: dict[str, Tensor], shape: dict = SHAPE) -> CLIP:
     """Return a CLIP with the weights of a state dict."""
     model = build(len(state[TABLE]), 0, shape)
     model.load_state_dict({key: value.float() for key, value in state.items()})
     return model
 
 
-def load(path: Path, shape: dict | None = None) -> tuple[CLIP, list[int], dict]:
+def load(path: Path, shape: dict = SHAPE) -> tuple[CLIP, list[int], dict]:
     """Return the model with its cut word table, the ids of its rows and the notes of a file that ``save`` wrote."""
     state = read_state(path)
     used = state.pop(IDS).tolist()

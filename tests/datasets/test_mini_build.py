@@ -12,7 +12,7 @@ from datasets.mini.likeness import copies_of, distinct, perceptual_hash
 from datasets.mini.notice import notice
 from datasets.mini.pack import read_picture, read_pretraining, write_pretraining
 from datasets.mini.pretraining_pack import read_pack, write_pack
-from datasets.mini.roles import FULL, Picture, choose, hands, held_out, split_class
+from datasets.mini.roles import FULL, HANDS, HELD_OUT, Picture, choose, split_class
 
 SQUARE = '<path fill="currentColor" d="M4 4h16v16H4z"/>'
 
@@ -72,7 +72,7 @@ def test_hashes_do_not_mind_place_size_and_weight_but_mind_shape():
 def pictures(hand_count, known_count, name="bell", dataset="mini_source", start=0):
     """Pictures with random hashes: of hands of the benchmark in turn, and of one hand of pre-training."""
     rng = np.random.default_rng(len(name) + start)
-    shown = sorted(hands()["benchmark"])
+    shown = sorted(HANDS["benchmark"])
     made = [(shown[i % len(shown)], f"{name}-{i}") for i in range(hand_count)]
     made += [("mdi", f"{name}-{i}") for i in range(known_count)]
     return [
@@ -92,7 +92,7 @@ def test_choice_of_pictures():
     assert {used: counts["bell", f"mini_source/{used}"] for used in FULL} == FULL
     assert not any(p.name == "flask" for p in chosen)
     assert counts["fish", "mini_animals/test"] >= 6 and counts["fish", "mini_animals/train"] >= 3
-    assert all(p.hand not in held_out() for p in known) and all(p.hand in held_out() for p in chosen)
+    assert all(p.hand not in HELD_OUT for p in known) and all(p.hand in HELD_OUT for p in chosen)
     codes = np.array([p.hash for p in chosen], np.uint64)
     assert not copies_of(np.array([p.hash for p in known], np.uint64), codes).any()
     assert ("copy" in {p.icon for p in known}) == (copy.icon not in {p.icon for p in chosen})

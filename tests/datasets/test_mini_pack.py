@@ -12,7 +12,7 @@ from datasets.mini.iconify import LICENCES
 from datasets.mini.likeness import NEAR, perceptual_hash
 from datasets.mini.names import plain_name, suite_class
 from datasets.mini.pack import OWN_WORDS, SUMS, WORLD, read_manifest, read_picture, read_pretraining, write_sums
-from datasets.mini.roles import FULL, LEAST, LEAST_SHIFT, SHIFTS, held_out
+from datasets.mini.roles import FULL, HELD_OUT, LEAST, LEAST_SHIFT, SHIFTS
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +59,8 @@ def test_no_two_pictures_of_a_class_are_copies(manifest):
 @pytest.mark.slow
 def test_pre_training_sees_no_hand_and_no_copy_of_the_benchmark(manifest):
     rows = read_pretraining()
-    assert not {hand for hand, _, _ in rows} & held_out()
-    assert {e.hand for e in manifest} <= held_out()
+    assert not {hand for hand, _, _ in rows} & HELD_OUT
+    assert {e.hand for e in manifest} <= HELD_OUT
     known = np.unique(np.array([int(code, 16) for _, _, code in rows], np.uint64))
     shown = np.array([int(e.hash, 16) for e in manifest], np.uint64)[::20]
     for part in np.array_split(known, 40):
