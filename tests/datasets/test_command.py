@@ -167,6 +167,7 @@ def test_stats(tmp_path, capsys):
     _, out, _ = run(capsys, "stats", "FGVCAircraft", "--root", tmp_path, *words)
     lines = [line.split() for line in out.splitlines()]
     assert ["1", "F-16A/B", "2", "2", "5"] in lines and ["val", "4", "2", "2", "2", "2"] in lines
+    assert run(capsys, "stats", "FGVCAircraft", "--root", tmp_path, "DATASET.NUM_SHOTS", 2, *words[2:])[1] == out
     assert not list(tmp_path.rglob("split_fewshot"))
     code, out, _ = run(capsys, "stats", "all", "--root", tmp_path)
     assert code == 1 and "FGVCAircraft\nsplit" in out and "EuroSAT\nproblem: data set EuroSAT: no folder" in out
