@@ -30,15 +30,14 @@ def from_lists(folder: Path, images: Path, files: tuple[str, ...], rows: RowRead
 
 
 def from_class_folders(
-    folder: Path, images: Path, ignored: tuple[str, ...] = (), rename: Mapping[str, str] | None = None
+    folder: Path, images: Path, ignored: tuple[str, ...] = (), rename: Mapping[str, str] = {}
 ) -> Split:
     """List class folders and split them 50/20/30 by the global ``random``.
 
     ``rename`` maps a class folder to the name of its class; other classes are named after their folder.
     """
-    names = rename or {}
     found = enumerate(list_classes(images, ignored).items())
-    return split_by_ratios([Row(f"{c}/{f}", label, names.get(c, c)) for label, (c, files) in found for f in files])
+    return split_by_ratios([Row(f"{c}/{f}", label, rename.get(c, c)) for label, (c, files) in found for f in files])
 
 
 def flowers(folder: Path, images: Path) -> Split:

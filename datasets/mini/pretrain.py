@@ -45,7 +45,7 @@ class Run:
         self.stage, self.pack, self.args = stage, pack, args
         self.weights = args.out / "mini_clip.safetensors"
         self.checkpoint = args.work / f"{stage.name}.pt"
-        number = [s.name for s in STAGES].index(stage.name) if stage in STAGES else 0
+        number = STAGES.index(stage)
         self.batches = Batches(pack, stage.batch, stage.least, args.seed, number, args.device)
         self.step, self.longest, self.seconds = 0, 0, 0.0
         if number == 0:
