@@ -29,11 +29,8 @@ def perceptual_hash(picture: np.ndarray) -> int:
     dark = ink(picture)
     rows, columns = (np.flatnonzero((dark > 0.15 * dark.max()).any(axis)) for axis in (1, 0))
     dark = dark[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    height, width = dark.shape
-    side = max(height, width)
-    page = np.zeros((side, side), np.float32)
-    top, left = (side - height) // 2, (side - width) // 2
-    page[top : top + height, left : left + width] = dark
+    gaps = [max(dark.shape) - side for side in dark.shape]
+    page = np.pad(dark, [(gap // 2, gap - gap // 2) for gap in gaps])
     small = np.asarray(Image.fromarray(page).resize((32, 32), Image.Resampling.BOX))
     low = dctn(small, norm="ortho")[:8, :8].ravel()[1:]
     return int.from_bytes(np.packbits(low > np.median(low)).tobytes(), "big") >> 1

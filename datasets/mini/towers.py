@@ -87,10 +87,8 @@ def contrast(image: Tensor, text: Tensor, scale: Tensor, true: Tensor) -> Tensor
     """
     logits = scale * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
     positive = true.float()
-    rows = positive / positive.sum(1, keepdim=True)
-    columns = positive / positive.sum(0, keepdim=True)
-    by_image = -(rows * logits.log_softmax(1)).sum(1).mean()
-    by_text = -(columns * logits.log_softmax(0)).sum(0).mean()
+    by_image = F.cross_entropy(logits, positive / positive.sum(1, keepdim=True))
+    by_text = F.cross_entropy(logits.T, (positive / positive.sum(0)).T)
     return (by_image + by_text) / 2
 
 
