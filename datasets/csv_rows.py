@@ -29,9 +29,9 @@ def read_rows(path: Path) -> tuple[list[tuple[int, list[str]]], bool]:
     columns = _header(lines[0][1], path) if lines else None
     if columns is not None:
         width, lines = len(lines[0][1]), lines[1:]
-        wrong = next(((number, len(line)) for number, line in lines if len(line) != width), None)
-        if wrong is not None:
-            raise ValueError(f"{path}, line {wrong[0]}: {wrong[1]} columns, but the header has {width}")
+        for number, line in lines:
+            if len(line) != width:
+                raise ValueError(f"{path}, line {number}: {len(line)} columns, but the header has {width}")
         lines = [(number, [line[column] for column in columns]) for number, line in lines]
     if not lines:
         raise ValueError(f"{path} has no rows; they should be {','.join(HEADER[:2])}[,{HEADER[2]}]")

@@ -72,10 +72,8 @@ class CustomDataset(ListedDataset):
         Raises:
             ValueError: a file is not an image, or too large.
         """
-        training, test = (
-            [datum.impath for datum in part or []] for part in ([*self.train_x, *(self.val or [])], self.test)
-        )
-        notes = survey(training, test)
+        training = [datum.impath for datum in [*self.train_x, *(self.val or [])]]
+        notes = survey(training, [datum.impath for datum in self.test])
         for line in [*note_lines(source.left_out, "Left out: "), *note_lines(notes, "Images: ")]:
             log.warning("%s", line)
         return {**{f"left out: {reason}": paths for reason, paths in source.left_out.items()}, **notes}
