@@ -12,6 +12,7 @@ from dassl.utils import write_atomically
 
 log = logging.getLogger("dassl.datasets")  # a child of the run's logger, so that log.txt gets these lines
 CACHE_VARIABLE = "ALIGN_CACHE"
+DRAWS = "split_fewshot"  # folder of few-shot draws, as in CoOp
 
 
 def brief(value: object, length: int = 200) -> str:
@@ -111,7 +112,7 @@ def draw_folder(dataset_dir: Path) -> Path:
 
     The cache is used if ``ALIGN_CACHE`` is set or the data folder is read-only.
     """
-    usual = dataset_dir / "split_fewshot"
+    usual = dataset_dir / DRAWS
     if not os.environ.get(CACHE_VARIABLE) and _writable(usual if usual.exists() else dataset_dir):
         return usual
-    return (cache_root(dataset_dir) or dataset_dir) / "split_fewshot"
+    return (cache_root(dataset_dir) or dataset_dir) / DRAWS

@@ -6,8 +6,9 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
+from .files import DRAWS
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-DRAWS = "split_fewshot"  # folder of few-shot draws, not a class
 # folders that systems and tools make in others' folders, with copies and thumbnails of the images in them
 SYSTEM_FOLDERS = (
     "__MACOSX", "__pycache__", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found",
@@ -30,7 +31,7 @@ def is_hidden(name: str) -> bool:
 
 
 def subfolders(folder: Path, ignored: Container[str] = ()) -> list[str]:
-    """Return the sorted names of the folders in ``folder``, without hidden ones, ``split_fewshot`` and ``ignored``."""
+    """Return the sorted names of the folders in ``folder``, without hidden ones, few-shot draws and ``ignored``."""
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}")
     names = [name for name in _names(folder) if not is_hidden(name) and os.path.isdir(folder / name)]

@@ -11,7 +11,6 @@ from dassl.utils import open_image, orientation
 
 SHOWN = 3  # examples per note or problem
 TURNED, ALPHA, WIDE = "turned by EXIF data", "with transparency", "with more than 8 bits a pixel"
-LEAKED = "test images that are also for training or validation"
 
 
 def unusual(path: str, decode: bool = False) -> list[str]:
@@ -60,7 +59,7 @@ def survey(training: Sequence[str], test: Sequence[str]) -> dict[str, list[str]]
         for note in unusual(path):
             notes[note].append(path)
     if found := leaked(training, test):
-        notes[LEAKED] = found
+        notes["test images that are also for training or validation"] = found
     return notes
 
 

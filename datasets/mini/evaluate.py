@@ -37,9 +37,8 @@ def encode_texts(model: CLIP, texts: list[str]) -> Tensor:
 @torch.no_grad()
 def encode_images(model: CLIP, images: np.ndarray, chunk: int = 64) -> Tensor:
     """Return unit features (n, embed) of images (n, 64, 64, 3), uint8."""
-    arrays = np.array_split(images, -(-len(images) // chunk))
-    parts = [torch.from_numpy(part).permute(0, 3, 1, 2).float() / 255 for part in arrays]
-    return torch.cat([model.encode_image(normalise(part), normalize=True) for part in parts])
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    return torch.cat([model.encode_image(normalise(part), normalize=True) for part in pixels.split(chunk)])
 
 
 def images_of(dataset: PictureSet, split: str) -> tuple[np.ndarray, np.ndarray]:
