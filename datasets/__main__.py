@@ -93,10 +93,9 @@ def layout_text(made: type[ListedDataset]) -> str:
 
 
 def _stats(args: argparse.Namespace, made: list[type[ListedDataset]], cfg: Any) -> int:
-    cfg.DATASET.NUM_SHOTS, cfg.SEED = args.shots, args.seed
     failed = 0
     for one in made:
-        random.seed(args.seed)  # as a run does before it reads its data
+        random.seed(cfg.SEED)  # as a run does before it reads its data
         try:
             source = one.source(cfg, keep=False)
             split = select(source, cfg, keep=False)
@@ -162,6 +161,8 @@ def main(words: Sequence[str]) -> int:
     cfg = get_cfg_default()
     extend_cfg(cfg)
     cfg.DATASET.ROOT = args.root
+    if args.run is _stats:
+        cfg.DATASET.NUM_SHOTS, cfg.SEED = args.shots, args.seed
     cfg.merge_from_list(list(pairs))
     return args.run(args, find(args.name), cfg)
 

@@ -29,9 +29,9 @@ def read_rows(path: Path) -> tuple[list[tuple[int, list[str]]], bool]:
     columns = _header(lines[0][1], path) if lines else None
     if columns is not None:
         width, lines = len(lines[0][1]), lines[1:]
-        wrong = next(((number, len(line)) for number, line in lines if len(line) != width), None)
-        if wrong is not None:
-            raise ValueError(f"{path}, line {wrong[0]}: {wrong[1]} columns, but the header has {width}")
+        for number, line in lines:
+            if len(line) != width:
+                raise ValueError(f"{path}, line {number}: {len(line)} columns, but the header has {width}")
         lines = [(number, [line[column] for column in columns]) for number, line in lines]
     if not lines:
         raise ValueError(f"{path} has no rows; they should be {','.join(HEADER[:2])}[,{HEADER[2]}]")
@@ -49,14 +49,11 @@ def _read_lines(path: Path) -> list[tuple[int, list[str]]]:
 
 def _header(first: list[str], path: Path) -> list[int] | None:
     """Return the columns of path, class name and, if there is one, split, of a header line; None for other lines."""
-    places: dict[int, list[int]] = {}
-    for column, word in enumerate(first):
-        if word.lower() in COLUMNS:
-            places.setdefault(COLUMNS[word.lower()], []).append(column)
-    if not {0, 1} <= set(places):
+    roles = [COLUMNS.get(word.lower()) for word in first]
+    if not {0, 1} <= set(roles):
         return None
-    several = next((columns for columns in places.values() if len(columns) > 1), None)
-    if several is not None:
-        words = " and ".join(repr(first[column]) for column in several)
+    twice = next((role for role in roles if role is not None and roles.count(role) > 1), None)
+    if twice is not None:
+        words = " and ".join(repr(word) for word, role in zip(first, roles) if role == twice)
         raise ValueError(f"{path}: its header names {words}, which mean the same; keep one, or call it {HEADER}")
-    return [places[role][0] for role in sorted(places)]
+    return [roles.index(role) for role in range(len(HEADER)) if role in roles]

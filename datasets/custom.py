@@ -2,7 +2,7 @@
 
 import os
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -48,7 +48,7 @@ class CustomDataset(ListedDataset):
         if not root.exists():
             raise FileNotFoundError(f"DATASET.ROOT is {cfg.DATASET.ROOT!r}, but there is no file or folder {root}")
         check_template(node)
-        left_out: LeftOut = {}
+        left_out: LeftOut = defaultdict(list)
         path = _find_file(root, cls.pattern) if cls.pattern else root
         split, images = cls.read(path, node, left_out)
         for part in ("train", "test"):
@@ -72,10 +72,8 @@ class CustomDataset(ListedDataset):
         Raises:
             ValueError: a file is not an image, or too large.
         """
-        training, test = (
-            [datum.impath for datum in part or []] for part in ([*self.train_x, *(self.val or [])], self.test)
-        )
-        notes = survey(training, test)
+        training = [datum.impath for datum in [*self.train_x, *(self.val or [])]]
+        notes = survey(training, [datum.impath for datum in self.test])
         for line in [*note_lines(source.left_out, "Left out: "), *note_lines(notes, "Images: ")]:
             log.warning("%s", line)
         return {**{f"left out: {reason}": paths for reason, paths in source.left_out.items()}, **notes}
@@ -104,14 +102,14 @@ class Folder(CustomDataset):
             if set(parts.values()) >= {"train", "test"}:
                 extra = next(name for name in names if name not in parts)
                 raise ValueError(f"{root} has train and test, and also {extra!r}; remove it or move it below them")
-            classes = list_classes(root, deep=True, left_out=left_out)
+            classes = list_classes(root, left_out=left_out)
             return _split([(f"{c}/{path}", c) for c, paths in classes.items() for path in paths], node), root
         if sorted(parts.values()) not in (["test", "train"], ["test", "train", "val"]):
             raise ValueError(f"{root} holds {', '.join(names)}; it should hold train, test and optionally val")
         labels = {name: label for label, name in enumerate(subfolders(root / "train"))}
         rows: dict[str, Rows] = {"val": []}
         for name, part in sorted(parts.items()):
-            classes = list_classes(root / name, deep=True, left_out=left_out)
+            classes = list_classes(root / name, left_out=left_out)
             foreign = next((c for c in classes if c not in labels), None)
             if foreign is not None:
                 raise ValueError(f"class {foreign!r} of {root / name} is not in train{did_you_mean(foreign, labels)}")

@@ -12,7 +12,7 @@ from dassl.utils import write_atomically
 
 log = logging.getLogger("dassl.datasets")  # a child of the run's logger, so that log.txt gets these lines
 CACHE_VARIABLE = "ALIGN_CACHE"
-ADVICE = f"set {CACHE_VARIABLE} to a folder that can be written"
+DRAWS = "split_fewshot"  # folder of few-shot draws, as in CoOp
 
 
 def brief(value: object, length: int = 200) -> str:
@@ -82,7 +82,8 @@ def write_json(content: Any, path: Path, overwrite: bool = True) -> bool:
             return False
         raise OSError(f"{path} cannot be written: {path.parent} is no folder") from None
     except OSError as error:
-        raise OSError(f"{path} cannot be written ({error.strerror}); {ADVICE}") from None
+        advice = f"set {CACHE_VARIABLE} to a folder that can be written"
+        raise OSError(f"{path} cannot be written ({error.strerror}); {advice}") from None
     return True
 
 
@@ -111,7 +112,7 @@ def draw_folder(dataset_dir: Path) -> Path:
 
     The cache is used if ``ALIGN_CACHE`` is set or the data folder is read-only.
     """
-    usual = dataset_dir / "split_fewshot"
+    usual = dataset_dir / DRAWS
     if not os.environ.get(CACHE_VARIABLE) and _writable(usual if usual.exists() else dataset_dir):
         return usual
-    return (cache_root(dataset_dir) or dataset_dir) / "split_fewshot"
+    return (cache_root(dataset_dir) or dataset_dir) / DRAWS

@@ -1,18 +1,20 @@
 """Sorted listings of image folders, with the files and folders that they leave out."""
 
 import os
+from collections import defaultdict
 from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
+from .files import DRAWS
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-DRAWS = "split_fewshot"  # folder of few-shot draws, not a class
 # folders that systems and tools make in others' folders, with copies and thumbnails of the images in them
 SYSTEM_FOLDERS = (
     "__MACOSX", "__pycache__", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found",
 )  # fmt: skip
 
-LeftOut: TypeAlias = dict[str, list[str]]
+LeftOut: TypeAlias = defaultdict[str, list[str]]
 """Reason -> paths of the files and folders that a listing did not take."""
 Place: TypeAlias = tuple[int, int]
 """Device and number of a folder, the same through every link."""
@@ -29,59 +31,56 @@ def is_hidden(name: str) -> bool:
 
 
 def subfolders(folder: Path, ignored: Container[str] = ()) -> list[str]:
-    """Return the sorted names of the folders in ``folder``, without hidden ones, ``split_fewshot`` and ``ignored``."""
+    """Return the sorted names of the folders in ``folder``, without hidden ones, few-shot draws and ``ignored``."""
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}")
     names = [name for name in _names(folder) if not is_hidden(name) and os.path.isdir(folder / name)]
     return [name for name in names if name != DRAWS and name not in ignored]
 
 
-def images_in(
-    folder: Path, deep: bool = False, left_out: LeftOut | None = None, listed: set[Place] | None = None
-) -> list[str]:
-    """Return the sorted paths, relative to a folder, of the images directly in it or (``deep``) at any depth.
+def images_in(folder: Path) -> list[str]:
+    """Return the sorted names of the images directly in a folder."""
+    return list(filter(is_image, _names(folder)))
+
+
+def _images_below(folder: Path, left_out: LeftOut, owners: dict[Place, Path]) -> list[str]:
+    """Return the sorted paths, relative to a class folder, of the images at any depth below it.
 
     Links to files and folders are followed, except to a folder above; each folder is listed once. ``left_out`` is
-    filled with all else, ``listed`` with the folders.
+    filled with all else, ``owners`` with the class folder of each folder that was listed.
     """
-    if not deep:
-        return list(filter(is_image, _names(folder)))
-    found: LeftOut = {} if left_out is None else left_out
-    above = {_place(str(parent)) for parent in Path(os.path.realpath(folder)).parents}
-    seen = set(above)
-    images = sorted(os.path.relpath(path, folder).replace(os.sep, "/") for path in _walk(str(folder), found, seen))
-    if listed is not None:
-        listed |= seen - above
-    return images
+    above = {_place(parent) for parent in Path(os.path.realpath(folder)).parents}
+
+    def walk(inner: Path | str) -> Iterator[str]:
+        place = _place(inner)
+        if place in above or owners.get(place) == folder:
+            left_out["folders above, or listed already, through a link"].append(str(inner))
+            return
+        if place in owners:
+            raise ValueError(f"through links, the class folders {owners[place]} and {folder} share a folder")
+        owners[place] = folder
+        for name in _names(inner):
+            path = os.path.join(inner, name)
+            if is_hidden(name):
+                left_out["hidden"].append(path)
+            elif is_image(name) and os.path.isfile(path):
+                yield path
+            elif os.path.isdir(path):
+                yield from walk(path)
+            elif is_image(name):
+                left_out["no file, or a link to nothing"].append(path)
+            else:
+                left_out[f"named *{os.path.splitext(name)[1].lower()}"].append(path)
+
+    return sorted(os.path.relpath(path, folder).replace(os.sep, "/") for path in walk(folder))
 
 
-def _place(folder: str) -> Place:
+def _place(folder: Path | str) -> Place:
     status = os.stat(folder)
     return status.st_dev, status.st_ino
 
 
-def _walk(folder: str, left_out: LeftOut, seen: set[Place]) -> Iterator[str]:
-    place = _place(folder)
-    if place in seen:
-        left_out.setdefault("folders above, or listed already, through a link", []).append(folder)
-        return
-    seen.add(place)
-    for name in _names(Path(folder)):
-        path = os.path.join(folder, name)
-        if is_hidden(name):
-            left_out.setdefault("hidden", []).append(path)
-        elif is_image(name) and os.path.isfile(path):
-            yield path
-        elif os.path.isdir(path):
-            yield from _walk(path, left_out, seen)
-        else:
-            reason = (
-                "no file, or a link to nothing" if is_image(name) else f"named *{os.path.splitext(name)[1].lower()}"
-            )
-            left_out.setdefault(reason, []).append(path)
-
-
-def _names(folder: Path) -> list[str]:
+def _names(folder: Path | str) -> list[str]:
     try:
         return sorted(os.listdir(folder))
     except PermissionError as error:
@@ -90,12 +89,11 @@ def _names(folder: Path) -> list[str]:
         ) from None
 
 
-def list_classes(
-    folder: Path, ignored: Container[str] = (), deep: bool = False, left_out: LeftOut | None = None
-) -> dict[str, list[str]]:
-    """Return class folder -> paths of its images (``deep``: at any depth) relative to it, both sorted.
+def list_classes(folder: Path, ignored: Container[str] = (), left_out: LeftOut | None = None) -> dict[str, list[str]]:
+    """Return class folder -> paths of its images relative to it, both sorted.
 
-    ``ignored`` are names that are no classes. If ``deep``, ``left_out`` is filled with everything else.
+    ``ignored`` are names that are no classes. With ``left_out``, images are taken at any depth, links to folders are
+    followed, and everything else is listed in it.
 
     Raises:
         FileNotFoundError: ``folder`` does not exist.
@@ -110,17 +108,14 @@ def list_classes(
     if left_out is not None:
         for name in _names(folder):
             if is_hidden(name):
-                left_out.setdefault("hidden", []).append(str(folder / name))
+                left_out["hidden"].append(str(folder / name))
             elif not os.path.isdir(folder / name):
-                left_out.setdefault("beside the class folders", []).append(str(folder / name))
+                left_out["beside the class folders"].append(str(folder / name))
     classes: dict[str, list[str]] = {}
-    owners: dict[Place, str] = {}
+    owners: dict[Place, Path] = {}
     for name in names:
-        listed: set[Place] = set()
-        classes[name] = images_in(folder / name, deep, left_out, listed)
-        if other := next((owners[place] for place in listed if place in owners), None):
-            raise ValueError(f"through links, the class folders {folder / other} and {folder / name} share a folder")
-        owners |= dict.fromkeys(listed, name)
+        place = folder / name
+        classes[name] = images_in(place) if left_out is None else _images_below(place, left_out, owners)
     empty = [name for name, files in classes.items() if not files]
     if empty:
         more = f" (and {len(empty) - 1} more)" if len(empty) > 1 else ""

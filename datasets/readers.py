@@ -12,7 +12,7 @@ import numpy as np
 
 from .files import read_json, read_text
 from .folders import images_in, list_classes, subfolders
-from .splits import Row, Rows, Split, hold_out_val, split_by_ratios
+from .splits import Row, Rows, Split, cut_classes, split_by_ratios
 
 RowReader = Callable[[Path, str], Rows]  # (folder of the data set, annotation file in it) -> rows
 
@@ -23,19 +23,21 @@ def from_lists(folder: Path, images: Path, files: tuple[str, ...], rows: RowRead
     With two files, 20 % of each class of the first file become val, drawn from the global ``random``.
     """
     parts = [rows(folder, name) for name in files]
-    return Split(*parts) if len(parts) == 3 else Split(*hold_out_val(parts[0]), parts[1])
+    if len(parts) == 3:
+        return Split(*parts)
+    val, train = cut_classes(parts[0], (0.2, 0.8))
+    return Split(train, val, parts[1])
 
 
 def from_class_folders(
-    folder: Path, images: Path, ignored: tuple[str, ...] = (), rename: Mapping[str, str] | None = None
+    folder: Path, images: Path, ignored: tuple[str, ...] = (), rename: Mapping[str, str] = {}
 ) -> Split:
     """List class folders and split them 50/20/30 by the global ``random``.
 
     ``rename`` maps a class folder to the name of its class; other classes are named after their folder.
     """
-    names = rename or {}
     found = enumerate(list_classes(images, ignored).items())
-    return split_by_ratios([Row(f"{c}/{f}", label, names.get(c, c)) for label, (c, files) in found for f in files])
+    return split_by_ratios([Row(f"{c}/{f}", label, rename.get(c, c)) for label, (c, files) in found for f in files])
 
 
 def flowers(folder: Path, images: Path) -> Split:

@@ -11,7 +11,7 @@ from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 
 from .config import absolute_root, check_custom_keys, check_template, data_root
 from .fewshot import few_shot
-from .files import cache_root, draw_folder, log, split_folder, write_json
+from .files import DRAWS, cache_root, draw_folder, log, split_folder, write_json
 from .splits import Rows, Split, check_images, check_split, check_subsample, drawn_with, read_split, subsample_classes
 
 
@@ -130,7 +130,7 @@ def select(source: Source, cfg: Any, keep: bool = True) -> Split:
         return Split(split.test, [], split.test)
     if cfg.DATASET.NUM_SHOTS >= 1:
         # drawn from all classes, so that runs on base and on new classes share one draw
-        folder, pickles = draw_folder(source.folder) / source.draws, source.folder / "split_fewshot"
+        folder, pickles = draw_folder(source.folder) / source.draws, source.folder / DRAWS
         split = few_shot(split, cfg.DATASET.NUM_SHOTS, cfg.SEED, folder, pickles, keep)
     return subsample_classes(split, cfg.DATASET.SUBSAMPLE_CLASSES)
 
@@ -148,9 +148,8 @@ class DescribedDataset(ListedDataset):
         if about.prepare is not None and keep:  # the set is written here: a root that its parent folder lacks is made
             with suppress(OSError):
                 absolute_root(cfg.DATASET.ROOT).mkdir()
+            about.prepare(data_root(cfg.DATASET.ROOT))
         root = data_root(cfg.DATASET.ROOT)
-        if about.prepare is not None and keep:
-            about.prepare(root)
         folder = root / about.folder
         images = folder / about.images
         try:

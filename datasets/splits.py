@@ -161,12 +161,6 @@ def split_by_ratios(
     return Split(*cut_classes(rows, (train, val, test), rng))
 
 
-def hold_out_val(rows: Sequence[Row], val: float = 0.2) -> tuple[Rows, Rows]:
-    """Return train and val: each class of n images is shuffled by ``random``, its first round(n * val) go to val."""
-    held_out, kept = cut_classes(rows, (val, 1 - val))
-    return kept, held_out
-
-
 def cut_classes(rows: Sequence[Row], shares: Sequence[float], rng: Any = random) -> list[Rows]:
     """Shuffle each class of n images; each part gets the next round(n * share) of them, the last part the rest.
 

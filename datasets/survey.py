@@ -1,7 +1,9 @@
 """Checks of the images of a custom data set before a run: unusual headers, and test images that are also trained on."""
 
+import functools
 import hashlib
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -9,7 +11,6 @@ from dassl.utils import open_image, orientation
 
 SHOWN = 3  # examples per note or problem
 TURNED, ALPHA, WIDE = "turned by EXIF data", "with transparency", "with more than 8 bits a pixel"
-LEAKED = "test images that are also for training or validation"
 
 
 def unusual(path: str, decode: bool = False) -> list[str]:
@@ -35,19 +36,16 @@ def unusual(path: str, decode: bool = False) -> list[str]:
 
 def leaked(training: Iterable[str], test: Iterable[str]) -> list[str]:
     """Return the test images whose content is that of a training image, in their order."""
-    sizes: dict[int, list[str]] = {}
+    sizes: dict[int, list[str]] = defaultdict(list)
     for path in dict.fromkeys(training):
-        sizes.setdefault(os.path.getsize(path), []).append(path)
-    digests: dict[int, set[bytes]] = {}
-    found = []
-    for path in dict.fromkeys(test):
-        size = os.path.getsize(path)
-        if size in sizes:
-            if size not in digests:
-                digests[size] = {_digest(other) for other in sizes[size]}
-            if _digest(path) in digests[size]:
-                found.append(path)
-    return found
+        sizes[os.path.getsize(path)].append(path)
+
+    @functools.cache
+    def digests(size: int) -> set[bytes]:  # only files of a size that both have are read
+        return {_digest(path) for path in sizes.get(size, ())}
+
+    candidates = [(path, digests(os.path.getsize(path))) for path in dict.fromkeys(test)]
+    return [path for path, known in candidates if known and _digest(path) in known]
 
 
 def _digest(path: str) -> bytes:
@@ -56,12 +54,12 @@ def _digest(path: str) -> bytes:
 
 def survey(training: Sequence[str], test: Sequence[str]) -> dict[str, list[str]]:
     """Open the images for training and validation and those of the test; return note -> images, see ``unusual``."""
-    notes: dict[str, list[str]] = {}
+    notes: dict[str, list[str]] = defaultdict(list)
     for path in dict.fromkeys([*training, *test]):
         for note in unusual(path):
-            notes.setdefault(note, []).append(path)
+            notes[note].append(path)
     if found := leaked(training, test):
-        notes[LEAKED] = found
+        notes["test images that are also for training or validation"] = found
     return notes
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from dassl.engine import TRAINER_REGISTRY
 
 import train
 from prompting.clip.templates import template_for
@@ -187,12 +186,9 @@ def test_yaml(name):
         assert cfg.MODEL.BACKBONE.NAME == backbone
         assert (cfg.OPTIM.LR, cfg.OPTIM.MAX_EPOCH, cfg.DATALOADER.TRAIN_X.BATCH_SIZE) == (rate, epochs, batch)
         optim = (cfg.OPTIM.NAME, cfg.OPTIM.LR_SCHEDULER, cfg.OPTIM.MOMENTUM, cfg.OPTIM.WEIGHT_DECAY)
+        assert optim == (OPTIMIZERS.get(trainer.__name__, "sgd"), "cosine", 0.9, 5e-4)
         warmup = (cfg.OPTIM.WARMUP_EPOCH, cfg.OPTIM.WARMUP_TYPE, cfg.OPTIM.WARMUP_CONS_LR)
-        expected = (
-            (OPTIMIZERS.get(trainer.__name__, "sgd"), "cosine", 0.9, 5e-4),
-            (name not in NO_WARMUP, "constant", 1e-5),
-        )
-        assert (optim, warmup) == expected
+        assert warmup == (name not in NO_WARMUP, "constant", 1e-5)
         coprompt = trainer.node == "CoPrompt"
         transforms = ["randaugment"] if coprompt else ["random_resized_crop", "random_flip"]
         assert (cfg.DATALOADER.K_TRANSFORMS, list(cfg.INPUT.TRANSFORMS)) == (1 + coprompt, [*transforms, "normalize"])
@@ -224,8 +220,8 @@ def test_tip_adapter_f():
 @pytest.mark.parametrize("method", sorted(path.parent.name for path in FOLDER.glob("*/mini.yaml")))
 def test_mini_settings_fit_sentences_that_go_on_after_the_class_name(method):
     words = ["--trainer", method, "--config-file", f"configs/trainers/{method}/mini.yaml"]
-    words += ["--dataset-config-file", "configs/datasets/mini_food.yaml"]
-    cfg, trainer = train.setup_cfg(train.parse_args(words)), TRAINER_REGISTRY.get(method)
+    cfg = cfg_of(*words, "--dataset-config-file", "configs/datasets/mini_food.yaml")
+    trainer = TRAINERS[method]
     assert not template_for("MiniFood").endswith("{}.")  # or the test says nothing
     names = {"dataset": "MiniFood", "template": cfg.DATASET.TEMPLATE}
     trainer.model_class("mini", ["apple", "hot dog"], trainer.options(cfg), **names)

@@ -8,9 +8,9 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Generator, Tensor
 
 from .captions import COLOURS
+from .likeness import LUMA
 
 CONTRAST = 0.22  # least difference of brightness between a picture and its background
-LUMA = (0.299, 0.587, 0.114)
 # How far a free picture moves: least and largest size, degrees either way, shift as a share of half the side.
 SIZES, TURN, SHIFT = (0.6, 1.05), 15.0, 0.2
 

@@ -27,7 +27,7 @@ from .notice import notice
 from .pack import OWN_WORDS, SPLITS, WORLD, Entry, write_manifest, write_pretraining, write_sheet, write_sums
 from .pretraining_pack import default_folder, usable, write_pack
 from .rendering import pixels_of, render_sets
-from .roles import Picture, choose, held_out, read_pictures, without_copies
+from .roles import HELD_OUT, Picture, choose, read_pictures, without_copies
 
 PACKAGE = "@iconify/json"
 VERSION = "2.2.535"  # the version that the committed sheets were made from
@@ -78,7 +78,7 @@ def own_words(pictures: list[Picture], known: list[Picture]) -> list[Picture]:
     """Return pictures of ``OWN_CLASSES`` from sets that pre-training never sees, without copies of its pictures."""
     chosen = []
     for word in OWN_CLASSES:
-        found = sorted((p for p in pictures if p.name == word and p.hand in held_out()), key=lambda p: p.hash)
+        found = sorted((p for p in pictures if p.name == word and p.hand in HELD_OUT), key=lambda p: p.hash)
         found = without_copies(found, known)
         kept = [found[i] for i in distinct([p.hash for p in found])[:OWN_PICTURES]]
         chosen += [replace(p, used=f"{OWN_WORDS}/test") for p in kept]

@@ -1,20 +1,18 @@
 """Zero-shot accuracy and a linear probe of the mini CLIP on the mini suite: all that its difficulty is set by."""
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from open_clip import CLIP, SimpleTokenizer
+from open_clip import CLIP, tokenize
 from torch import Tensor
 
 from .augment import normalise
 from .medium import Medium
 from .pack import OWN_WORDS
 from .suite import PictureSet, image
-from .towers import image_features, padded, read_state, restored, text_features
+from .towers import SHAPE, read_state, restored
 from .vocabulary import expand
 
 # Classes that are in no data set, black on white or in their own colours; test images only.
@@ -25,25 +23,22 @@ PROBE_SHOTS = 16
 PROBE_STRENGTHS = (0.1, 1.0, 10.0, 100.0)  # inverse regularisation; the best on val counts
 
 
-def load_whole(path: Path, shape: dict | None = None) -> CLIP:
+def load_whole(path: Path, shape: dict = SHAPE) -> CLIP:
     """Return the CLIP of a file with its whole word table, in evaluation mode."""
     return restored(expand(read_state(path)), shape).eval().requires_grad_(False)
 
 
 @torch.no_grad()
-def encode_texts(model: CLIP, texts: Iterable[str]) -> Tensor:
+def encode_texts(model: CLIP, texts: list[str]) -> Tensor:
     """Return unit features (T, embed) of sentences."""
-    tokenizer = SimpleTokenizer()
-    lines = [[tokenizer.sot_token_id, *tokenizer.encode(t), tokenizer.eot_token_id] for t in texts]
-    return F.normalize(text_features(model, *padded(lines)), dim=-1)
+    return model.encode_text(tokenize(texts), normalize=True)
 
 
 @torch.no_grad()
 def encode_images(model: CLIP, images: np.ndarray, chunk: int = 64) -> Tensor:
     """Return unit features (n, embed) of images (n, 64, 64, 3), uint8."""
-    arrays = np.array_split(images, -(-len(images) // chunk))
-    parts = [torch.from_numpy(part).permute(0, 3, 1, 2).float() / 255 for part in arrays]
-    return F.normalize(torch.cat([image_features(model, normalise(part)) for part in parts]), dim=-1)
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    return torch.cat([model.encode_image(normalise(part), normalize=True) for part in pixels.split(chunk)])
 
 
 def images_of(dataset: PictureSet, split: str) -> tuple[np.ndarray, np.ndarray]:

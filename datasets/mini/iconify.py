@@ -17,7 +17,15 @@ from PIL import Image
 from .pack import SIDE
 
 _NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-LICENCES = ("MIT", "Apache-2.0", "CC-BY-4.0", "CC-BY-3.0", "CC0-1.0", "OFL-1.1", "ISC")
+LICENCES = {  # SPDX identifiers of the permitted licences, and where their texts are
+    "MIT": "licences/MIT.txt",
+    "ISC": "licences/ISC.txt",
+    "Apache-2.0": "licences/Apache-2.0.txt",
+    "OFL-1.1": "licences/OFL-1.1.txt",
+    "CC0-1.0": "licences/CC0-1.0.txt",
+    "CC-BY-3.0": "https://creativecommons.org/licenses/by/3.0/legalcode",
+    "CC-BY-4.0": "https://creativecommons.org/licenses/by/4.0/legalcode",
+}
 TRADEMARK_CATEGORIES = ("Logos", "Programming")
 # Sets of companies' marks that stand in another category.
 TRADEMARK_SETS = ("fa-brands", "fa6-brands", "academicons", "ginetex", "fontisto")

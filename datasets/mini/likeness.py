@@ -7,7 +7,7 @@ from PIL import Image
 from scipy.fft import dctn
 
 NEAR = 8  # bits of 63 that two drawings of one thing differ in at most, if one is a copy of the other
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # share of each channel in brightness
 
 
 def ink(picture: np.ndarray) -> np.ndarray:
@@ -17,7 +17,7 @@ def ink(picture: np.ndarray) -> np.ndarray:
     """
     if picture.ndim == 2:
         return picture.astype(np.float32)
-    return picture[..., 3] * (1 - 0.9 * (picture[..., :3].astype(np.float32) @ _LUMA) / 255)
+    return picture[..., 3] * (1 - 0.9 * (picture[..., :3].astype(np.float32) @ LUMA) / 255)
 
 
 def perceptual_hash(picture: np.ndarray) -> int:
@@ -29,11 +29,8 @@ def perceptual_hash(picture: np.ndarray) -> int:
     dark = ink(picture)
     rows, columns = (np.flatnonzero((dark > 0.15 * dark.max()).any(axis)) for axis in (1, 0))
     dark = dark[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    height, width = dark.shape
-    side = max(height, width)
-    page = np.zeros((side, side), np.float32)
-    top, left = (side - height) // 2, (side - width) // 2
-    page[top : top + height, left : left + width] = dark
+    gaps = [max(dark.shape) - side for side in dark.shape]
+    page = np.pad(dark, [(gap // 2, gap - gap // 2) for gap in gaps])
     small = np.asarray(Image.fromarray(page).resize((32, 32), Image.Resampling.BOX))
     low = dctn(small, norm="ortho")[:8, :8].ravel()[1:]
     return int.from_bytes(np.packbits(low > np.median(low)).tobytes(), "big") >> 1
@@ -44,14 +41,10 @@ def distances(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.bitwise_count(hashes[:, None] ^ others[None]).astype(np.uint8)
 
 
-def copies_of(hashes: np.ndarray, others: np.ndarray, chunk: int = 4096) -> np.ndarray:
+def copies_of(hashes: np.ndarray, others: np.ndarray, chunk: int = 256) -> np.ndarray:
     """Return (n,) bool: whether a hash is within ``NEAR`` bits of any of the others (both uint64)."""
-    found = np.zeros(len(hashes), bool)
-    for start in range(0, len(hashes), chunk):
-        part = hashes[start : start + chunk]
-        for begin in range(0, len(others), chunk):
-            found[start : start + chunk] |= (distances(part, others[begin : begin + chunk]) <= NEAR).any(1)
-    return found
+    parts = np.array_split(hashes, len(hashes) // chunk + 1)
+    return np.concatenate([(distances(part, others) <= NEAR).any(1) for part in parts])
 
 
 def distinct(hashes: Sequence[int]) -> list[int]:

@@ -27,11 +27,11 @@ THEMES = (
     "entertainment events hobbies", "interface essential", "social rewards", "music", "business product",
 )  # fmt: skip
 
+_DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _DIGIT = re.compile(
     r"(?:number|numeric|counter|keycap|digit|keycap-digit|looks|number-circle|number-row|number-symbol|number-square)?-?"
-    r"(\d|zero|one|two|three|four|five|six|seven|eight|nine)(?:-(?:box|circle|square|box-multiple|multiple))?"
+    rf"(\d|{'|'.join(_DIGIT_WORDS)})(?:-(?:box|circle|square|box-multiple|multiple))?"
 )
-_DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 def plain_name(icon: str, styles: Iterable[str] = ()) -> str:

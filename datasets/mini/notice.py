@@ -3,17 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from .iconify import IconSet
+from .iconify import LICENCES, IconSet
 
-LICENCE_PLACES = {
-    "MIT": "licences/MIT.txt",
-    "ISC": "licences/ISC.txt",
-    "Apache-2.0": "licences/Apache-2.0.txt",
-    "OFL-1.1": "licences/OFL-1.1.txt",
-    "CC0-1.0": "licences/CC0-1.0.txt",
-    "CC-BY-3.0": "https://creativecommons.org/licenses/by/3.0/legalcode",
-    "CC-BY-4.0": "https://creativecommons.org/licenses/by/4.0/legalcode",
-}
 HEAD = """# Pictures of the mini world: sets, authors, licences
 
 The sheets in this folder hold pictures of the sets in the first table. The weights of the mini CLIP were trained on the
@@ -31,7 +22,7 @@ def _table(sets: Iterable[IconSet], counts: Counter) -> list[str]:
     lines = ["| set | title | author | licence | pictures |", "|---|---|---|---|---:|"]
     for icons in sets:
         author = f"[{icons.author}]({icons.url})" if icons.url else icons.author
-        licence = f"[{icons.licence}]({LICENCE_PLACES[icons.licence]})"
+        licence = f"[{icons.licence}]({LICENCES[icons.licence]})"
         lines.append(f"| `{icons.name}` | {icons.title} | {author} | {licence} | {counts[icons.name]:,} |")
     return lines
 

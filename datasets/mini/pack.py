@@ -113,10 +113,10 @@ def read_picture(entry: Entry, world: Path = WORLD) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
-def by_class(dataset: str, world: Path = WORLD) -> dict[str, dict[str, list[Entry]]]:
+def by_class(dataset: str) -> dict[str, dict[str, list[Entry]]]:
     """Return the pictures of a data set: class -> split -> entries, classes in the order of the manifest."""
     table: dict[str, dict[str, list[Entry]]] = defaultdict(lambda: {split: [] for split in SPLITS})
-    for entry in read_manifest(world):
+    for entry in read_manifest():
         if entry.dataset == dataset:
             table[entry.classname][entry.split].append(entry)
     return dict(table)

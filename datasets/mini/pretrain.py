@@ -45,7 +45,7 @@ class Run:
         self.stage, self.pack, self.args = stage, pack, args
         self.weights = args.out / "mini_clip.safetensors"
         self.checkpoint = args.work / f"{stage.name}.pt"
-        number = [s.name for s in STAGES].index(stage.name) if stage in STAGES else 0
+        number = STAGES.index(stage)
         self.batches = Batches(pack, stage.batch, stage.least, args.seed, number, args.device)
         self.step, self.longest, self.seconds = 0, 0, 0.0
         if number == 0:
@@ -64,7 +64,6 @@ class Run:
         self.optimizer = torch.optim.AdamW(groups(modules, DECAY), lr=0.0, betas=(0.9, 0.98), eps=1e-6, fused=True)
         threads, chunk = (args.threads, args.chunk) if args.device == "cpu" else (1, stage.batch)
         self.chunks = Chunks(threads, chunk, args.autocast, args.device)
-        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         if self.checkpoint.exists():
             self._resume()
 
@@ -110,7 +109,7 @@ class Run:
         else:
             loss, right, length = step_captions(self.model, self.words, batch, kept, self.chunks)
             self.longest = max(self.longest, length)
-        nn.utils.clip_grad_norm_([p for p in self.parameters if p.grad is not None], 1.0)
+        nn.utils.clip_grad_norm_([p for group in self.optimizer.param_groups for p in group["params"]], 1.0)
         self.optimizer.step()
         with torch.no_grad():
             low, high = torch.tensor([between(stage.floor, progress), LARGEST_SCALE]).log().tolist()

@@ -2,12 +2,10 @@
 
 import json
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
@@ -17,8 +15,11 @@ from .likeness import NEAR, copies_of, distances, distinct
 from .names import plain_name, suite_class
 from .pack import SPLITS
 
-HANDS_FILE = Path(__file__).with_name("hands.yaml")
+_TABLE = yaml.safe_load(Path(__file__).with_name("hands.yaml").read_text(encoding="utf-8"))
 SHIFTS = ("mini_rendition", "mini_sketch", "mini_pixel", "mini_negative")
+HANDS = {role: frozenset(_TABLE[role]) for role in ("benchmark", *SHIFTS)}  # sets of the package by what they are for
+HELD_OUT = frozenset().union(*HANDS.values())  # sets that pre-training never sees
+FAMILIES = {hand: family for family, members in _TABLE["families"].items() for hand in members}
 SOURCE = "mini_source"
 DIGITS = "mini_digits"  # its pictures are scikit-learn's, not the package's
 FULL = {"train": 16, "val": 4, "test": 12}  # distinct pictures a class of the source
@@ -41,26 +42,6 @@ class Picture:
     used: str = ""  # "pretraining", or "<data set>/<split>"
 
 
-@lru_cache(maxsize=1)
-def _table() -> dict[str, Any]:
-    return yaml.safe_load(HANDS_FILE.read_text(encoding="utf-8"))
-
-
-def hands() -> dict[str, frozenset[str]]:
-    """Return the sets of each role of ``hands.yaml``: "benchmark" and one role a shift."""
-    return {role: frozenset(_table()[role]) for role in ("benchmark", *SHIFTS)}
-
-
-def held_out() -> frozenset[str]:
-    """Return the sets that pre-training never sees."""
-    return frozenset().union(*hands().values())
-
-
-def _family(hand: str) -> str:
-    """Return the family of sets by one designer that a set belongs to, else the set."""
-    return next((family for family, members in _table()["families"].items() if hand in members), hand)
-
-
 def read_pictures(folder: Path, styles: dict[str, tuple[str, ...]], trademarks: frozenset[str]) -> list[Picture]:
     """Return all icons in the folder of rendered sets with their names, without trademarks.
 
@@ -79,20 +60,13 @@ def read_pictures(folder: Path, styles: dict[str, tuple[str, ...]], trademarks: 
     return pictures
 
 
-def _by_class(pictures: Iterable[Picture]) -> dict[tuple[str, str], list[Picture]]:
-    table: dict[tuple[str, str], list[Picture]] = defaultdict(list)
-    for picture in pictures:
-        table[picture.dataset, picture.name].append(picture)
-    return table
-
-
 def _drawings(pictures: list[Picture]) -> list[list[Picture]]:
     """Group pictures that are one drawing in several styles: same family and name, or nearly the same hash."""
     first: dict[tuple[str, str], int] = {}
     codes = np.array([p.hash for p in pictures], np.uint64)
     near = distances(codes, codes) <= NEAR + 2
     for i, picture in enumerate(pictures):
-        key = (_family(picture.hand), picture.said)
+        key = (FAMILIES.get(picture.hand, picture.hand), picture.said)
         near[i, first.setdefault(key, i)] = True
     groups: dict[int, list[Picture]] = defaultdict(list)
     for picture, number in zip(pictures, connected_components(near, directed=False)[1]):
@@ -133,23 +107,25 @@ def choose(pictures: list[Picture]) -> tuple[list[Picture], list[Picture]]:
     A class is kept if its splits have enough pictures and if at least the share ``KNOWN`` of its used pictures is
     pre-training's. Pictures that are nearly the same drawing as one of the benchmark are not used in pre-training.
     """
-    roles, away = hands(), held_out()
-    shown = [p for p in pictures if p.hand in away and p.dataset and p.dataset != DIGITS]
-    known = [p for p in pictures if p.hand not in away]
-    share = {key: len(found) for key, found in _by_class(known).items()}
+    shown: dict[tuple[str, str], list[Picture]] = defaultdict(list)
+    for picture in pictures:
+        if picture.hand in HELD_OUT and picture.dataset and picture.dataset != DIGITS:
+            shown[picture.dataset, picture.name].append(picture)
+    known = [p for p in pictures if p.hand not in HELD_OUT]
+    share = Counter((p.dataset, p.name) for p in known)
     chosen: list[Picture] = []
-    for key, found in sorted(_by_class(shown).items()):
+    for key, found in sorted(shown.items()):
         source = key[0] == SOURCE
         # hands in turn, so that no hand with many finishes crowds the others out
-        own = _in_turn([p for p in found if not source or p.hand in roles["benchmark"]])
+        own = _in_turn([p for p in found if not source or p.hand in HANDS["benchmark"]])
         own = [own[i] for i in distinct([p.hash for p in own])]
         parts = split_class(own, FULL if source else LEAST)
-        if parts is None or share.get(key, 0) < KNOWN * (share.get(key, 0) + sum(map(len, parts.values()))):
+        if parts is None or share[key] < KNOWN * (share[key] + sum(map(len, parts.values()))):
             continue
         for split, part in parts.items():
             chosen += [replace(p, used=f"{key[0]}/{split}") for p in part]
         for shift in SHIFTS if source else ():
-            own = _in_turn([p for p in found if p.hand in roles[shift]])
+            own = _in_turn([p for p in found if p.hand in HANDS[shift]])
             kept = [own[i] for i in distinct([p.hash for p in own])]
             kept = without_copies(kept, [p for p in chosen if (p.dataset, p.name) == key])
             if len(kept) >= LEAST_SHIFT:

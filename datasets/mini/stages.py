@@ -3,6 +3,7 @@
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Callable
 
 import numpy as np
@@ -76,26 +77,32 @@ class Chunks:
     """
 
     def __init__(self, threads: int, size: int, autocast: torch.dtype | None, device: str) -> None:
-        self.size, self.autocast, self.device = size, autocast, torch.device(device).type
+        self.size, self.autocast, self.device = size, autocast, torch.device(device)
         one_core = {"initializer": torch.set_num_threads, "initargs": (1,)}
         self.map = ThreadPoolExecutor(threads, **one_core).map if threads > 1 else map
+
+    def jobs(self, tower: Callable[..., Tensor], *tensors: Tensor | None) -> list[Callable[[], Tensor]]:
+        """Return a function for each chunk that runs ``tower`` on it; tensors are cut along their first axis."""
+        given = [t.to(self.device).split(self.size) for t in tensors if t is not None]
+        return [partial(tower, *chunk) for chunk in zip(*given)]
 
     def forward(self, jobs: list[Callable[[], Tensor]]) -> list[Tensor]:
         """Run jobs that return features, in the type of ``autocast``; results are float32 and keep their graphs."""
 
         def cast(job: Callable[[], Tensor]) -> Tensor:
-            with torch.autocast(self.device, self.autocast, enabled=self.autocast is not None):
+            with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
                 return job().float()
 
         return list(self.map(cast, jobs))
 
-    def backward(self, outputs: list[Tensor], gradient: list[Tensor]) -> None:
-        """Propagate a gradient for each output to the parameters."""
-        list(self.map(Tensor.backward, outputs, gradient))
+    def backward(self, outputs: list[Tensor], *leaves: Tensor) -> None:
+        """Propagate to the parameters the gradients of the leaves, which hold all chunks of the outputs in order."""
+        list(self.map(Tensor.backward, outputs, [g for leaf in leaves for g in leaf.grad.split(self.size)]))
 
-    def split(self, *tensors: Tensor) -> list[tuple[Tensor, ...]]:
-        """Cut tensors along their first axis into chunks."""
-        return list(zip(*(t.split(self.size) for t in tensors)))
+
+def joined(outputs: list[Tensor]) -> Tensor:
+    """Return outputs of chunks as one leaf (B, embed) that takes a gradient."""
+    return torch.cat([output.detach() for output in outputs]).requires_grad_()
 
 
 def kept_patches(pixels: Tensor, side: int, share: float, seed: list[int]) -> Tensor | None:
@@ -115,15 +122,12 @@ def kept_patches(pixels: Tensor, side: int, share: float, seed: list[int]) -> Te
 
 def step_names(model: CLIP, head: nn.Linear, batch: Batch, kept: Tensor | None, chunks: Chunks) -> tuple[float, float]:
     """Add the gradients of naming the pictures by a linear layer; return the loss and the accuracy in percent."""
-    device = head.weight.device
-    parts = chunks.split(batch.pixels, *([] if kept is None else [kept]))
-    jobs = [lambda p=p: image_features(model, *(t.to(device) for t in p)) for p in parts]
-    features = chunks.forward(jobs)
-    leaf = torch.cat([f.detach() for f in features]).requires_grad_()
-    logits, names = head(leaf), batch.names.to(device)
+    outputs = chunks.forward(chunks.jobs(partial(image_features, model), batch.pixels, kept))
+    image = joined(outputs)
+    logits, names = head(image), batch.names.to(image.device)
     loss = F.cross_entropy(logits, names, label_smoothing=0.05)
     loss.backward()
-    chunks.backward(features, list(leaf.grad.split([len(f) for f in features])))
+    chunks.backward(outputs, image)
     return loss.item(), 100 * (logits.argmax(1) == names).float().mean().item()
 
 
@@ -131,20 +135,15 @@ def step_captions(
     model: CLIP, words: Words, batch: Batch, kept: Tensor | None, chunks: Chunks
 ) -> tuple[float, float, int]:
     """Add the gradients of the contrast with captions; return loss, accuracy in the batch and the longest caption."""
-    device = model.logit_scale.device
     ids, ends = words.batch(batch.captions)
-    pictures = chunks.split(batch.pixels, *([] if kept is None else [kept]))
-    texts = chunks.split(ids, ends)
-    jobs = [lambda p=p: image_features(model, *(t.to(device) for t in p)) for p in pictures]
-    jobs += [lambda p=p: text_features(model, *(t.to(device) for t in p)) for p in texts]
-    outputs = chunks.forward(jobs)
-    halves = outputs[: len(pictures)], outputs[len(pictures) :]
-    image, text = (torch.cat([y.detach() for y in half]).requires_grad_() for half in halves)
-    true = batch.truth().to(device)
+    pictures = chunks.jobs(partial(image_features, model), batch.pixels, kept)
+    texts = chunks.jobs(partial(text_features, model), ids, ends)
+    outputs = chunks.forward(pictures + texts)
+    image, text = joined(outputs[: len(pictures)]), joined(outputs[len(pictures) :])
+    true = batch.truth().to(image.device)
     loss = contrast(image, text, model.logit_scale.exp(), true)
     loss.backward()
-    sizes = [[len(y) for y in half] for half in halves]
-    chunks.backward(outputs, [*image.grad.split(sizes[0]), *text.grad.split(sizes[1])])
+    chunks.backward(outputs, image, text)
     with torch.no_grad():
         best = (F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T).argmax(1)
         right = true[torch.arange(len(true)), best].float().mean().item()

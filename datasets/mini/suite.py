@@ -12,7 +12,7 @@ from PIL import Image
 
 from . import medium as drawing
 from .medium import Medium, compose
-from .pack import SIDE, SPLITS, WORLD, Entry, by_class, read_picture
+from .pack import SIDE, SPLITS, by_class, read_picture
 
 SETS_FILE = Path(__file__).with_name("sets.yaml")
 IMAGES = {"train": 24, "val": 4, "test": 12}  # a class; each of its pictures as often as the others, as far as possible
@@ -47,17 +47,13 @@ class PictureSet:
             return DIGIT_IMAGES
         return {split: count * (not self.test_only or split == "test") for split, count in IMAGES.items()}
 
-    def pictures(self, world: Path = WORLD) -> dict[str, dict[str, list[Entry]]]:
-        """Return the pictures of each class and split; none for digits."""
-        return by_class(self.folder, world)
-
-    def classes(self, world: Path = WORLD) -> list[str]:
+    def classes(self) -> list[str]:
         """Return the class names in the order of labels."""
-        return [f"digit {i}" for i in range(10)] if self.medium is None else list(self.pictures(world))
+        return [f"digit {i}" for i in range(10)] if self.medium is None else list(by_class(self.folder))
 
-    def fingerprint(self, world: Path = WORLD) -> str:
+    def fingerprint(self) -> str:
         """Changes with the description, its pictures and the code that draws: files on disk are then written again."""
-        parts = [repr(self), str(self.images), str(SEED), inspect.getsource(drawing), repr(self.pictures(world))]
+        parts = [repr(self), str(self.images), str(SEED), inspect.getsource(drawing), repr(by_class(self.folder))]
         return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
 
@@ -96,12 +92,12 @@ def digit(number: int, index: int) -> np.ndarray:
     return np.repeat(light.astype(np.uint8)[..., None], 3, 2)
 
 
-def image(dataset: PictureSet, split: str, label: int, number: int, world: Path = WORLD) -> np.ndarray:
+def image(dataset: PictureSet, split: str, label: int, number: int) -> np.ndarray:
     """Return image ``number`` of a class in a split, (64, 64, 3) uint8: a pure function of its arguments."""
     if dataset.medium is None:
         return digit(label, sum(DIGIT_IMAGES[s] for s in SPLITS[: SPLITS.index(split)]) + number)
-    name = dataset.classes(world)[label]
-    pictures = dataset.pictures(world)[name][split]
+    name = dataset.classes()[label]
+    pictures = by_class(dataset.folder)[name][split]
     key = hashlib.sha256(f"{SEED}/{dataset.folder}/{split}/{name}/{number}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(key[:8], "big"))
-    return compose(read_picture(pictures[number % len(pictures)], world), dataset.medium, rng)
+    return compose(read_picture(pictures[number % len(pictures)]), dataset.medium, rng)

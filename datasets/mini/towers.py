@@ -20,9 +20,8 @@ SHAPE = {
 LARGEST = 16 * 2**20  # bytes of the file
 
 
-def build(rows: int, seed: int, shape: dict | None = None) -> CLIP:
+def build(rows: int, seed: int, shape: dict = SHAPE) -> CLIP:
     """Return an untrained CLIP whose word table has ``rows`` rows."""
-    shape = shape or SHAPE
     torch.manual_seed(seed)
     text = {**shape["text_cfg"], "vocab_size": rows}
     return CLIP(shape["embed_dim"], dict(shape["vision_cfg"]), text, quick_gelu=True)
@@ -70,24 +69,13 @@ class Words:
         self.used = used
         self.tokenizer = SimpleTokenizer()
         self._row = {token: row for row, token in enumerate(used)}
-        self._lines: dict[str, list[int]] = {}
-
-    def line(self, text: str) -> list[int]:
-        """Return the rows of a text with start and end."""
-        if text not in self._lines:
-            ids = [self.tokenizer.sot_token_id, *self.tokenizer.encode(text), self.tokenizer.eot_token_id]
-            self._lines[text] = [self._row[token] for token in ids]
-        return self._lines[text]
 
     def batch(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """Return rows (T, L), padded behind the end, and the places (T,) of the ends."""
-        return padded([self.line(text) for text in texts])
-
-
-def padded(lines: list[list[int]]) -> tuple[Tensor, Tensor]:
-    """Return lines of numbers as rows (T, L), padded behind the end, and the places (T,) of the ends."""
-    ids = nn.utils.rnn.pad_sequence([torch.tensor(line) for line in lines], batch_first=True)
-    return ids, torch.tensor([len(line) - 1 for line in lines])
+        """Return rows (T, L) with start and end token, padded behind the end, and the places (T,) of the ends."""
+        start, end = self.tokenizer.sot_token_id, self.tokenizer.eot_token_id
+        lines = [torch.tensor([self._row[t] for t in (start, *self.tokenizer.encode(text), end)]) for text in texts]
+        ids = nn.utils.rnn.pad_sequence(lines, batch_first=True)
+        return ids, torch.tensor([len(line) - 1 for line in lines])
 
 
 def contrast(image: Tensor, text: Tensor, scale: Tensor, true: Tensor) -> Tensor:
@@ -99,10 +87,8 @@ def contrast(image: Tensor, text: Tensor, scale: Tensor, true: Tensor) -> Tensor
     """
     logits = scale * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
     positive = true.float()
-    rows = positive / positive.sum(1, keepdim=True)
-    columns = positive / positive.sum(0, keepdim=True)
-    by_image = -(rows * logits.log_softmax(1)).sum(1).mean()
-    by_text = -(columns * logits.log_softmax(0)).sum(0).mean()
+    by_image = F.cross_entropy(logits, positive / positive.sum(1, keepdim=True))
+    by_text = F.cross_entropy(logits.T, (positive / positive.sum(0)).T)
     return (by_image + by_text) / 2
 
 
@@ -140,14 +126,14 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return load_file(str(path))
 
 
-def restored(state: dict[str, Tensor], shape: dict | None = None) -> CLIP:
+def restored(state: dict[str, Tensor], shape: dict = SHAPE) -> CLIP:
     """Return a CLIP with the weights of a state dict."""
     model = build(len(state[TABLE]), 0, shape)
     model.load_state_dict({key: value.float() for key, value in state.items()})
     return model
 
 
-def load(path: Path, shape: dict | None = None) -> tuple[CLIP, list[int], dict]:
+def load(path: Path, shape: dict = SHAPE) -> tuple[CLIP, list[int], dict]:
     """Return the model with its cut word table, the ids of its rows and the notes of a file that ``save`` wrote."""
     state = read_state(path)
     used = state.pop(IDS).tolist()

@@ -3,10 +3,9 @@
 import random
 
 import pytest
-from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY
 
-import datasets
+from tests.reference.configs import default_cfg
 
 
 @pytest.fixture(autouse=True)
@@ -23,9 +22,7 @@ def make():
     """Return a function that builds a data set, by name or class, from KEY VALUE words of ``cfg.DATASET``."""
 
     def make(name, root, seed=1, **keys):
-        cfg = get_cfg_default()
-        datasets.extend_cfg(cfg)
-        cfg.SEED, cfg.DATASET.ROOT = seed, str(root)
+        cfg = default_cfg("SEED", seed, "DATASET.ROOT", str(root))
         cfg.DATASET.update(keys)
         random.seed(seed)
         return (DATASET_REGISTRY.get(name) if isinstance(name, str) else name)(cfg)

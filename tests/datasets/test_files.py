@@ -1,6 +1,5 @@
 """Files that are not what they should be, and folders that cannot be written."""
 
-import json
 import os
 from pathlib import Path
 
@@ -9,43 +8,7 @@ import pytest
 from datasets import files
 from datasets.files import cache_root, write_json
 from datasets.splits import check_name
-from tests.reference.layouts import LAYOUTS, class_folders, put, text
-
-
-@pytest.fixture
-def images(tmp_path):
-    put(tmp_path, [f"im/{name}/{i}.jpg" for name in ("cat", "dog") for i in range(6)])
-    return [f"im/{name}/{i}.jpg" for name in ("cat", "dog") for i in range(6)]
-
-
-@pytest.mark.parametrize(
-    ("header", "order"),
-    [
-        ("filename,label", "{path},{name}"),
-        ("Image,Category", "{path},{name}"),
-        ("label,filename", "{name},{path}"),
-        ("id,file_name,width,class", "7,{path},640,{name}"),
-        ("path,classname", '"{path}","{name}"'),
-        ("", "{path},{name}"),
-    ],
-)
-def test_headers_of_other_programs_are_read(tmp_path, make, images, header, order):
-    """With a split: test_generated.py."""
-    lines = [order.format(path=path, name=path.split("/")[1]) for path in images]
-    text(tmp_path / "own.csv", [header, *lines] if header else lines)
-    made = make("Csv", tmp_path)
-    assert made.classnames == ["cat", "dog"]
-    assert sum(len(part) for part in (made.train_x, made.val, made.test)) == len(images)
-
-
-def test_paths_as_windows_writes_them(tmp_path, make, images):
-    """In a CSV file: test_generated.py."""
-    wanted = [(path.replace("/", "\\"), k // 6, path.split("/")[1]) for k, path in enumerate(images)]
-    (tmp_path / "split.json").write_text(json.dumps({"train": wanted[::2], "test": wanted[1::2]}))
-    made = make("SplitJson", tmp_path)
-    found = [os.path.relpath(d.impath, tmp_path) for part in (made.train_x, made.test) for d in part]
-    assert found == [*images[::2], *images[1::2]]
-
+from tests.reference.layouts import LAYOUTS, class_folders, put
 
 CSV = [
     ("path,classname", "has no rows"),
@@ -57,7 +20,6 @@ CSV = [
     ("a.jpg,cat,train\nx.jpg,cat,test", r"no such image: .*x\.jpg"),
     ("../a.jpg,cat,train\nb.jpg,cat,test", "leaves the image folder"),
     ("/etc/a.jpg,cat,train\nb.jpg,cat,test", "leaves the image folder"),
-    ("a.jpg,ant,train\na.jpg,cat,test", r"class 'cat' \(label 1\) is in test, but not in train"),
     ("a.jpg,Käse,train\nb.jpg,Käse,test\n".encode("latin-1"), r"CSV file .*own\.csv is not UTF-8 text"),
     ("picture_url,kind\nim/cat/0.jpg,cat\n", "line 1: found .*'picture_url' is no image, and a header needs"),
     ("filename,label,class\nim/cat/0.jpg,cat,cat\n", "its header names 'label' and 'class', which mean the same"),
@@ -102,8 +64,8 @@ BAD_FILES = [*(("Csv", "own.csv", *row) for row in CSV), *(("SplitJson", "split.
 
 
 @pytest.mark.parametrize(("kind", "file", "content", "words"), BAD_FILES, ids=lambda value: str(value)[:30])
-def test_files_that_cannot_be_read_right_are_named(tmp_path, make, images, kind, file, content, words):
-    put(tmp_path, ["a.jpg", "b.jpg"])
+def test_files_that_cannot_be_read_right_are_named(tmp_path, make, kind, file, content, words):
+    put(tmp_path, ["a.jpg", "b.jpg", *(f"im/{name}/{i}.jpg" for name in ("cat", "dog") for i in range(6))])
     (tmp_path / file).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises((ValueError, OSError), match=words) as caught:
         make(kind, tmp_path)
@@ -141,26 +103,23 @@ def test_where_nothing_can_be_written_align_cache_is_named(tmp_path, make, monke
         class_folders(tmp_path / "data", ["cat", "dog"])
     else:
         LAYOUTS[name][0](tmp_path / "data")
-    locked = True
+    before = sorted((tmp_path / "data").rglob("*"))
 
-    def refuse(function, position=0):
-        def call(*args, **options):
-            path = str(args[position])
-            if locked and not path.startswith(str(tmp_path / "free")):
+    def refuse(function):
+        def call(path, *args, **options):
+            if not str(path).startswith(str(tmp_path / "free")):
                 raise OSError(30, "Read-only file system", path)
-            return function(*args, **options)
+            return function(path, *args, **options)
 
         return call
 
-    monkeypatch.setattr(files, "_writable", lambda folder: not locked)
+    monkeypatch.setattr(files, "_writable", lambda folder: False)
     monkeypatch.setattr(os, "mkdir", refuse(os.mkdir))
     monkeypatch.setattr(files, "write_atomically", refuse(files.write_atomically))
     with pytest.raises(OSError, match=r"cannot be written \(Read-only file system\); set ALIGN_CACHE to a folder"):
         make(name, tmp_path / "data", NUM_SHOTS=2)
     monkeypatch.setenv("ALIGN_CACHE", str(tmp_path / "free"))
     assert len(make(name, tmp_path / "data", NUM_SHOTS=2).train_x) == 4
-    before = sorted((tmp_path / "data").rglob("*"))
-    locked = False
     assert sorted((tmp_path / "data").rglob("*")) == before
 
 

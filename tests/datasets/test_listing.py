@@ -3,13 +3,14 @@
 import json
 import os
 import shutil
+from collections import defaultdict
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from datasets import __main__ as command
-from datasets.folders import images_in
+from datasets.folders import list_classes
 from datasets.survey import leaked, unusual
 from tests.engine.test_images import png
 from tests.reference.layouts import class_folders, put, text
@@ -150,9 +151,9 @@ def test_a_file_that_is_no_image_is_named_before_the_training(tmp_path, make, pa
 
 
 def test_without_depth_the_listing_is_that_of_names(tmp_path):
-    put(tmp_path, ["b.jpg", "a.JPG", ".c.jpg", "d/e.jpg"])
-    assert images_in(tmp_path) == ["a.JPG", "b.jpg"]
-    assert images_in(tmp_path, deep=True) == ["a.JPG", "b.jpg", "d/e.jpg"]
+    put(tmp_path / "x", ["b.jpg", "a.JPG", ".c.jpg", "d/e.jpg"])
+    assert list_classes(tmp_path) == {"x": ["a.JPG", "b.jpg"]}
+    assert list_classes(tmp_path, left_out=defaultdict(list)) == {"x": ["a.JPG", "b.jpg", "d/e.jpg"]}
 
 
 @pytest.mark.parametrize("names", [[f"{i}" for i in range(10)], [f"{i:02d}" for i in range(11)]])

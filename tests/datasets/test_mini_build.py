@@ -12,7 +12,7 @@ from datasets.mini.likeness import copies_of, distinct, perceptual_hash
 from datasets.mini.notice import notice
 from datasets.mini.pack import read_picture, read_pretraining, write_pretraining
 from datasets.mini.pretraining_pack import read_pack, write_pack
-from datasets.mini.roles import FULL, Picture, choose, hands, held_out, split_class
+from datasets.mini.roles import FULL, HANDS, HELD_OUT, Picture, choose, split_class
 
 SQUARE = '<path fill="currentColor" d="M4 4h16v16H4z"/>'
 
@@ -72,7 +72,7 @@ def test_hashes_do_not_mind_place_size_and_weight_but_mind_shape():
 def pictures(hand_count, known_count, name="bell", dataset="mini_source", start=0):
     """Pictures with random hashes: of hands of the benchmark in turn, and of one hand of pre-training."""
     rng = np.random.default_rng(len(name) + start)
-    shown = sorted(hands()["benchmark"])
+    shown = sorted(HANDS["benchmark"])
     made = [(shown[i % len(shown)], f"{name}-{i}") for i in range(hand_count)]
     made += [("mdi", f"{name}-{i}") for i in range(known_count)]
     return [
@@ -92,7 +92,7 @@ def test_choice_of_pictures():
     assert {used: counts["bell", f"mini_source/{used}"] for used in FULL} == FULL
     assert not any(p.name == "flask" for p in chosen)
     assert counts["fish", "mini_animals/test"] >= 6 and counts["fish", "mini_animals/train"] >= 3
-    assert all(p.hand not in held_out() for p in known) and all(p.hand in held_out() for p in chosen)
+    assert all(p.hand not in HELD_OUT for p in known) and all(p.hand in HELD_OUT for p in chosen)
     codes = np.array([p.hash for p in chosen], np.uint64)
     assert not copies_of(np.array([p.hash for p in known], np.uint64), codes).any()
     assert ("copy" in {p.icon for p in known}) == (copy.icon not in {p.icon for p in chosen})
@@ -102,14 +102,12 @@ def test_choice_of_pictures():
 def test_finishes_of_one_drawing_stay_together():
     base = pictures(16, 0, "fish", "mini_animals")
     finishes = [Picture(p.hand, f"{p.icon}-bold", p.name, p.said, p.hash ^ (0x5555 << 20), 0, p.dataset) for p in base]
-    parts = split_class(base + finishes, {"train": 4, "val": 1, "test": 6})
-    owners = Counter()
-    for split, part in parts.items():
-        for key in {(p.hand, p.said) for p in part}:
-            owners[key] += 1
-        assert len(part) >= {"train": 4, "val": 1, "test": 6}[split]
-    assert set(owners.values()) == {1}
-    assert split_class(base[:5], {"train": 4, "val": 1, "test": 6}) is None
+    sizes = {"train": 4, "val": 1, "test": 6}
+    parts = split_class(base + finishes, sizes)
+    assert all(len(parts[split]) >= size for split, size in sizes.items())
+    drawings = [key for part in parts.values() for key in {(p.hand, p.said) for p in part}]
+    assert len(set(drawings)) == len(drawings)
+    assert split_class(base[:5], sizes) is None
 
 
 def test_sheets_notice_and_packs(tmp_path):

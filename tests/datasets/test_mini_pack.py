@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections import Counter, defaultdict
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from datasets.mini.iconify import LICENCES
 from datasets.mini.likeness import NEAR, perceptual_hash
 from datasets.mini.names import plain_name, suite_class
 from datasets.mini.pack import OWN_WORDS, SUMS, WORLD, read_manifest, read_picture, read_pretraining, write_sums
-from datasets.mini.roles import FULL, LEAST, LEAST_SHIFT, SHIFTS, held_out
+from datasets.mini.roles import FULL, HELD_OUT, LEAST, LEAST_SHIFT, SHIFTS
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +39,8 @@ def test_licences(manifest, notice):
 
 
 def bits(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(n, m): in how many bits hashes differ, counted by a table of bytes."""
-    table = np.array([bin(i).count("1") for i in range(256)], np.uint8)
-    differ = hashes[:, None] ^ others[None]
-    return sum(table[(differ >> np.uint64(8 * i)).astype(np.uint8)] for i in range(8))
+    """(n, m): in how many bits hashes differ."""
+    return np.bitwise_count(hashes[:, None] ^ others[None])
 
 
 def test_no_two_pictures_of_a_class_are_copies(manifest):
@@ -60,8 +59,8 @@ def test_no_two_pictures_of_a_class_are_copies(manifest):
 @pytest.mark.slow
 def test_pre_training_sees_no_hand_and_no_copy_of_the_benchmark(manifest):
     rows = read_pretraining()
-    assert not {hand for hand, _, _ in rows} & held_out()
-    assert {e.hand for e in manifest} <= held_out()
+    assert not {hand for hand, _, _ in rows} & HELD_OUT
+    assert {e.hand for e in manifest} <= HELD_OUT
     known = np.unique(np.array([int(code, 16) for _, _, code in rows], np.uint64))
     shown = np.array([int(e.hash, 16) for e in manifest], np.uint64)[::20]
     for part in np.array_split(known, 40):
@@ -108,10 +107,7 @@ def test_a_damaged_file_is_refused(tmp_path):
         shutil.copy(WORLD / name, tmp_path)
     entry = next(entry for entry in read_manifest(tmp_path) if entry.dataset == "mini_pixel")
     assert np.array_equal(read_picture(entry, tmp_path), read_picture(entry))
-    for name, read in (
-        ("manifest.csv", lambda world: read_manifest(world)),
-        ("mini_pixel.masks.png", lambda world: read_picture(entry, world)),
-    ):
+    for name, read in (("manifest.csv", read_manifest), ("mini_pixel.masks.png", partial(read_picture, entry))):
         content = (tmp_path / name).read_bytes()
         middle = content.index(b"\n", len(content) // 2) + 1  # a whole line: the rest is a manifest of fewer pictures
         for i, damaged in enumerate((content[:middle], content[:99] + bytes([content[99] ^ 1]) + content[100:], b"")):
