@@ -49,12 +49,12 @@ def test_classes_and_confusions_are_counted(runs):
 
 def test_fixed_and_broken_images(runs):
     found = changed_images("all", {name: read_run(runs / name) for name in ("first", "second")}, most=3)
-    assert found.rows == [
+    assert found["rows"] == [
         {"method": "first", "right": 10, "fixed": 0, "broken": 0},
         {"method": "second", "right": 9, "fixed": 2, "broken": 3},
     ]
-    assert found.disagreed == 5 and found.total == 12 and len(found.images) == 3
-    assert changed_images("all", {"first": read_run(runs / "first")}, most=3) is None
+    assert found["disagreed"] == 5 and found["total"] == 12 and len(found["images"]) == 3
+    assert changed_images("all", {"first": read_run(runs / "first")}, most=3) == {}
 
 
 def test_h_is_the_mean_of_the_harmonic_means_of_seeds():
