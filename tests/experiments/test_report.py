@@ -114,6 +114,19 @@ def test_missing_images_and_models_are_named_in_the_page(runs, call_main, tmp_pa
     assert "The plans of the wrong images are left out: " in (folder / "report.html").read_text()
 
 
+def test_an_image_whose_name_is_not_utf8_is_shown(runs, call_main, tmp_path):
+    folder, picture = tmp_path / "run", tmp_path / "pictures/0/2.png"
+    for source, copy in ((runs / "first", folder), (runs.parent / "pictures", tmp_path / "pictures")):
+        shutil.copytree(source, copy)
+    picture.rename(picture.with_name("\udcff.png"))
+    table = (folder / "predictions.csv").read_bytes()
+    (folder / "predictions.csv").write_bytes(table.replace(b"0/2.png", b"0/\xff.png"))
+    code, _, err = call_main(report, "--run", folder, "--root", tmp_path)
+    assert code == 0, err
+    text = (folder / "report.html").read_text()
+    assert "pictures/0/\\udcff.png" in text and "images were not found" not in text
+
+
 def test_a_torn_table_of_predictions_is_refused(runs, call_main, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(runs / "first", folder)
