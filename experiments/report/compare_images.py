@@ -23,15 +23,8 @@ def changed_images(setting: str, runs: dict[str, EvaluatedRun], most: int) -> di
         return {}
     tables = {name: run.predictions.set_index("path") for name, run in same.items()}
     right = pd.DataFrame({name: table["correct"] == 1 for name, table in tables.items()})
-    rows = [
-        {
-            "method": name,
-            "right": int(right[name].sum()),
-            "fixed": int((right[name] & ~right[reference]).sum()),
-            "broken": int((~right[name] & right[reference]).sum()),
-        }
-        for name in same
-    ]
+    fixed, broken = right.gt(right[reference], axis=0).sum(), right.lt(right[reference], axis=0).sum()
+    counts = pd.DataFrame({"method": right.columns, "right": right.sum(), "fixed": fixed, "broken": broken})
     share = right.mean(axis=1)
     mixed = share[(share > 0) & (share < 1)]
     order = (mixed - 0.5).abs().sort_values(kind="stable").index
@@ -40,8 +33,8 @@ def changed_images(setting: str, runs: dict[str, EvaluatedRun], most: int) -> di
     images = [_card(path, first, tables) for path in turn.sort_values(kind="stable").index[:most]]
     left_out = [name for name in runs if name not in same]
     return {
-        "setting": setting, "reference": reference, "rows": rows, "images": images, "disagreed": len(mixed),
-        "total": len(right), "left_out": left_out,
+        "setting": setting, "reference": reference, "rows": counts.to_dict("records"), "images": images,
+        "disagreed": len(mixed), "total": len(right), "left_out": left_out,
     }  # fmt: skip
 
 
