@@ -1,7 +1,7 @@
 """The report that compares the runs below a folder."""
 
-import math
 import os
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -142,23 +142,23 @@ def _curves(table: pd.DataFrame, methods: list[str]) -> list[str]:
     found: dict[str, dict[str, Panel]] = {}
     for row in table.sort_values("seed", kind="stable").to_dict("records"):
         if row["method"] not in found:
-            try:
+            with suppress(FileNotFoundError):
                 found[row["method"]] = {panel.title: panel for panel in read_curves(row["folder"])}
-            except FileNotFoundError:
-                continue
     charts = []
     for title in COMPARED_CURVES:
-        lines = {}
-        for method in (m for m in methods if title in found.get(m, {})):
-            panel = found[method][title]
+        lines, is_entropy = {}, title.startswith("entropy")
+        for method in methods:
+            panel = found.get(method, {}).get(title)
+            if panel is None or (is_entropy and not panel.uniform):
+                continue
             points = panel.lines.get("prompt level") or next(iter(panel.lines.values()))
-            unit = 1.0
-            if title.startswith("entropy"):  # methods with other numbers of prompts have other uniform plans
-                unit = 100 / panel.uniform[0] if panel.uniform else math.nan
-            lines[method] = [(x, unit * y) for x, y in points if abs(x - round(x)) < 1e-6 and unit == unit]
-        if lines := {name: points for name, points in lines.items() if points}:
+            # Methods with other numbers of prompts have other uniform plans.
+            unit = 100 / panel.uniform[0] if is_entropy else 1.0
+            if epochs := [(x, unit * y) for x, y in points if abs(x - round(x)) < 1e-6]:
+                lines[method] = epochs
+        if lines:
             numbers = [methods.index(name) for name in lines]
-            shown = "entropy of the prompt plans (% of uniform)" if title.startswith("entropy") else title
+            shown = "entropy of the prompt plans (% of uniform)" if is_entropy else title
             charts.append(chart(partial(draw_panel, panel=Panel(shown, lines), colours=numbers), shown, (4.0, 2.8)))
     return charts
 

@@ -39,10 +39,8 @@ class EvaluatedRun:
     def trained_folder(self) -> Path:
         """The folder of the training: the run's, or that of the run whose checkpoint it tests."""
         loaded = self.results.get("loaded_from")
-        for folder in [self.folder, *([_resolved(loaded).parent.parent] if loaded else [])]:
-            if (folder / "tensorboard").is_dir() and any((folder / "tensorboard").glob("events*")):
-                return folder
-        return self.folder
+        folders = [self.folder, *([_resolved(loaded).parent.parent] if loaded else [])]
+        return next((folder for folder in folders if any(folder.glob("tensorboard/events*"))), self.folder)
 
     @cached_property
     def confusion(self) -> Array:
