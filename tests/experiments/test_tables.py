@@ -274,8 +274,6 @@ def test_two_processes_that_add_results_lose_none(tmp_path, monkeypatch):
 
 
 def test_mistakes_get_one_line(tmp_path, show):
-    code, _, err = show(tmp_path / "none", "--table", "xd")
-    assert code == 1 and err.startswith("tables: error: no folder") and err.count("\n") == 1
     write_log(tmp_path / "somewhere", 1.0, LOG_TEST)
     for config in ("one", "two"):
         base2new_tree(tmp_path, {("ALIGN", "dtd", 1): (1.0, 2.0)}, config)
