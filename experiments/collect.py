@@ -35,7 +35,7 @@ LAYOUTS = [
 LAYOUTS.append(re.compile(r"(?:^|/)(?P<method>ZeroshotCLIP2?)/(?P<config>[^/]+)/(?P<dataset>(?!seed\d)[^/]+)$"))
 PARTS = {
     "train_base": "base", "test_base": "base", "test_new": "new", "xd/train": "source", "dg/train": "source",
-    "xd/test": "target", "dg/test": "target", "evaluation": "target",
+    "xd/test": "target", "dg/test": "target", "evaluation": "target", "base": "base", "new": "new",
 }  # fmt: skip
 END_MARKERS = ("Finish training", "Finished training")  # in logs of Dassl 0.6 and 0.5
 # Required keys of results.json with their types: if the folder's name gives the others, and if it does not.
@@ -143,9 +143,8 @@ def read_folder(folder: Path) -> RunResult:
         if "test" not in content["metrics"]:
             raise ValueError("not tested yet (results.json has no metrics of test)")
         if not named:
-            part = {"base": "train_base", "new": "test_new"}.get(content["classes"])
-            stem = stems().get(content["dataset"], content["dataset"].lower())
-            named = {"shots": content["shots"], "seed": content["seed"], "dataset": stem, "part": part}
+            named = {key: content[key] for key in ("shots", "seed")} | {"part": content["classes"]}
+            named["dataset"] = stems().get(content["dataset"], content["dataset"].lower())
     elif named:
         # PLOT's script keeps CoOp's name for its trainer.
         method = "PLOT" if named.get("plot") and named["method"] == "CoOp" else named["method"]

@@ -43,16 +43,16 @@ def render(cells: pd.DataFrame, form: str, published: bool) -> str:
     title, columns = cells["table"].iloc[0], list(cells["column"].unique())
     wide, dash, sign = len(columns) > 3, "--" if form == "latex" else "-", r"$\pm$" if form == "latex" else "±"
     kinds = ["", "published", "difference"] if published else [""]
-    best = {column: sorted(set(group["mean"].dropna().round(2)))[:-3:-1] for column, group in cells.groupby("column")}
-    alone = cells.groupby("column")["mean"].count() < 2  # one method: no marks
+    shown = cells["mean"].map("{:.2f}".format).astype(float).groupby(cells["column"])
+    cells = cells.assign(rank=shown.rank("dense", ascending=False).where(shown.transform("count") > 1))
 
     def figure(cell: Any, kind: str) -> str:
         value = getattr(cell, kind or "mean")
         if pd.isna(value) or kind:
             return dash if pd.isna(value) else f"{value:{'+' if kind == 'difference' else ''}.2f}"
-        text, rank = f"{value:.2f}", round(value, 2)
-        if rank in best[cell.column] and not alone[cell.column]:
-            text = MARKS[form][best[cell.column].index(rank)].format(text)
+        text = f"{value:.2f}"
+        if cell.rank <= 2:  # best or second best of several methods
+            text = MARKS[form][int(cell.rank) - 1].format(text)
         return text if pd.isna(cell.std) else f"{text} {sign} {cell.std:.2f}"
 
     lines = [["method", *(kind or column for column in columns for kind in (kinds[:1] if wide else kinds))]]

@@ -50,18 +50,14 @@ def rows(results: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     Args:
         results: protocol -> one row per run, from ``experiments.collect.read``.
     """
-    everything = [SUITE.source, *SUITE.targets]
-    table = pd.DataFrame({part: average(results["base2new"], everything, part) for part in ("base", "new")})
-    table["H"] = harmonic(table["base"], table["new"])
-    others = {
-        "xd": average(results["xd"], SUITE.targets, "target"),
-        "dg": average(results["dg"], SUITE.shifts, "target"),
-    }
+    base, new = (average(results["base2new"], SUITE.datasets("base2new"), part) for part in ("base", "new"))
+    columns = {"base": base, "new": new, "H": harmonic(base, new)}
+    columns |= {name: average(results[name], SUITE.datasets(name), "target") for name in ("xd", "dg")}
     fewshot = results["fewshot"]
     constant = average(fewshot[fewshot["method"].isin(TRAINING_FREE)], [SUITE.source], "all", 0)
     for column, shots in zip(COLUMNS[5:], FEWSHOT_SHOTS):
-        others[column] = average(fewshot, [SUITE.source], "all", shots).combine_first(constant)
-    table = table.join(pd.DataFrame(others), how="outer")
+        columns[column] = average(fewshot, [SUITE.source], "all", shots).combine_first(constant)
+    table = pd.DataFrame(columns)
     counts = pd.concat([part.groupby(KEYS[:4])["seed"].nunique() for part in results.values()])
     table.insert(0, "seeds", counts.groupby("method").min())
     return table.loc[presentation_order(table.index)]

@@ -139,8 +139,7 @@ def run_all(runs: Sequence[RunSpec], quiet: bool = False) -> None:
                 part = run.dataset if run.classes == "all" else run.classes
                 bar.set_description(f"{run.method}, seed {run.seed}: {'test' if run.trained else 'train'} on {part}")
                 bar.set_postfix_str("")
-                record = _run_record(run)
-                if record is not None and _outdated(run, record):
+                if _outdated(run, _run_record(run) or {}):
                     _archive_outdated(run)
                 execute(run.argv(), run.folder, bar)
             bar.update()

@@ -22,11 +22,10 @@ from experiments.collect import harmonic, read
 from experiments.protocols import PROTOCOLS, SHOTS, presentation_order
 from experiments.report.reading import with_answers
 from experiments.runs import command
-from experiments.tables import KEYS, TableBuilder
+from experiments.tables import KEYS, PARTS, TableBuilder
 from prompting.ot.checks import check_choice
 
 RESAMPLES = 2000
-PARTS = {"base2new": ("base", "new"), "xd": ("target",), "dg": ("target",), "fewshot": ("all",)}
 Groups = dict[tuple[str, str], np.ndarray]  # (data set, part) -> correctness (n images, methods), in [0, 1]
 
 

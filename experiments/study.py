@@ -98,10 +98,9 @@ def accuracy_table(results: pd.DataFrame) -> str:
     seeds = results.pivot(index=["variant", "dataset", "seed"], columns="part", values="accuracy")
     seeds["H"] = harmonic(seeds["base"], seeds["new"])
     by_set = seeds["H"].groupby(["variant", "dataset"]).mean().unstack()
-    datasets = [name for name in DATASETS if name in by_set]
     average = seeds["H"].groupby(["variant", "seed"]).mean().unstack()
     difference = average - average.loc["defaults"]
-    table = pd.DataFrame({name: by_set[name] for name in datasets})
+    table = by_set[[name for name in DATASETS if name in by_set]].copy()
     table["base"], table["new"] = (seeds[part].groupby("variant").mean() for part in ("base", "new"))
     table["H"], table["difference"] = average.mean(axis=1), difference.mean(axis=1)
     table["deviation"] = difference.std(axis=1, ddof=1)

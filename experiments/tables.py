@@ -29,6 +29,7 @@ FIGURES = {
     for key, value in f["values"].items()
 }
 CELLS = ["table", "method", "column", "mean", "std", "seeds", "published", "difference", "source"]
+PARTS = {"base2new": ("base", "new"), "xd": ("target",), "dg": ("target",), "fewshot": ("all",)}  # that are tested
 KEYS = ["method", "dataset", "part", "shots", "seed"]  # columns that identify a run
 AVERAGE = "average"
 
@@ -60,9 +61,8 @@ class TableBuilder:
     ) -> None:
         for method in methods:
             check_choice("method", method, presentation_order({*PUBLISHED["names"], *results["method"]}))
-        parts = {"base2new": ["base", "new"], "fewshot": ["all"]}.get(protocol, ["target"])
-        training = ["source", "all"] if protocol in ("xd", "dg") else []
-        results = results[results["part"].isin(parts + training)]
+        parts, training = PARTS[protocol], ("source", "all") if protocol in ("xd", "dg") else ()
+        results = results[results["part"].isin([*parts, *training])]
         results = results[results["method"].isin(methods or results["method"])]
         results = results[results["seed"].isin(seeds or results["seed"])]
         for key, (one, other, *_) in results[results.duplicated(KEYS, keep=False)].groupby(KEYS)["folder"]:
@@ -148,14 +148,11 @@ class TableBuilder:
         return cell
 
     def _missing(self, seeds: Sequence[int]) -> list[str]:
-        lacking: dict[tuple[str, str, str], list[str]] = {}
-        for cell in self.cells.itertuples():  # averages and H follow from the others
-            absent = ", ".join(str(seed) for seed in seeds if str(seed) not in cell.seeds.split())
-            if absent and AVERAGE not in (cell.table, cell.column) and cell.column != "H":
-                lacking.setdefault((cell.method, cell.table, absent), []).append(cell.column)
-        return [
-            f"{method}, {title}, {', '.join(names)}: seed {seed}" for (method, title, seed), names in lacking.items()
-        ]
+        """Return the missing seeds of cells with runs of their own: averages and H follow from the others."""
+        cells = self.cells[~self.cells[["table", "column"]].isin([AVERAGE, "H"]).any(axis=1)]
+        absent = [", ".join(str(seed) for seed in seeds if str(seed) not in found.split()) for found in cells["seeds"]]
+        groups = cells.assign(absent=absent).query("absent != ''").groupby(["method", "table", "absent"], sort=False)
+        return [f"{one}, {title}, {', '.join(names)}: seed {seed}" for (one, title, seed), names in groups["column"]]
 
     def report(self, form: str, notes: Sequence[str] = ()) -> str:
         """Return all tables as text, and below them marks, sources, missing runs and folders without a result."""

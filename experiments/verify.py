@@ -19,7 +19,7 @@ from dassl.utils.command import Parser
 from tabulate import tabulate
 from tqdm import tqdm
 
-from experiments.collect import collect, harmonic, read_results_file, stems
+from experiments.collect import harmonic, read_folder, stems
 from experiments.protocols import RunDefaults, plan
 from experiments.runs import command, execute, run_all
 from experiments.tables import AVERAGE, PUBLISHED
@@ -29,7 +29,7 @@ from prompting.ot.checks import check_choice
 CLIP = "CLIP"
 ZERO_SHOT = 0.5  # points that zero-shot figures may differ: precision, image libraries, rounding
 TUNED = {"base": 2.0, "new": 4.0, "H": 3.0}  # one seed against a mean of three
-# Small data sets first: --tuned trains on the first one that exists.
+# Small data sets first, ImageNet and its variants last: --tuned trains on the first one that exists.
 ORDER = "dtd caltech101 oxford_flowers ucf101 oxford_pets fgvc_aircraft eurosat stanford_cars food101 sun397".split()
 
 
@@ -59,11 +59,6 @@ def cells_of(figures: Sequence[dict[str, Any]], method: str, table: str = "") ->
             seen.add(place)
             tolerance = ZERO_SHOT if method == CLIP else TUNED[classes]
             yield Cell(method, *place, expected, tolerance, f["source"])
-
-
-def by_size(cell: Cell) -> int:
-    """Return the rank of a cell's data set by size; ImageNet and its variants are last."""
-    return ORDER.index(cell.dataset) if cell.dataset in ORDER else len(ORDER)
 
 
 def found_datasets(root: Path) -> dict[str, str]:
@@ -97,7 +92,7 @@ def zero_shot(cell: Cell, args: argparse.Namespace) -> float | str:
         execute(words, folder, tqdm(disable=True))
     except RuntimeError as error:
         return str(error)
-    return read_results_file(folder / "results.json")["metrics"]["test"]["accuracy"]
+    return read_folder(folder).accuracy
 
 
 def tuned(cells: Sequence[Cell], args: argparse.Namespace) -> list[float | str]:
@@ -106,11 +101,11 @@ def tuned(cells: Sequence[Cell], args: argparse.Namespace) -> list[float | str]:
     options = ("MODEL.BACKBONE.NAME", backbone, *args.set)
     defaults = RunDefaults(str(args.data), args.output / "tuned", options=options)
     try:
-        run_all([run for job in plan("base2new", [method], [dataset], [1], defaults) for run in job], quiet=True)
+        (job,) = plan("base2new", [method], [dataset], [1], defaults)
+        run_all(job, quiet=True)
     except (RuntimeError, ValueError) as error:
         return [str(error)] * len(cells)
-    results, _ = collect(args.output / "tuned")
-    by_part = {one.part: one.accuracy for one in results if (one.method, one.dataset) == (method, dataset)}
+    by_part = {run.classes: read_folder(run.folder).accuracy for run in job}
     by_part["H"] = harmonic(by_part["base"], by_part["new"])
     return [by_part[cell.classes] for cell in cells]
 
@@ -125,7 +120,7 @@ def judge(cell: Cell, got: float | str) -> list[str]:
 
 
 def choose_tuned(args: argparse.Namespace, figures: list[dict[str, Any]], existing: Sequence[str]) -> list[Cell]:
-    """Return the cells of the shortest training of ``--tuned`` whose data set and weights exist."""
+    """Return the cells of the first training of ``--tuned`` in ``figures`` whose data set and weights exist."""
     names = PUBLISHED["names"]
     name = names.get(args.tuned, args.tuned)
     known = {f["method"] for f in figures if f["table"] == "base2new" and f["dataset"] != AVERAGE} - {CLIP}
@@ -135,8 +130,7 @@ def choose_tuned(args: argparse.Namespace, figures: list[dict[str, Any]], existi
     usable = [cell for cell in cells if cell.dataset in existing and found_weights(cell.backbone)]
     if not usable:
         raise ValueError(f"no published figure of {args.tuned} has both its data set and its weights here")
-    first = min(usable, key=by_size)
-    return [cell for cell in usable if (cell.dataset, cell.backbone) == (first.dataset, first.backbone)]
+    return [cell for cell in usable if (cell.dataset, cell.backbone) == (usable[0].dataset, usable[0].backbone)]
 
 
 @command
@@ -156,6 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.data, args.output = args.data.absolute(), args.output.absolute()
 
     figures = (PUBLISHED if args.figures is None else json.loads(args.figures.read_text(encoding="utf-8")))["figures"]
+    figures = sorted(figures, key=lambda f: ORDER.index(f["dataset"]) if f["dataset"] in ORDER else len(ORDER))
     datasets = found_datasets(args.data)
     for name in args.datasets:
         check_choice("data set", name, list(datasets))
@@ -165,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     existing = [name for name, note in datasets.items() if note and name in (args.datasets or datasets)]
     known = [cell for cell in cells_of(figures, CLIP) if cell.backbone in (args.backbones or [cell.backbone])]
-    cells = sorted((cell for cell in known if cell.dataset in existing and found_weights(cell.backbone)), key=by_size)
+    cells = [cell for cell in known if cell.dataset in existing and found_weights(cell.backbone)]
     chosen = choose_tuned(args, figures, existing) if args.tuned else []
     if not cells and not chosen:
         raise ValueError(f"nothing to verify: no data set in {args.data} with weights that have published figures")

@@ -1,6 +1,5 @@
 """Which images a method gets right that another gets wrong."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -9,42 +8,23 @@ from experiments.report.drawing import photo
 from experiments.report.reading import EvaluatedRun
 
 
-@dataclass(frozen=True)
-class Changes:
-    """The comparison of methods on the images of one setting."""
+def changed_images(setting: str, runs: dict[str, EvaluatedRun], most: int) -> dict[str, Any]:
+    """Return which images each method fixes and breaks, compared with the first one; {} for fewer than two methods.
 
-    setting: str
-    reference: str
-    rows: list[dict[str, Any]]  # per method: numbers of images that are right, fixed and broken
-    images: list[dict[str, Any]]  # on which the methods disagree most, with the prediction of each
-    disagreed: int  # number of images on which not all methods are right or all wrong
-    total: int
-    left_out: list[str]  # methods that were tested on other images
-
-
-def changed_images(setting: str, runs: dict[str, EvaluatedRun], most: int) -> Changes | None:
-    """Return which images each method fixes and breaks, compared with the first one; None for fewer than two methods.
-
-    ``runs`` has one run of each method, ``most`` is the largest number of images to show.
+    ``runs`` has one run of each method, ``most`` is the largest number of images to show: those on which the methods
+    disagree most. Methods that were tested on other images are left out.
     """
     if len(runs) < 2:
-        return None
+        return {}
     reference, first = next(iter(runs.items()))
     paths = set(first.predictions["path"])
     same = {name: run for name, run in runs.items() if set(run.predictions["path"]) == paths}
     if len(same) < 2:
-        return None
+        return {}
     tables = {name: run.predictions.set_index("path") for name, run in same.items()}
     right = pd.DataFrame({name: table["correct"] == 1 for name, table in tables.items()})
-    rows = [
-        {
-            "method": name,
-            "right": int(right[name].sum()),
-            "fixed": int((right[name] & ~right[reference]).sum()),
-            "broken": int((~right[name] & right[reference]).sum()),
-        }
-        for name in same
-    ]
+    fixed, broken = right.gt(right[reference], axis=0).sum(), right.lt(right[reference], axis=0).sum()
+    counts = pd.DataFrame({"method": right.columns, "right": right.sum(), "fixed": fixed, "broken": broken})
     share = right.mean(axis=1)
     mixed = share[(share > 0) & (share < 1)]
     order = (mixed - 0.5).abs().sort_values(kind="stable").index
@@ -52,7 +32,10 @@ def changed_images(setting: str, runs: dict[str, EvaluatedRun], most: int) -> Ch
     turn = first.predictions.set_index("path").loc[order].groupby("label", sort=False).cumcount()
     images = [_card(path, first, tables) for path in turn.sort_values(kind="stable").index[:most]]
     left_out = [name for name in runs if name not in same]
-    return Changes(setting, reference, rows, images, len(mixed), len(right), left_out)
+    return {
+        "setting": setting, "reference": reference, "rows": counts.to_dict("records"), "images": images,
+        "disagreed": len(mixed), "total": len(right), "left_out": left_out,
+    }  # fmt: skip
 
 
 def _card(path: str, first: EvaluatedRun, tables: dict[str, pd.DataFrame]) -> dict[str, Any]:

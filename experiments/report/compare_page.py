@@ -1,7 +1,7 @@
 """The report that compares the runs below a folder."""
 
-import math
 import os
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,13 @@ from matplotlib.axes import Axes
 
 from experiments.collect import collect, harmonic
 from experiments.protocols import presentation_order
-from experiments.report.compare_images import Changes, changed_images
+from experiments.report.compare_images import changed_images
 from experiments.report.drawing import chart
 from experiments.report.page import render
 from experiments.report.reading import EvaluatedRun, read_run
 from prompting.explain.curves import Panel, draw_panel, read_curves
 from prompting.explain.style import INK, colour
 
-SECTIONS = [
-    ("accuracy", "Accuracy"),
-    ("training", "Training"),
-    ("classes", "Classes"),
-    ("changes", "Image by image"),
-    ("runs", "Runs"),
-]
 KEYS = ["dataset", "part", "shots"]  # of a setting, in which methods are compared
 PARTS = ("base", "new", "source", "target", "all")
 MOST_TILES = 6
@@ -58,25 +51,20 @@ def compare_page(folder: Path, page: Path, root: str | Path | None = None, most:
     methods = presentation_order(set(table["method"]))
     seeds = sorted(set(table["seed"]))
     wide = accuracies(table)
-    changes = [
-        found
-        for setting, rows in table.groupby("setting", sort=False)
-        if (found := _changes(setting, rows, runs, methods, most)) is not None
-    ]
+    changes = [_changes(setting, rows, runs, methods, most) for setting, rows in table.groupby("setting", sort=False)]
     return render(
         "compare.html.j2",
         title=f"{len(methods)} methods compared" if len(methods) > 1 else f"Runs of {methods[0]}",
         subtitle=f"{len(results)} runs on {', '.join(dict.fromkeys(table['dataset']))}; "
         f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}",
         key_numbers=_key_numbers(wide),
-        sections=SECTIONS,
         notes=notes if len(notes) <= MOST_NOTES else [*notes[:MOST_NOTES], f"... and {len(notes) - MOST_NOTES} more."],
         columns=list(dict.fromkeys(wide["column"])),
         rows=_rows(table, wide, methods),
         accuracy_chart=chart(partial(_dots, wide=wide, methods=methods), "accuracy of each method", _size(wide)),
         curves=_curves(table, methods),
         classes=_classes(table, runs, methods),
-        changes=changes,
+        changes=[found for found in changes if found],
         runs=[_run(one, folder, page) for one in table.to_dict("records")],
     )
 
@@ -154,23 +142,23 @@ def _curves(table: pd.DataFrame, methods: list[str]) -> list[str]:
     found: dict[str, dict[str, Panel]] = {}
     for row in table.sort_values("seed", kind="stable").to_dict("records"):
         if row["method"] not in found:
-            try:
+            with suppress(FileNotFoundError):
                 found[row["method"]] = {panel.title: panel for panel in read_curves(row["folder"])}
-            except FileNotFoundError:
-                continue
     charts = []
     for title in COMPARED_CURVES:
-        lines = {}
-        for method in (m for m in methods if title in found.get(m, {})):
-            panel = found[method][title]
+        lines, is_entropy = {}, title.startswith("entropy")
+        for method in methods:
+            panel = found.get(method, {}).get(title)
+            if panel is None or (is_entropy and not panel.uniform):
+                continue
             points = panel.lines.get("prompt level") or next(iter(panel.lines.values()))
-            unit = 1.0
-            if title.startswith("entropy"):  # methods with other numbers of prompts have other uniform plans
-                unit = 100 / panel.uniform[0] if panel.uniform else math.nan
-            lines[method] = [(x, unit * y) for x, y in points if abs(x - round(x)) < 1e-6 and unit == unit]
-        if lines := {name: points for name, points in lines.items() if points}:
+            # Methods with other numbers of prompts have other uniform plans.
+            unit = 100 / panel.uniform[0] if is_entropy else 1.0
+            if epochs := [(x, unit * y) for x, y in points if abs(x - round(x)) < 1e-6]:
+                lines[method] = epochs
+        if lines:
             numbers = [methods.index(name) for name in lines]
-            shown = "entropy of the prompt plans (% of uniform)" if title.startswith("entropy") else title
+            shown = "entropy of the prompt plans (% of uniform)" if is_entropy else title
             charts.append(chart(partial(draw_panel, panel=Panel(shown, lines), colours=numbers), shown, (4.0, 2.8)))
     return charts
 
@@ -196,8 +184,8 @@ def _classes(
 
 def _changes(
     setting: Any, rows: pd.DataFrame, runs: dict[Path, EvaluatedRun], methods: list[str], most: int
-) -> Changes | None:
-    """Compare the first seed of each method image by image; None for fewer than two comparable methods."""
+) -> dict[str, Any]:
+    """Compare the first seed of each method image by image; {} for fewer than two comparable methods."""
     chosen: dict[str, EvaluatedRun] = {}
     for row in rows.sort_values("seed", kind="stable").to_dict("records"):
         if row["folder"] in runs and not runs[row["folder"]].predictions.empty:

@@ -16,21 +16,6 @@ from prompting.methods import METHODS
 
 LIMIT = 2.0  # end of the colour scale, in doublings of uniform mass
 BATCH = 8
-PLAN_NOTES = {
-    "tokens": (
-        "For the predicted and the true class: where on the image the tokens of its name take their mass from, for the "
-        "pair of prompts with most mass (framed), and the plan of M visual (rows) and N text prompts (columns) in "
-        "percent, if it is not uniform. A uniform plan has no colour."
-    ),
-    "patches": (
-        "For the predicted and the true class: where on the image the mass of its most uneven text prompt "
-        "lies. A uniform plan has no colour."
-    ),
-    "prompts": (
-        "For the predicted and the true class: the plan of M visual (rows) and N text prompts (columns) in percent, if "
-        "it is not uniform. A uniform plan has no colour."
-    ),
-}
 
 
 def plan_views(
@@ -39,8 +24,8 @@ def plan_views(
     """Return for each image the views of its predicted and its true class, and the kind of the plans.
 
     ``rows`` are rows of the run's predictions; ``backbone`` is the name or file of the CLIP, None for that of the run.
-    A view has the image as the model sees it, a heat map (or ""), plan cells (or none) and a caption. The kind is a key
-    of ``PLAN_NOTES``; "" for a method without transport, which has no views.
+    A view has the image as the model sees it, a heat map (or ""), plan cells (or none) and a caption. The kind is
+    "tokens", "patches" or "prompts"; "" for a method without transport, which has no views.
 
     Raises:
         ValueError, OSError: the run's model cannot be loaded.

@@ -39,10 +39,8 @@ class EvaluatedRun:
     def trained_folder(self) -> Path:
         """The folder of the training: the run's, or that of the run whose checkpoint it tests."""
         loaded = self.results.get("loaded_from")
-        for folder in [self.folder, *([_resolved(loaded).parent.parent] if loaded else [])]:
-            if (folder / "tensorboard").is_dir() and any((folder / "tensorboard").glob("events*")):
-                return folder
-        return self.folder
+        folders = [self.folder, *([_resolved(loaded).parent.parent] if loaded else [])]
+        return next((folder for folder in folders if any(folder.glob("tensorboard/events*"))), self.folder)
 
     @cached_property
     def confusion(self) -> Array:
@@ -86,7 +84,8 @@ def read_predictions(folder: Path, results: dict[str, Any]) -> pd.DataFrame:
         ValueError: the file is not the one that ``results``, the content of results.json, has the SHA-256 of.
     """
     file, promised = folder / "predictions.csv", results.get("files", {})
-    table = pd.read_csv(file, dtype={"class": str, "predicted_class": str}, keep_default_na=False)  # a class "NA"
+    words = {"class": str, "predicted_class": str}  # also a class "NA", and names of images in any bytes
+    table = pd.read_csv(file, dtype=words, keep_default_na=False, encoding_errors="surrogateescape")
     if promised.get("predictions.csv", found := file_hash(file)) != found:
         raise ValueError(
             f"{file} is damaged, was edited, or is of another evaluation than results.json: repeat the run's command"

@@ -9,19 +9,11 @@ import pandas as pd
 
 from experiments.report.drawing import chart, photo
 from experiments.report.page import render
-from experiments.report.plan_views import PLAN_NOTES, plan_views
+from experiments.report.plan_views import plan_views
 from experiments.report.reading import EvaluatedRun, class_table, mistakes
 from prompting.explain.curves import draw_panel, read_curves
 from trainers.record.runs import flat
 
-SECTIONS = [
-    ("curves", "Training"),
-    ("classes", "Classes"),
-    ("confusion", "Confusions"),
-    ("examples", "Best and worst"),
-    ("mistakes", "Wrong images"),
-    ("settings", "Settings"),
-]
 MATRIX_CLASSES = 60  # in the confusion matrix
 EXAMPLE_CLASSES, EXAMPLE_IMAGES = 3, 6
 
@@ -50,7 +42,6 @@ def run_page(run: EvaluatedRun, most: int = 24, backbone: str | None = None) -> 
         "run.html.j2",
         title="{method} on {dataset}".format_map(run.results),
         subtitle="{classes} classes, {shots} shots, seed {seed}".format_map(run.results),
-        sections=SECTIONS,
         notes=notes,
         key_numbers=_key_numbers(run),
         charts=charts,
@@ -58,21 +49,14 @@ def run_page(run: EvaluatedRun, most: int = 24, backbone: str | None = None) -> 
         classes=classes.to_dict("records"),
         matrix=confusion_matrix(run),
         examples=_examples(run, classes),
-        wrong_note=_wrong_note(len(wrong), len(run.predictions), len(shown)),
-        has_plans=bool(plan_kind),
-        plan_note=PLAN_NOTES.get(plan_kind, ""),
+        wrong=len(wrong),
+        images=len(run.predictions),
+        plan_kind=plan_kind,
         mistakes=[_mistake(run, row, view) for row, view in zip(shown.to_dict("records"), views)],
         mistake_classes=sorted({(row.label, row["class"]) for _, row in shown.iterrows()}, key=lambda one: one[1]),
         facts=_facts(run),
         config=sorted(flat(run.results["config"]).items()),
     )
-
-
-def _wrong_note(wrong: int, images: int, shown: int) -> str:
-    if not wrong:
-        return f"None of the {images} images is wrong."
-    some = "" if shown == wrong else f" The {shown} with the most confident mistakes are shown."
-    return f"{wrong} of {images} images ({100 * wrong / images:.1f}%) are wrong.{some}"
 
 
 def _key_numbers(run: EvaluatedRun) -> list[tuple[str, str]]:

@@ -1,29 +1,18 @@
 """Each of the fifteen sets, from its folder to the paper's table: check, one epoch of training, tests, table."""
 
 import pytest
-import torch
 
 import train
 from datasets import __main__ as command
 from experiments import tables
 from experiments.protocols import SUITES, RunDefaults, plan
 from experiments.runs import read_results, state
-from tests.reference.clip_states import vit_state
 from tests.reference.layouts import LAYOUTS
 from tests.reference.params import long_but
 
 PAPER = SUITES["all"]
 WHICH = [*(("base2new", name) for name in PAPER.datasets("base2new")), *(("dg", name) for name in PAPER.shifts)]
 SHOWN = [("base2new", "caltech101"), ("base2new", "eurosat"), ("dg", "imagenetv2")]
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """Config words for a run of a second: a tiny random CLIP for 32 x 32 images, one epoch of one step."""
-    path = tmp_path_factory.mktemp("clip") / "tiny.pt"
-    torch.save(vit_state(patch=16, grid=2, vision_layers=1, text_layers=1), path)
-    words = ("MODEL.BACKBONE.NAME", str(path), "INPUT.SIZE", "(32, 32)", "DATASET.NUM_SHOTS", "1")
-    return *words, "OPTIM.MAX_EPOCH", "1", "DATALOADER.NUM_WORKERS", "0"
 
 
 @pytest.mark.slow

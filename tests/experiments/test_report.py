@@ -49,12 +49,12 @@ def test_classes_and_confusions_are_counted(runs):
 
 def test_fixed_and_broken_images(runs):
     found = changed_images("all", {name: read_run(runs / name) for name in ("first", "second")}, most=3)
-    assert found.rows == [
+    assert found["rows"] == [
         {"method": "first", "right": 10, "fixed": 0, "broken": 0},
         {"method": "second", "right": 9, "fixed": 2, "broken": 3},
     ]
-    assert found.disagreed == 5 and found.total == 12 and len(found.images) == 3
-    assert changed_images("all", {"first": read_run(runs / "first")}, most=3) is None
+    assert found["disagreed"] == 5 and found["total"] == 12 and len(found["images"]) == 3
+    assert changed_images("all", {"first": read_run(runs / "first")}, most=3) == {}
 
 
 def test_h_is_the_mean_of_the_harmonic_means_of_seeds():
@@ -112,6 +112,19 @@ def test_missing_images_and_models_are_named_in_the_page(runs, call_main, tmp_pa
     shutil.rmtree(folder / "MultiModalPromptLearner")
     assert call_main(report, "--run", folder)[0] == 0
     assert "The plans of the wrong images are left out: " in (folder / "report.html").read_text()
+
+
+def test_an_image_whose_name_is_not_utf8_is_shown(runs, call_main, tmp_path):
+    folder, picture = tmp_path / "run", tmp_path / "pictures/0/2.png"
+    for source, copy in ((runs / "first", folder), (runs.parent / "pictures", tmp_path / "pictures")):
+        shutil.copytree(source, copy)
+    picture.rename(picture.with_name("\udcff.png"))
+    table = (folder / "predictions.csv").read_bytes()
+    (folder / "predictions.csv").write_bytes(table.replace(b"0/2.png", b"0/\xff.png"))
+    code, _, err = call_main(report, "--run", folder, "--root", tmp_path)
+    assert code == 0, err
+    text = (folder / "report.html").read_text()
+    assert "pictures/0/\\udcff.png" in text and "images were not found" not in text
 
 
 def test_a_torn_table_of_predictions_is_refused(runs, call_main, tmp_path):

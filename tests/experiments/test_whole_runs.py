@@ -87,12 +87,9 @@ def test_a_broken_run_goes_on_in_a_protocol_and_ends_as_if_it_had_not_broken(min
     assert broken["metrics"]["test"]["class_accuracy"] == unbroken["metrics"]["test"]["class_accuracy"]
 
 
-def test_a_second_stage_is_repeated_when_the_first_was_trained_again(tmp_path):
-    torch.save(vit_state(patch=16, grid=2, vision_layers=1, text_layers=1), tmp_path / "tiny.pt")
+def test_a_second_stage_is_repeated_when_the_first_was_trained_again(small, tmp_path):
     LAYOUTS["DescribableTextures"][0](tmp_path / "data")
-    words = ("MODEL.BACKBONE.NAME", str(tmp_path / "tiny.pt"), "INPUT.SIZE", "(32, 32)", "OPTIM.MAX_EPOCH", "1")
-    words = (*words, "DATALOADER.NUM_WORKERS", "0", "TRAINER.PLOTPP.PREC", "fp32")
-    defaults = RunDefaults(str(tmp_path / "data"), tmp_path / "output", "", words)
+    defaults = RunDefaults(str(tmp_path / "data"), tmp_path / "output", "", (*small, "TRAINER.PLOTPP.PREC", "fp32"))
     ((first, second),) = plan("fewshot", ["PLOTPP"], ["dtd"], [1], defaults, [1])
     run_all([first, second], quiet=True)
     before = [read_results(run) for run in (first, second)]
