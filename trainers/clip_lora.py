@@ -22,10 +22,10 @@ class CLIP_LoRA(PromptTrainer):  # noqa: N801 - the registry name
     node = "CLIP_LORA"
     default_precision = "amp"
     model_name = "CLIP_LoRA"
+    steps_schedule = True
 
-    def build_model(self) -> None:
-        """Build the model and a schedule over N_ITERS iterations per shot, rounded up to whole epochs."""
-        super().build_model()
+    def build_schedule(self) -> StepCosine:
+        """Return a schedule over N_ITERS iterations per shot, rounded up to whole epochs."""
         iterations, shots = self.settings(self.cfg)["N_ITERS"], self.cfg.DATASET.NUM_SHOTS
         batches = len(self.train_loader_x)
         if iterations and shots > 0:
@@ -33,8 +33,7 @@ class CLIP_LoRA(PromptTrainer):  # noqa: N801 - the registry name
             logger.info(
                 f"{iterations} iterations for each of {shots} shots: {self.max_epoch} epochs of {batches} batches"
             )
-        total = self.max_epoch * batches
-        self.sched = self._scheds[self.model_name] = StepCosine(self.optim, self.cfg.OPTIM.LR, total, LAST_RATE)
+        return StepCosine(self.optim, self.cfg.OPTIM.LR, self.max_epoch * batches, LAST_RATE)
 
     def train(self) -> None:
         """Train and evaluate.
@@ -47,13 +46,6 @@ class CLIP_LoRA(PromptTrainer):  # noqa: N801 - the registry name
             key = self.full_key("N_ITERS")
             raise ValueError(f"{key} is {iterations} for each shot, but DATASET.NUM_SHOTS is {shots}: set {key} to 0")
         super().train()
-
-    def forward_backward(self, batch: dict[str, Any]) -> dict[str, float]:
-        """Take one step of optimizer and schedule and return loss and accuracy."""
-        summary = super().forward_backward(batch)
-        if self.batch_idx + 1 < self.num_batches:
-            self.update_lr()  # the base class has done so after the last batch
-        return summary
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Load the updates of a run, or a published file ``lora_weights.pt`` in its folder."""

@@ -27,28 +27,18 @@ class TipAdapterF(PromptTrainer):
     node = "TIPADAPTERF"
     model_name = saved_part = "adapter"
     eps = 1e-4  # as published
+    steps_schedule = True
     model: Any
     searched = True  # False from the end of training until beta and alpha have been searched
 
-    def build_model(self) -> None:
-        """Build the model, and a schedule over all steps."""
-        super().build_model()
-        steps = self.cfg.OPTIM.MAX_EPOCH * len(self.train_loader_x)
-        self.sched = self._scheds[self.model_name] = StepCosine(self.optim, self.cfg.OPTIM.LR, steps)
+    def build_schedule(self) -> StepCosine:
+        """Return a schedule over all steps."""
+        return StepCosine(self.optim, self.cfg.OPTIM.LR, self.cfg.OPTIM.MAX_EPOCH * len(self.train_loader_x))
 
     def before_optimizer(self) -> None:
         """Allocate one key per training image."""
         data = self.dm.dataset
         self.model.adapter.resize([item.label for item in data.train_x], data.classnames)
-
-    def forward_backward(self, batch: Batch) -> dict[str, float]:
-        """Take one step of the optimizer and the schedule, and return loss and accuracy."""
-        summary = super().forward_backward(batch)
-        self.sched.step()
-        return summary
-
-    def update_lr(self, names: object = None) -> None:
-        """Do nothing at the end of an epoch: the learning rate changes with each step."""
 
     def images(self, split: list[Any], is_train: bool) -> Iterator[Batch]:
         """Yield the batches of all images of a split in order, in every process."""
