@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from dassl.data.data_manager import DatasetWrapper
 from dassl.data.transforms import build_transform
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from prompting.methods import tipadapterf
@@ -81,15 +80,11 @@ class TipAdapterF(PromptTrainer):
         if self.val_loader is None:
             logger.info("There are no validation images: the last epoch, BETA and ALPHA as given")
             return
-        found = [(self.features(batch), batch["label"]) for batch in self.images(self.dm.dataset.val, False)]
-        features, labels = (torch.cat(parts).to(self.device) for parts in zip(*found))
+        batches = self.images(self.dm.dataset.val, False)
         with self.precision.autocast():
+            found = [(self.model.image_features(b["img"].to(self.device)), b["label"]) for b in batches]
             self.model.class_features()  # kept by the model; the search itself runs in float32
+        features, labels = (torch.cat(parts).to(self.device) for parts in zip(*found))
         beta, alpha, accuracy = self.model.search(features, labels)
         logger.info(f"Search on {len(labels)} validation images: beta {beta:.2f}, alpha {alpha:.2f}, {accuracy:.2f}%")
         self.save_model(self.max_epoch - 1, self.output_dir, val_result=accuracy, model_name="model-best.pth.tar")
-
-    def features(self, batch: Batch) -> Tensor:
-        """Return the image features of a batch."""
-        with self.precision.autocast():
-            return self.model.image_features(batch["img"].to(self.device))
