@@ -4,6 +4,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from prompting.checkpoint import load_learned
 from prompting.methods import clip_lora
 from prompting.torch_files import read_pickled
 from trainers.record.log import logger
@@ -23,6 +26,7 @@ class CLIP_LoRA(PromptTrainer):  # noqa: N801 - the registry name
     default_precision = "amp"
     model_name = "CLIP_LoRA"
     steps_schedule = True
+    model: clip_lora.CLIPLoRA
 
     def build_schedule(self) -> StepCosine:
         """Return a schedule over N_ITERS iterations per shot, rounded up to whole epochs."""
@@ -54,10 +58,44 @@ class CLIP_LoRA(PromptTrainer):  # noqa: N801 - the registry name
             super().load_model(directory, epoch)
             return
         logger.info(f"Loading weights from {path}")
-        model: Any = self.model
         try:
             content = read_pickled(path, objects=False)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        model.load_released(content, str(path))
+        state = published_state(content, str(path), self.model)
+        load_learned(self.model, state, str(path), self.model.released_names)
         self.loaded_from = str(path)
+
+
+def published_state(content: Any, source: str, model: clip_lora.CLIPLoRA) -> dict[str, Tensor]:
+    """Return the updates in a published file by the names of ``model.released_names``.
+
+    Args:
+        content: {"weights": {"layer_0": {"q_proj": {..}}, ..}, "metadata": {..}}; the layers are those of the text
+            tower, then of the vision tower.
+        source: the file's name in error messages.
+        model: the model to load the updates into.
+
+    Raises:
+        ValueError: the file has another structure, or other settings than the model.
+    """
+    towers: Any = model.get_submodule("prompt_learner.towers")
+    blocks = [f"towers.{t}.{i}" for t, tower in towers.items() for i in tower]
+    try:
+        metadata = {key: value for key, value in content["metadata"].items() if hasattr(model.options, key)}
+        numbered = {
+            (int(layer.rpartition("_")[2]), f"{module}.{name}"): tensor
+            for layer, modules in content["weights"].items()
+            for module, tensors in modules.items()
+            for name, tensor in tensors.items()
+            if isinstance(tensor, Tensor)
+        }
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ValueError(f"{source} is no file of CLIP-LoRA: it needs weights of layers, and metadata") from None
+    for key, value in metadata.items():
+        here = getattr(model.options, key)
+        if (sorted(here) != sorted(value)) if key == "params" else here != value:
+            raise ValueError(f"{source} was trained with {key} {value!r}; this model has {here!r}")
+    if wrong := next((number for number, _ in numbered if not 0 <= number < len(blocks)), None):
+        raise ValueError(f"{source} has a layer {wrong}; this model has {len(blocks)} layers, from 0")
+    return {clip_lora.released_name(f"{blocks[number]}.{rest}"): tensor for (number, rest), tensor in numbered.items()}
