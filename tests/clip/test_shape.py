@@ -40,16 +40,6 @@ def test_vit_h():
     assert seen.prompt.shape == (1, 2, 1024) and seen.tokens.shape == (1, 2, 256 + 3, 1024)
 
 
-def test_depths(vit, resnet):
-    ClipShape.from_model(vit).check_depth(text=0, vision=3)
-    with pytest.raises(ValueError, match="vision prompt depth is 4; the vision tower has 3 blocks: 0 to 3"):
-        ClipShape.from_model(vit).check_depth(vision=4)
-    with pytest.raises(ValueError, match="text prompt depth is -1"):
-        ClipShape.from_model(vit).check_depth(text=-1)
-    with pytest.raises(ValueError, match="need a ViT"):
-        ClipShape.from_model(resnet).check_depth(vision=1)
-
-
 @pytest.mark.parametrize(
     ("vision", "text", "message"),
     [

@@ -95,6 +95,7 @@ REFUSED = [
     ("PLOTPP", ("N_CTX_V", 0), ZERO),
     ("PLOTPP", ("MODEL_UPD", "visual"), "TRAINER.PLOTPP.MODEL_UPD is 'visual'; allowed"),
     ("VPT", ("N_CTX_VISION", 0), ZERO),
+    ("VPT", ("PROMPT_DEPTH_VISION", 4), "vision prompt depth is 4; the vision tower has 3 blocks: 0 to 3"),
     ("IVLP", ("N_CTX_TEXT", 0), ZERO),
     ("MaPLe", ("N_CTX", 0), ZERO),
     ("MaPLe", ("PROMPT_DEPTH", 0), ZERO),
