@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prompting import teacher
-from prompting.checkpoint import learned_state
 from prompting.clip import tokenize_texts
 from prompting.clip.templates import fill
 from prompting.heads import cosine_logits
@@ -107,11 +106,8 @@ class MMRL(CosineCLIP[MMRLOptions]):
         self.prompt_learner = RepresentationTokens(options.n_rep_tokens, options.rep_dim, widths, layers)
         start = torch.randn(self.shape.vision_width, self.shape.embed_dim) * self.shape.vision_width**-0.5
         self.proj_rep = nn.Parameter(start)
-        self.released_names = {
-            name: name.replace("prompt_learner", "representation_learner")
-            for name in learned_state(self)
-            if name != "proj_rep"
-        }
+        learned = [name for name, _ in self.prompt_learner.named_parameters()]
+        self.released_names = {f"prompt_learner.{name}": f"representation_learner.{name}" for name in learned}
         self.released_names["proj_rep"] = "image_encoder.proj_rep"
         sentences = [fill(self.sentence(), name) for name in classnames]
         self.tokens = tokenize_texts(sentences, n_ctx=options.n_rep_tokens, clip_model=self.clip)
