@@ -20,9 +20,7 @@ from prompting.learners import Prompts
 from prompting.methods.base import CosineCLIP, Options
 from prompting.ot.checks import check_choice, check_count
 
-ENCODERS = ("both", "text", "vision")
 MODULES = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "proj"}  # names in released files
-READINGS = ("released", "corrected")
 POSITIONS = ("all", "bottom", "mid", "up", "half-bottom", "half-up", "top3", "top")
 
 
@@ -56,8 +54,8 @@ class CLIPLoRAOptions(Options):
 
     def __post_init__(self) -> None:
         check_choice("position", self.position, POSITIONS)
-        check_choice("encoder", self.encoder, ENCODERS)
-        check_choice("reading", self.reading, READINGS)
+        check_choice("encoder", self.encoder, ("both", "text", "vision"))
+        check_choice("reading", self.reading, ("released", "corrected"))
         for name in self.params:
             check_choice("params", name, tuple(MODULES))
         check_count("r", self.r)

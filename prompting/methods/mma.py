@@ -18,8 +18,6 @@ from prompting.learners import Prompts
 from prompting.methods.base import CosineCLIP, Options
 from prompting.ot.checks import check_choice, check_count, check_number
 
-READINGS = ("released", "corrected")
-
 
 @dataclass(frozen=True)
 class MMAOptions(Options):
@@ -37,7 +35,7 @@ class MMAOptions(Options):
     reading: str = "released"  # gradients of the adapters for s = 1; or corrected, the true gradients
 
     def __post_init__(self) -> None:
-        check_choice("reading", self.reading, READINGS)
+        check_choice("reading", self.reading, ("released", "corrected"))
         if not 0 <= self.adapter_start <= self.adapter_end:
             raise ValueError(
                 f"adapter_start is {self.adapter_start}; allowed: 0 to adapter_end, which is {self.adapter_end}"

@@ -24,9 +24,6 @@ from prompting.learners.textual import check_positive, random_prompt
 from prompting.methods.base import CosineCLIP, Options
 from prompting.ot.checks import check_choice
 
-TASKS = ("B2N", "FS", "CD")
-READINGS = ("released", "corrected")
-
 
 @dataclass(frozen=True)
 class MMRLOptions(Options):
@@ -49,8 +46,8 @@ class MMRLOptions(Options):
     seen: bool = True  # classes of the training, scored by z_fused; False: other classes, scored by z
 
     def __post_init__(self) -> None:
-        check_choice("task", self.task, TASKS)
-        check_choice("reading", self.reading, READINGS)
+        check_choice("task", self.task, ("B2N", "FS", "CD"))
+        check_choice("reading", self.reading, ("released", "corrected"))
         layers = list(self.rep_layers)
         if not layers or layers[0] < 2 or any(a >= b for a, b in zip(layers, layers[1:])):
             raise ValueError(
