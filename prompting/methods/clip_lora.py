@@ -56,6 +56,8 @@ class CLIPLoRAOptions(Options):
         check_choice("position", self.position, POSITIONS)
         check_choice("encoder", self.encoder, ("both", "text", "vision"))
         check_choice("reading", self.reading, ("released", "corrected"))
+        if not self.params:
+            raise ValueError(f"params is {self.params!r}; allowed: one or more of {', '.join(map(repr, MODULES))}")
         for name in self.params:
             check_choice("params", name, tuple(MODULES))
         check_count("r", self.r)

@@ -49,7 +49,8 @@ class MMRLOptions(Options):
         check_choice("task", self.task, ("B2N", "FS", "CD"))
         check_choice("reading", self.reading, ("released", "corrected"))
         layers = list(self.rep_layers)
-        if not layers or layers[0] < 2 or any(a >= b for a, b in zip(layers, layers[1:])):
+        whole = all(isinstance(layer, int) for layer in layers)
+        if not layers or not whole or layers[0] < 2 or any(a >= b for a, b in zip(layers, layers[1:])):
             raise ValueError(
                 f"rep_layers is {layers}; allowed: blocks in ascending order, counted from 1, not the first"
             )

@@ -30,14 +30,14 @@ class TipAdapterFOptions(Options):
 
     def __post_init__(self) -> None:
         check_count("augment_epoch", self.augment_epoch)
-        for name in ("search_scale", "search_step"):
+        for name, kind, words in (("search_scale", (int, float), "finite"), ("search_step", int, "whole")):
             pair = getattr(self, name)
             if not (
                 isinstance(pair, (list, tuple))
                 and len(pair) == 2
-                and all(isinstance(value, (int, float)) and 0 < value < math.inf for value in pair)
+                and all(isinstance(value, kind) and 0 < value < math.inf for value in pair)
             ):
-                raise ValueError(f"{name} is {pair!r:.100}; allowed: two finite numbers above 0, of beta and alpha")
+                raise ValueError(f"{name} is {pair!r:.100}; allowed: two {words} numbers above 0, of beta and alpha")
 
 
 class Cache(nn.Module):
