@@ -7,6 +7,7 @@ entropy.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -92,17 +93,14 @@ class CoupledAdapters(nn.Module):
 
     def _adapters(self, tower: nn.ModuleDict) -> list[BlockAdapter | None]:
         """Return the adapters of a tower: one or None per place, from place 0."""
+        adapters: list[BlockAdapter | None] = [None] * self.places.start
+        for place in self.places:
+            output = partial(self._output, tower[str(place)], self.shared_adapter[str(place)])
+            adapters.append(BlockAdapter(output=output))
+        return adapters
 
-        def adapter_at(place: int) -> BlockAdapter:
-            adapter: Any = tower[str(place)]
-            shared = self.shared_adapter[str(place)]
-
-            def output(x: Tensor) -> Tensor:
-                return self.scale * adapter.up(shared(adapter.down(x)))
-
-            return BlockAdapter(output=output)
-
-        return [None] * self.places.start + [adapter_at(place) for place in self.places]
+    def _output(self, adapter: Any, shared: nn.Module, y: Tensor) -> Tensor:
+        return self.scale * adapter.up(shared(adapter.down(y)))
 
 
 class MMA(CosineCLIP[MMAOptions]):
