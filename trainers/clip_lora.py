@@ -4,6 +4,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from prompting.checkpoint import load_learned
 from prompting.methods import clip_lora
 from prompting.torch_files import read_pickled
 from trainers.record.log import logger
@@ -22,10 +25,11 @@ class CLIP_LoRA(PromptTrainer):  # noqa: N801 - the registry name
     node = "CLIP_LORA"
     default_precision = "amp"
     model_name = "CLIP_LoRA"
+    steps_schedule = True
+    model: clip_lora.CLIPLoRA
 
-    def build_model(self) -> None:
-        """Build the model and a schedule over N_ITERS iterations per shot, rounded up to whole epochs."""
-        super().build_model()
+    def build_schedule(self) -> StepCosine:
+        """Return a schedule over N_ITERS iterations per shot, rounded up to whole epochs."""
         iterations, shots = self.settings(self.cfg)["N_ITERS"], self.cfg.DATASET.NUM_SHOTS
         batches = len(self.train_loader_x)
         if iterations and shots > 0:
@@ -33,8 +37,7 @@ class CLIP_LoRA(PromptTrainer):  # noqa: N801 - the registry name
             logger.info(
                 f"{iterations} iterations for each of {shots} shots: {self.max_epoch} epochs of {batches} batches"
             )
-        total = self.max_epoch * batches
-        self.sched = self._scheds[self.model_name] = StepCosine(self.optim, self.cfg.OPTIM.LR, total, LAST_RATE)
+        return StepCosine(self.optim, self.cfg.OPTIM.LR, self.max_epoch * batches, LAST_RATE)
 
     def train(self) -> None:
         """Train and evaluate.
@@ -48,13 +51,6 @@ class CLIP_LoRA(PromptTrainer):  # noqa: N801 - the registry name
             raise ValueError(f"{key} is {iterations} for each shot, but DATASET.NUM_SHOTS is {shots}: set {key} to 0")
         super().train()
 
-    def forward_backward(self, batch: dict[str, Any]) -> dict[str, float]:
-        """Take one step of optimizer and schedule and return loss and accuracy."""
-        summary = super().forward_backward(batch)
-        if self.batch_idx + 1 < self.num_batches:
-            self.update_lr()  # the base class has done so after the last batch
-        return summary
-
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Load the updates of a run, or a published file ``lora_weights.pt`` in its folder."""
         path = Path(directory) / RELEASED_FILE
@@ -62,10 +58,44 @@ class CLIP_LoRA(PromptTrainer):  # noqa: N801 - the registry name
             super().load_model(directory, epoch)
             return
         logger.info(f"Loading weights from {path}")
-        model: Any = self.model
         try:
             content = read_pickled(path, objects=False)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        model.load_released(content, str(path))
+        state = published_state(content, str(path), self.model)
+        load_learned(self.model, state, str(path), self.model.released_names)
         self.loaded_from = str(path)
+
+
+def published_state(content: Any, source: str, model: clip_lora.CLIPLoRA) -> dict[str, Tensor]:
+    """Return the updates in a published file by the names of ``model.released_names``.
+
+    Args:
+        content: {"weights": {"layer_0": {"q_proj": {..}}, ..}, "metadata": {..}}; the layers are those of the text
+            tower, then of the vision tower.
+        source: the file's name in error messages.
+        model: the model to load the updates into.
+
+    Raises:
+        ValueError: the file has another structure, or other settings than the model.
+    """
+    towers: Any = model.get_submodule("prompt_learner.towers")
+    blocks = [f"towers.{t}.{i}" for t, tower in towers.items() for i in tower]
+    try:
+        metadata = {key: value for key, value in content["metadata"].items() if hasattr(model.options, key)}
+        numbered = {
+            (int(layer.rpartition("_")[2]), f"{module}.{name}"): tensor
+            for layer, modules in content["weights"].items()
+            for module, tensors in modules.items()
+            for name, tensor in tensors.items()
+            if isinstance(tensor, Tensor)
+        }
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ValueError(f"{source} is no file of CLIP-LoRA: it needs weights of layers, and metadata") from None
+    for key, value in metadata.items():
+        here = getattr(model.options, key)
+        if (sorted(here) != sorted(value)) if key == "params" else here != value:
+            raise ValueError(f"{source} was trained with {key} {value!r}; this model has {here!r}")
+    if wrong := next((number for number, _ in numbered if not 0 <= number < len(blocks)), None):
+        raise ValueError(f"{source} has a layer {wrong}; this model has {len(blocks)} layers, from 0")
+    return {clip_lora.released_name(f"{blocks[number]}.{rest}"): tensor for (number, rest), tensor in numbered.items()}

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from dassl.data.data_manager import DatasetWrapper
 from dassl.data.transforms import build_transform
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from prompting.methods import tipadapterf
@@ -27,28 +26,18 @@ class TipAdapterF(PromptTrainer):
     node = "TIPADAPTERF"
     model_name = saved_part = "adapter"
     eps = 1e-4  # as published
+    steps_schedule = True
     model: Any
     searched = True  # False from the end of training until beta and alpha have been searched
 
-    def build_model(self) -> None:
-        """Build the model, and a schedule over all steps."""
-        super().build_model()
-        steps = self.cfg.OPTIM.MAX_EPOCH * len(self.train_loader_x)
-        self.sched = self._scheds[self.model_name] = StepCosine(self.optim, self.cfg.OPTIM.LR, steps)
+    def build_schedule(self) -> StepCosine:
+        """Return a schedule over all steps."""
+        return StepCosine(self.optim, self.cfg.OPTIM.LR, self.cfg.OPTIM.MAX_EPOCH * len(self.train_loader_x))
 
     def before_optimizer(self) -> None:
         """Allocate one key per training image."""
         data = self.dm.dataset
         self.model.adapter.resize([item.label for item in data.train_x], data.classnames)
-
-    def forward_backward(self, batch: Batch) -> dict[str, float]:
-        """Take one step of the optimizer and the schedule, and return loss and accuracy."""
-        summary = super().forward_backward(batch)
-        self.sched.step()
-        return summary
-
-    def update_lr(self, names: object = None) -> None:
-        """Do nothing at the end of an epoch: the learning rate changes with each step."""
 
     def images(self, split: list[Any], is_train: bool) -> Iterator[Batch]:
         """Yield the batches of all images of a split in order, in every process."""
@@ -91,15 +80,11 @@ class TipAdapterF(PromptTrainer):
         if self.val_loader is None:
             logger.info("There are no validation images: the last epoch, BETA and ALPHA as given")
             return
-        found = [(self.features(batch), batch["label"]) for batch in self.images(self.dm.dataset.val, False)]
-        features, labels = (torch.cat(parts).to(self.device) for parts in zip(*found))
+        batches = self.images(self.dm.dataset.val, False)
         with self.precision.autocast():
+            found = [(self.model.image_features(b["img"].to(self.device)), b["label"]) for b in batches]
             self.model.class_features()  # kept by the model; the search itself runs in float32
+        features, labels = (torch.cat(parts).to(self.device) for parts in zip(*found))
         beta, alpha, accuracy = self.model.search(features, labels)
         logger.info(f"Search on {len(labels)} validation images: beta {beta:.2f}, alpha {alpha:.2f}, {accuracy:.2f}%")
         self.save_model(self.max_epoch - 1, self.output_dir, val_result=accuracy, model_name="model-best.pth.tar")
-
-    def features(self, batch: Batch) -> Tensor:
-        """Return the image features of a batch."""
-        with self.precision.autocast():
-            return self.model.image_features(batch["img"].to(self.device))

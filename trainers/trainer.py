@@ -57,12 +57,14 @@ class PromptTrainer(MethodSettings, TrainerX):
             the whole model.
         unused: names of modules and tensors in released checkpoints that no computation reads.
         eps: eps of Adam and AdamW; None is that of torch.
+        steps_schedule: whether the learning rate changes after every step, and not after every epoch.
     """
 
     model_name: ClassVar[str]
     saved_part: ClassVar[str] = ""
     unused: ClassVar[tuple[str, ...]] = ()
     eps: ClassVar[float | None] = None
+    steps_schedule: ClassVar[bool] = False
     evaluator: RecordingEvaluator
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -123,12 +125,16 @@ class PromptTrainer(MethodSettings, TrainerX):
             for group in self.optim.param_groups:
                 if self.eps and "eps" in group:  # SGD has none
                     group["eps"] = self.eps
-            self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
+            self.sched = self.build_schedule()
             self.register_model(self.model_name, saved, self.optim, self.sched)
         self.scaler = self.precision.scaler
 
     def before_optimizer(self) -> None:
         """Hook that runs when the model is on its device, and before optimizer and schedule are built."""
+
+    def build_schedule(self) -> Any:
+        """Return the schedule of the learning rate: that of ``OPTIM``."""
+        return build_lr_scheduler(self.optim, self.cfg.OPTIM)
 
     def start_file(self) -> str:
         """Return the checkpoint whose learned tensors training starts from; "" for none."""
@@ -148,7 +154,7 @@ class PromptTrainer(MethodSettings, TrainerX):
             loss, logits = self.model.training_loss(*inputs)
         share = getattr(self, "share_gradients", None)
         self.precision.backward_and_step(loss, self.optim, share, learned_state(self.model))
-        if self.batch_idx + 1 == self.num_batches:
+        if self.steps_schedule or self.batch_idx + 1 == self.num_batches:
             self.update_lr()
         return {"loss": loss.item(), "acc": compute_accuracy(logits, inputs[1])[0].item()}
 

@@ -17,7 +17,7 @@ class IndependentPrompts(nn.Module):
         visual: learner of the visual prompts.
     """
 
-    def __init__(self, text: TextPrompts, visual: VisualPrompts) -> None:
+    def __init__(self, text: nn.Module, visual: VisualPrompts) -> None:
         super().__init__()
         self.text = text
         self.visual = visual

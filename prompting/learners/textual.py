@@ -97,8 +97,7 @@ class TextPrompts(nn.Module):
             check_positive("text", number=number, length=length)
         shape = (length, width) if number is None else (number, length, width)
         context = random_prompt(*shape)
-        rows = with_prompt_axis(context)
-        for row, start in zip(rows, init):
+        for row, start in zip(with_prompt_axis(context), init):
             row.copy_(start)
         self.ctx = nn.Parameter(context) if depth > 0 else None
         self.compound_prompts_text = deep_prompts(depth, *shape)

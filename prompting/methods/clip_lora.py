@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prompting import teacher
-from prompting.checkpoint import load_learned
 from prompting.clip import tokenize_texts
 from prompting.clip.adapters import BlockAdapter
 from prompting.clip.templates import DEFAULT, fill
@@ -21,9 +20,7 @@ from prompting.learners import Prompts
 from prompting.methods.base import CosineCLIP, Options
 from prompting.ot.checks import check_choice, check_count
 
-ENCODERS = ("both", "text", "vision")
 MODULES = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "proj"}  # names in released files
-READINGS = ("released", "corrected")
 POSITIONS = ("all", "bottom", "mid", "up", "half-bottom", "half-up", "top3", "top")
 
 
@@ -57,8 +54,10 @@ class CLIPLoRAOptions(Options):
 
     def __post_init__(self) -> None:
         check_choice("position", self.position, POSITIONS)
-        check_choice("encoder", self.encoder, ENCODERS)
-        check_choice("reading", self.reading, READINGS)
+        check_choice("encoder", self.encoder, ("both", "text", "vision"))
+        check_choice("reading", self.reading, ("released", "corrected"))
+        if not self.params:
+            raise ValueError(f"params is {self.params!r}; allowed: one or more of {', '.join(map(repr, MODULES))}")
         for name in self.params:
             check_choice("params", name, tuple(MODULES))
         check_count("r", self.r)
@@ -85,12 +84,11 @@ class LowRankUpdates(nn.Module):
     """Low-rank updates of both towers, by tower ("text", "visual"), block and projection.
 
     Args:
-        widths: tower -> d_l or d_v; a tower without an entry has no updates.
-        blocks: tower -> indices of the blocks with updates.
-        options: rank, alpha, dropout, projections and reading.
+        towers: tower -> its width and number of blocks; a tower without an entry has no updates.
+        options: rank, alpha, dropout, position, projections and reading.
     """
 
-    def __init__(self, widths: Mapping[str, int], blocks: Mapping[str, range], options: CLIPLoRAOptions) -> None:
+    def __init__(self, towers: Mapping[str, tuple[int, int]], options: CLIPLoRAOptions) -> None:
         super().__init__()
         scale = options.alpha / (options.r if options.reading == "corrected" else options.r**0.5)
 
@@ -99,8 +97,10 @@ class LowRankUpdates(nn.Module):
                 {MODULES[p]: LowRank(width, options.r, scale, options.dropout_rate) for p in options.params}
             )
 
-        towers = {tower: {str(i): updates(width) for i in blocks[tower]} for tower, width in widths.items()}
-        self.towers = nn.ModuleDict({tower: nn.ModuleDict(content) for tower, content in towers.items()})
+        self.towers = nn.ModuleDict()
+        for tower, (width, layers) in towers.items():
+            blocks = blocks_at(options.position, layers)
+            self.towers[tower] = nn.ModuleDict({str(i): updates(width) for i in blocks})
 
     def forward(self) -> Prompts:
         """Return the adapters of both towers."""
@@ -127,18 +127,19 @@ class CLIPLoRA(CosineCLIP[CLIPLoRAOptions]):
     options_class = CLIPLoRAOptions
 
     def build(self, classnames: Sequence[str], options: CLIPLoRAOptions) -> None:
-        widths = {"text": self.shape.text_width, "visual": self.shape.vision_width}
-        layers = {"text": self.shape.text_layers, "visual": self.shape.vision_layers}
-        widths = {t: w for t, w in widths.items() if options.encoder in ("both", {"visual": "vision"}.get(t, t))}
-        self.shape.check_depth(vision=1 if "visual" in widths else 0)
-        blocks = {tower: blocks_at(options.position, layers[tower]) for tower in widths}
-        self.prompt_learner = LowRankUpdates(widths, blocks, options)
+        towers = {}
+        if options.encoder != "vision":
+            towers["text"] = self.shape.text_width, self.shape.text_layers
+        if options.encoder != "text":
+            self.shape.check_depth(vision=1)
+            towers["visual"] = self.shape.vision_width, self.shape.vision_layers
+        self.prompt_learner = LowRankUpdates(towers, options)
         self.released_names = {
             f"prompt_learner.{name}": released_name(name) for name, _ in self.prompt_learner.named_parameters()
         }
         sentences = [fill(self.template or DEFAULT, name) for name in classnames]
         self.tokens = tokenize_texts(sentences, clip_model=self.clip)
-        fixed = None if "text" in widths else teacher.text_features(self.text_encoder, [sentences], self.clip)[0]
+        fixed = None if "text" in towers else teacher.text_features(self.text_encoder, [sentences], self.clip)[0]
         self.register_buffer("fixed_text", fixed, persistent=False)  # (K, D), if the text tower has no updates
         self.options = options
         self.fixed_scale = 100.0 if options.reading == "released" else None  # the published constant
@@ -147,34 +148,6 @@ class CLIPLoRA(CosineCLIP[CLIPLoRAOptions]):
         """Return the class features (K, D)."""
         fixed = cast("Tensor | None", self.fixed_text)
         return super().class_features(prompts) if fixed is None else F.normalize(fixed, dim=-1)
-
-    def load_released(self, content: Mapping[str, Mapping[str, Any]], source: str) -> None:
-        """Copy the updates from a published file: {"weights": {"layer_0": {"q_proj": {..}}, ..}, "metadata": {..}}.
-
-        Raises:
-            ValueError: the file has another structure, or other settings than this model.
-        """
-        towers: Any = self.get_submodule("prompt_learner.towers")
-        blocks = [f"towers.{t}.{i}" for t, tower in towers.items() for i in tower]  # text first
-        try:
-            metadata = {key: value for key, value in content["metadata"].items() if hasattr(self.options, key)}
-            numbered = {
-                (int(layer.rpartition("_")[2]), f"{module}.{name}"): tensor
-                for layer, modules in content["weights"].items()
-                for module, tensors in modules.items()
-                for name, tensor in tensors.items()
-                if isinstance(tensor, Tensor)
-            }
-        except (AttributeError, KeyError, TypeError, ValueError):
-            raise ValueError(f"{source} is no file of CLIP-LoRA: it needs weights of layers, and metadata") from None
-        for key, value in metadata.items():
-            here = getattr(self.options, key)
-            if (sorted(here) != sorted(value)) if key == "params" else here != value:
-                raise ValueError(f"{source} was trained with {key} {value!r}; this model has {here!r}")
-        if wrong := next((number for number, _ in numbered if not 0 <= number < len(blocks)), None):
-            raise ValueError(f"{source} has a layer {wrong}; this model has {len(blocks)} layers, from 0")
-        state = {released_name(f"{blocks[number]}.{rest}"): tensor for (number, rest), tensor in numbered.items()}
-        load_learned(self, state, source, self.released_names)
 
 
 def released_name(name: str) -> str:

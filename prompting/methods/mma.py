@@ -7,6 +7,7 @@ entropy.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,8 +18,6 @@ from prompting.clip.templates import fill
 from prompting.learners import Prompts
 from prompting.methods.base import CosineCLIP, Options
 from prompting.ot.checks import check_choice, check_count, check_number
-
-READINGS = ("released", "corrected")
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class MMAOptions(Options):
     reading: str = "released"  # gradients of the adapters for s = 1; or corrected, the true gradients
 
     def __post_init__(self) -> None:
-        check_choice("reading", self.reading, READINGS)
+        check_choice("reading", self.reading, ("released", "corrected"))
         if not 0 <= self.adapter_start <= self.adapter_end:
             raise ValueError(
                 f"adapter_start is {self.adapter_start}; allowed: 0 to adapter_end, which is {self.adapter_end}"
@@ -94,17 +93,14 @@ class CoupledAdapters(nn.Module):
 
     def _adapters(self, tower: nn.ModuleDict) -> list[BlockAdapter | None]:
         """Return the adapters of a tower: one or None per place, from place 0."""
+        adapters: list[BlockAdapter | None] = [None] * self.places.start
+        for place in self.places:
+            output = partial(self._output, tower[str(place)], self.shared_adapter[str(place)])
+            adapters.append(BlockAdapter(output=output))
+        return adapters
 
-        def adapter_at(place: int) -> BlockAdapter:
-            adapter: Any = tower[str(place)]
-            shared = self.shared_adapter[str(place)]
-
-            def output(x: Tensor) -> Tensor:
-                return self.scale * adapter.up(shared(adapter.down(x)))
-
-            return BlockAdapter(output=output)
-
-        return [None] * self.places.start + [adapter_at(place) for place in self.places]
+    def _output(self, adapter: Any, shared: nn.Module, y: Tensor) -> Tensor:
+        return self.scale * adapter.up(shared(adapter.down(y)))
 
 
 class MMA(CosineCLIP[MMAOptions]):

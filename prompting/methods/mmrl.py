@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prompting import teacher
-from prompting.checkpoint import learned_state
 from prompting.clip import tokenize_texts
 from prompting.clip.templates import fill
 from prompting.heads import cosine_logits
@@ -24,9 +23,6 @@ from prompting.learners import Prompts
 from prompting.learners.textual import check_positive, random_prompt
 from prompting.methods.base import CosineCLIP, Options
 from prompting.ot.checks import check_choice
-
-TASKS = ("B2N", "FS", "CD")
-READINGS = ("released", "corrected")
 
 
 @dataclass(frozen=True)
@@ -50,10 +46,11 @@ class MMRLOptions(Options):
     seen: bool = True  # classes of the training, scored by z_fused; False: other classes, scored by z
 
     def __post_init__(self) -> None:
-        check_choice("task", self.task, TASKS)
-        check_choice("reading", self.reading, READINGS)
+        check_choice("task", self.task, ("B2N", "FS", "CD"))
+        check_choice("reading", self.reading, ("released", "corrected"))
         layers = list(self.rep_layers)
-        if not layers or layers[0] < 2 or any(a >= b for a, b in zip(layers, layers[1:])):
+        whole = all(isinstance(layer, int) for layer in layers)
+        if not layers or not whole or layers[0] < 2 or any(a >= b for a, b in zip(layers, layers[1:])):
             raise ValueError(
                 f"rep_layers is {layers}; allowed: blocks in ascending order, counted from 1, not the first"
             )
@@ -107,11 +104,8 @@ class MMRL(CosineCLIP[MMRLOptions]):
         self.prompt_learner = RepresentationTokens(options.n_rep_tokens, options.rep_dim, widths, layers)
         start = torch.randn(self.shape.vision_width, self.shape.embed_dim) * self.shape.vision_width**-0.5
         self.proj_rep = nn.Parameter(start)
-        self.released_names = {
-            name: name.replace("prompt_learner", "representation_learner")
-            for name in learned_state(self)
-            if name != "proj_rep"
-        }
+        learned = [name for name, _ in self.prompt_learner.named_parameters()]
+        self.released_names = {f"prompt_learner.{name}": f"representation_learner.{name}" for name in learned}
         self.released_names["proj_rep"] = "image_encoder.proj_rep"
         sentences = [fill(self.sentence(), name) for name in classnames]
         self.tokens = tokenize_texts(sentences, n_ctx=options.n_rep_tokens, clip_model=self.clip)

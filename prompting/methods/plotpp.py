@@ -7,9 +7,9 @@ from the prompts of the first stage.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from prompting.learners import Prompts, VisualPrompts
+from prompting.learners import IndependentPrompts, Prompts, VisualPrompts
 from prompting.methods.contexts import ContextOptions, learned_contexts
 from prompting.methods.plot import TransportCLIP
 from prompting.ot.checks import check_choice
@@ -65,18 +65,13 @@ class PLOTPPOptions(ContextOptions):
         check_choice("model_upd", self.model_upd, ("", "vision", "joint"))
 
 
-class TwoSidedPrompts(nn.Module):
-    """A text and a visual learner; ``text_learns=False`` makes the text prompts constant (the first stage)."""
-
-    def __init__(self, text: nn.Module, visual: nn.Module, text_learns: bool) -> None:
-        super().__init__()
-        self.text, self.visual, self.text_learns = text, visual, text_learns
+class FirstStagePrompts(IndependentPrompts):
+    """Text prompts that are constant, and visual prompts."""
 
     def forward(self) -> Prompts:
-        """Return both sides of ``Prompts``."""
-        text = self.text().text
+        """Return text and visual prompts."""
         # Detached rather than frozen, so that both stages save and load the same tensors.
-        return Prompts(text=text if self.text_learns else text.detach(), visual=self.visual().visual)
+        return Prompts(text=self.text().text.detach(), visual=self.visual().visual)
 
 
 class PLOTPP(TransportCLIP[PLOTPPOptions]):
@@ -97,7 +92,8 @@ class PLOTPP(TransportCLIP[PLOTPPOptions]):
             raise ValueError(f"n is {options.n}; ctx_init True has words for {len(starts)} text prompts")
         text, self.tokens = learned_contexts(options, options.n, classnames, self.clip, starts)
         visual = VisualPrompts(options.m, options.n_ctx_v, self.shape.vision_width)
-        self.prompt_learner = TwoSidedPrompts(text, visual, text_learns=options.model_upd != "vision")
+        learner = FirstStagePrompts if options.model_upd == "vision" else IndependentPrompts
+        self.prompt_learner = learner(text, visual)
         self.released_names = {
             "prompt_learner.text.ctx": "prompt_learner.ctx",
             "prompt_learner.visual.ctx": "prompt_learner.ctx_vision",

@@ -17,9 +17,8 @@ from prompting.clip import blocks, tokenize_texts, word_vectors
 from prompting.clip.templates import fill
 from prompting.learners import Prompts
 from prompting.learners.textual import random_prompt, with_prompt_axis
-from prompting.methods.base import Options
-from prompting.methods.kgcoop import PHRASE, KgCoOp
-from prompting.ot.checks import check_choice, check_count
+from prompting.methods.kgcoop import PHRASE, KgCoOp, KgCoOpOptions
+from prompting.ot.checks import check_count
 
 logger = logging.getLogger("prompting")
 
@@ -42,23 +41,18 @@ SENTENCES = {  # the words after the context; those of other data sets are "{}."
 
 
 @dataclass(frozen=True)
-class TCPOptions(Options):
-    """Settings of TCP.
+class TCPOptions(KgCoOpOptions):
+    """Settings of TCP; ``w`` has no effect, as the published weight is a constant.
 
     Raises:
         ValueError: another context length, with which the published code fails; a class name that is not at the end.
     """
 
     n_ctx: int = LENGTH
-    csc: bool = False  # class-specific contexts
-    ctx_init: bool = False  # initial words "a photo of a"
-    class_token_position: str = "end"
-    alpha: float = 1.0  # has no effect
-    w: float = 1.0  # has no effect: the published weight is a constant
     layer: int = 8  # block, counted from 0, whose input gets the class-aware tokens; published as a constant
 
     def __post_init__(self) -> None:
-        check_choice("class_token_position", self.class_token_position, ("end",))
+        super().__post_init__()
         if self.n_ctx != LENGTH:
             raise ValueError(f"n_ctx is {self.n_ctx}; allowed: {LENGTH}, as many as class-aware tokens")
         check_count("layer", self.layer)
@@ -97,7 +91,7 @@ class TCP(KgCoOp):
     """CLIP with a learned context and class-aware tokens, whose class features stay close to the frozen CLIP's."""
 
     name = "TCP"
-    options_class = TCPOptions  # type: ignore[assignment]
+    options_class = TCPOptions
 
     def build(self, classnames: Sequence[str], options: TCPOptions) -> None:  # type: ignore[override]
         if options.layer >= self.shape.text_layers:

@@ -30,14 +30,14 @@ class TipAdapterFOptions(Options):
 
     def __post_init__(self) -> None:
         check_count("augment_epoch", self.augment_epoch)
-        for name in ("search_scale", "search_step"):
+        for name, kind, words in (("search_scale", (int, float), "finite"), ("search_step", int, "whole")):
             pair = getattr(self, name)
             if not (
                 isinstance(pair, (list, tuple))
                 and len(pair) == 2
-                and all(isinstance(value, (int, float)) and 0 < value < math.inf for value in pair)
+                and all(isinstance(value, kind) and 0 < value < math.inf for value in pair)
             ):
-                raise ValueError(f"{name} is {pair!r:.100}; allowed: two finite numbers above 0, of beta and alpha")
+                raise ValueError(f"{name} is {pair!r:.100}; allowed: two {words} numbers above 0, of beta and alpha")
 
 
 class Cache(nn.Module):
@@ -166,14 +166,12 @@ class TipAdapterF(PromptedCLIP[TipAdapterFOptions]):
             beta, alpha and their accuracy in percent.
         """
         clip, affinity = self.clip_logits(features), features @ self.adapter.weight.T
-        grids = [
-            [0.1 + i * (scale - 0.1) / steps for i in range(steps)]
-            for scale, steps in zip(self.options.search_scale, self.options.search_step)
-        ]
+        grid = zip(self.options.search_scale, self.options.search_step)
+        betas, alphas = ([0.1 + i * (scale - 0.1) / steps for i in range(steps)] for scale, steps in grid)
         best = (self.adapter.beta, self.adapter.alpha, 0.0)
-        for beta in grids[0]:
+        for beta in betas:
             cache = self.cache_logits(affinity, beta)
-            for alpha in grids[1]:
+            for alpha in alphas:
                 accuracy = 100 * ((clip + alpha * cache).argmax(1) == labels).float().mean().item()
                 if accuracy > best[2]:
                     best = (beta, alpha, accuracy)

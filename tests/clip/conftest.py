@@ -18,27 +18,27 @@ Values = Sequence[Tensor | None]
 
 
 @pytest.fixture(scope="session")
-def vit_weights() -> dict[str, Tensor]:
+def vit_weights():
     return vit_state()
 
 
 @pytest.fixture(scope="session")
-def resnet_weights() -> dict[str, Tensor]:
+def resnet_weights():
     return resnet_state()
 
 
 @pytest.fixture
-def vit(vit_weights: dict[str, Tensor]) -> nn.Module:
+def vit(vit_weights):
     return load_clip(build_clip(vit_weights, "a random ViT")).double()
 
 
 @pytest.fixture
-def resnet(resnet_weights: dict[str, Tensor]) -> nn.Module:
+def resnet(resnet_weights):
     return load_clip(build_clip(resnet_weights, "a random ResNet")).double()
 
 
 @pytest.fixture
-def stream() -> torch.Generator:
+def stream():
     return torch.Generator().manual_seed(7)
 
 

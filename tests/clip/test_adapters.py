@@ -68,7 +68,7 @@ CASES = [({}, True), ({2: 2}, False), ({1: 3, 2: 3}, False), ({1: 2}, True)]  # 
 
 @pytest.mark.parametrize("attributes", [{}, {"classes_at_once": 2}, {"recompute_blocks": 3}])
 @pytest.mark.parametrize(("vectors", "adapted"), CASES)
-def test_text(vit: nn.Module, stream: torch.Generator, vectors: dict, adapted: bool, attributes: dict) -> None:
+def test_text(vit, stream, vectors, adapted, attributes):
     values = [draw(stream, number, WIDTH) for number in vectors.values()]
     values += draw_weights(stream, WIDTH) if adapted else []
     mine, theirs, first = leaves(values), leaves(values), min(vectors, default=0)
@@ -94,7 +94,7 @@ def test_text(vit: nn.Module, stream: torch.Generator, vectors: dict, adapted: b
 
 @pytest.mark.parametrize("detached", [False, True])
 @pytest.mark.parametrize(("vectors", "adapted"), CASES)
-def test_vision(vit: nn.Module, stream: torch.Generator, vectors: dict, adapted: bool, detached: bool) -> None:
+def test_vision(vit, stream, vectors, adapted, detached):
     images, width = draw(stream, 2, 3, 12, 12), 2 * WIDTH
     values = [draw(stream, number, width) for number in vectors.values()]
     values += draw_weights(stream, width) if adapted else []
@@ -119,7 +119,7 @@ def test_vision(vit: nn.Module, stream: torch.Generator, vectors: dict, adapted:
 
 
 @pytest.mark.parametrize("tower", ["text", "vision"])
-def test_blocks_that_are_called_as_a_whole(vit: nn.Module, stream: torch.Generator, tower: str) -> None:
+def test_blocks_that_are_called_as_a_whole(vit, stream, tower):
     """A hook on a block: vectors enter and outputs are added as before; adapters inside the attention are refused."""
     width, images = WIDTH * (1 + (tower == "vision")), draw(stream, 2, 3, 12, 12)
     vectors, matrix = draw(stream, 1, 2, width), draw(stream, width, width)
@@ -147,20 +147,20 @@ def test_blocks_that_are_called_as_a_whole(vit: nn.Module, stream: torch.Generat
         ([], 1, "found no vectors"),
     ],
 )
-def test_inserted_vectors_that_do_not_fit(vit: nn.Module, deep: list, insert_at: int, message: str) -> None:
+def test_inserted_vectors_that_do_not_fit(vit, deep, insert_at, message):
     tokens = tokenize_texts(TEXTS, n_ctx=2, clip_model=vit)
     values = [None if shape is None else torch.zeros(shape, dtype=torch.float64) for shape in deep]
     with pytest.raises(ValueError, match=message):
         TextEncoder(vit)(tokens, None, values, insert_at=insert_at)
 
 
-def test_inserted_positions_are_the_same_in_all_prompts(vit: nn.Module) -> None:
+def test_inserted_positions_are_the_same_in_all_prompts(vit):
     tokens = tokenize_texts(TEXTS, n_ctx=2, clip_model=vit)
     moved = tokens._replace(context=tokens.context + torch.arange(len(TEXTS)).view(1, -1, 1) // 2)
     with pytest.raises(ValueError, match="inserted context positions differ"):
         TextEncoder(vit)(moved, None, [torch.zeros(1, 2, WIDTH, dtype=torch.float64)], insert_at=1)
 
 
-def test_more_adapters_than_blocks(vit: nn.Module) -> None:
+def test_more_adapters_than_blocks(vit):
     with pytest.raises(ValueError, match="5 adapters; allowed: at most 4, for the input and 3 blocks"):
         VisionEncoder(vit)(torch.zeros(1, 3, 12, 12, dtype=torch.float64), adapters=[None] * 5)

@@ -18,9 +18,7 @@ from tests.reference.clip_states import vit_state
 
 @pytest.mark.parametrize(("kind", "dtype"), [("vit", torch.float64), ("resnet", torch.float64), ("vit", torch.float32)])
 @pytest.mark.parametrize("with_tokens", [False, True])
-def test_no_prompts_is_open_clip(
-    kind: str, dtype: torch.dtype, with_tokens: bool, request: pytest.FixtureRequest, stream: torch.Generator
-) -> None:
+def test_no_prompts_is_open_clip(kind, dtype, with_tokens, request, stream):
     model = request.getfixturevalue(kind).to(dtype)
     size = model.visual.image_size
     images = draw(stream, 2, 3, *(size if isinstance(size, tuple) else (size, size))).to(dtype)
@@ -44,42 +42,38 @@ PREFIXES = ["a photo of a", "", "one big"]
 
 @pytest.mark.parametrize(("position", "prefixes"), [("end", PREFIXES), ("middle", None), ("front", PREFIXES)])
 @pytest.mark.parametrize(("depth", "reading"), [(0, "paper"), (1, None), (3, "released"), (3, "paper")])
-def test_text_prompts(
-    vit: nn.Module, stream: torch.Generator, position: str, prefixes: list[str] | None, depth: int, reading: str | None
-) -> None:
+def test_text_prompts(vit, stream, position, prefixes, depth, reading):
     tokens = tokenize_prompts(NAMES, n_ctx=2, prefixes=prefixes, position=position, clip_model=vit)
     values = [draw(stream, 3, 2, WIDTH) for _ in range(depth)]
     compare_text(vit, tokens, values, None if reading is None else token_set_mask(tokens, reading))
 
 
 @pytest.mark.parametrize("classes_at_once", [None, 2])
-def test_class_specific_and_shorter_deep_prompts(
-    vit: nn.Module, stream: torch.Generator, classes_at_once: int | None
-) -> None:
+def test_class_specific_and_shorter_deep_prompts(vit, stream, classes_at_once):
     tokens = tokenize_prompts(NAMES, n_ctx=3, prefixes=["", "one big red"], clip_model=vit)
     values = [draw(stream, 2, len(NAMES), 3, WIDTH), draw(stream, 1, 2, WIDTH), draw(stream, 2, len(NAMES), 1, WIDTH)]
     compare_text(vit, tokens, values, token_set_mask(tokens, "released"), classes_at_once=classes_at_once)
 
 
-def test_deep_prompts_without_a_context(vit: nn.Module, stream: torch.Generator) -> None:
+def test_deep_prompts_without_a_context(vit, stream):
     tokens = tokenize_prompts(NAMES, n_ctx=2, prefixes=["a photo of a"], clip_model=vit)
     compare_text(vit, tokens, [None, draw(stream, 3, 2, WIDTH)], token_set_mask(tokens))
 
 
 @pytest.mark.parametrize("names", [["cat"], ["cat", "cat"], ["cat", "cat nap"]])
-def test_names_that_are_prefixes_of_one_another(vit: nn.Module, stream: torch.Generator, names: list[str]) -> None:
+def test_names_that_are_prefixes_of_one_another(vit, stream, names):
     tokens = tokenize_prompts(names, n_ctx=2, prefixes=["", ""], clip_model=vit)
     compare_text(vit, tokens, [draw(stream, 2, 2, WIDTH)], token_set_mask(tokens))
     compare_text(vit, tokenize_texts(names, clip_model=vit))
 
 
-def test_prompts_without_a_common_start(vit: nn.Module) -> None:
+def test_prompts_without_a_common_start(vit):
     tokens = tokenize_texts(["cat", "dog"], clip_model=vit)
     tokens.ids[0, 0, 0] = 5
     compare_text(vit, tokens)
 
 
-def test_positions_run(vit: nn.Module) -> None:
+def test_positions_run(vit):
     """SOS and the fixed words once per prompt; name, stop and EOS once per class and prompt, without padding."""
     tokens = tokenize_prompts(NAMES, n_ctx=2, prefixes=["a photo of a", ""], clip_model=vit)
     for at_once in (None, 1, 3):
@@ -97,14 +91,12 @@ def test_positions_run(vit: nn.Module) -> None:
     [[], [(3, 2)], [(2, 2), (2, 2), (2, 2)], [(2, 3), (2, 1), (1, 3)]],
     ids=["none", "input", "deep", "shorter"],
 )
-def test_visual_prompts(
-    vit: nn.Module, stream: torch.Generator, shapes: list[tuple[int, int]], return_tokens: bool
-) -> None:
+def test_visual_prompts(vit, stream, shapes, return_tokens):
     values = [draw(stream, *shape, 2 * WIDTH) for shape in shapes]
     compare_vision(vit, draw(stream, 2, 3, 12, 12), values, return_tokens)
 
 
-def test_positions_before_the_last_block_only(vit: nn.Module, stream: torch.Generator) -> None:
+def test_positions_before_the_last_block_only(vit, stream):
     """Without tokens the last block's MLP sees CLS alone; replaced prompts skip the MLP before."""
     rows: list[int] = []
     encoder, prompts = VisionEncoder(vit), [draw(stream, 2, 2, 2 * WIDTH) for _ in range(3)]
@@ -114,7 +106,7 @@ def test_positions_before_the_last_block_only(vit: nn.Module, stream: torch.Gene
     assert rows == [10, 10, 1]
 
 
-def test_resnet_tokens_are_the_pools_outputs(resnet: nn.Module, stream: torch.Generator) -> None:
+def test_resnet_tokens_are_the_pools_outputs(resnet, stream):
     images = draw(stream, 2, 3, 64, 64)
     got = VisionEncoder(resnet)(images, return_tokens=True)
     visual, maps = resnet.visual, []
@@ -129,14 +121,14 @@ def test_resnet_tokens_are_the_pools_outputs(resnet: nn.Module, stream: torch.Ge
 # -- other towers, precisions and modes ------------------------------------------------------------------------------
 
 
-def test_narrow_towers_have_one_head(stream: torch.Generator) -> None:
+def test_narrow_towers_have_one_head(stream):
     state = vit_state(seed=3, d_v=40, d_l=24, vision_layers=2, text_layers=1, patch=5, grid=2, mlp=2)
     model = load_clip(build_clip(state, "a narrow CLIP")).double()
     compare_vision(model, draw(stream, 1, 3, 10, 10), [draw(stream, 2, 1, 40)])
     compare_text(model, tokenize_prompts(["cat"], n_ctx=1, clip_model=model), [draw(stream, 1, 1, 24)])
 
 
-def test_custom_text_clip_reads_the_same(vit: nn.Module, stream: torch.Generator) -> None:
+def test_custom_text_clip_reads_the_same(vit, stream):
     layers, (d_l, embed) = len(vit.transformer.resblocks), vit.text_projection.shape
     vision = {"layers": 1, "width": 64, "patch_size": 4, "image_size": 8}
     text = {"context_length": vit.context_length, "width": d_l, "heads": 1, "layers": layers}
@@ -149,7 +141,7 @@ def test_custom_text_clip_reads_the_same(vit: nn.Module, stream: torch.Generator
 
 
 @pytest.mark.parametrize("change", ["gelu", "layer scale", "length first", "query norm", "hook"])
-def test_blocks_of_other_makes(vit: nn.Module, stream: torch.Generator, change: str) -> None:
+def test_blocks_of_other_makes(vit, stream, change):
     model, called = vit, []
     if change == "query norm":
         tower = {"width": WIDTH, "heads": 2, "layers": 2, "qk_norm": True}
@@ -176,7 +168,7 @@ def test_blocks_of_other_makes(vit: nn.Module, stream: torch.Generator, change: 
 
 
 @pytest.mark.parametrize("tower", ["text", "vision"])
-def test_autocast_is_as_near_to_float32_as_whole_blocks(vit: nn.Module, stream: torch.Generator, tower: str) -> None:
+def test_autocast_is_as_near_to_float32_as_whole_blocks(vit, stream, tower):
     model, outs = vit.float(), []
     tokens = tokenize_prompts(NAMES, n_ctx=2, prefixes=["a photo of a", ""], clip_model=model)
     images, values = draw(stream, 2, 3, 12, 12).float(), [draw(stream, 2, 2, WIDTH * (1 + (tower == "vision"))).float()]
@@ -195,7 +187,7 @@ def test_autocast_is_as_near_to_float32_as_whole_blocks(vit: nn.Module, stream: 
         assert 0 < error < 1.3 * expected < 0.1
 
 
-def test_encoders_share_weights_and_stay_in_evaluation_mode(resnet: nn.Module, stream: torch.Generator) -> None:
+def test_encoders_share_weights_and_stay_in_evaluation_mode(resnet, stream):
     text, vision = TextEncoder(resnet), VisionEncoder(resnet)
     mine, theirs = ({id(p) for p in encoder.parameters()} for encoder in (text, vision))
     assert not mine & theirs
@@ -218,7 +210,7 @@ def test_encoders_share_weights_and_stay_in_evaluation_mode(resnet: nn.Module, s
         ((1, 2, 64), [(1, 2, 64)] * 3, "a tower of 3 blocks takes at most 2"),
     ],
 )
-def test_text_errors(vit: nn.Module, context: tuple, deep: list[tuple], message: str) -> None:
+def test_text_errors(vit, context, deep, message):
     tokens = tokenize_prompts(NAMES, n_ctx=2, clip_model=vit)
     with pytest.raises(ValueError, match=message):
         TextEncoder(vit)(tokens, torch.zeros(context), [torch.zeros(shape) for shape in deep])
@@ -234,9 +226,7 @@ def test_text_errors(vit: nn.Module, context: tuple, deep: list[tuple], message:
         ("resnet", 64, (1, 2, 256), [], "visual prompts need a ViT backbone; this one is a ResNet"),
     ],
 )
-def test_visual_errors(
-    kind: str, size: int, prompts: tuple | None, deep: list[tuple], message: str, request: pytest.FixtureRequest
-) -> None:
+def test_visual_errors(kind, size, prompts, deep, message, request):
     vision, first = VisionEncoder(request.getfixturevalue(kind)), None if prompts is None else torch.zeros(prompts)
     with pytest.raises(ValueError, match=message):
         vision(torch.zeros(1, 3, size, size), first, [torch.zeros(shape) for shape in deep])

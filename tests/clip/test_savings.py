@@ -4,7 +4,6 @@ from functools import partial
 
 import pytest
 import torch
-from torch import nn
 
 from prompting.clip import TextEncoder, VisionEncoder, token_set_mask, tokenize_prompts
 from tests.clip.conftest import NAMES, TIGHT, WIDTH, compare_text, compare_vision, draw, gradients, leaves
@@ -12,33 +11,33 @@ from tests.reference.saved import saved_bytes
 
 
 @pytest.fixture
-def tokens(vit: nn.Module):
+def tokens(vit):
     return tokenize_prompts(NAMES, n_ctx=2, prefixes=["a photo of a", ""], clip_model=vit)
 
 
 @pytest.fixture
-def text_values(stream: torch.Generator):
+def text_values(stream):
     return [draw(stream, 2, 2, WIDTH) for _ in range(2)]
 
 
 @pytest.fixture
-def visual_values(stream: torch.Generator):
+def visual_values(stream):
     return [draw(stream, 2, 2, 2 * WIDTH) for _ in range(2)]
 
 
 @pytest.fixture
-def images(stream: torch.Generator):
+def images(stream):
     return draw(stream, 2, 3, 12, 12)
 
 
 @pytest.mark.parametrize("classes_at_once", [1, 3])
 @pytest.mark.parametrize("reading", [None, "paper", "released"])
-def test_chunks_of_the_classes_are_exact(vit: nn.Module, tokens, text_values, classes_at_once, reading) -> None:
+def test_chunks_of_the_classes_are_exact(vit, tokens, text_values, classes_at_once, reading):
     token_set = None if reading is None else token_set_mask(tokens, reading)
     compare_text(vit, tokens, text_values, token_set, classes_at_once=classes_at_once)
 
 
-def test_memory_does_not_grow_with_the_classes(vit: nn.Module, stream: torch.Generator) -> None:
+def test_memory_does_not_grow_with_the_classes(vit, stream):
     """What is kept for the backward pass: the activations of one chunk."""
     sizes = {}
     for classes, at_once in ((8, None), (32, None), (8, 4), (32, 4)):
@@ -54,7 +53,7 @@ def test_memory_does_not_grow_with_the_classes(vit: nn.Module, stream: torch.Gen
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
-def test_evaluation_in_parts_of_the_images_is_exact(vit: nn.Module, stream: torch.Generator, monkeypatch, at_once: int):
+def test_evaluation_in_parts_of_the_images_is_exact(vit, stream, monkeypatch, at_once):
     images, prompts, sizes = draw(stream, 5, 3, 12, 12), draw(stream, 2, 2, 2 * WIDTH), []
     encoder = VisionEncoder(vit)
     with torch.no_grad():
@@ -69,9 +68,7 @@ def test_evaluation_in_parts_of_the_images_is_exact(vit: nn.Module, stream: torc
 
 @pytest.mark.parametrize("number", [1, 3])
 @pytest.mark.parametrize("classes_at_once", [None, 2])
-def test_recomputed_blocks_are_exact(
-    vit: nn.Module, tokens, images, text_values, visual_values, number: int, classes_at_once: int | None
-) -> None:
+def test_recomputed_blocks_are_exact(vit, tokens, images, text_values, visual_values, number, classes_at_once):
     """That they keep less: tests/prompting/test_memory.py."""
     compare_vision(vit, images, visual_values, recompute_blocks=number)
     token_set, more = token_set_mask(tokens), {"classes_at_once": classes_at_once}
@@ -79,7 +76,7 @@ def test_recomputed_blocks_are_exact(
 
 
 @pytest.mark.parametrize("tower", ["vision", "paper", "released"])
-def test_detached_tokens_keep_less(vit: nn.Module, images, tokens, text_values, visual_values, tower: str) -> None:
+def test_detached_tokens_keep_less(vit, images, tokens, text_values, visual_values, tower):
     """The same outputs; gradients are those of CLS and EOS."""
     encoder, first, values, more = VisionEncoder(vit), images, visual_values, {"return_tokens": True}
     if tower != "vision":

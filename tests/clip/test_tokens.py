@@ -3,7 +3,6 @@
 import open_clip
 import pytest
 import torch
-from torch import nn
 
 from prompting.clip import PromptTokens, clip_tokenizer, token_set_mask, tokenize_prompts, tokenize_texts
 
@@ -15,7 +14,7 @@ def words_of(tokens: PromptTokens, n: int, k: int) -> list[str]:
 
 
 @pytest.mark.parametrize("prefix", ["a photo of a", "a_photo_of_a", ""])
-def test_end_is_clips_own_tokenization(vit: nn.Module, prefix: str) -> None:
+def test_end_is_clips_own_tokenization(vit, prefix):
     tokens = tokenize_prompts(NAMES, n_ctx=3, prefixes=[prefix], clip_model=vit)
     text = prefix.replace("_", " ") or "X X X"
     plain = open_clip.SimpleTokenizer()([f"{text} {name.replace('_', ' ')}." for name in NAMES], context_length=20)
@@ -33,9 +32,7 @@ def test_end_is_clips_own_tokenization(vit: nn.Module, prefix: str) -> None:
         ("front", "sea horse a photo of a .", [3, 4, 5], [1, 2]),
     ],
 )
-def test_class_name_positions(
-    vit: nn.Module, position: str, expected: str, context: list[int], words: list[int]
-) -> None:
+def test_class_name_positions(vit, position, expected, context, words):
     """Three of the four words are learned; the last stays a fixed word where it stands."""
     tokens = tokenize_prompts(
         ["sea_horse", "cat"], n_ctx=3, prefixes=["a photo of a"], position=position, clip_model=vit
@@ -47,13 +44,13 @@ def test_class_name_positions(
     assert tokens.eos.tolist() == [[8, 7]] and int(tokens.ids[0, 1, 8]) == 0
 
 
-def test_a_name_that_ends_in_punctuation_takes_the_stop_with_it(vit: nn.Module) -> None:
+def test_a_name_that_ends_in_punctuation_takes_the_stop_with_it(vit):
     tokens = tokenize_prompts(["mailbox (open)"], n_ctx=0, clip_model=vit)
     assert words_of(tokens, 0, 0)[-2:] == [").", "<end_of_text>"]
     assert tokens.words[0, 0].tolist() == [False, True, True, True, True, False]
 
 
-def test_plain_texts(vit: nn.Module) -> None:
+def test_plain_texts(vit):
     texts = [["a cat.", "dogs"], ["one cat", "two big dogs"]]
     tokens = tokenize_texts(texts, clip_model=vit)
     assert tokens.ids.shape == (2, 2, 5) and tokens.context.shape == (2, 2, 0)
@@ -63,7 +60,7 @@ def test_plain_texts(vit: nn.Module) -> None:
     assert tokens.words[0, 0].tolist() == [False, True, True, True, False]
 
 
-def test_token_sets(vit: nn.Module) -> None:
+def test_token_sets(vit):
     """``paper``: the context and the name. ``released``: from the first position on, as many as before EOS."""
     tokens = tokenize_prompts(["sea_horse", "cat"], n_ctx=2, prefixes=["a photo of a", ""], clip_model=vit)
     assert tokens.eos.tolist() == [[8, 7], [6, 5]]
@@ -76,7 +73,7 @@ def test_token_sets(vit: nn.Module) -> None:
     assert released == [[list(range(7)), list(range(6))]] * 2  # of the first prompt
 
 
-def test_the_model_says_how_long_prompts_may_be(vit: nn.Module) -> None:
+def test_the_model_says_how_long_prompts_may_be(vit):
     fits = "cat " * (vit.context_length - 5)  # SOS, two placeholders, the stop, EOS
     assert tokenize_prompts([fits], n_ctx=2, clip_model=vit).ids.shape[2] == vit.context_length
     with pytest.raises(ValueError, match="has 21 tokens .*; the text tower reads at most 20"):
@@ -93,13 +90,13 @@ def test_the_model_says_how_long_prompts_may_be(vit: nn.Module) -> None:
         ({"prefixes": ["a"]}, "prefix 'a' has 1 tokens; n_ctx 2"),
     ],
 )
-def test_errors(vit: nn.Module, given: dict, message: str) -> None:
+def test_errors(vit, given, message):
     arguments = {"classnames": ["cat"], "n_ctx": 2, **given}
     with pytest.raises(ValueError, match=message):
         tokenize_prompts(arguments.pop("classnames"), clip_model=vit, **arguments)
 
 
-def test_other_errors(vit: nn.Module) -> None:
+def test_other_errors(vit):
     with pytest.raises(ValueError, match="reading is 'papers'.*mean 'paper'"):
         token_set_mask(tokenize_texts(["cat"], clip_model=vit), "papers")
     for texts, sizes in (([["cat"], ["cat", "dog"]], "1, 2"), ([], "")):

@@ -38,7 +38,7 @@ def draw_pictures(root: Path) -> list[str]:
     return paths
 
 
-def write_run(folder: Path, method: str, clip: str, root: Path, guesses: list[int], *words: object, **facts: object):
+def write_run(folder: Path, method: str, clip: str, root: Path, guesses: list[int], *words: object):
     """Write the folder of a run that predicts ``guesses`` for the pictures below ``root``; return its model.
 
     Args:
@@ -48,7 +48,6 @@ def write_run(folder: Path, method: str, clip: str, root: Path, guesses: list[in
         root: folder of the pictures, which are drawn if they are missing.
         guesses: predicted class of each picture.
         *words: KEY, VALUE words of the config.
-        **facts: entries of results.json that differ.
     """
     cfg = default_cfg(
         *["TRAINER.NAME", method, "DATASET.NAME", "Tiny", "DATASET.ROOT", str(root), "MODEL.BACKBONE.NAME", clip],
@@ -79,7 +78,7 @@ def write_run(folder: Path, method: str, clip: str, root: Path, guesses: list[in
     results = {
         "method": method, "dataset": "Tiny", "classes": "all", "shots": 2, "seed": 1, "backbone": clip, "epochs": 2,
         "learned_parameters": sum(t.numel() for t in model.state_dict().values()), "train_seconds": 3.0,
-        "metrics": {"test": test}, "config": config, "classnames": CLASSES, "loaded_from": None, **facts,
+        "metrics": {"test": test}, "config": config, "classnames": CLASSES, "loaded_from": None,
     }  # fmt: skip
     (folder / "results.json").write_text(json.dumps(results))
     with (folder / "predictions.csv").open("w", newline="") as file:
@@ -94,15 +93,15 @@ def write_run(folder: Path, method: str, clip: str, root: Path, guesses: list[in
     return model
 
 
-def write_curves(folder: Path, epochs: int = 2, batches: int = 3) -> None:
-    """Write a log and TensorBoard's file of a training in which the loss halves with every epoch."""
-    (folder / "log.txt").write_text(f"epoch [1/{epochs}] batch [1/{batches}] time 0.1 (0.1)\n")
+def write_curves(folder: Path) -> None:
+    """Write a log and TensorBoard's file of 2 epochs of 3 batches, in which the loss halves with every epoch."""
+    (folder / "log.txt").write_text("epoch [1/2] batch [1/3] time 0.1 (0.1)\n")
     writer = SummaryWriter(str(folder / "tensorboard"))
-    for step in range(epochs * batches):
-        writer.add_scalar("train/loss", 2.0 ** -(step // batches), step)
+    for step in range(6):
+        writer.add_scalar("train/loss", 2.0 ** -(step // 3), step)
         writer.add_scalar("train/acc", 50 + step, step)
         writer.add_scalar("train/lr", 0.1, step)
-    for epoch in range(epochs):
+    for epoch in range(2):
         for level, entropy, uniform in (("prompt", 2.7, 2.75), ("token", 4.5, 4.75)):
             writer.add_scalar(f"train/transport_{level}_entropy", entropy, epoch)
             writer.add_scalar(f"train/transport_{level}_uniform_entropy", uniform, epoch)

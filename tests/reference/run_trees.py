@@ -47,10 +47,10 @@ def write_result(folder: Path, accuracy: float, method="ALIGN", dataset="Set", b
     (folder / "results.json").write_text(json.dumps({**content, "metrics": metrics, **more}))
 
 
-def write_log(folder: Path, accuracy: float, form: str, end="Finish training", backbone="ViT-B/16", name="log.txt"):
+def write_log(folder: Path, accuracy: float, form: str, name="log.txt") -> None:
     """Write a log in one of the forms above."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(form.format(accuracy=accuracy, end=end, backbone=backbone))
+    (folder / name).write_text(form.format(accuracy=accuracy, end="Finish training", backbone="ViT-B/16"))
 
 
 def base2new_tree(root: Path, values, config="vit_b16_base2new") -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 import psutil
 
 PROJECT = Path(__file__).resolve().parents[2]
+SECONDS = 300  # time limit
 LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 
-def torchrun(words: list[str], folder: Path, begun: Path, seconds: float = 300) -> str:
+def torchrun(words: list[str], folder: Path, begun: Path) -> str:
     """Run the program until it ends, and return its standard output.
 
     Output goes to files: a pipe ends only with the last process that holds it. If the program hangs, the error has
@@ -23,7 +24,6 @@ def torchrun(words: list[str], folder: Path, begun: Path, seconds: float = 300) 
         words: words of the command after those of the launcher.
         folder: folder for the output.
         begun: a path that the program makes early.
-        seconds: time limit.
 
     Raises:
         AssertionError: the program failed, or did not end in time.
@@ -34,7 +34,7 @@ def torchrun(words: list[str], folder: Path, begun: Path, seconds: float = 300) 
         with out.open("w") as stdout, err.open("w") as stderr:
             process = subprocess.Popen([*LAUNCHER, *words], cwd=PROJECT, env=env, stdout=stdout, stderr=stderr)
             try:
-                assert process.wait(seconds) == 0, err.read_text()
+                assert process.wait(SECONDS) == 0, err.read_text()
                 return out.read_text()
             except subprocess.TimeoutExpired:
                 everyone = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
@@ -43,4 +43,4 @@ def torchrun(words: list[str], folder: Path, begun: Path, seconds: float = 300) 
                 psutil.wait_procs(everyone, 20)
         if begun.exists():
             break
-    raise AssertionError(f"the processes did not end within {seconds} s: {err.read_text()}")
+    raise AssertionError(f"the processes did not end within {SECONDS} s: {err.read_text()}")

@@ -77,17 +77,12 @@ def test_positions_of_twelve_blocks(position, blocks):
     assert blocks_at(position, 12) == blocks
 
 
-def test_schedule_of_iterations(tmp_path, monkeypatch):
+def test_schedule_of_iterations(tmp_path):
     """4 iterations for each of 2 shots are 4 epochs of 2 batches; the rate follows torch's cosine."""
     words = ("N_ITERS", 4, "DATASET.NUM_SHOTS", 2, "DATALOADER.TRAIN_X.BATCH_SIZE", 1, "OPTIM.MAX_EPOCH", 1)
     trainer = train_on_four("CLIP_LoRA", tmp_path, *words, "OPTIM.LR", 0.01, "OPTIM.WARMUP_EPOCH", 1)
-    seen, step = [], type(trainer).forward_backward
-
-    def record(self, batch):
-        seen.append(self.get_current_lr())
-        return step(self, batch)
-
-    monkeypatch.setattr(type(trainer), "forward_backward", record)
+    seen, step = [], trainer.forward_backward
+    trainer.forward_backward = lambda batch: seen.append(trainer.get_current_lr()) or step(batch)
     trainer.train()
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.01)
     schedule, expected = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 8, eta_min=1e-6), []

@@ -57,20 +57,23 @@ def run(tmp_path_factory):
     return folder / "out", trainer
 
 
-def mean_of(folder, epochs, last):
-    """The mean over the checkpoints of plain epochs and the tensors after the last one."""
-    states = [saved(folder, epoch) for epoch in range(1, epochs)] + [last]
-    shares = weights(epochs, 3, 1)
-    return {name: sum(w * s[name].double() for w, s in zip(shares, states)).float() for name in last}
+def plain_tensors(trainer):
+    """The learned tensors after the last epoch, which the mean has replaced, by their released names."""
+    return {trainer.model.released_names[name]: tensor for name, tensor in trainer.before_mean.items()}
+
+
+def mean_of(states):
+    """The mean over the learned tensors of all epochs."""
+    shares = weights(len(states), 3, 1)
+    return {name: sum(w * s[name].double() for w, s in zip(shares, states)).float() for name in states[-1]}
 
 
 def test_the_last_checkpoint_and_the_final_test_are_the_mean(run):
     folder, trainer = run
-    names = trainer.model.released_names
-    plain = {names[name]: tensor for name, tensor in trainer.before_mean.items()}
-    mean = mean_of(folder, 4, plain)
+    plain = plain_tensors(trainer)
+    mean = mean_of([*(saved(folder, epoch) for epoch in (1, 2, 3)), plain])
     assert all((mean[name] - plain[name]).abs().max() > 1e-3 for name in mean)
-    for state in (saved(folder, 4), learned_state(trainer.model, names)):
+    for state in (saved(folder, 4), learned_state(trainer.model, trainer.model.released_names)):
         torch.testing.assert_close(dict(state), mean, atol=1e-6, rtol=1e-5)
     assert set(trainer.test_results) == {"test"}
 
@@ -78,7 +81,7 @@ def test_the_last_checkpoint_and_the_final_test_are_the_mean(run):
 @pytest.mark.slow
 def test_a_finished_run_goes_on_with_a_longer_schedule(run, tmp_path, caplog):
     """From the prompts before their mean; the new mean is over all epochs, at the rates of the longer schedule."""
-    folder, _ = run
+    folder, first = run
     words = ("RESUME", str(folder), "OUTPUT_DIR", str(tmp_path / "out"))
     with pytest.raises(ValueError, match="OPTIM.MAX_EPOCH was 4 and is now 3"):
         trainer_in(folder.parent, *words, "OPTIM.MAX_EPOCH", 3).train()
@@ -90,13 +93,9 @@ def test_a_finished_run_goes_on_with_a_longer_schedule(run, tmp_path, caplog):
     trainer.train()
     assert len([line for line in caplog.messages if line.endswith("goes on with the learning rates of 6 epochs")]) == 1
     assert rates == pytest.approx([0.05 * (1 + np.cos(np.pi * epoch / 6)) / 2 for epoch in (4, 5)])
-    names = trainer.model.released_names
-    plain = {names[name]: tensor for name, tensor in trainer.before_mean.items()}
-    before = {names[name]: tensor for name, tensor in run[1].before_mean.items()}
-    states = [*(saved(folder, epoch) for epoch in (1, 2, 3)), before, saved(tmp_path / "out", 5), plain]
-    shares = weights(6, 3, 1)
-    mean = {name: sum(w * s[name].double() for w, s in zip(shares, states)).float() for name in plain}
-    torch.testing.assert_close(dict(saved(tmp_path / "out", 6)), mean, atol=1e-6, rtol=1e-5)
+    states = [*(saved(folder, epoch) for epoch in (1, 2, 3)), plain_tensors(first)]
+    states += [saved(tmp_path / "out", 5), plain_tensors(trainer)]
+    torch.testing.assert_close(dict(saved(tmp_path / "out", 6)), mean_of(states), atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -200,11 +200,12 @@ def test_loaded_weights_say_what_they_started_from(trainer, record, tmp_path, co
     assert read_results(tmp_path)[0]["start_sha256"] == expected
 
 
-def test_a_damaged_file_is_kept_or_named(trainer, record, tmp_path):
-    (tmp_path / "results.json").write_text('{"metrics": ')
+@pytest.mark.parametrize("content", ['{"metrics": ', '{"metrics": {}}', '{"config": {}, "loaded_from": null}', "[]"])
+def test_a_damaged_file_is_kept_or_named(trainer, record, tmp_path, content):
+    (tmp_path / "results.json").write_text(content)
     record_result(trainer, "test", 75.0, 2.0, record)
     texts = [path.read_text() for path in tmp_path.glob("results*.json")]
-    assert len(texts) == 2 and '{"metrics": ' in texts
+    assert len(texts) == 2 and content in texts
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(ValueError, match=r"run.json is damaged \(.*\); move it away, or give another --output-dir"):
         seconds_before(trainer)

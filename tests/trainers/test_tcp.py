@@ -13,11 +13,7 @@ from tests.reference.methods import NAMES, build, draw_images, relearn, tiny_vit
     [
         ("OxfordPets", "X X X X {}, a type of pet.", "a photo of a {}, a type of pet."),
         ("FGVCAircraft", "X X X X {}, a type of aircraft.", "a photo of an aircraft {}."),
-        ("Food101", "X X X X {}, a type of food.", "a photo of a {}, a type of food."),
-        ("DescribableTextures", "X X X X {} texture.", "a photo of a {}, a type of texture."),
         ("StanfordCars", "X X X X {}, a type of car", "a photo of a {}."),
-        ("UCF101", "X X X X person doing {}.", "a photo of a person doing {}."),
-        ("EuroSAT", "X X X X {}.", "a centered satellite photo of {}."),
         ("My own", "X X X X {}.", "a photo of a {}."),
     ],
 )

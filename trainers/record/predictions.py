@@ -21,23 +21,20 @@ class RecordingEvaluator:
 
     def __init__(self, evaluator: EvaluatorBase) -> None:
         self.evaluator = evaluator
-        self._clear()
+        self.reset()
 
     def __getattr__(self, name: str) -> Any:
         if name == "evaluator":  # not set yet, as while it is unpickled
             raise AttributeError(name)
         return getattr(self.evaluator, name)
 
-    def _clear(self) -> None:
+    def reset(self) -> None:
+        """Forget everything, here and in the wrapped evaluator."""
+        self.evaluator.reset()
         self.paths: list[str] = []
         self.labels: list[int] = []
         self.predicted: list[int] = []
         self.top: list[tuple[list[int], list[float]]] = []
-
-    def reset(self) -> None:
-        """Forget everything, here and in the wrapped evaluator."""
-        self._clear()
-        self.evaluator.reset()
 
     def add_paths(self, paths: Sequence[str]) -> None:
         """Add the paths of the images whose scores come next."""

@@ -44,11 +44,11 @@ def record_result(trainer: TrainerX, split: str, accuracy: float, seconds: float
             before = read_json(path)
         except ValueError:  # truncated: archived below
             before = {}
-        same = bool(before) and before["loaded_from"] == result["loaded_from"]
+        same = {"loaded_from", "config", "metrics"} <= set(before) and before["loaded_from"] == result["loaded_from"]
         same = same and not changed_keys(before["config"], result["config"])
         if same and (split == "val" or before["metrics"].get(split, entry)["accuracy"] == entry["accuracy"]):
             result["metrics"] = {**before["metrics"], **result["metrics"]}
-            result["train_seconds"] = result["train_seconds"] or before["train_seconds"]
+            result["train_seconds"] = result["train_seconds"] or before.get("train_seconds")
             result["transport"] = {**before.get("transport", {}), **result["transport"]}
         else:
             archive(path)
