@@ -4,14 +4,19 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import open_clip
+import torch
 from torch import nn
 
 from prompting.clip.formats import SUFFIXES, build_clip, read_state
 from prompting.files import file_hash
 from prompting.ot.checks import did_you_mean, first_non_finite
 from prompting.torch_files import read_pickled
+
+if TYPE_CHECKING:
+    from prompting.precision import Precision
 
 # OpenAI's names -> open_clip's. open_clip's download URLs contain the file names and SHA-256 digests.
 OPENAI_NAMES = {
@@ -65,6 +70,8 @@ def checkpoint_file(source: str) -> str:
 def load_clip(
     source: str | os.PathLike[str] | nn.Module,
     *,
+    precision: "Precision | None" = None,
+    device: str | torch.device | None = None,
     folder: str | os.PathLike[str] | None = None,
 ) -> nn.Module:
     """Load a CLIP as an open_clip module, frozen and in evaluation mode.
@@ -79,11 +86,12 @@ def load_clip(
             - a checkpoint file in OpenAI's key names: JIT archive, state dict or safetensors, with inferred sizes and
               QuickGELU; for other files, name the architecture (``ViT-B-16::file.pt``);
             - a model of OpenAI's ``clip`` package, which is converted, or of open_clip, which is used unchanged.
+        precision: dtype of the weights; None is float32, or unchanged for an open_clip model.
+        device: device of the model; None is the CPU, or unchanged for an open_clip model.
         folder: folder with OpenAI's files or LAION's ``ViT-H-14.pt``.
 
     Returns:
-        An open_clip ``CLIP`` or ``CustomTextCLIP`` whose parameters take no gradient; on the CPU and in float32, unless
-        ``source`` is an open_clip model.
+        An open_clip ``CLIP`` or ``CustomTextCLIP`` whose parameters take no gradient.
 
     Raises:
         ValueError: an unknown name, a file or model object that is not a complete CLIP, a file with NaN, or a file of
@@ -98,7 +106,10 @@ def load_clip(
         model = _from_name(os.fspath(source), folder)
         if problem := first_non_finite(model.named_parameters()):
             raise ValueError(f"the backbone {os.fspath(source)} is damaged: {problem}; download it again")
-    return model.requires_grad_(False).eval()
+    if device is not None:
+        model = model.to(device)
+    model = model.requires_grad_(False).eval()
+    return model if precision is None else precision.cast_(model)
 
 
 def _from_name(source: str, folder: str | os.PathLike[str] | None) -> nn.Module:

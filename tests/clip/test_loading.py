@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from prompting.clip import ClipShape, load_clip, loading, register_checkpoint
 from prompting.clip.formats import build_clip
+from prompting.precision import Precision
 from tests.reference.clip_states import KeyedModule, resnet_state, vit_state
 
 EXTRAS = {name: torch.tensor(1) for name in ("input_resolution", "context_length", "vocab_size")}
@@ -91,7 +92,9 @@ def test_model_objects(vit_weights):
     assert torch.equal(random, torch.get_rng_state())  # loading draws no random numbers
     assert load_clip(model) is model
     same(model, vit_weights)
-    assert load_clip(model.double()).text_projection.dtype == torch.float64  # unchanged
+    assert load_clip(model.double()).text_projection.dtype == torch.float64  # unchanged unless asked
+    load_clip(model, precision=Precision.resolve("bf16"), device="cpu")
+    assert model.text_projection.dtype == torch.bfloat16 and model.ln_final.weight.dtype == torch.float32
 
 
 @pytest.mark.slow
