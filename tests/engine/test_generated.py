@@ -10,7 +10,7 @@ import yaml
 from dassl.config import check_values, get_cfg_default
 from dassl.config.defaults import DEFAULTS
 from dassl.config.files import read_yaml
-from dassl.config.node import leaf_keys
+from dassl.config.node import leaves
 from dassl.data.samplers import SAMPLERS
 from dassl.data.transforms import AVAI_CHOICES, build_transform
 from dassl.optim import build_lr_scheduler, build_optimizer
@@ -81,7 +81,7 @@ def test_any_image_file_is_a_picture_or_refused(folder, file, width, height, edi
         Image.MAX_IMAGE_PIXELS = limit
 
 
-KEYS = leaf_keys(get_cfg_default())
+KEYS = dict(leaves(get_cfg_default()))
 NUMBERS = (
     st.integers(-3, 40) | st.floats() | st.sampled_from([0, 1, 0.5, 1e-4, -1.0, float("nan"), float("inf"), 2**40])
 )
@@ -96,20 +96,12 @@ VALUES = st.one_of(
 FITTING = {str: WORDS, float: st.floats(0, 1) | NUMBERS.map(float), int: st.integers(-1, 33), bool: st.booleans()}
 
 
-def default(key):
-    node = DEFAULTS
-    for part in key.split("."):
-        node = node[part]
-    return node
-
-
 def fitting(key):
     """Values of the type of a key."""
-    value = default(key)
-    return FITTING.get(type(value), st.lists(FITTING[float] | st.integers(1, 30) | WORDS, min_size=1, max_size=3))
+    return FITTING.get(type(KEYS[key]), st.lists(FITTING[float] | st.integers(1, 30) | WORDS, min_size=1, max_size=3))
 
 
-PAIRS = st.sampled_from(KEYS).flatmap(lambda key: st.tuples(st.just(key), VALUES | fitting(key) | fitting(key)))
+PAIRS = st.sampled_from(list(KEYS)).flatmap(lambda key: st.tuples(st.just(key), VALUES | fitting(key) | fitting(key)))
 
 
 @generated(120, 900, pairs=st.lists(PAIRS, min_size=1, max_size=5))
