@@ -92,12 +92,9 @@ def content_hash(content: Any) -> str:
     return digest.hexdigest()
 
 
-class _Stub:
-    """Base of the classes that replace schedulers and optimizers pickled by Dassl: they have values, no methods."""
-
-
 def _stub(module: str, name: str) -> type:
-    return type(name, (_Stub,), {"__module__": module, "__qualname__": name})
+    """Return a class that replaces one of a scheduler or optimizer pickled by Dassl: its objects have no methods."""
+    return type(name, (), {"__module__": module, "__qualname__": name})
 
 
 def _plain_dict(*args: Any) -> dict[Any, Any]:
