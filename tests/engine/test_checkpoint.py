@@ -134,6 +134,10 @@ def test_pretrained_weights_that_fit(tmp_path, capsys):
     torch.save({"other": torch.ones(1)}, path)
     with pytest.warns(UserWarning, match="check the key names manually"):
         load_pretrained_weights(model, path)
+    for content in ([1], {"state_dict": None}):
+        torch.save(content, path)
+        with pytest.raises(ValueError, match=r"some.pt\" holds no weights: a (list|NoneType) instead"):
+            load_pretrained_weights(model, path)
 
 
 def test_open_specified_layers():

@@ -143,24 +143,19 @@ TREES = st.recursive(
 )
 
 
-@generated(50, 300, tree=TREES)
-def test_any_yaml_file_is_merged_or_refused(folder, tree):
-    path = folder / "some.yaml"
-    path.write_text(yaml.safe_dump(tree, allow_unicode=True), encoding="utf-8")
-    cfg = get_cfg_default()
-    try:
-        cfg.merge_from_file(str(path))
-    except Exception as error:
-        assert is_one_line(error), repr(error)
-    else:
-        assert isinstance(tree, dict) and set(tree) <= set(DEFAULTS)
-
-
-@generated(150, 1500, text=st.text(max_size=60) | st.text("[]{}:-&*!\n aAb1'\"<|>#%,?", max_size=60))
-def test_any_text_as_yaml(folder, text):
+@generated(
+    200,
+    1800,
+    text=TREES.map(lambda tree: yaml.safe_dump(tree, allow_unicode=True))
+    | st.text(max_size=60)
+    | st.text("[]{}:-&*!\n aAb1'\"<|>#%,?", max_size=60),
+)
+def test_any_yaml_file_is_merged_or_refused(folder, text):
     path = folder / "some.yaml"
     path.write_text(text, encoding="utf-8", errors="replace")
     try:
-        assert isinstance(read_yaml(str(path)), dict)
+        get_cfg_default().merge_from_file(str(path))
     except Exception as error:
-        assert is_one_line(error) and str(path) in str(error), repr(error)
+        assert is_one_line(error) and (isinstance(error, KeyError) or str(path) in str(error)), repr(error)
+    else:
+        assert set(read_yaml(str(path))) <= set(DEFAULTS)
