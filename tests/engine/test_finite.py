@@ -118,6 +118,7 @@ GOOD = {"state_dict": {"weight": WEIGHT, "bias": BIAS}, "epoch": 1, "optimizer":
         ({**GOOD, "state_dict": None}, '"state_dict" holds NoneType; it should hold tensors by name'),
         ({**GOOD, "state_dict": {"weight": 3}}, '"state_dict" holds dict, int'),
         ({k: v for k, v in GOOD.items() if k != "epoch"}, '"epoch" is None; it should be the number of'),
+        ({**GOOD, "state_dict": {"weight": torch.zeros(5, 192)}}, "of another model.*size mismatch for weight"),
         ({**GOOD, "epoch": "1"}, "\"epoch\" is '1'"),
         ({**GOOD, "state_dict": {"weight": WEIGHT, "bias": BIAS + NAN}}, "failed: bias holds 3 NaN or infinite of 3"),
         ({**GOOD, "optimizer": {"a": 1}}, 'The optimizer state in ".*" does not fit: KeyError'),
