@@ -9,20 +9,19 @@ from functools import reduce
 from typing import Any
 
 import pytest
-from dassl.config.node import leaf_keys
-from hypothesis import HealthCheck, given, settings
+from dassl.config.node import leaves
 from hypothesis import strategies as st
 
 import train
+from tests.reference.generated import generated
 
-FLAGS = [flag for flag in ("--root", "--output-dir", "--resume", "--seed", "--config-file", "--dataset-config-file",
-    "--trainer", "--backbone", "--head", "--device", "--max-memory", "--plugin", "--model-dir", "--load-epoch",
-    "--source-domains", "--transforms")]  # fmt: skip
+FLAGS = ["--root", "--output-dir", "--resume", "--seed", "--config-file", "--dataset-config-file", "--trainer",
+    "--backbone", "--head", "--device", "--max-memory", "--plugin", "--model-dir", "--load-epoch",
+    "--source-domains", "--transforms"]  # fmt: skip
 SWITCHES = ["--eval-only", "--no-train", "--traceback"]
 FILES = ["configs/trainers/ALIGN/mini.yaml", "configs/datasets/mini_source.yaml", "LICENSE", "docs", "nowhere.yaml"]
 NAMES = ["ALIGN", "CoOp", "MaPLe", "Align", "MiniSource", "cpu", "cuda:7", "ViT-B/16", "RN50"]
-DEFAULTS = train.setup_cfg(train.parse_args([]))
-KEYS = {key: reduce(lambda node, part: node[part], key.split("."), DEFAULTS) for key in leaf_keys(DEFAULTS)}
+KEYS = dict(leaves(train.setup_cfg(train.parse_args([]))))
 
 text = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=12)
 numbers = st.one_of(st.integers(-3, 40), st.integers(), st.floats(), st.sampled_from(["1e400", "-0", "0x10", "1_000"]))
@@ -126,18 +125,7 @@ def test_words_that_are_missing_or_misplaced(no_run, words, message):
     assert message in outcome(words)[1]
 
 
-FIXTURES = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-
-
-@pytest.mark.slow
-@settings(max_examples=150, deadline=None, suppress_health_check=FIXTURES)
-@given(lines)
-def test_command_lines(no_run, words):
-    check(words)
-
-
-@pytest.mark.long
-@settings(max_examples=4000, deadline=None, suppress_health_check=FIXTURES)
-@given(lines)
-def test_many_command_lines(no_run, words):
+@pytest.mark.usefixtures("no_run")
+@generated(150, 4000, words=lines)
+def test_command_lines(folder, words):
     check(words)

@@ -159,8 +159,7 @@ def test_a_second_run_in_the_folder_is_refused(job, tmp_path):
     words, folder = [*job[0], "OPTIM.MAX_EPOCH", "200", "DATALOADER.NUM_WORKERS", "2"], tmp_path / "run"
     first = Run(words, folder)
     first.wait_for("epoch [2/")
-    others = ["2" if before == "--seed" else word for before, word in zip(["", *words], words)]
-    code, printed = Run(others, folder).end()
+    code, printed = Run([*words, "SEED", "2"], folder).end()
     assert code == 1 and f"another run is writing to {folder}" in printed.splitlines()[-1]
     assert json.loads((folder / "run.json").read_text())["config"]["SEED"] == 1
     first.end(signal.SIGKILL)  # its workers may live on for some seconds, and the folder is free
@@ -178,8 +177,7 @@ def test_a_checkpoint_is_resumed_by_its_own_run_only(job, tmp_path):
     record = json.loads((folder / "run.json").read_text())
     record["config"]["SEED"] = 2  # as a second run at the same time would leave it
     (folder / "run.json").write_text(json.dumps(record))
-    others = ["2" if before == "--seed" else word for before, word in zip(["", *words], words)]
-    code, printed = Run(others, folder).end()
+    code, printed = Run([*words, "SEED", "2"], folder).end()
     line = f"the checkpoint in {folder} holds a run with other settings: SEED was 1 and is now 2"
     assert code == 1 and line in printed
 

@@ -96,29 +96,20 @@ class Tally(Classification):
 """
 
 
-def named_files() -> set[str]:
-    """Return the files and folders that the page says to copy."""
-    return {name for row in re.findall(r"^ *\| (`.*?) \|", PAGE, re.M) for name in re.findall(r"`([^`]+)`", row)}
-
-
-def two_lines() -> list[str]:
-    """Return the lines that the page adds to train.py."""
-    block = re.search(r"```python\n(.*?)```", PAGE, re.S)[1]
-    return [line.strip() for line in block.splitlines() if line.split("#")[0].strip()]
-
-
 @pytest.fixture(scope="module", params=["installed", pytest.param("copied", marks=pytest.mark.long)])
 def checkout(tmp_path_factory, request):
     """A checkout with the files that the page names; the library is installed (in this .venv) or copied."""
     root = tmp_path_factory.mktemp("checkout")
-    for name in named_files() | ({"prompting/"} if request.param == "copied" else set()):
+    files = {name for row in re.findall(r"^ *\| (`.*?) \|", PAGE, re.M) for name in re.findall(r"`([^`]+)`", row)}
+    for name in files | ({"prompting/"} if request.param == "copied" else set()):
         source, target = PROJECT / name, root / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, target)
-    first, second = two_lines()
+    block = re.search(r"```python\n(.*?)```", PAGE, re.S)[1]
+    first, second = (line.strip() for line in block.splitlines() if line.split("#")[0].strip())
     (root / "train.py").write_text(TRAIN.replace("{line 1}", first).replace("{line 2}", second))
     for package in ("datasets", "trainers", "clip"):
         (root / package).mkdir(exist_ok=True)
@@ -142,26 +133,21 @@ print("IMPORTED", *sys.modules)
 """
 
 
-def train_and_evaluate(checkout: Path) -> tuple[str, str, list[str]]:
-    """Run the checkout's train.py twice; return what it printed, and the modules imported."""
-    opts = """
-        DATASET.ROOT data MODEL.BACKBONE.NAME tiny.pt INPUT.SIZE (12,12) DATALOADER.NUM_WORKERS 0 USE_CUDA False
-        OPTIM.MAX_EPOCH 1 OPTIM.WARMUP_EPOCH 0 TRAIN.PRINT_FREQ 1
-        TRAINER.ALIGN.TEXT_PROMPT_DEPTH 2 TRAINER.ALIGN.VISION_PROMPT_DEPTH 2
-    """
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    env["OMP_NUM_THREADS"] = "1"
-    command = [sys.executable, "-c", CALLS]
-    done = subprocess.run(command, cwd=checkout, input=opts, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    trained, evaluated = done.stdout.split("THE EVALUATION\n")
-    evaluated, _, modules = evaluated.partition("IMPORTED ")
-    return trained, evaluated, modules.split()
+OPTIONS = """
+    DATASET.ROOT data MODEL.BACKBONE.NAME tiny.pt INPUT.SIZE (12,12) DATALOADER.NUM_WORKERS 0 USE_CUDA False
+    OPTIM.MAX_EPOCH 1 OPTIM.WARMUP_EPOCH 0 TRAIN.PRINT_FREQ 1
+    TRAINER.ALIGN.TEXT_PROMPT_DEPTH 2 TRAINER.ALIGN.VISION_PROMPT_DEPTH 2
+"""
 
 
 @pytest.mark.slow
 def test_align_trains_tests_and_saves_in_another_checkout(checkout):
-    out, again, modules = train_and_evaluate(checkout)
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", CALLS]
+    done = subprocess.run(command, cwd=checkout, input=OPTIONS, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    out, again = done.stdout.split("THE EVALUATION\n")
+    again, _, imported = again.partition("IMPORTED ")
     for line in (r"epoch \[1/1\] batch \[3/3\] .* loss \d", r"\* total: 21$", r"TALLY 21 images"):
         assert re.search(line, out, re.M), out
     run = json.loads((checkout / "run" / "results.json").read_text())
@@ -185,4 +171,5 @@ def test_align_trains_tests_and_saves_in_another_checkout(checkout):
     assert evaluated["learned_sha256"] == run["learned_sha256"]
     assert evaluated["metrics"]["test"]["accuracy"] == metrics["accuracy"]
     copied = {path.relative_to(checkout).with_suffix("") for path in (checkout / "trainers").rglob("*.py")}
-    assert {".".join(path.parts).removesuffix(".__init__") for path in copied} <= set(modules)  # no file too many
+    modules = {".".join(path.parts).removesuffix(".__init__") for path in copied}
+    assert modules <= set(imported.split())  # no file too many

@@ -104,13 +104,9 @@ def test_refusals_on_resuming(make_cfg, tmp_path):
     cfg = make_cfg("OPTIM.MAX_EPOCH", 1)
     path = trained(cfg).output_dir + "/tiny/model.pth.tar-1"
     good = load_checkpoint(path)
-    for change, text in (
-        ({"trainer": {**good["trainer"], "classnames": ["x", "y", "z"]}}, r"classes x, y, z \(3\), not apple, bell"),
-        ({"state_dict": {"weight": torch.zeros(5, 192)}}, "of another model.*size mismatch for weight"),
-    ):
-        torch.save({**good, **change}, path)
-        with pytest.raises(ValueError, match=text):
-            build_trainer(cfg).before_train()
+    torch.save({**good, "trainer": {**good["trainer"], "classnames": ["x", "y", "z"]}}, path)
+    with pytest.raises(ValueError, match=r"classes x, y, z \(3\), not apple, bell"):
+        build_trainer(cfg).before_train()
 
 
 def test_load_model(make_cfg, capsys):
@@ -134,6 +130,10 @@ def test_pretrained_weights_that_fit(tmp_path, capsys):
     torch.save({"other": torch.ones(1)}, path)
     with pytest.warns(UserWarning, match="check the key names manually"):
         load_pretrained_weights(model, path)
+    for content in ([1], {"state_dict": None}):
+        torch.save(content, path)
+        with pytest.raises(ValueError, match=r"some.pt\" holds no weights: a (list|NoneType) instead"):
+            load_pretrained_weights(model, path)
 
 
 def test_open_specified_layers():

@@ -88,6 +88,7 @@ def test_shares_of_a_batch(monkeypatch, number, size):
         assert share == pytest.approx(len(part["label"]) / number)
         seen, total = seen + part["label"].tolist(), total + share
     assert seen == list(range(number)) and total == pytest.approx(1)
+    assert distributed.weighted_mean(None, share) is None  # of a step that reports nothing
     with pytest.raises(TypeError, match="'label'.*list"):
         distributed.take_share(([1, 2],))
     with pytest.raises(ValueError, match="multiples of"):

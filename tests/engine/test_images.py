@@ -12,6 +12,7 @@ from dassl.utils import read_image
 from PIL import Image, ImageOps
 
 from prompting import images as library
+from tests.reference.tiny import TinySet
 
 RAMP = np.linspace(0, 1, 48).reshape(6, 8)
 EXPECTED = np.rint(RAMP * 255)
@@ -98,9 +99,7 @@ def test_exif_turns_a_picture_upright(tmp_path, number, file):
 @pytest.mark.parametrize(("key", "own", "turned"), [(None, True, True), (None, False, False), (True, False, True),
                                                     (False, True, False)])  # fmt: skip
 def test_the_key_and_the_data_set_decide(make_cfg, tmp_path, monkeypatch, key, own, turned):
-    manager = DataManager(make_cfg("INPUT.EXIF", key, "INPUT.TRANSFORMS", ()))
-    kind = type(manager.dataset)
-    monkeypatch.setattr(kind, "turn_images", own, raising=False)
+    monkeypatch.setattr(TinySet, "turn_images", own, raising=False)
     manager = DataManager(make_cfg("INPUT.EXIF", key, "INPUT.TRANSFORMS", (), "TEST.FINAL_MODEL", "best_val"))
     exif = Image.Exif()
     exif[0x0112] = 3

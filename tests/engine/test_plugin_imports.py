@@ -37,11 +37,6 @@ def test_imports(module):
         import_module(module).Nothing  # noqa: B018
 
 
-def test_no_suggestion_where_there_is_none():
-    with pytest.raises(ValueError, match=r"belong to \[\], but got \[resnet18\], and nothing is registered$"):
-        check_availability("resnet18", [])
-
-
 # Sums of all pixels for the seeds 0 to 5, by Dassl 0.6.3's randaugment.py (its np.int read as int).
 DASSL = {
     (2, 10): [1071310, 1193502, 0, 1056076, 1200266, 768959],
@@ -138,3 +133,5 @@ def test_registering_and_finding():
         registry.register(dict)
     with pytest.raises(KeyError, match=r'^Object name "dick" does not .* "THING" registry \(do you mean \[dict\]\?\)$'):
         registry.get("dick")
+    with pytest.raises(ValueError, match=r"belong to \[\], but got \[resnet18\], and nothing is registered$"):
+        check_availability("resnet18", [])

@@ -100,9 +100,15 @@ def test_prograd_projects_conflicting_gradients():
     trainer.register_model("m", model, torch.optim.SGD(model.parameters(), lr=1.0))
     a = [torch.tensor([1.0, 2.0]), torch.tensor([1.0, 0.0]), torch.tensor([3.0])]
     b = [torch.tensor([-2.0, 0.0]), torch.tensor([1.0, 1.0])]
-    loss_a = sum((p * g).sum() for p, g in zip(model, a))
-    loss_b = sum((p * g).sum() for p, g in zip(model, b))  # does not depend on the third tensor
-    trainer.prograd_backward_and_update(loss_a, loss_b, lambda_=0.5)
+
+    def loss(gradients):
+        return sum((p * g).sum() for p, g in zip(model, gradients))
+
+    trainer.prograd_backward_and_update(loss(a), loss(b), lambda_=0.5)  # b has none for the third tensor
+    nan = float("nan")
+    for losses in ((loss(a), loss(b) * nan), (loss(a) * nan, loss(b))):  # nothing is changed
+        with pytest.raises(FloatingPointError, match=r"Loss is infinite or NaN! \(loss_[ab] is nan\)"):
+            trainer.prograd_backward_and_update(*losses)
     # first tensor: <a, b> = -2, so half of its component (1, 0) along b is removed; the others do not conflict
     for value, wanted in zip(model, ([-0.5, -2.0], [-1.0, 0.0], [-3.0])):
         torch.testing.assert_close(value.detach(), torch.tensor(wanted))

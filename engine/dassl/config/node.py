@@ -44,7 +44,7 @@ class RootConfig(YacsNode):
 
     def merge_from_other_cfg(self, cfg_other: YacsNode) -> None:
         """Merge another tree into this one; for errors see :meth:`merge_from_list`."""
-        self._merge(leaf_keys(cfg_other), super().merge_from_other_cfg, cfg_other)
+        self._merge([key for key, _ in leaves(cfg_other)], super().merge_from_other_cfg, cfg_other)
 
     def merge_from_list(self, cfg_list: list[Any]) -> None:
         """Merge ``[KEY, value, KEY, value, ...]``; text is read as a Python literal if it can be.
@@ -58,8 +58,6 @@ class RootConfig(YacsNode):
         self._merge(list(map(str, cfg_list[0::2])), super().merge_from_list, cfg_list)
 
     def _merge(self, keys: list[str], merge: Callable[[Any], None], values: Any) -> None:
-        for key in keys:
-            self._check_key(key)
         before = {key: self._value(key) for key in keys}
         try:
             merge(values)
@@ -75,22 +73,18 @@ class RootConfig(YacsNode):
                 raise ValueError(f"{key} is None; it should be a {type(value).__name__}, such as {value!r}")
 
     def _value(self, full_key: str) -> Any:
-        node: Any = self
-        for part in full_key.split("."):
-            node = node.get(part) if isinstance(node, YacsNode) else None
-        return node
-
-    def _check_key(self, full_key: str) -> None:
+        """Return the value of a key (with dots); None for a new key of a node that allows new ones."""
         node: Any = self
         for part in full_key.split("."):
             if isinstance(node, YacsNode) and part in node:
                 node = node[part]
             elif isinstance(node, YacsNode) and node.is_new_allowed():
-                return
+                return None
             else:
-                guess = nearest(full_key[:100].upper(), leaf_keys(self))
+                guess = nearest(full_key[:100].upper(), [key for key, _ in leaves(self)])
                 shown = full_key if full_key.isprintable() else ascii(full_key)
                 raise ConfigKeyError(f"Non-existent config key: {shown:.200} (do you mean {guess}?)")
+        return node
 
 
 def leaves(node: YacsNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -100,8 +94,3 @@ def leaves(node: YacsNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def leaf_keys(node: YacsNode) -> list[str]:
-    """Return the full keys (with dots) of all values under ``node``."""
-    return [key for key, _ in leaves(node)]

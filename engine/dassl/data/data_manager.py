@@ -68,12 +68,13 @@ class DatasetWrapper(Dataset):
     def __len__(self) -> int:
         return len(self.data_source)
 
-    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """Return the items of a batch; persistent workers are reseeded at the start of an epoch."""
-        epoch = getattr(indices[0], "epoch", self._epoch)
-        if epoch is not None and epoch != self._epoch:
-            self._epoch = epoch
-            seed_worker(epoch[1])
+    def __getitems__(self, indices: Sequence[Any]) -> list[dict[str, Any]]:
+        """Return the items of a batch; with (index, epoch) pairs, this worker is reseeded when the epoch changes."""
+        if isinstance(indices[0], tuple):
+            indices, epochs = zip(*indices)
+            if epochs[0] != self._epoch:
+                self._epoch = epochs[0]
+                seed_worker(self._epoch[1])
         return [self[int(i)] for i in indices]
 
     def __getitem__(self, idx: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Iterator
+from itertools import repeat
 from multiprocessing import Value
 from types import TracebackType
 from typing import Any
@@ -40,11 +41,10 @@ def check_workers(workers: int, batches: int, batch_bytes: int) -> None:
         pass
     else:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        limits = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
-        if limits and min(limits) < needed:
-            if hard in limits and hard < needed:
-                found = f"a process may open {hard} files, {workers} workers need about {needed}"
-                raise ValueError(f"{found}; {advice} (ulimit -n)")
+        if hard < needed and hard != resource.RLIM_INFINITY:
+            found = f"a process may open {hard} files, {workers} workers need about {needed}"
+            raise ValueError(f"{found}; {advice} (ulimit -n)")
+        if soft < needed and soft != resource.RLIM_INFINITY:
             resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
     if sys.platform == "linux":
         free = shutil.disk_usage(SHARED_MEMORY).free if os.path.isdir(SHARED_MEMORY) else 0
@@ -100,25 +100,15 @@ class ImageCache:
         return image
 
 
-class EpochIndex(int):
-    """An index with the epoch in which it was drawn: (number of the epoch, seed of its workers)."""
-
-    epoch: tuple[int, int]
-
-
 class EpochSampler(Sampler):
-    """Adds the epoch to the indices of another sampler."""
+    """Pairs the indices of another sampler with their epoch: (number of the epoch, seed of its workers)."""
 
     def __init__(self, sampler: Sampler) -> None:
         self.sampler = sampler
         self.epoch = (0, 0)
 
-    def __iter__(self) -> Iterator[int]:
-        epoch = self.epoch
-        for i in self.sampler:
-            index = EpochIndex(i)
-            index.epoch = epoch
-            yield index
+    def __iter__(self) -> Iterator[tuple[int, tuple[int, int]]]:
+        return zip(self.sampler, repeat(self.epoch))
 
     def __len__(self) -> int:
         return len(self.sampler)  # type: ignore[arg-type]
@@ -129,7 +119,7 @@ class PersistentLoader(DataLoader):
 
     torch seeds workers only when it starts them. Here each epoch draws the seed at the point of the global random
     stream where new workers would draw it, and sends it with the indices. ``dataset`` calls :func:`seed_worker` when
-    the ``epoch`` of its indices changes; ``num_workers`` is 1 or more.
+    the epoch of its indices changes; ``num_workers`` is 1 or more.
     """
 
     def __init__(self, dataset: Dataset, sampler: Sampler, **options: Any) -> None:

@@ -5,7 +5,6 @@ These give the same values from one number, the count of finished epochs.
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 from torch.optim import Optimizer
@@ -16,8 +15,6 @@ from .warmup import ConstantWarmupScheduler, LinearWarmupScheduler  # noqa: F401
 
 AVAI_SCHEDS = ["single_step", "multi_step", "cosine"]
 AVAI_WARMUPS = ["constant", "linear"]
-
-Decay = Callable[[int, int], float]
 
 
 class EpochScheduler(LRScheduler):
@@ -37,7 +34,9 @@ class EpochScheduler(LRScheduler):
     """
 
     def __init__(self, optimizer: Optimizer, cfg: CfgNode) -> None:
-        self._cfg, self._decay = cfg, _build_decay(cfg)
+        if cfg.LR_SCHEDULER not in AVAI_SCHEDS:
+            raise ValueError(f"scheduler must be one of {AVAI_SCHEDS}, but got {cfg.LR_SCHEDULER}")
+        self._cfg = cfg.clone()
         self._warmup_epoch = max(cfg.WARMUP_EPOCH, 0)
         if self._warmup_epoch and cfg.WARMUP_TYPE not in AVAI_WARMUPS:
             raise ValueError(f"warm-up must be one of {AVAI_WARMUPS}, but got {cfg.WARMUP_TYPE}")
@@ -53,6 +52,20 @@ class EpochScheduler(LRScheduler):
         if self._cfg.WARMUP_TYPE == "constant":
             return [self._cfg.WARMUP_CONS_LR for _ in self.base_lrs]
         return [lr * epoch / warmup if epoch else self._cfg.WARMUP_MIN_LR for lr in self.base_lrs]
+
+    def _decay(self, start: int, now: int) -> float:
+        cfg = self._cfg
+        if cfg.LR_SCHEDULER == "cosine":
+            # torch's recursive cosine has factor 1 at `start` and follows the ratios of the curve; after its zero at
+            # `end` it no longer depends on the start
+            end = max(cfg.MAX_EPOCH, 1)
+            origin = start if now <= end and start < end else 0
+            return (1 + math.cos(math.pi * now / end)) / (1 + math.cos(math.pi * origin / end))
+        if cfg.LR_SCHEDULER == "multi_step":
+            return cfg.GAMMA ** sum(start < milestone <= now for milestone in cfg.STEPSIZE)
+        last = cfg.STEPSIZE[-1] if isinstance(cfg.STEPSIZE, (list, tuple)) else cfg.STEPSIZE
+        size = last if last > 0 else cfg.MAX_EPOCH
+        return cfg.GAMMA ** (now // size - start // size)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the number of finished epochs and the initial rates of the groups."""
@@ -70,35 +83,6 @@ class EpochScheduler(LRScheduler):
             done = self._warmup_epoch + int(successor.last_epoch) - self._start
         self.last_epoch = done - 1
         self._initial_step()  # sets the rates; step() would ask for a step of the optimizer first
-
-
-def _steps(gamma: float, milestones: Callable[[int], int]) -> Decay:
-    return lambda start, now: gamma ** (milestones(now) - milestones(start))
-
-
-def _cosine(max_epoch: int) -> Decay:
-    def height(epoch: int) -> float:
-        return 1 + math.cos(math.pi * epoch / max_epoch)
-
-    def decay(start: int, now: int) -> float:
-        # torch's recursive cosine has factor 1 at `start` and follows the ratios of the curve; after its zero at
-        # max_epoch it no longer depends on the start
-        return height(now) / height(start if now <= max_epoch and start < max_epoch else 0)
-
-    return decay
-
-
-def _build_decay(cfg: CfgNode) -> Decay:
-    name, stepsize = cfg.LR_SCHEDULER, cfg.STEPSIZE
-    if name not in AVAI_SCHEDS:
-        raise ValueError(f"scheduler must be one of {AVAI_SCHEDS}, but got {name}")
-    if name == "cosine":
-        return _cosine(max(cfg.MAX_EPOCH, 1))
-    if name == "multi_step":
-        return _steps(cfg.GAMMA, lambda epoch: sum(milestone <= epoch for milestone in stepsize))
-    last = stepsize[-1] if isinstance(stepsize, (list, tuple)) else stepsize
-    size = last if last > 0 else cfg.MAX_EPOCH
-    return _steps(cfg.GAMMA, lambda epoch: epoch // size)
 
 
 def build_lr_scheduler(optimizer: Optimizer, optim_cfg: CfgNode) -> EpochScheduler:

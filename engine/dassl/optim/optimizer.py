@@ -9,6 +9,8 @@ import torch.nn as nn
 from torch.optim import Optimizer
 from yacs.config import CfgNode
 
+from .radam import RAdam
+
 AVAI_OPTIMS = ["adam", "amsgrad", "sgd", "rmsprop", "radam", "adamw"]
 
 
@@ -45,8 +47,7 @@ def build_optimizer(
     if cfg.NAME == "rmsprop":
         return torch.optim.RMSprop(groups, **common, momentum=cfg.MOMENTUM, alpha=cfg.RMSPROP_ALPHA)
     if cfg.NAME == "radam":
-        # Dassl's RAdam has decoupled weight decay
-        return torch.optim.RAdam(groups, **adam, decoupled_weight_decay=True)
+        return RAdam(groups, **adam)
     if cfg.NAME == "adamw":
         return torch.optim.AdamW(groups, **adam)
     return torch.optim.Adam(groups, **adam, amsgrad=cfg.NAME == "amsgrad")

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 class _Warmup(LRScheduler):
     """Sets the rate for ``warmup_epoch`` epochs, then steps ``successor``, whose count of epochs starts there.
 
+    Subclasses define ``warmup_lr``, which returns the rate of a group in the warm-up epoch ``last_epoch``.
     ``verbose`` is accepted for Dassl's signature and not used; torch >= 2.7 has no such argument.
     """
 
@@ -20,10 +21,6 @@ class _Warmup(LRScheduler):
     ) -> None:
         self.successor, self.warmup_epoch = successor, warmup_epoch
         super().__init__(optimizer, last_epoch)
-
-    def warmup_lr(self, base_lr: float) -> float:
-        """Return the rate of a group in the warm-up epoch ``last_epoch``."""
-        raise NotImplementedError
 
     def get_lr(self) -> list[Any]:
         """Return the rate of each group."""

@@ -92,12 +92,9 @@ def content_hash(content: Any) -> str:
     return digest.hexdigest()
 
 
-class _Stub:
-    """Base of the classes that replace schedulers and optimizers pickled by Dassl: they have values, no methods."""
-
-
 def _stub(module: str, name: str) -> type:
-    return type(name, (_Stub,), {"__module__": module, "__qualname__": name})
+    """Return a class that replaces one of a scheduler or optimizer pickled by Dassl: its objects have no methods."""
+    return type(name, (), {"__module__": module, "__qualname__": name})
 
 
 def _plain_dict(*args: Any) -> dict[Any, Any]:
@@ -235,13 +232,11 @@ def restore(
         ValueError: names or shapes do not match the model.
     """
     check_content(path, checkpoint)
-    kinds = {name: tensor.is_floating_point() for name, tensor in named_tensors(model.state_dict())}
-    for name, tensor in checkpoint["state_dict"].items():
-        if (
-            isinstance(tensor, torch.Tensor)
-            and kinds.get(name, tensor.is_floating_point()) != tensor.is_floating_point()
-        ):
-            raise ValueError(f'The checkpoint "{path}" is of another model: {name} is of {tensor.dtype}')
+    for name, wanted in model.state_dict().items():
+        found = checkpoint["state_dict"].get(name)
+        tensors = isinstance(found, torch.Tensor) and isinstance(wanted, torch.Tensor)
+        if tensors and found.is_floating_point() != wanted.is_floating_point():
+            raise ValueError(f'The checkpoint "{path}" is of another model: {name} is of {found.dtype}')
     try:
         model.load_state_dict(checkpoint["state_dict"])
     except RuntimeError as error:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import io
 import os
+import re
 import sys
 import sysconfig
 import traceback
@@ -101,7 +102,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the line and exit with code 2."""
         start, _, flag = message.partition("unrecognized arguments: ")
-        hint = "" if start else did_you_mean(flag.split()[0].partition("=")[0], self._option_string_actions)
+        hint = "" if start else did_you_mean(re.split("[ =]", flag)[0], self._option_string_actions)
         self.exit(2, f"{self.prog}: error: {shorten(message)}{hint} (--help shows all flags)\n")
 
 

@@ -108,9 +108,9 @@ def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
     return summed
 
 
-def weighted_mean(summary: Mapping[str, Any], weight: float) -> Mapping[str, Any]:
-    """Return name -> mean over processes; the weights of all processes sum to 1."""
-    if size() == 1:
+def weighted_mean(summary: Mapping[str, Any] | None, weight: float) -> Mapping[str, Any] | None:
+    """Return name -> mean over processes, or None for None; the weights of all processes sum to 1."""
+    if size() == 1 or not summary:
         return summary
     values = torch.tensor([float(value) for value in summary.values()], dtype=torch.float64)
     return dict(zip(summary, all_reduce_sum(values * weight).tolist()))

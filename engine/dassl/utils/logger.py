@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import IO, Any
 
 from tqdm import tqdm
@@ -24,13 +24,11 @@ if hasattr(os, "register_at_fork"):
 
 
 class _Tee:
-    """A replacement of stdout that writes to the console and to the run's log file."""
+    """A replacement of stdout that writes to the console and to the run's log file; if ``quiet``, to the file only."""
 
-    quiet = False  # whether text goes to the file only
-
-    def __init__(self, console: Any, file: IO[str]) -> None:
-        self.console = console
-        self._file = file
+    def __init__(self, console: Any, quiet: bool) -> None:
+        self.console, self.quiet = console, quiet
+        self.file: Any = io.StringIO()
         self._pending = ""
 
     def write(self, text: str) -> int:
@@ -53,30 +51,37 @@ class _Tee:
                 self.console.flush()
             except BrokenPipeError:  # of "| head": a run goes on and writes its log file
                 drop_output()
-        if text and not self._file.closed:
+        if text and not self.file.closed:
             try:
-                self._file.write(text)
-                self._file.flush()
+                self.file.write(text)
+                self.file.flush()
             except OSError as error:  # a full disk: the run goes on without the file
-                _close(self._file)
-                print(f"{self._file.name}: the log ends here ({error.strerror})", file=sys.stderr)
+                _close(self.file)
+                print(f"{self.file.name}: the log ends here ({error.strerror})", file=sys.stderr)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.console, name)
 
 
 class _PrintHandler(logging.Handler):
-    """Prints log lines on the current stdout, which may be the tee."""
+    """Prints log lines on the current stdout, which may be the tee; warnings also while the tee is quiet."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        tee = sys.stdout
+        unmute = isinstance(tee, _Tee) and tee.quiet and record.levelno >= logging.WARNING
         try:
-            with loud() if record.levelno >= logging.WARNING else contextlib.nullcontext():
-                tqdm.write(self.format(record))
-                sys.stdout.flush()
+            if unmute:
+                tee.flush()
+                tee.quiet = False
+            tqdm.write(self.format(record))
+            sys.stdout.flush()
         except BrokenPipeError:
             raise
         except Exception:
             self.handleError(record)
+        finally:
+            if unmute:
+                tee.quiet = True
 
 
 class RunLog(contextlib.AbstractContextManager):
@@ -87,13 +92,12 @@ class RunLog(contextlib.AbstractContextManager):
     """
 
     def __init__(self, path: str, wait: bool = False) -> None:
-        self.path, self._file = path, io.StringIO()
+        self.path = path
         self._handler = _PrintHandler()
         # "dassl" has its own handler, which also works without a log file
         self._handler.addFilter(lambda record: record.name.split(".")[0] != LOGGER.name)
         logging.getLogger().addHandler(self._handler)
-        self._tee = sys.stdout = _Tee(sys.stdout, self._file)
-        self._tee.quiet = wait
+        self._tee = sys.stdout = _Tee(sys.stdout, quiet=wait)
         if not wait:
             self.open()
 
@@ -101,8 +105,8 @@ class RunLog(contextlib.AbstractContextManager):
         """Make the file and its folder, and write to it from now on; print again."""
         self._tee.flush()
         mkdir_if_missing(os.path.dirname(self.path))
-        text = self._file.getvalue() if isinstance(self._file, io.StringIO) else ""
-        self._file = self._tee._file = open(self.path, "a", encoding="utf-8")
+        text = self._tee.file.getvalue()
+        self._tee.file = open(self.path, "a", encoding="utf-8")
         self._tee.quiet = True  # the console does not get what only the file lacks
         self._tee.write(text)
         self._tee.flush()
@@ -114,26 +118,10 @@ class RunLog(contextlib.AbstractContextManager):
         self._tee.flush()
         if sys.stdout is self._tee:
             sys.stdout = self._tee.console
-        _close(self._file)
+        _close(self._tee.file)
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-@contextlib.contextmanager
-def loud() -> Iterator[None]:
-    """Print the text that is written in the block, even while the log waits."""
-    tee: Any = sys.stdout
-    quiet = isinstance(tee, _Tee) and tee.quiet
-    if quiet:
-        tee.flush()
-        tee.quiet = False
-    try:
-        yield
-    finally:
-        if quiet:
-            tee.flush()
-            tee.quiet = True
 
 
 def _close(file: IO[str]) -> None:

@@ -32,11 +32,10 @@ def _mode(cfg: CfgNode) -> InterpolationMode:
     return INTERPOLATION_MODES[cfg.INPUT.INTERPOLATION]
 
 
-def build_plain_transform(cfg: CfgNode, choices: Sequence[str] | None = None) -> T.Compose:
+def build_plain_transform(cfg: CfgNode) -> T.Compose:
     """Return the transform without augmentation: resize to ``INPUT.SIZE``, make a tensor, normalize if chosen."""
-    chosen = cfg.INPUT.TRANSFORMS if choices is None else choices
     steps = [(ALWAYS, "", T.Resize(cfg.INPUT.SIZE, interpolation=_mode(cfg))), *_tensor_steps(cfg)[:2]]
-    return T.Compose([transform for name, _, transform in steps if name in chosen or name == ALWAYS])
+    return T.Compose([transform for name, _, transform in steps if name in (ALWAYS, *cfg.INPUT.TRANSFORMS)])
 
 
 def build_transform(cfg: CfgNode, is_train: bool = True, choices: Sequence[str] | None = None) -> T.Compose | None:
