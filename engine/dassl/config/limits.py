@@ -52,7 +52,8 @@ LIMITS: dict[str, tuple[str, Test]] = {
     **{key: AT_LEAST_0 for key in NOT_NEGATIVE},
     **{key: SHARE for key in ("INPUT.RGS_P", "INPUT.GB_P", "OPTIM.RMSPROP_ALPHA", "DATASET.VAL_PERCENT")},
     **{key: BELOW_1 for key in ("OPTIM.MOMENTUM", "OPTIM.ADAM_BETA1", "OPTIM.ADAM_BETA2")},
-    **{f"DATALOADER.{name}.{key}": AT_LEAST_1 for name in LOADERS for key in ("BATCH_SIZE", "N_INS")},
+    **{f"DATALOADER.{name}.BATCH_SIZE": AT_LEAST_1 for name in LOADERS},
+    **{f"DATALOADER.{name}.N_INS": AT_LEAST_1 for name in LOADERS[:2]},
 }
 
 
