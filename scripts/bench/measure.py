@@ -96,8 +96,6 @@ def seconds(run: Callable[[], Any], repeat: int) -> dict[str, Any]:
 
 def measure(case: dict[str, Any]) -> dict[str, Any]:
     """Return a case with the times and peak memory of its ``kind``: a training "step", or an "eval" batch."""
-    if case["threads"]:
-        torch.set_num_threads(case["threads"])
     trainer = build(case)
     model, stream = trainer.model, torch.Generator().manual_seed(5)
     images = torch.randn(case["images"], 3, *trainer.cfg.INPUT.SIZE, generator=stream).to(case["device"])

@@ -75,8 +75,6 @@ def token_costs(problems: int, rows: int, cols: int, width: int = 64) -> Tensor:
 
 def measure(case: dict[str, Any]) -> dict[str, Any]:
     """Return a case with the times of every solver, in turns, for at least ``at_least`` seconds."""
-    if case["threads"]:
-        torch.set_num_threads(case["threads"])
     cost = token_costs(case["problems"], *case["size"]).to(case["device"])
     parts = {name: cost[: FEWER.get(name, len(cost))] for name in case["solvers"]}
     calls = {name: partial(solvers(case["iterations"])[name], part) for name, part in parts.items()}

@@ -29,7 +29,8 @@ def call(file: Path, case: Case, seconds: float = inf) -> Case:
     checkout = case.get("checkout", str(PROJECT))
     python = os.path.join(checkout, ".venv/bin/python") if "checkout" in case else sys.executable
     words = [python, "-c", "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"]
-    env, left = {**os.environ, "PYTHONPATH": checkout}, None if seconds == inf else max(seconds, 0.0)
+    threads = {"OMP_NUM_THREADS": str(case["threads"])} if case["threads"] else {}
+    env, left = {**os.environ, **threads, "PYTHONPATH": checkout}, None if seconds == inf else max(seconds, 0.0)
     options = {"cwd": checkout, "env": env, "timeout": left, "capture_output": True, "text": True}
     try:
         done = subprocess.run([*words, str(file), json.dumps(case)], **options)
