@@ -19,18 +19,11 @@ from prompting.clip.templates import template_for
 from prompting.methods.base import PromptedCLIP
 from prompting.precision import Precision
 from prompting.run_folder import checkpoint_path, read_checkpoint
+from trainers.record import runs
 from trainers.record.files import lock_folder
 from trainers.record.log import logger
 from trainers.record.predictions import RecordingEvaluator
 from trainers.record.results import record_result
-from trainers.record.runs import (
-    check_checkpoint,
-    check_same_run,
-    checkpoint_record,
-    record_epoch,
-    seconds_before,
-    write_run,
-)
 from trainers.record.transport import record_transport
 from trainers.settings import MethodSettings, add_nodes
 from trainers.speed import configure_speed
@@ -194,27 +187,27 @@ class PromptTrainer(MethodSettings, TrainerX):
 
     def training_state(self) -> dict[str, Any]:
         """Return the engine's training state with a record of the run; a subclass may add to it."""
-        return {**super().training_state(), "run": checkpoint_record(self)}
+        return {**super().training_state(), "run": runs.checkpoint_record(self)}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Restore the state; raise ``ValueError`` if another run wrote it."""
         if "run" in state:
-            check_checkpoint(self, state["run"])
+            runs.check_checkpoint(self, state["run"])
         super().load_training_state(state)
 
     def before_train(self) -> None:
         """Start or resume training; raise ``ValueError`` if the folder holds a run with other settings."""
         lock_folder(self.output_dir)
-        check_same_run(self)
+        runs.check_same_run(self)
         super().before_train()
-        self.train_seconds = seconds_before(self)
+        self.train_seconds = runs.seconds_before(self)
 
     def run_epoch(self) -> None:
         """Run one epoch and add its time to the training time."""
         start = time.perf_counter()
         super().run_epoch()
         self.train_seconds += time.perf_counter() - start
-        record_epoch(self)
+        runs.record_epoch(self)
         record_transport(self, "train")
         if self.precision.skipped.total:
             logger.info(f"The loss scaler has skipped {self.precision.skipped.total} steps")
@@ -233,7 +226,7 @@ class PromptTrainer(MethodSettings, TrainerX):
         # With several processes each parses its own test batches; the engine provides the paths of all images.
         self.evaluator.paths = getattr(self, "evaluated_paths", []) or self.evaluator.paths
         if not self.get_model_names():
-            write_run(self)
+            runs.write_run(self)
         record_transport(self, split)
         record_result(self, split, accuracy, seconds, self.evaluator)
         return accuracy
